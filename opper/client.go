@@ -1,0 +1,324 @@
+package opper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"mime"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode"
+)
+
+// Options are the settings of a Client. URL and Key are required.
+type Options struct {
+	// URL is the base URL. "/v2" is added unless its path ends in a version.
+	URL string
+	Key KeySource
+	// Header is sent with every request.
+	Header http.Header
+	// Name is the filter on the name of a trace; empty for none.
+	Name string
+	// Timeout is that of one request, the reading of its body included. Default 30 s.
+	Timeout time.Duration
+	// RequestsPerSecond limits everything that is sent; 0 is no limit.
+	RequestsPerSecond float64
+	// MaxConnections is how many idle connections are kept: the number of
+	// requests that are made at once. Default 4.
+	MaxConnections int
+	// UserAgent identifies the program, for example opper_exporter/1.2.3.
+	UserAgent string
+	// Observe, if set, is called once for each HTTP request made, retries
+	// included, maybe from several goroutines at once. The code is the HTTP
+	// status, or "error" if no complete answer came.
+	Observe func(code string, took time.Duration)
+	// MaxBody limits one answer, in bytes after decompression. Default 256 MiB.
+	MaxBody int64
+}
+
+// Client reads traces from Opper. It may be used by several goroutines.
+type Client struct {
+	*shared
+	retries *atomic.Int64 // what is left of the budget; nil for no limit
+}
+
+// shared is what all clients of one project have in common.
+type shared struct {
+	opts      Options
+	base      string // the URL up to the version
+	transport *http.Transport
+	limit     *limiter
+	clock     clock
+
+	mu        sync.Mutex
+	notBefore time.Time // Opper asked for peace until then
+}
+
+var version = regexp.MustCompile(`^v[0-9]+$`)
+
+// New returns a client. It makes no request. Its errors begin with the name of
+// the setting that is wrong.
+func New(opts Options) (*Client, error) {
+	base, err := baseURL(opts.URL)
+	if err != nil {
+		return nil, fmt.Errorf("url: %w", err)
+	}
+	if opts.Key.held == nil {
+		return nil, errors.New("key: there is none")
+	}
+	if err := checkHeader(opts.Header); err != nil {
+		return nil, fmt.Errorf("header: %w", err)
+	}
+	if opts.Timeout < 0 {
+		return nil, errors.New("timeout: must not be negative")
+	}
+	if r := opts.RequestsPerSecond; !(r >= 0) || math.IsInf(r, 0) {
+		return nil, errors.New("requests per second: must be a number and not negative")
+	}
+	if opts.MaxConnections < 0 {
+		return nil, errors.New("max connections: must not be negative")
+	}
+	if opts.MaxBody < 0 {
+		return nil, errors.New("max body: must not be negative")
+	}
+	if strings.ContainsFunc(opts.UserAgent, unicode.IsControl) {
+		return nil, errors.New("user agent: has a control character")
+	}
+	if opts.Timeout == 0 {
+		opts.Timeout = 30 * time.Second
+	}
+	if opts.MaxConnections == 0 {
+		opts.MaxConnections = 4
+	}
+	if opts.MaxBody == 0 {
+		opts.MaxBody = 256 << 20
+	}
+	if opts.Observe == nil {
+		opts.Observe = func(string, time.Duration) {}
+	}
+	opts.Header = opts.Header.Clone()
+	return &Client{shared: &shared{
+		opts: opts,
+		base: base,
+		transport: &http.Transport{
+			Proxy:               http.ProxyFromEnvironment,
+			ForceAttemptHTTP2:   true,
+			MaxIdleConns:        opts.MaxConnections,
+			MaxIdleConnsPerHost: opts.MaxConnections,
+			IdleConnTimeout:     90 * time.Second,
+			TLSHandshakeTimeout: 10 * time.Second,
+		},
+		limit: newLimiter(opts.RequestsPerSecond),
+		clock: realClock(),
+	}}, nil
+}
+
+func baseURL(raw string) (string, error) {
+	u, err := url.Parse(strings.TrimSpace(raw))
+	// The error of Parse would repeat a password in the URL.
+	if err != nil {
+		return "", errors.New("not a valid URL")
+	}
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https":
+		return "", errors.New("must begin with http:// or https://")
+	case u.Hostname() == "":
+		return "", errors.New("has no host")
+	case u.User != nil:
+		return "", errors.New("must not contain a user or password")
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return "", errors.New("must not contain a query or fragment")
+	}
+	u = u.JoinPath()
+	if !version.MatchString(path.Base(u.Path)) {
+		u = u.JoinPath("v2")
+	}
+	return strings.TrimRight(u.String(), "/"), nil
+}
+
+func checkHeader(header http.Header) error {
+	for name, values := range header {
+		switch http.CanonicalHeaderKey(name) {
+		case "Authorization":
+			return errors.New("the key alone makes Authorization")
+		case "Host", "Accept-Encoding", "Connection", "Content-Length", "Transfer-Encoding":
+			return fmt.Errorf("%s cannot be set", http.CanonicalHeaderKey(name))
+		}
+		// The names' own character set, RFC 9110.
+		if name == "" || strings.Trim(name, "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") != "" {
+			return fmt.Errorf("%q is not a header name", name)
+		}
+		for _, value := range values {
+			if strings.ContainsFunc(value, unicode.IsControl) {
+				return fmt.Errorf("the value of %s has a control character", name)
+			}
+		}
+	}
+	return nil
+}
+
+// WithRetries returns a client that shares everything with c but makes at most
+// n retries over its whole life, over all of its requests: the budget of one
+// sync.
+func (c *Client) WithRetries(n int) *Client {
+	budget := new(atomic.Int64)
+	budget.Store(int64(n))
+	return &Client{shared: c.shared, retries: budget}
+}
+
+// List returns up to limit traces, from the given offset in Opper's order. Its
+// error is the context's if that ended, or else see Unreadable, Refused and
+// OutOfRange.
+func (c *Client) List(ctx context.Context, offset, limit int) (Page, error) {
+	query := url.Values{"offset": {strconv.Itoa(offset)}, "limit": {strconv.Itoa(limit)}}
+	if c.opts.Name != "" {
+		query.Set("name", c.opts.Name)
+	}
+	var page Page
+	err := c.fetch(ctx, c.base+"/traces?"+query.Encode(), func(r io.Reader) (err error) {
+		page, err = decodePage(r)
+		return err
+	})
+	if err != nil {
+		return Page{}, fmt.Errorf("list traces: %w", err)
+	}
+	return page, nil
+}
+
+// Get returns one trace. The error is an ErrNotFound if Opper has none of this
+// id.
+func (c *Client) Get(ctx context.Context, id string) (Trace, error) {
+	// Dots alone would name another path.
+	if strings.Trim(id, ".") == "" {
+		return Trace{}, errors.New("get trace: not an id")
+	}
+	var trace Trace
+	err := c.fetch(ctx, c.base+"/traces/"+url.PathEscape(id), func(r io.Reader) (err error) {
+		trace, err = decodeTrace(r)
+		return err
+	})
+	if err != nil {
+		return Trace{}, fmt.Errorf("get trace: %w", err)
+	}
+	return trace, nil
+}
+
+// attempt makes one HTTP request. Its error is an *Error, a *brokenError, an
+// ErrTooLarge, or that of ctx.
+func (c *Client) attempt(ctx context.Context, url, key string, decode func(io.Reader) error) error {
+	requestCtx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
+	defer cancel()
+	// Without a connection, the page asked for cannot be the reason of a failure.
+	var reached atomic.Bool
+	requestCtx = httptrace.WithClientTrace(requestCtx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { reached.Store(true) },
+	})
+	request, err := http.NewRequestWithContext(requestCtx, http.MethodGet, url, nil)
+	if err != nil {
+		return errors.New("the request cannot be made")
+	}
+	for name, values := range c.opts.Header {
+		request.Header[http.CanonicalHeaderKey(name)] = values
+	}
+	request.Header.Set("Authorization", "Bearer "+key)
+	if c.opts.UserAgent != "" {
+		request.Header.Set("User-Agent", c.opts.UserAgent)
+	}
+	if request.Header.Get("Accept") == "" {
+		request.Header.Set("Accept", "application/json")
+	}
+
+	start := c.clock.now()
+	code := "error"
+	defer func() { c.opts.Observe(code, c.clock.now().Sub(start)) }()
+	broken := func(err error) error {
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case requestCtx.Err() != nil:
+			return &brokenError{text: fmt.Sprintf("no complete answer within %s", c.opts.Timeout), reached: reached.Load()}
+		}
+		return &brokenError{text: clean(err.Error(), key), reached: reached.Load()}
+	}
+	// The transport alone, unlike an http.Client, follows no redirect.
+	response, err := c.transport.RoundTrip(request)
+	if err != nil {
+		return broken(err)
+	}
+	defer response.Body.Close()
+	mediaType, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	html := mediaType == "text/html"
+
+	if response.StatusCode < 200 || response.StatusCode > 299 {
+		code = strconv.Itoa(response.StatusCode)
+		return c.answered(response, html, key)
+	}
+	body := &watchedBody{ReadCloser: http.MaxBytesReader(nil, response.Body, c.opts.MaxBody)}
+	err = decode(body)
+	if body.failed == nil {
+		code = strconv.Itoa(response.StatusCode)
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, c.opts.MaxBody)
+	}
+	if err != nil && body.failed == nil && html {
+		err = errors.New("an HTML page instead of JSON")
+	}
+	if err != nil {
+		return broken(err)
+	}
+	return nil
+}
+
+// answered makes an *Error of a response that is not 2xx.
+func (c *Client) answered(response *http.Response, html bool, key string) error {
+	e := &Error{
+		Status: response.StatusCode,
+		after:  parseRetryAfter(response.Header.Get("Retry-After"), c.clock.now()),
+	}
+	// Reading it all also lets the connection be used again. An error here is
+	// no news beside the status.
+	body, _ := io.ReadAll(io.LimitReader(response.Body, maxErrorBody))
+	if len(body) == maxErrorBody {
+		// The end may be a piece of the key, too short to be recognised.
+		body = body[:max(0, len(body)-len(key))]
+	}
+	if e.Status >= 300 && e.Status <= 399 {
+		e.Message = clean(redirect(response), key)
+	} else {
+		e.Message = clean(message(body, html), key)
+	}
+	return e
+}
+
+func redirect(response *http.Response) string {
+	to, err := response.Location()
+	if err != nil {
+		return "redirects are not followed"
+	}
+	return fmt.Sprintf("the redirect to %s is not followed", to.Hostname())
+}
+
+// watchedBody remembers an error of the connection, to tell it from one of the content.
+type watchedBody struct {
+	io.ReadCloser
+	failed error
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		b.failed = err
+	}
+	return n, err
+}

@@ -1,0 +1,149 @@
+package opper
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const testKey = "op-SECRET\"key\\0123456789"
+
+// writeKey replaces the content of a key file in place, with a time of change
+// of its own.
+func writeKey(t *testing.T, path, content string, at time.Time) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(path, at, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFixedKey(t *testing.T) {
+	source, err := FixedKey(" \t" + testKey + "\r\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := source.current(); got != testKey {
+		t.Errorf("got %q, want it trimmed", got)
+	}
+	if got := source.renew(); got != testKey {
+		t.Errorf("got %q after renewal, want the same", got)
+	}
+}
+
+func TestKeyRejected(t *testing.T) {
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"empty": "", "blank": " \n\t", "two_lines": "op-SECRET\nop-SECRET", "blank_inside": "Bearer op-SECRET", "bytes": "op-\xffSECRET", "control": "op-\x00SECRET", "mark": "\uFEFFop-SECRET",
+	} {
+		path := filepath.Join(dir, name)
+		writeKey(t, path, content, time.Unix(1, 0))
+		_, err := KeyFile(path)
+		if err == nil || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "SECRET") {
+			t.Errorf("%s: got file error %v, want one that names the file alone", name, err)
+		}
+		if _, err := FixedKey(content); err == nil || strings.Contains(err.Error(), "SECRET") {
+			t.Errorf("%s: got error %v, want one without the key", name, err)
+		}
+	}
+	for _, path := range []string{filepath.Join(dir, "missing"), dir} {
+		if _, err := KeyFile(path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("got %v, want an error that names %s", err, path)
+		}
+	}
+}
+
+func TestKeyFileChanges(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "key")
+	at := time.Unix(1_700_000_000, 0)
+	writeKey(t, path, "first\n", at)
+	source, err := KeyFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(what, want string) {
+		t.Helper()
+		if got := source.current(); got != want {
+			t.Errorf("%s: got %q, want %q", what, got, want)
+		}
+	}
+	check("as it was", "first")
+	writeKey(t, path, "other\n", at.Add(time.Second))
+	check("another time", "other")
+	writeKey(t, path, "longer-one\n", at.Add(time.Second))
+	check("another size", "longer-one")
+
+	replacement := filepath.Join(filepath.Dir(path), "new")
+	writeKey(t, replacement, "longer-two\n", at.Add(time.Second))
+	if err := os.Rename(replacement, path); err != nil {
+		t.Fatal(err)
+	}
+	check("another file", "longer-two")
+
+	writeKey(t, path, "\n", at.Add(2*time.Second))
+	check("emptied", "longer-two")
+	writeKey(t, path, "a\nb\n", at.Add(3*time.Second))
+	check("spoilt", "longer-two")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	check("removed", "longer-two")
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	check("not a file", "longer-two")
+	if got := source.renew(); got != "longer-two" {
+		t.Errorf("got %q after renewal, want the last good key", got)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	writeKey(t, path, "back\n", at.Add(3*time.Second))
+	check("back", "back")
+
+	writeKey(t, path, "same\n", at.Add(3*time.Second))
+	check("a change that does not show", "back")
+	if got := source.renew(); got != "same" {
+		t.Errorf("got %q after renewal, want what the file has", got)
+	}
+}
+
+func TestKeyIsNotPrinted(t *testing.T) {
+	source, err := FixedKey(testKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts := Options{URL: "http://localhost", Key: source}
+	client, err := New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := struct{ key KeySource }{source}
+	var texts []string
+	for _, v := range []any{source, &source, opts, &opts, client, *client, client.WithRetries(1), inside, &inside} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X"} {
+			texts = append(texts, fmt.Sprintf(verb, v))
+		}
+	}
+	for _, v := range []any{source, map[string]any{"key": &source}, struct{ Key KeySource }{source}} {
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts = append(texts, string(b))
+	}
+	if got := fmt.Sprintf("%v %#v", source, source); got != "<key> <key>" {
+		t.Errorf("got %q, want placeholders", got)
+	}
+	for _, text := range texts {
+		if strings.Contains(text, "SECRET") || strings.Contains(text, fmt.Sprintf("%x", "SECRET")) || strings.Contains(text, fmt.Sprintf("%X", "SECRET")) {
+			t.Errorf("the key shows in %s", text)
+		}
+	}
+}

@@ -1,0 +1,164 @@
+package opper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	maxRetries   = 3 // of one request
+	backoffBase  = 250 * time.Millisecond
+	backoffCap   = 10 * time.Second
+	maxWait      = 30 * time.Second // a longer Retry-After is not waited for
+	maxNotBefore = time.Hour        // nor is a longer one believed
+)
+
+// clock is the time as the client sees it, so that tests need not wait.
+type clock struct {
+	now    func() time.Time
+	sleep  func(context.Context, time.Duration) error // an error only from the context
+	jitter func(limit time.Duration) time.Duration    // from 0 to limit
+}
+
+func realClock() clock {
+	return clock{
+		now: time.Now,
+		sleep: func(ctx context.Context, d time.Duration) error {
+			timer := time.NewTimer(d)
+			defer timer.Stop()
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-timer.C:
+				return nil
+			}
+		},
+		jitter: func(limit time.Duration) time.Duration { return rand.N(limit + 1) },
+	}
+}
+
+// retryAfter is what a Retry-After header asked for.
+type retryAfter struct {
+	wait  time.Duration // at most maxNotBefore
+	given bool
+}
+
+func parseRetryAfter(value string, now time.Time) retryAfter {
+	wait := maxNotBefore
+	value = strings.TrimSpace(value)
+	if seconds, err := strconv.ParseUint(value, 10, 64); err == nil {
+		wait = time.Duration(min(seconds, uint64(maxNotBefore/time.Second))) * time.Second
+	} else if !errors.Is(err, strconv.ErrRange) {
+		date, err := http.ParseTime(value)
+		if err != nil {
+			return retryAfter{}
+		}
+		wait = min(date.Sub(now), maxNotBefore)
+	}
+	return retryAfter{wait: max(wait, 0), given: true}
+}
+
+// endsWithin reports whether the deadline of ctx comes before a wait is over.
+func endsWithin(ctx context.Context, now time.Time, wait time.Duration) bool {
+	deadline, ok := ctx.Deadline()
+	return ok && deadline.Before(now.Add(wait))
+}
+
+// fetch asks until there is an answer that decode takes, or no point in asking
+// again.
+func (c *Client) fetch(ctx context.Context, url string, decode func(io.Reader) error) error {
+	rekeyed := false
+	for retries := 0; ; {
+		if err := c.admit(ctx); err != nil {
+			return err
+		}
+		key := c.opts.Key.current()
+		err := c.attempt(ctx, url, key, decode)
+		if err == nil {
+			c.limit.succeeded(c.clock)
+			return nil
+		}
+		switch status(err) {
+		case http.StatusTooManyRequests:
+			c.limit.throttled(c.clock)
+		case http.StatusUnauthorized:
+			if !rekeyed && c.opts.Key.renew() != key {
+				rekeyed = true
+				continue
+			}
+		}
+		if !retryable(err) {
+			return err
+		}
+		wait := c.clock.jitter(min(backoffBase<<retries, backoffCap))
+		var after retryAfter
+		if e, ok := errors.AsType[*Error](err); ok {
+			after = e.after
+			wait = max(wait, after.wait)
+		}
+		if wait > maxWait || endsWithin(ctx, c.clock.now(), wait) || retries == maxRetries || !c.takeRetry() {
+			if after.given {
+				c.holdOff(after.wait)
+			}
+			return err
+		}
+		retries++
+		if ended := c.clock.sleep(ctx, wait); ended != nil {
+			return fmt.Errorf("%w while waiting to ask again after: %s", ended, err.Error())
+		}
+	}
+}
+
+// admit waits for leave to make one request.
+func (c *Client) admit(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := c.heldOff(); err != nil {
+		return err
+	}
+	if err := c.limit.wait(ctx, c.clock); err != nil {
+		return err
+	}
+	// Another request may have been told to wait meanwhile.
+	return c.heldOff()
+}
+
+// holdOff keeps everybody from asking for a while.
+func (c *Client) holdOff(wait time.Duration) {
+	until := c.clock.now().Add(wait)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if until.After(c.notBefore) {
+		c.notBefore = until
+	}
+}
+
+func (c *Client) heldOff() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.clock.now().Before(c.notBefore) {
+		return fmt.Errorf("opper asked to wait until %s", c.notBefore.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+func retryable(err error) bool {
+	if _, ok := errors.AsType[*brokenError](err); ok {
+		return true
+	}
+	s := status(err)
+	return s == http.StatusTooManyRequests || s >= 500
+}
+
+// takeRetry takes one retry from the budget, if there is one left.
+func (c *Client) takeRetry() bool {
+	return c.retries == nil || c.retries.Add(-1) >= 0
+}
