@@ -1,0 +1,60 @@
+package ledger
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+)
+
+// ID is the key under which the ledger knows a trace: the 16 bytes of a UUID,
+// or the first 16 bytes of the SHA-256 of any other identifier.
+type ID [16]byte
+
+// KeyOf returns the key of the identifier that Opper gave to a trace.
+func KeyOf(id string) ID {
+	if u, ok := parseUUID(id); ok {
+		return u
+	}
+	sum := sha256.Sum256([]byte(id))
+	return ID(sum[:16])
+}
+
+// KeyOfNameless returns a key for a row that has no identifier, made from what
+// does not change about it, so that the same row is not met anew in each sync.
+func KeyOfNameless(name string, start time.Time) ID {
+	sum := sha256.Sum256([]byte("row without an id\x00" + start.UTC().Format(time.RFC3339Nano) + "\x00" + name))
+	return ID(sum[:16])
+}
+
+// String returns the key as a UUID in lower case.
+func (id ID) String() string {
+	var b [36]byte
+	hex.Encode(b[:8], id[:4])
+	hex.Encode(b[9:13], id[4:6])
+	hex.Encode(b[14:18], id[6:8])
+	hex.Encode(b[19:23], id[8:10])
+	hex.Encode(b[24:], id[10:])
+	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
+	return string(b[:])
+}
+
+func parseUUID(s string) (ID, bool) {
+	var id ID
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+		return id, false
+	}
+	var digits [32]byte
+	n := 0
+	for i := range len(s) {
+		if s[i] == '-' {
+			continue
+		}
+		if n == len(digits) {
+			return id, false
+		}
+		digits[n] = s[i]
+		n++
+	}
+	_, err := hex.Decode(id[:], digits[:n])
+	return id, err == nil && n == len(digits)
+}

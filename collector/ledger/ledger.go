@@ -1,0 +1,557 @@
+// Package ledger decides which traces are counted, once each, from rows of a
+// list that moves while it is read. It does no I/O and reads no clock: rows and
+// times come in, events go out, so it can be simulated.
+//
+// An id is in one of four states: unknown; pending (met, and still open or not
+// yet settled); judged and listed; judged and no longer believed listed. A
+// judged trace never makes another count, whatever becomes of its row.
+package ledger
+
+import (
+	"cmp"
+	"encoding/binary"
+	"slices"
+	"time"
+)
+
+// forgetAfter is how far apart two complete walks that both missed an id must
+// be, before it is forgotten: one walk alone may have been unlucky.
+const forgetAfter = 24 * time.Hour
+
+// Config holds the delays of a ledger.
+type Config struct {
+	Settle  time.Duration // from when a trace is first seen ended until it is counted
+	Abandon time.Duration // from when a trace is first seen until it is given up, if it has no end
+	Look    time.Duration // the least time between two looks at an open trace
+}
+
+// Row is one row of the list, as far as it matters for counting.
+type Row struct {
+	ID          ID
+	Ref         string // the identifier as Opper writes it; empty if it is ID.String()
+	Name        string
+	Status      string
+	HasStatus   bool
+	Start, End  time.Time // zero if unknown; End is zero while the trace runs
+	Duration    time.Duration
+	HasDuration bool
+	Tokens      int64
+	HasTokens   bool
+	Kind        Kind
+}
+
+// Kind tells rows that stand for a trace from those that only take a place.
+type Kind uint8
+
+const (
+	Normal     Kind = iota
+	Unreadable      // Opper could not be made to say what stands here; has no ID
+	Nameless        // the row has no identifier, so it could not be counted once
+)
+
+// Run is a stretch of consecutive rows, in list order.
+type Run struct {
+	Rows    []Row
+	AtStart bool // nothing is listed before the first row
+	AtEnd   bool // nothing is listed after the last row
+	When
+}
+
+// When says between which times something was read. What Opper said may be as
+// old as Asked, and was not known to us before Read.
+type When struct {
+	Asked, Read time.Time
+}
+
+// Counted is one trace, judged.
+type Counted struct {
+	Row       // times are never later than when we first saw them
+	Abandoned bool
+}
+
+// Events says what an observation changed.
+type Events struct {
+	Met      []Row     // met for the first time
+	Counted  []Counted // settled or given up
+	Vanished []Row     // gone from the list before they ended; never counted
+	LateEnds []Row     // given up earlier, and ended after all
+	Nameless uint64    // rows without an identifier met for the first time
+	Gaps     uint64    // places that could not be read, met for the first time
+}
+
+// Add appends what more says.
+func (e *Events) Add(more Events) {
+	e.Met = append(e.Met, more.Met...)
+	e.Counted = append(e.Counted, more.Counted...)
+	e.Vanished = append(e.Vanished, more.Vanished...)
+	e.LateEnds = append(e.LateEnds, more.LateEnds...)
+	e.Nameless += more.Nameless
+	e.Gaps += more.Gaps
+}
+
+// pending is a trace that has been met and not yet judged.
+type pending struct {
+	row   Row
+	met   time.Time // when we first saw it
+	since time.Time // when its age began: met, or its own start if the baseline met it
+	ended time.Time // when its settling began; zero while open
+	endBy time.Time // when we first saw it ended, whoever met it
+	seen  time.Time // the last look
+	lost  bool      // not where it was: only Opper can say whether it still exists
+}
+
+// Ledger is not safe for concurrent use.
+type Ledger struct {
+	cfg       Config
+	order     *order
+	pending   map[ID]*pending
+	gone      map[ID]time.Time // judged and not listed: the first complete walk that missed it
+	abandoned map[ID]struct{}  // judged as abandoned, no end seen yet
+	holes     uint64
+	baseline  bool
+}
+
+// New returns an empty ledger, in its baseline: until EndBaseline, a trace's
+// own times decide whether it has settled or was abandoned.
+func New(cfg Config) *Ledger {
+	return &Ledger{
+		cfg:       cfg,
+		order:     newOrder(),
+		pending:   map[ID]*pending{},
+		gone:      map[ID]time.Time{},
+		abandoned: map[ID]struct{}{},
+		baseline:  true,
+	}
+}
+
+// EndBaseline ends the baseline: from now on traces count by when we saw them.
+func (l *Ledger) EndBaseline() { l.baseline = false }
+
+// Baseline reports whether the first complete walk is still to be finished.
+func (l *Ledger) Baseline() bool { return l.baseline }
+
+// Listed returns how many rows the list is believed to have.
+func (l *Ledger) Listed() int { return l.order.len() }
+
+// Index returns how many rows are believed to stand before id, or -1 if id is
+// not believed to be listed.
+func (l *Ledger) Index(id ID) int { return l.order.index(id) }
+
+// IDs returns the ids believed to stand at index i and after, up to j.
+func (l *Ledger) IDs(i, j int) []ID { return l.order.slice(max(i, 0), min(j, l.order.len())) }
+
+// Known reports whether the trace has been met before.
+func (l *Ledger) Known(id ID) bool {
+	if l.order.has(id) || l.pending[id] != nil {
+		return true
+	}
+	_, ok := l.gone[id]
+	return ok
+}
+
+// Open calls f for each trace that has been met and not ended, in no order.
+func (l *Ledger) Open(f func(Row)) {
+	for _, p := range l.pending {
+		if p.ended.IsZero() {
+			f(p.row)
+		}
+	}
+}
+
+// Due is a pending trace that wants a look.
+type Due struct {
+	ID    ID
+	Ref   string
+	Index int // where it is believed to stand; -1 if only Opper can say
+}
+
+// Due returns the traces that want a look at now, in list order, those that are
+// not believed to be listed first.
+func (l *Ledger) Due(now time.Time) []Due {
+	var due []Due
+	for id, p := range l.pending {
+		if !now.Before(l.dueAt(p)) {
+			due = append(due, Due{ID: id, Ref: p.row.Ref, Index: l.order.index(id)})
+		}
+	}
+	slices.SortFunc(due, func(a, b Due) int {
+		return cmp.Or(cmp.Compare(a.Index, b.Index), slices.Compare(a.ID[:], b.ID[:]))
+	})
+	return due
+}
+
+// dueAt returns when a pending trace is to be looked at again. The older an
+// open trace is, the rarer the looks: what is found late is late by an eighth
+// of its age at most.
+func (l *Ledger) dueAt(p *pending) time.Time {
+	switch settled := p.ended.Add(l.cfg.Settle); {
+	case p.lost && p.seen.IsZero():
+		return time.Time{}
+	case p.ended.IsZero():
+		wait := max(l.cfg.Look, p.seen.Sub(p.since)/8)
+		return earliest(p.seen.Add(wait), p.since.Add(l.cfg.Abandon))
+	case p.lost && settled.Before(p.seen.Add(l.cfg.Look)):
+		return p.seen.Add(l.cfg.Look)
+	default:
+		return settled
+	}
+}
+
+// Observe takes in a run of rows. Where the rows show that ids are not where
+// they were believed to be, these are no longer believed to be listed.
+func (l *Ledger) Observe(run Run) Events {
+	rows := distinct(run.Rows)
+	gaps := l.nameHoles(rows)
+	known := make([]bool, len(rows))
+	for i, r := range rows {
+		known[i] = l.Known(r.ID)
+	}
+	var ev Events
+	// If nothing says where in the list this is, its traces are met all the
+	// same; where they stand, a later page will tell.
+	placed := l.place(rows, run.AtStart, run.AtEnd)
+	if placed {
+		ev.Gaps = gaps
+	}
+	for i, r := range rows {
+		switch {
+		case r.Kind == Nameless && placed && !known[i]:
+			ev.Nameless++
+		case r.Kind != Normal:
+		case l.pending[r.ID] != nil || !known[i]:
+			l.look(r, run.When, &ev)
+		default:
+			l.lookJudged(r, &ev)
+		}
+	}
+	return ev
+}
+
+// Resolve takes in the row that Opper gave for one id.
+func (l *Ledger) Resolve(row Row, when When) Events {
+	var ev Events
+	if l.pending[row.ID] != nil {
+		l.look(row, when, &ev)
+	} else {
+		l.lookJudged(row, &ev)
+	}
+	return ev
+}
+
+// Gone takes in that Opper no longer has a trace. If it had ended, it is
+// counted as last seen.
+func (l *Ledger) Gone(id ID) Events {
+	var ev Events
+	p := l.pending[id]
+	if p == nil {
+		return ev
+	}
+	if i := l.order.index(id); i >= 0 {
+		l.order.remove(i, i+1)
+	}
+	if p.ended.IsZero() {
+		ev.Vanished = append(ev.Vanished, p.row)
+		l.judge(id)
+	} else {
+		l.count(p, false, &ev)
+	}
+	return ev
+}
+
+// Unanswered takes in that at now Opper would not say what became of a trace
+// that is not where it was. It is asked again later, and judged as last seen
+// when it would have been given up.
+func (l *Ledger) Unanswered(id ID, now time.Time) Events {
+	var ev Events
+	if p := l.pending[id]; p != nil {
+		p.seen = now
+		if now.Sub(p.since) >= l.cfg.Abandon {
+			l.count(p, p.ended.IsZero(), &ev)
+		}
+	}
+	return ev
+}
+
+// Complete takes in that at now a walk met every row that kept its place. An id
+// that two such walks at least a day apart have missed is forgotten.
+func (l *Ledger) Complete(now time.Time) {
+	for id, missed := range l.gone {
+		if missed.IsZero() {
+			l.gone[id] = now
+		} else if now.Sub(missed) >= forgetAfter {
+			delete(l.gone, id)
+			delete(l.abandoned, id)
+		}
+	}
+}
+
+// look takes in a row of a trace that has not been judged.
+func (l *Ledger) look(r Row, when When, ev *Events) {
+	p := l.pending[r.ID]
+	if p == nil {
+		p = &pending{met: when.Asked, since: when.Read}
+		if l.baseline {
+			// Without a start it is old: history is judged at once.
+			p.since = when.Asked.Add(-l.cfg.Abandon)
+			if !r.Start.IsZero() {
+				p.since = earliest(r.Start, when.Read)
+			}
+		}
+		l.pending[r.ID] = p
+		ev.Met = append(ev.Met, r)
+	}
+	p.row, p.seen, p.lost = r, when.Read, !l.order.has(r.ID)
+	if r.End.IsZero() {
+		p.ended, p.endBy = time.Time{}, time.Time{}
+		if when.Asked.Sub(p.since) >= l.cfg.Abandon {
+			l.count(p, true, ev)
+		}
+		return
+	}
+	if p.ended.IsZero() {
+		p.ended, p.endBy = when.Read, when.Asked
+		if l.baseline {
+			p.ended = earliest(r.End, when.Read)
+		}
+	}
+	if when.Asked.Sub(p.ended) >= l.cfg.Settle {
+		l.count(p, false, ev)
+	}
+}
+
+func (l *Ledger) lookJudged(r Row, ev *Events) {
+	if _, ok := l.abandoned[r.ID]; ok && !r.End.IsZero() {
+		delete(l.abandoned, r.ID)
+		ev.LateEnds = append(ev.LateEnds, r)
+	}
+}
+
+func (l *Ledger) count(p *pending, abandoned bool, ev *Events) {
+	c := Counted{Row: p.row, Abandoned: abandoned}
+	if !c.Start.IsZero() {
+		c.Start = earliest(c.Start, p.met)
+	}
+	if !c.End.IsZero() {
+		c.End = earliest(c.End, p.endBy)
+	}
+	if abandoned {
+		l.abandoned[c.ID] = struct{}{}
+	}
+	ev.Counted = append(ev.Counted, c)
+	l.judge(c.ID)
+}
+
+// judge ends the pending state of an id.
+func (l *Ledger) judge(id ID) {
+	delete(l.pending, id)
+	if !l.order.has(id) {
+		l.gone[id] = time.Time{}
+	}
+}
+
+// place makes the order agree with the rows. It reports false if nothing says
+// where in the order they belong.
+func (l *Ledger) place(rows []Row, atStart, atEnd bool) bool {
+	at := make([]int, len(rows))
+	for i, r := range rows {
+		at[i] = l.order.index(r.ID)
+	}
+	kept := rising(at)
+	if len(kept) == 0 && !atStart && !atEnd {
+		return false
+	}
+	if len(rows) == 0 {
+		// An empty page says something only if it is the whole list.
+		if atStart && atEnd {
+			l.unlist(0, l.order.len())
+		}
+		return true
+	}
+	inPlace := len(kept) == len(rows)
+	for k := 1; k < len(kept) && inPlace; k++ {
+		inPlace = at[kept[k]] == at[kept[k-1]]+1
+	}
+	if !inPlace {
+		l.rewrite(rows, at, kept, atStart, atEnd)
+	}
+	if atStart {
+		l.unlist(0, l.order.index(rows[0].ID))
+	}
+	if atEnd {
+		l.unlist(l.order.index(rows[len(rows)-1].ID)+1, l.order.len())
+	}
+	return true
+}
+
+// rewrite puts the rows, as they are, in the place of what was believed to
+// stand from the first to the last of those that kept their place.
+func (l *Ledger) rewrite(rows []Row, at, kept []int, atStart, atEnd bool) {
+	for i, r := range rows {
+		if at[i] >= 0 && !slices.Contains(kept, i) {
+			j := l.order.index(r.ID)
+			l.order.remove(j, j+1)
+		}
+	}
+	from := 0
+	if len(kept) > 0 {
+		from = l.order.index(rows[kept[0]].ID)
+		to := l.order.index(rows[kept[len(kept)-1]].ID) + 1
+		onPage := make(map[ID]struct{}, len(rows))
+		for _, r := range rows {
+			onPage[r.ID] = struct{}{}
+		}
+		between := l.order.slice(from, to)
+		l.order.remove(from, to)
+		for _, id := range between {
+			if _, ok := onPage[id]; !ok {
+				l.unlisted(id)
+			}
+		}
+	} else if atEnd && !atStart {
+		from = l.order.len()
+	}
+	ids := make([]ID, len(rows))
+	for i, r := range rows {
+		ids[i] = r.ID
+		delete(l.gone, r.ID)
+	}
+	l.order.insert(from, ids)
+}
+
+// unlist takes the ids from index i up to j out of the order.
+func (l *Ledger) unlist(i, j int) {
+	if i >= j {
+		return
+	}
+	ids := l.order.slice(i, j)
+	l.order.remove(i, j)
+	for _, id := range ids {
+		l.unlisted(id)
+	}
+}
+
+func (l *Ledger) unlisted(id ID) {
+	switch p := l.pending[id]; {
+	case isHole(id):
+	case p != nil:
+		p.lost, p.seen = true, time.Time{}
+	default:
+		l.gone[id] = time.Time{}
+	}
+}
+
+// The ids of holes are numbers in a space that neither UUIDs nor hashes reach
+// by accident.
+var holeSpace = [8]byte{0xff, 0xff, 0xff, 0xff, 'h', 'o', 'l', 'e'}
+
+func isHole(id ID) bool { return [8]byte(id[:8]) == holeSpace }
+
+// nameHoles gives unreadable rows their ids: that of the hole that is believed
+// to stand beside the same neighbour, or a new one. It returns how many
+// stretches of new holes there are.
+func (l *Ledger) nameHoles(rows []Row) (stretches uint64) {
+	taken := map[ID]bool{}
+	for i := range rows {
+		if rows[i].Kind != Unreadable {
+			continue
+		}
+		id, ok := ID{}, false
+		if i > 0 {
+			id, ok = l.holeAt(rows[i-1].ID, +1)
+		}
+		if (!ok || taken[id]) && i+1 < len(rows) {
+			id, ok = l.holeAt(rows[i+1].ID, -1)
+		}
+		if !ok || taken[id] {
+			l.holes++
+			copy(id[:8], holeSpace[:])
+			binary.BigEndian.PutUint64(id[8:], l.holes)
+			if i == 0 || rows[i-1].Kind != Unreadable {
+				stretches++
+			}
+		}
+		taken[id] = true
+		rows[i].ID = id
+	}
+	return stretches
+}
+
+// holeAt returns the hole believed to stand next to id.
+func (l *Ledger) holeAt(id ID, step int) (ID, bool) {
+	i := l.order.index(id)
+	if i < 0 || i+step < 0 || i+step >= l.order.len() {
+		return ID{}, false
+	}
+	hole := l.order.slice(i+step, i+step+1)[0]
+	return hole, isHole(hole)
+}
+
+// Hole returns the first index from i on, looking at n places, at which an
+// unreadable row is believed to stand, or -1.
+func (l *Ledger) Hole(i, n int) int {
+	if l.holes == 0 {
+		return -1
+	}
+	j := i + n
+	i = max(i, 0)
+	for k, id := range l.IDs(i, j) {
+		if isHole(id) {
+			return i + k
+		}
+	}
+	return -1
+}
+
+// distinct returns a copy of rows in which each id stands once, as last read.
+func distinct(rows []Row) []Row {
+	out := make([]Row, 0, len(rows))
+	at := make(map[ID]int, len(rows))
+	for _, r := range rows {
+		if r.Kind != Unreadable {
+			if i, ok := at[r.ID]; ok {
+				out[i] = r
+				continue
+			}
+			at[r.ID] = len(out)
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// rising returns the positions in at of a longest rising run of the values that
+// are not negative: the rows that kept their order among themselves.
+func rising(at []int) []int {
+	var tails []int // positions; tails[k] ends the best run of length k+1
+	before := make([]int, len(at))
+	for i, v := range at {
+		if v < 0 {
+			continue
+		}
+		k, _ := slices.BinarySearchFunc(tails, v, func(pos, v int) int { return cmp.Compare(at[pos], v) })
+		before[i] = -1
+		if k > 0 {
+			before[i] = tails[k-1]
+		}
+		if k == len(tails) {
+			tails = append(tails, i)
+		} else {
+			tails[k] = i
+		}
+	}
+	if len(tails) == 0 {
+		return nil
+	}
+	out := make([]int, len(tails))
+	for k, i := len(tails)-1, tails[len(tails)-1]; k >= 0; k, i = k-1, before[i] {
+		out[k] = i
+	}
+	return out
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}

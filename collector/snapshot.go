@@ -1,0 +1,91 @@
+package collector
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/sums"
+)
+
+// snapshot is what a scrape shows of the traces: all of one sync, or nothing.
+// It never changes once it is published.
+type snapshot []prometheus.Metric
+
+// press makes snapshots. Metrics are made anew only for names whose sums have
+// changed.
+type press struct {
+	project string
+	native  bool
+	cfg     sums.Config
+	made    map[string]edition
+}
+
+type edition struct {
+	changes uint64
+	created time.Time
+	metrics []prometheus.Metric
+}
+
+func newPress(project string, native bool, cfg sums.Config) *press {
+	return &press{project: project, native: native, cfg: cfg, made: map[string]edition{}}
+}
+
+func (p *press) print(s *sums.Sums, led *ledger.Ledger, listed int) snapshot {
+	var out snapshot
+	open := map[*sums.Name]int{}
+	led.Open(func(r ledger.Row) {
+		if s.Wants(r.Name) {
+			open[s.Find(r.Name)]++
+		}
+	})
+	for _, n := range s.Names() {
+		e, ok := p.made[n.Label]
+		if !ok || e.changes != n.Changes || !e.created.Equal(n.Created) {
+			e = edition{changes: n.Changes, created: n.Created, metrics: p.name(n)}
+			p.made[n.Label] = e
+		}
+		out = append(out, e.metrics...)
+		out = append(out, tracesOpen.gauge(float64(open[n]), p.project, n.Label))
+	}
+	if listed >= 0 {
+		out = append(out, tracesListed.gauge(float64(listed), p.project))
+	}
+	for _, c := range []struct {
+		family *family
+		value  uint64
+		reason []string
+	}{
+		{gapsTotal, s.Gaps, nil},
+		{skippedTotal, s.Nameless, []string{"no_id"}},
+		{skippedTotal, s.VanishedOpen, []string{"vanished_open"}},
+		{unusableTotal, s.NoDuration, []string{"missing"}},
+		{unusableTotal, s.BadDuration, []string{"negative"}},
+		{lateEndsTotal, s.LateEnds, nil},
+		{unmappedTotal, s.Unmapped, nil},
+		{overflowTotal, s.Overflow, nil},
+	} {
+		out = append(out, c.family.counter(float64(c.value), s.Since, append([]string{p.project}, c.reason...)...))
+	}
+	return append(out, traceNames.gauge(s.Distinct(), p.project))
+}
+
+// name makes the metrics of one trace name: all of them, from 0 on.
+func (p *press) name(n *sums.Name) []prometheus.Metric {
+	var out []prometheus.Metric
+	for _, o := range sums.Outcomes {
+		t, outcome := &n.Tallies[o], o.String()
+		out = append(out,
+			tracesTotal.counter(float64(t.Traces), n.Created, p.project, n.Label, outcome),
+			traceTokens.counter(float64(t.Tokens), n.Created, p.project, n.Label, outcome))
+		if o != sums.Abandoned {
+			out = append(out, traceDuration.histogram(&t.Durations, p.cfg.DurationBuckets, 1e6, p.native, n.Created, p.project, n.Label, outcome))
+		}
+	}
+	out = append(out, tokensPerTrace.histogram(&n.Tokens, p.cfg.TokenBuckets, 1, p.native, n.Created, p.project, n.Label))
+	if !n.LastEnd.IsZero() {
+		out = append(out, traceLastEnd.gauge(float64(n.LastEnd.UnixMicro())/1e6, p.project, n.Label))
+	}
+	return out
+}

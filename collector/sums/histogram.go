@@ -1,0 +1,165 @@
+package sums
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"sort"
+	"time"
+)
+
+// A native histogram begins with buckets that grow by 2^(1/8), and halves its
+// resolution whenever it would have more than maxNative buckets.
+const (
+	startSchema = 3
+	minSchema   = -4
+	maxNative   = 160
+	// ZeroThreshold is the greatest value that the zero bucket takes, the same
+	// as client_golang's default.
+	ZeroThreshold = 2.938735877055719e-39
+)
+
+// Exemplar points from a bucket to one trace.
+type Exemplar struct {
+	TraceID string
+	Value   float64
+	Time    time.Time
+}
+
+// Histogram counts values in classic and in native buckets at once. Its sum is
+// kept in whole units, so that it is exact whatever the order of the values.
+// The zero value is an empty histogram.
+type Histogram struct {
+	Count     uint64
+	Sum       int64      // in units, such as microseconds
+	Classic   []uint64   // one for each bound, and one above; nil if empty
+	Exemplars []Exemplar // likewise; the latest, or none if its Time is zero
+	Zero      uint64
+	Positive  []Bucket // sorted by Key
+	Halvings  int32    // of the native resolution
+}
+
+// Schema returns the resolution of the native buckets, as Prometheus has it.
+func (h *Histogram) Schema() int32 { return startSchema - h.Halvings }
+
+// Bucket is a native bucket: its values are above base^(Key-1) and at most
+// base^Key, where base is 2^(2^-Schema).
+type Bucket struct {
+	Key   int32
+	Count uint64
+}
+
+// observe counts value, which is units in another measure.
+func (h *Histogram) observe(bounds []float64, value float64, units int64, ex Exemplar) {
+	h.grow(len(bounds) + 1)
+	h.Count++
+	h.Sum = addSaturating(h.Sum, units)
+	i := sort.SearchFloat64s(bounds, value)
+	h.Classic[i]++
+	h.offer(i, ex)
+	if value <= ZeroThreshold {
+		h.Zero++
+		return
+	}
+	h.add(Bucket{Key: keyOf(value, h.Schema()), Count: 1})
+	h.bound()
+}
+
+func (h *Histogram) grow(buckets int) {
+	if h.Classic == nil && buckets > 0 {
+		h.Classic, h.Exemplars = make([]uint64, buckets), make([]Exemplar, buckets)
+	}
+}
+
+// offer shows an exemplar, unless the one shown is later: a server drops those
+// that go back in time.
+func (h *Histogram) offer(i int, ex Exemplar) {
+	if ex.TraceID != "" && !ex.Time.IsZero() && !ex.Time.Before(h.Exemplars[i].Time) {
+		h.Exemplars[i] = ex
+	}
+}
+
+func (h *Histogram) add(b Bucket) {
+	i, found := slices.BinarySearchFunc(h.Positive, b.Key, func(b Bucket, key int32) int { return cmp.Compare(b.Key, key) })
+	if found {
+		h.Positive[i].Count += b.Count
+		return
+	}
+	h.Positive = slices.Insert(h.Positive, i, b)
+}
+
+func (h *Histogram) bound() {
+	for len(h.Positive) > maxNative && h.Schema() > minSchema {
+		h.coarsen()
+	}
+}
+
+// coarsen merges each two neighbouring native buckets.
+func (h *Histogram) coarsen() {
+	h.Halvings++
+	fine := h.Positive
+	h.Positive = h.Positive[:0]
+	for _, b := range fine {
+		b.Key = (b.Key + 1) >> 1
+		if n := len(h.Positive); n > 0 && h.Positive[n-1].Key == b.Key {
+			h.Positive[n-1].Count += b.Count
+		} else {
+			h.Positive = append(h.Positive, b)
+		}
+	}
+}
+
+// merge adds the values of another histogram with the same bounds.
+func (h *Histogram) merge(from *Histogram) {
+	h.grow(len(from.Classic))
+	h.Count += from.Count
+	h.Sum = addSaturating(h.Sum, from.Sum)
+	h.Zero += from.Zero
+	for i, n := range from.Classic {
+		h.Classic[i] += n
+		h.offer(i, from.Exemplars[i])
+	}
+	for h.Halvings < from.Halvings {
+		h.coarsen()
+	}
+	for _, b := range from.Positive {
+		for range h.Halvings - from.Halvings {
+			b.Key = (b.Key + 1) >> 1
+		}
+		h.add(b)
+	}
+	h.bound()
+}
+
+// boundsOf holds, for each positive schema, where in [0.5, 1) the fraction of a
+// value changes its bucket.
+var boundsOf = func() (bounds [startSchema + 1][]float64) {
+	for schema := range bounds {
+		n := 1 << schema
+		for i := range n {
+			bounds[schema] = append(bounds[schema], math.Exp2(float64(i)/float64(n))/2)
+		}
+	}
+	return bounds
+}()
+
+// keyOf returns the key of the native bucket of a positive value.
+func keyOf(value float64, schema int32) int32 {
+	frac, exp := math.Frexp(value)
+	if schema > 0 {
+		bounds := boundsOf[schema]
+		return int32(sort.SearchFloat64s(bounds, frac) + (exp-1)*len(bounds))
+	}
+	key := int32(exp)
+	if frac == 0.5 {
+		key--
+	}
+	return (key + 1<<-schema - 1) >> -schema
+}
+
+func addSaturating(a, b int64) int64 {
+	if b > 0 && a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}

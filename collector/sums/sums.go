@@ -1,0 +1,284 @@
+// Package sums adds up counted traces for each trace name: what the counters
+// and histograms of a project will show. All sums are integers.
+package sums
+
+import (
+	"cmp"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"opper_exporter/collector/ledger"
+)
+
+// Outcome is what became of a trace.
+type Outcome int
+
+// The outcomes partition the traces. Abandoned traces have no end, so no
+// duration.
+const (
+	Success Outcome = iota
+	Failure
+	Unknown
+	Abandoned
+	outcomes
+)
+
+// Outcomes are all the outcomes, in the order in which they are exposed.
+var Outcomes = [outcomes]Outcome{Success, Failure, Unknown, Abandoned}
+
+// String returns the value of the label outcome.
+func (o Outcome) String() string {
+	return [outcomes]string{"success", "failure", "unknown", "abandoned"}[o]
+}
+
+// maxAge is how old a listed trace can be: Opper keeps none longer than 30
+// days. A start before that is a client's mistake.
+const maxAge = 31 * 24 * time.Hour
+
+// maxTraceID is how long an identifier fits beside the label name into the 128
+// characters that OpenMetrics allows for an exemplar's labels.
+const maxTraceID = 128 - len("trace_id")
+
+// Config says how traces are added up.
+type Config struct {
+	Success, Failure []string       // statuses, in lower case
+	Include, Exclude *regexp.Regexp // of names; nil includes all and excludes none
+	MaxNames         int            // how many names have sums of their own
+	DurationBuckets  []float64      // seconds, rising
+	TokenBuckets     []float64      // rising
+}
+
+// Sums is what has been counted of one project. It is not safe for concurrent
+// use.
+type Sums struct {
+	cfg      Config
+	names    map[string]*Name // by label
+	distinct distinct
+	baseline bool
+
+	// Since is when these sums began, at 0.
+	Since time.Time
+	// Counters of the project, for traces of any name.
+	Gaps, Nameless, VanishedOpen, LateEnds      uint64
+	Unmapped, Overflow, NoDuration, BadDuration uint64
+}
+
+// Name holds the sums of one trace name.
+type Name struct {
+	Label   string
+	Created time.Time // when the sums were 0
+	LastEnd time.Time // of a counted trace; zero if none
+	Tallies [outcomes]Tally
+	Tokens  Histogram // tokens of one trace, where known
+	// Changes grows with each change of the sums, so that what was built from
+	// them need not be built again.
+	Changes uint64
+
+	met int // traces, for the ranking at the end of the baseline
+}
+
+// Tally holds the sums of one outcome.
+type Tally struct {
+	Traces    uint64
+	Tokens    int64
+	Durations Histogram // in microseconds; none of abandoned traces
+}
+
+// New returns empty sums that began at since. Until EndBaseline, there is no
+// limit to the names.
+func New(cfg Config, since time.Time) *Sums {
+	return &Sums{cfg: cfg, names: map[string]*Name{}, baseline: true, Since: since}
+}
+
+// Names returns the sums of each name, sorted by label.
+func (s *Sums) Names() []*Name {
+	return slices.SortedFunc(maps.Values(s.names), func(a, b *Name) int { return cmp.Compare(a.Label, b.Label) })
+}
+
+// Distinct returns how many names have been met, from 10 000 on as an estimate.
+func (s *Sums) Distinct() float64 { return s.distinct.count() }
+
+// Apply adds what a sync found. Names that are new since the baseline had sums
+// of 0 at before.
+func (s *Sums) Apply(ev ledger.Events, before time.Time) {
+	s.Gaps += ev.Gaps
+	s.Nameless += ev.Nameless
+	for _, r := range ev.Met {
+		if s.Wants(r.Name) {
+			n := s.name(r.Name, before)
+			n.met++
+			if s.baseline && !r.Start.IsZero() && (n.Created.IsZero() || r.Start.Before(n.Created)) {
+				n.Created = r.Start
+			}
+		}
+	}
+	for _, r := range ev.Vanished {
+		if s.Wants(r.Name) {
+			s.VanishedOpen++
+		}
+	}
+	for _, r := range ev.LateEnds {
+		if s.Wants(r.Name) {
+			s.LateEnds++
+		}
+	}
+	for _, c := range ev.Counted {
+		if s.Wants(c.Name) {
+			s.count(c, before)
+		}
+	}
+}
+
+// Wants reports whether traces of a name are counted.
+func (s *Sums) Wants(raw string) bool {
+	if raw == "" {
+		raw = Unnamed
+	}
+	if s.cfg.Include != nil && !s.cfg.Include.MatchString(raw) {
+		return false
+	}
+	return s.cfg.Exclude == nil || !s.cfg.Exclude.MatchString(raw)
+}
+
+// Find returns the sums in which a name is or would be counted, or nil if there
+// are none yet.
+func (s *Sums) Find(raw string) *Name {
+	if n := s.names[Label(raw)]; n != nil {
+		return n
+	}
+	return s.names[Other]
+}
+
+// name returns the sums in which a name is counted. New ones were 0 at created.
+func (s *Sums) name(raw string, created time.Time) *Name {
+	s.distinct.add(raw)
+	label := Label(raw)
+	if s.names[label] == nil && !s.baseline && s.places() >= s.cfg.MaxNames {
+		label = Other
+	}
+	n := s.names[label]
+	if n == nil {
+		n = &Name{Label: label}
+		if !s.baseline {
+			n.Created = created
+		}
+		s.names[label] = n
+	}
+	return n
+}
+
+// places returns how many names have sums of their own.
+func (s *Sums) places() int {
+	n := len(s.names)
+	if _, ok := s.names[Other]; ok {
+		n--
+	}
+	return n
+}
+
+func (s *Sums) count(c ledger.Counted, before time.Time) {
+	n := s.name(c.Name, before)
+	n.Changes++
+	if n.Label == Other {
+		s.Overflow++
+	}
+	outcome := Abandoned
+	if !c.Abandoned {
+		outcome = s.outcome(c.Row)
+	}
+	t := &n.Tallies[outcome]
+	t.Traces++
+	var ex Exemplar
+	if id := cmp.Or(c.Ref, c.ID.String()); len(id) <= maxTraceID && utf8.ValidString(id) {
+		ex = Exemplar{TraceID: id, Time: c.End}
+	}
+	if c.HasTokens {
+		t.Tokens = addSaturating(t.Tokens, c.Row.Tokens)
+		ex.Value = float64(c.Row.Tokens)
+		n.Tokens.observe(s.cfg.TokenBuckets, ex.Value, c.Row.Tokens, ex)
+	}
+	if c.End.After(n.LastEnd) {
+		n.LastEnd = c.End
+	}
+	switch {
+	case c.Abandoned:
+	case !c.HasDuration:
+		s.NoDuration++
+	case c.Duration < 0:
+		s.BadDuration++
+	default:
+		ex.Value = float64(c.Duration.Microseconds()) / 1e6
+		t.Durations.observe(s.cfg.DurationBuckets, ex.Value, c.Duration.Microseconds(), ex)
+	}
+}
+
+func (s *Sums) outcome(r ledger.Row) Outcome {
+	status := strings.ToLower(r.Status)
+	switch {
+	case !r.HasStatus:
+	case slices.Contains(s.cfg.Success, status):
+		return Success
+	case slices.Contains(s.cfg.Failure, status):
+		return Failure
+	default:
+		s.Unmapped++
+	}
+	return Unknown
+}
+
+// EndBaseline gives the places to the names with most traces, ties by label,
+// and puts the others together. From now on places go by arrival.
+func (s *Sums) EndBaseline(now time.Time) {
+	if !s.baseline {
+		return
+	}
+	s.baseline = false
+	ranked := slices.SortedFunc(maps.Values(s.names), func(a, b *Name) int {
+		return cmp.Or(cmp.Compare(b.met, a.met), cmp.Compare(a.Label, b.Label))
+	})
+	for _, n := range ranked {
+		// Without a start, a trace is old. A later time would make a server
+		// that reads created timestamps take history for news.
+		if oldest := now.Add(-maxAge); n.Created.Before(oldest) {
+			n.Created = oldest
+		}
+		if n.Created.After(now) {
+			n.Created = now
+		}
+	}
+	if len(ranked) <= s.cfg.MaxNames {
+		return
+	}
+	for _, n := range ranked[s.cfg.MaxNames:] {
+		delete(s.names, n.Label)
+		for _, t := range n.Tallies {
+			s.Overflow += t.Traces
+		}
+	}
+	other := &Name{Label: Other, Created: now}
+	s.names[Other] = other
+	for _, n := range ranked[s.cfg.MaxNames:] {
+		other.merge(n)
+	}
+}
+
+func (n *Name) merge(from *Name) {
+	n.Changes++
+	if from.Created.Before(n.Created) {
+		n.Created = from.Created
+	}
+	if from.LastEnd.After(n.LastEnd) {
+		n.LastEnd = from.LastEnd
+	}
+	n.Tokens.merge(&from.Tokens)
+	for o := range n.Tallies {
+		t, add := &n.Tallies[o], &from.Tallies[o]
+		t.Traces += add.Traces
+		t.Tokens = addSaturating(t.Tokens, add.Tokens)
+		t.Durations.merge(&add.Durations)
+	}
+}

@@ -1,0 +1,218 @@
+package walk
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"opper_exporter/collector/ledger"
+	"opper_exporter/opper"
+)
+
+// Consecutive pages share some rows, so that rows which moved up while we read
+// are not stepped over. A long walk begins with one shared row and takes more
+// when it sees the list move.
+const (
+	longOverlap = 1
+	overlap     = 10
+	maxOverlap  = maxLimit / 2
+	maxSteps    = 4 // how often a border is read again
+)
+
+// errMoving says that no shared row could be found at a border between pages.
+var errMoving = errors.New("the list moves faster than it can be read")
+
+// cursor reads consecutive pages, each stitched to the one before it.
+type cursor struct {
+	r       *reader
+	led     *ledger.Ledger
+	next    int // offset of the next page
+	size    int // rows to ask for; less than maxLimit near unreadable rows
+	overlap int
+	ahead   int  // requests at once
+	retry   bool // try again to read rows known to be unreadable
+	total   int  // the newest meta.total_count, or -1
+
+	prev  map[ledger.ID]struct{} // the page before; nil if there is nothing to stitch to
+	floor int                    // its offset
+	last  []ledger.Row           // its last row, or none
+	asked time.Time              // when it was asked for
+	carry []ledger.Row           // unreadable rows, and the row before them
+	shift int                    // how much further down than believed rows stand
+
+	queue  []future
+	flight context.Context // of the pages in the queue
+	cancel context.CancelFunc
+}
+
+type future struct {
+	offset int
+	done   chan result
+}
+
+type result struct {
+	page page
+	err  error
+}
+
+func newCursor(r *reader, led *ledger.Ledger, offset, total int) *cursor {
+	return &cursor{r: r, led: led, next: max(offset, 0), size: maxLimit, overlap: overlap, total: total}
+}
+
+// page reads the next page. Rows that can't be read are part of the run that
+// the next readable page gives.
+func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
+	for steps := 0; ; {
+		p, err := c.fetch(ctx)
+		if err != nil {
+			return ledger.Run{}, err
+		}
+		if p.total >= 0 {
+			c.total = p.total
+		}
+		switch {
+		case len(p.rows) == 1 && p.rows[0].Kind == ledger.Unreadable:
+			if len(c.carry) == 0 {
+				c.carry = append(c.carry, c.last...)
+			}
+			c.carry = append(c.carry, p.rows[0])
+			c.last, c.prev = nil, nil
+			c.next++
+			if !p.blind {
+				c.size = 1
+			}
+		case c.prev == nil || p.offset == 0 || sharesRow(p.rows, c.prev):
+			return c.take(p), nil
+		case steps == maxSteps || c.next == c.floor:
+			return ledger.Run{}, errMoving
+		default:
+			c.overlap = min(4*c.overlap, maxOverlap)
+			c.next = max(c.floor, c.next-maxOverlap<<steps)
+			steps++
+		}
+	}
+}
+
+// take makes a run of a page and moves on behind it.
+func (c *cursor) take(p page) ledger.Run {
+	n := len(p.rows)
+	end := p.offset + n
+	before := c.carry
+	if n == 0 && len(before) == 0 {
+		before = c.last
+	}
+	run := ledger.Run{
+		Rows:    append(before, p.rows...),
+		AtStart: p.offset == len(before),
+		// A server may give fewer rows than asked for before the list ends.
+		AtEnd: n == 0 || (n < p.asked && (c.total <= end || !hasNew(p.rows, c.prev))),
+		When:  p.when,
+	}
+	if len(before) > 0 && !c.asked.IsZero() {
+		run.Asked = c.asked
+	}
+	if n > 0 {
+		if i := c.led.Index(p.rows[n-1].ID); i >= 0 {
+			c.shift = end - 1 - i
+		}
+		c.last, c.asked = p.rows[n-1:], p.when.Asked
+	}
+	share := max(min(c.overlap, n-1), 0)
+	c.size = min(2*p.asked, maxLimit)
+	if c.hole(end) == end {
+		share, c.size = 0, maxLimit
+	}
+	c.prev = nil
+	if share > 0 {
+		c.prev = make(map[ledger.ID]struct{}, n)
+		for _, r := range p.rows {
+			c.prev[r.ID] = struct{}{}
+		}
+	}
+	c.carry, c.floor, c.next = nil, p.offset, end-share
+	return run
+}
+
+// hole returns the offset of the first row from offset on that is known to be
+// unreadable, or -1.
+func (c *cursor) hole(offset int) int {
+	if c.retry {
+		return -1
+	}
+	i := c.led.Hole(offset-c.shift, maxLimit)
+	if i < 0 {
+		return -1
+	}
+	return i + c.shift
+}
+
+// fetch reads the page at c.next, with those after it on their way if there may
+// be several requests at once.
+func (c *cursor) fetch(ctx context.Context) (page, error) {
+	if c.ahead > 1 && c.size == maxLimit {
+		p, err := c.fetchAhead(ctx)
+		if err == nil || !opper.Unreadable(err) {
+			return p, err
+		}
+	}
+	c.close()
+	size := c.size
+	if h := c.hole(c.next); h == c.next {
+		p := page{offset: h, asked: 1, total: -1, blind: true, when: ledger.When{Asked: c.r.now()}}
+		p.when.Read = p.when.Asked
+		p.rows = []ledger.Row{{Kind: ledger.Unreadable}}
+		return p, nil
+	} else if h > c.next {
+		size = min(size, h-c.next)
+	}
+	return c.r.read(ctx, c.next, size)
+}
+
+func (c *cursor) fetchAhead(ctx context.Context) (page, error) {
+	if len(c.queue) > 0 && c.queue[0].offset != c.next {
+		c.close()
+	}
+	if c.cancel == nil {
+		c.flight, c.cancel = context.WithCancel(ctx)
+	}
+	for at := c.next + len(c.queue)*(maxLimit-c.overlap); len(c.queue) < c.ahead; at += maxLimit - c.overlap {
+		if len(c.queue) > 0 && at >= c.total {
+			break
+		}
+		f := future{offset: at, done: make(chan result, 1)}
+		go func(ctx context.Context) {
+			p, err := c.r.list(ctx, f.offset, maxLimit)
+			f.done <- result{p, err}
+		}(c.flight)
+		c.queue = append(c.queue, f)
+	}
+	got := <-c.queue[0].done
+	c.queue = c.queue[1:]
+	return got.page, got.err
+}
+
+// close gives up the pages that are on their way.
+func (c *cursor) close() {
+	if c.cancel != nil {
+		c.cancel()
+	}
+	c.queue, c.flight, c.cancel = nil, nil, nil
+}
+
+func sharesRow(rows []ledger.Row, ids map[ledger.ID]struct{}) bool {
+	for _, r := range rows {
+		if _, ok := ids[r.ID]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+func hasNew(rows []ledger.Row, ids map[ledger.ID]struct{}) bool {
+	for _, r := range rows {
+		if _, ok := ids[r.ID]; !ok {
+			return true
+		}
+	}
+	return false
+}

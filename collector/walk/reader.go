@@ -1,0 +1,121 @@
+package walk
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"opper_exporter/collector/ledger"
+	"opper_exporter/opper"
+)
+
+// Source is where pages come from: an *opper.Client.
+type Source interface {
+	// List reads up to limit rows from offset on.
+	List(ctx context.Context, offset, limit int) (opper.Page, error)
+	// Get reads one trace. The error is opper.ErrNotFound if there is none.
+	Get(ctx context.Context, id string) (opper.Trace, error)
+}
+
+// maxLimit is the most rows that Opper gives at once.
+const maxLimit = 100
+
+// page is what was read from offset on.
+type page struct {
+	offset int
+	asked  int // rows asked for
+	rows   []ledger.Row
+	total  int // -1 if Opper did not say
+	when   ledger.When
+	blind  bool // not read: the row is known to be unreadable
+}
+
+// reader reads pages of one sync, smaller ones where a page can't be read.
+type reader struct {
+	src  Source
+	now  func() time.Time
+	good int // where a row was last read, -1 at first
+	bad  int // failures since
+}
+
+// provenFor is for how many failures a success proves that the service is well
+// and the failures are due to what was asked for.
+const provenFor = 8
+
+func (r *reader) list(ctx context.Context, offset, limit int) (page, error) {
+	p := page{offset: offset, asked: limit, when: ledger.When{Asked: r.now()}}
+	got, err := r.src.List(ctx, offset, limit)
+	if err != nil {
+		return p, err
+	}
+	p.when.Read = r.now()
+	p.total = got.Total
+	p.rows = make([]ledger.Row, len(got.Traces))
+	for i, t := range got.Traces {
+		p.rows[i] = rowOf(t)
+	}
+	return p, nil
+}
+
+// read reads up to limit rows from offset on: fewer if Opper can't give that
+// many at once. A row that Opper can't give at all comes back as unreadable.
+// The error is for the service: with it, nothing is said about the rows.
+func (r *reader) read(ctx context.Context, offset, limit int) (page, error) {
+	for size := limit; ; size /= 2 {
+		p, err := r.list(ctx, offset, size)
+		if err == nil {
+			r.good, r.bad = offset, 0
+			return p, nil
+		}
+		if !opper.Unreadable(err) {
+			return p, fmt.Errorf("rows from %d: %w", offset, err)
+		}
+		r.bad++
+		if !r.well(ctx, offset+limit) {
+			return p, fmt.Errorf("rows from %d: %w", offset, err)
+		}
+		if size == 1 {
+			p.when.Read, p.total = r.now(), -1
+			p.rows = []ledger.Row{{Kind: ledger.Unreadable}}
+			return p, nil
+		}
+	}
+}
+
+// well reports whether the service answers elsewhere, so that a failure is the
+// fault of the rows that were asked for.
+func (r *reader) well(ctx context.Context, beyond int) bool {
+	if r.good >= 0 && r.bad <= provenFor {
+		return true
+	}
+	places := []int{beyond, 0}
+	if r.good >= 0 {
+		places = []int{r.good, beyond}
+	}
+	for _, at := range places {
+		if _, err := r.list(ctx, at, 1); err == nil {
+			r.good, r.bad = at, 0
+			return true
+		}
+	}
+	return false
+}
+
+func rowOf(t opper.Trace) ledger.Row {
+	r := ledger.Row{
+		Name: t.Name, Status: t.Status, HasStatus: t.HasStatus,
+		Start: t.Start, End: t.End,
+		Duration: t.Duration, HasDuration: t.HasDuration,
+		Tokens: t.Tokens, HasTokens: t.HasTokens,
+	}
+	if t.ID == "" {
+		r.Kind = ledger.Nameless
+		r.ID = ledger.KeyOfNameless(t.Name, t.Start)
+		return r
+	}
+	r.ID = ledger.KeyOf(t.ID)
+	if r.ID.String() != t.ID {
+		r.Ref = t.ID
+	}
+	return r
+}

@@ -1,0 +1,65 @@
+package walk
+
+import (
+	"math"
+	"time"
+)
+
+// A list whose rows stand by age has its news at one end and its expiry at the
+// other, and reading both ends is enough. Whether it is such a list must show
+// in the rows: nothing documents it.
+const (
+	minTrend  = 0.6 // Kendall's tau; a list in another order gives about 0
+	minSample = 8
+	maxSample = 512
+)
+
+// trend samples the start times of a list evenly.
+type trend struct {
+	every, skip int // rows left out between two samples, and before the next
+	starts      []time.Time
+}
+
+func (s *trend) add(start time.Time) {
+	if start.IsZero() {
+		return
+	}
+	if s.skip > 0 {
+		s.skip--
+		return
+	}
+	if len(s.starts) == maxSample {
+		for i := range maxSample / 2 {
+			s.starts[i] = s.starts[2*i]
+		}
+		s.starts = s.starts[:maxSample/2]
+		s.every = 2*s.every + 1
+	}
+	s.starts = append(s.starts, start)
+	s.skip = s.every
+}
+
+// tau returns how far the rows rise (1) or fall (-1) in time.
+func (s *trend) tau() float64 {
+	var up, down float64
+	for i, a := range s.starts {
+		for _, b := range s.starts[i+1:] {
+			switch a.Compare(b) {
+			case -1:
+				up++
+			case +1:
+				down++
+			}
+		}
+	}
+	if len(s.starts) < minSample || up+down == 0 {
+		return 0
+	}
+	return (up - down) / (up + down)
+}
+
+// sorted reports whether the rows stand by age, and newestLast which way.
+func (s *trend) sorted() (sorted, newestLast bool) {
+	tau := s.tau()
+	return math.Abs(tau) >= minTrend, tau > 0
+}

@@ -1,0 +1,489 @@
+// Package walk reads pages of Opper's list until the ledger is satisfied: the
+// whole list for a baseline, and then what is new, what has expired, and the
+// pages on which pending traces stand.
+package walk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+
+	"opper_exporter/collector/ledger"
+	"opper_exporter/opper"
+)
+
+// What one sync may spend on top of news: pages to look for rows that slipped
+// in behind the head, and traces asked for by id.
+const (
+	maxWalkOn = 3
+	maxByID   = 50
+)
+
+// fullPause is how many times its own duration passes between two complete
+// walks.
+const fullPause = 10
+
+// ErrForeign says that the list holds none of the traces that it held before.
+var ErrForeign = errors.New("the list holds none of the traces it held at the last good sync, and they can't all have expired: the key belongs to another project, or the answer is wrong")
+
+// Config is what a Walker needs besides its ledger.
+type Config struct {
+	Now         func() time.Time
+	Interval    time.Duration // the least time between two complete walks
+	Concurrency int           // requests at once in a long walk
+	Logger      log.Logger
+	// Progress is called as the first walk goes on, with how many rows were met
+	// and how many are said to be listed.
+	Progress func(met, total int)
+}
+
+// Walker reads one project's list. It is not safe for concurrent use.
+type Walker struct {
+	cfg Config
+	led *ledger.Ledger
+	ev  ledger.Events
+
+	total int // the newest meta.total_count, -1 if missing
+	least int // the least since the head was read, for the balance
+
+	trend      trend
+	sorted     bool // news and expiry stand at the ends of the list
+	newestLast bool
+
+	surplus  int  // rows listed beyond those believed to be, at the last sync
+	puzzles  int  // complete walks in a row that did not explain it
+	distrust bool // total_count does not agree with what is listed
+	low      bool // total_count is lower than what is listed: capped, perhaps
+	wantFull bool // something slipped in where only a complete walk finds it
+	nextFull time.Time
+	fullAt   time.Time // end of the last complete walk
+	told     map[string]bool // warnings that have been given
+
+	lastGood       time.Time
+	oldest, newest time.Time // start times met at the last good sync
+}
+
+// New returns a Walker that fills led.
+func New(cfg Config, led *ledger.Ledger) *Walker {
+	return &Walker{cfg: cfg, led: led, total: -1, told: map[string]bool{}}
+}
+
+// Total returns how many traces Opper last said are listed, or -1.
+func (w *Walker) Total() int { return w.total }
+
+// Sync reads what has changed since the last sync. While the ledger is in its
+// baseline, it reads the whole list, going on where it stopped, and ends the
+// baseline. The events are those since the last call, also if there is an
+// error: they will not come again.
+func (w *Walker) Sync(ctx context.Context, src Source) (ledger.Events, error) {
+	w.ev = ledger.Events{}
+	err := w.sync(ctx, &reader{src: src, now: w.cfg.Now, good: -1})
+	return w.ev, err
+}
+
+func (w *Walker) sync(ctx context.Context, r *reader) error {
+	baseline := w.led.Baseline()
+	whole, headEnd := false, 0
+	if !baseline || w.led.Listed() > 0 {
+		var err error
+		if whole, headEnd, err = w.head(ctx, r); err != nil {
+			return err
+		}
+	}
+	if !whole && (baseline || w.fullDue()) {
+		reached, err := w.everything(ctx, r, baseline)
+		if err != nil {
+			return err
+		}
+		// What arrived meanwhile must join what the walk met.
+		var all bool
+		if all, headEnd, err = w.head(ctx, r); err != nil {
+			return err
+		}
+		whole = reached || all
+	}
+	if !whole {
+		if err := w.tail(ctx, r); err != nil {
+			return err
+		}
+	}
+	if err := w.lookAtDue(ctx, r); err != nil {
+		return err
+	}
+	if err := w.balance(ctx, r, whole, headEnd); err != nil {
+		return err
+	}
+	now := w.cfg.Now()
+	if whole && w.led.Listed() > 0 {
+		w.fullAt = now
+		w.led.Complete(now)
+	}
+	w.led.EndBaseline()
+	w.lastGood = now
+	return nil
+}
+
+// head reads from the start of the list until rows are where they are believed
+// to be. It reports whether it came to the end, and else how far it came.
+// Nothing is taken in before a row shows that this is the list that we know.
+func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err error) {
+	c := newCursor(r, w.led, 0, w.total)
+	if w.newestLast {
+		c.size = overlap
+	}
+	w.least = -1
+	var runs []ledger.Run
+	met := w.led.Listed() == 0
+	for {
+		run, err := c.page(ctx)
+		if err != nil {
+			return false, 0, err
+		}
+		runs = append(runs, run)
+		whole = run.AtEnd
+		met = met || w.anyKnown(run.Rows)
+		if !met && len(run.Rows) > 0 {
+			if met, err = w.knownAtEnd(ctx, r, c.total, whole); err != nil {
+				return false, 0, err
+			}
+		}
+		if whole || w.settledDown(run.Rows) {
+			break
+		}
+	}
+	w.note(c.total)
+	w.oldest, w.newest = time.Time{}, time.Time{}
+	for _, run := range runs {
+		w.observe(run)
+	}
+	return whole, c.next, nil
+}
+
+// knownAtEnd looks for rows that we know at the end of the list, where none of
+// its head was known. Without any, the list must have had the time to expire.
+func (w *Walker) knownAtEnd(ctx context.Context, r *reader, total int, whole bool) (bool, error) {
+	if !whole {
+		p, err := r.read(ctx, max(w.end(total)-overlap, 0), maxLimit)
+		if err != nil {
+			return false, err
+		}
+		if w.anyKnown(p.rows) {
+			return true, nil
+		}
+	}
+	now := w.cfg.Now()
+	if w.newest.IsZero() || now.Sub(w.newest) < max(w.lastGood.Sub(w.oldest), time.Hour) {
+		return false, ErrForeign
+	}
+	return true, nil
+}
+
+// end returns where the list is believed to end.
+func (w *Walker) end(total int) int {
+	if listed := w.led.Listed(); total < 0 || w.low || total > listed {
+		return listed
+	}
+	return total
+}
+
+func (w *Walker) anyKnown(rows []ledger.Row) bool {
+	for _, row := range rows {
+		if row.Kind == ledger.Normal && w.led.Known(row.ID) {
+			return true
+		}
+	}
+	return false
+}
+
+// settledDown reports whether the last rows are listed in the order in which
+// they are believed to be.
+func (w *Walker) settledDown(rows []ledger.Row) bool {
+	before := -1
+	for _, row := range rows[max(len(rows)-overlap, 0):] {
+		if row.Kind == ledger.Unreadable {
+			continue
+		}
+		i := w.led.Index(row.ID)
+		if i <= before {
+			return false
+		}
+		before = i
+	}
+	return true
+}
+
+// everything reads the whole list, for a baseline from where it stopped. It
+// reports whether it came to the end.
+func (w *Walker) everything(ctx context.Context, r *reader, baseline bool) (bool, error) {
+	began := w.cfg.Now()
+	defer func() {
+		now := w.cfg.Now()
+		w.nextFull = now.Add(max(w.cfg.Interval, fullPause*now.Sub(began)))
+	}()
+	from := 0
+	if baseline {
+		from = max(w.led.Listed()-overlap, 0)
+	}
+	c := newCursor(r, w.led, from, w.total)
+	defer c.close()
+	c.retry, c.ahead = true, w.cfg.Concurrency
+	if from > 0 {
+		c.prev = map[ledger.ID]struct{}{}
+		for _, id := range w.led.IDs(from, from+overlap) {
+			c.prev[id] = struct{}{}
+		}
+	} else {
+		c.overlap = longOverlap
+		w.trend = trend{}
+	}
+	for {
+		run, err := c.page(ctx)
+		switch {
+		case opper.OutOfRange(err) && c.next > 0:
+			w.tooDeep(c.next, err)
+			return false, nil
+		case errors.Is(err, errMoving) && !baseline:
+			level.Warn(w.cfg.Logger).Log("msg", "complete walk given up, another follows", "offset", c.next, "err", err)
+			return false, nil
+		case err != nil:
+			return false, err
+		}
+		w.note(c.total)
+		w.observe(run)
+		for _, row := range run.Rows {
+			w.trend.add(row.Start)
+		}
+		if baseline && w.cfg.Progress != nil {
+			w.cfg.Progress(w.led.Listed(), c.total)
+		}
+		if run.AtEnd {
+			break
+		}
+	}
+	w.sorted, w.newestLast = w.trend.sorted()
+	if !w.sorted && w.led.Listed() > maxLimit && w.tell(noOrder) {
+		level.Warn(w.cfg.Logger).Log("msg", "the list does not stand by age, so each look for news reads all of it", "listed", w.led.Listed())
+	}
+	return true, nil
+}
+
+// tooDeep notes that Opper does not list rows from offset on.
+func (w *Walker) tooDeep(offset int, err error) {
+	if w.tell(deep) {
+		w.ev.Gaps++
+		level.Warn(w.cfg.Logger).Log("msg", "Opper refuses to list deeper, traces beyond are not counted", "offset", offset, "err", err)
+	}
+}
+
+func (w *Walker) fullDue() bool {
+	wanted := w.wantFull || (!w.sorted && w.led.Listed() > maxLimit)
+	return wanted && !w.cfg.Now().Before(w.nextFull)
+}
+
+// tail reads the end of the list: what is believed to stand behind its last row
+// has expired.
+func (w *Walker) tail(ctx context.Context, r *reader) error {
+	if w.total >= w.led.Listed() {
+		w.low = false
+	}
+	at, back := w.end(w.total)-overlap, maxLimit
+	c := newCursor(r, w.led, at, w.total)
+	for {
+		run, err := c.page(ctx)
+		refused := opper.OutOfRange(err)
+		if err != nil && !refused {
+			return err
+		}
+		if refused && w.told[deep] {
+			return nil
+		}
+		if lost := refused || len(run.Rows) == 0 || w.led.Index(run.Rows[0].ID) < 0; lost && at > 0 && back < maxLimit<<8 {
+			at, back = at-back, 2*back
+			c = newCursor(r, w.led, at, w.total)
+			continue
+		}
+		if refused {
+			w.tooDeep(c.next, err)
+			return nil
+		}
+		at = 0
+		w.note(c.total)
+		w.observe(run)
+		if run.AtEnd {
+			return nil
+		}
+		last := w.led.Index(run.Rows[len(run.Rows)-1].ID)
+		if rest := w.led.Listed() - 1 - last; last >= 0 && rest > maxLimit {
+			w.low = true
+			c = newCursor(r, w.led, c.next+rest-overlap, w.total)
+		}
+	}
+}
+
+// lookAtDue looks at the pending traces that want it: page by page where they
+// are believed to stand, and by id those that are not there.
+func (w *Walker) lookAtDue(ctx context.Context, r *reader) error {
+	var lost []ledger.Due
+	due := w.led.Due(w.cfg.Now())
+	for len(due) > 0 {
+		if due[0].Index < 0 {
+			lost, due = append(lost, due[0]), due[1:]
+			continue
+		}
+		c := newCursor(r, w.led, due[0].Index-overlap, w.total)
+		from := c.next
+		run, err := c.page(ctx)
+		if err != nil && !opper.OutOfRange(err) {
+			return err
+		}
+		w.observe(run)
+		met := make(map[ledger.ID]struct{}, len(run.Rows))
+		for _, row := range run.Rows {
+			met[row.ID] = struct{}{}
+		}
+		// Rows close to the page's end may have moved off it: they get a page
+		// of their own, if there is a page after this one.
+		for first := true; len(due) > 0; first = false {
+			_, ok := met[due[0].ID]
+			if !ok && !first && due[0].Index >= from+len(run.Rows)-overlap {
+				break
+			}
+			if !ok {
+				lost = append(lost, due[0])
+			}
+			due = due[1:]
+		}
+	}
+	for _, d := range lost[:min(len(lost), maxByID)] {
+		if err := w.ask(ctx, r, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ask asks Opper for one trace.
+func (w *Walker) ask(ctx context.Context, r *reader, d ledger.Due) error {
+	id := d.Ref
+	if id == "" {
+		id = d.ID.String()
+	}
+	when := ledger.When{Asked: w.cfg.Now()}
+	t, err := r.src.Get(ctx, id)
+	when.Read = w.cfg.Now()
+	switch {
+	case err == nil:
+		row := rowOf(t)
+		row.ID, row.Ref, row.Kind = d.ID, d.Ref, ledger.Normal
+		w.ev.Add(w.led.Resolve(row, when))
+	case errors.Is(err, opper.ErrNotFound):
+		w.ev.Add(w.led.Gone(d.ID))
+	case ctx.Err() != nil || opper.Refused(err):
+		return fmt.Errorf("trace %s: %w", d.ID, err)
+	default:
+		w.ev.Add(w.led.Unanswered(d.ID, when.Read))
+	}
+	return nil
+}
+
+// balance compares what is believed to be listed with what Opper says. A
+// surplus that lasts for two syncs slipped in behind the head.
+func (w *Walker) balance(ctx context.Context, r *reader, whole bool, headEnd int) error {
+	if w.least < 0 {
+		if w.tell(noTotal) {
+			level.Warn(w.cfg.Logger).Log("msg", "Opper does not say how many traces are listed, so what slips in behind the newest is found late")
+		}
+		return nil
+	}
+	if w.told[deep] {
+		return nil
+	}
+	before := w.surplus
+	w.surplus = w.least - w.led.Listed()
+	switch {
+	case whole && w.surplus <= 0:
+		w.puzzles, w.distrust, w.wantFull = 0, false, false
+	case whole:
+		w.puzzles++
+		w.wantFull = w.puzzles == 1
+		if w.puzzles == 2 {
+			w.distrust = true
+			w.ev.Gaps++
+			level.Warn(w.cfg.Logger).Log("msg", "two complete walks met fewer traces than Opper says are listed", "listed", w.led.Listed(), "total_count", w.least)
+		}
+	case !w.distrust && !w.wantFull && min(before, w.surplus) > 0:
+		return w.walkOn(ctx, r, headEnd)
+	}
+	return nil
+}
+
+// walkOn reads some more pages at the end where news stand. If they do not
+// explain the surplus, a complete walk has to.
+func (w *Walker) walkOn(ctx context.Context, r *reader, headEnd int) error {
+	at := headEnd
+	if w.newestLast {
+		at = max(w.led.Listed()-maxWalkOn*(maxLimit-overlap), 0)
+	}
+	c := newCursor(r, w.led, at, w.total)
+	for range maxWalkOn {
+		run, err := c.page(ctx)
+		if err != nil {
+			return err
+		}
+		w.observe(run)
+		w.surplus = w.least - w.led.Listed()
+		if w.surplus <= 0 || run.AtEnd {
+			break
+		}
+	}
+	w.wantFull = w.surplus > 0
+	return nil
+}
+
+// observe takes in a run.
+func (w *Walker) observe(run ledger.Run) {
+	ev := w.led.Observe(run)
+	if ev.Gaps > 0 {
+		level.Warn(w.cfg.Logger).Log("msg", "rows that Opper can't give are stepped over, their traces are not counted", "gaps", ev.Gaps)
+	}
+	w.ev.Add(ev)
+	for _, row := range run.Rows {
+		switch {
+		case row.Start.IsZero():
+			continue
+		case w.oldest.IsZero():
+			w.oldest, w.newest = row.Start, row.Start
+		case row.Start.Before(w.oldest):
+			w.oldest = row.Start
+		case row.Start.After(w.newest):
+			w.newest = row.Start
+		}
+	}
+}
+
+func (w *Walker) note(total int) {
+	w.total = total
+	if total >= 0 && (w.least < 0 || total < w.least) {
+		w.least = total
+	}
+}
+
+// The warnings that are given once.
+const (
+	deep    = "deep"
+	noTotal = "total"
+	noOrder = "order"
+)
+
+// tell reports whether a warning is to be given: once.
+func (w *Walker) tell(what string) bool {
+	if w.told[what] {
+		return false
+	}
+	w.told[what] = true
+	return true
+}

@@ -1,0 +1,275 @@
+package walk
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-kit/log"
+
+	"opper_exporter/collector/ledger"
+	"opper_exporter/opper"
+	"opper_exporter/opper/oppertest"
+)
+
+const (
+	settle  = 30 * time.Second
+	abandon = time.Hour
+)
+
+var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// bench is a Walker against an Opper in memory, with one fake clock for both.
+type bench struct {
+	t       testing.TB
+	mu      sync.Mutex // pages that are read at once share the clock
+	at      time.Time
+	opper   *oppertest.Server
+	client  *opper.Client
+	led     *ledger.Ledger
+	walker  *Walker
+	log     strings.Builder
+	counted []oppertest.Counted
+	events  ledger.Events
+	syncs   []oppertest.Sync
+	began   time.Time
+	done    time.Time
+}
+
+func newBench(t testing.TB, cfg oppertest.Config) *bench {
+	b := &bench{t: t, at: epoch}
+	cfg.Now = b.now
+	b.opper = oppertest.New(cfg)
+	server := httptest.NewServer(b.opper)
+	t.Cleanup(server.Close)
+	key, err := opper.FixedKey("key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.client, err = opper.New(opper.Options{URL: server.URL, Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.led = ledger.New(ledger.Config{Settle: settle, Abandon: abandon, Look: time.Second})
+	b.walker = New(Config{
+		Now: b.now, Interval: 30 * time.Second, Concurrency: 1, Logger: log.NewLogfmtLogger(&b.log),
+	}, b.led)
+	return b
+}
+
+// sync does one sync, in no time.
+func (b *bench) sync() error {
+	baseline := b.led.Baseline()
+	start := b.now()
+	ev, err := b.walker.Sync(context.Background(), b.client.WithRetries(0))
+	b.events.Add(ev)
+	for _, c := range ev.Counted {
+		b.counted = append(b.counted, versionOf(c))
+	}
+	if err != nil {
+		return err
+	}
+	if baseline {
+		b.began, b.done = start, b.now()
+	} else {
+		b.syncs = append(b.syncs, oppertest.Sync{Start: start, End: b.now(), Full: b.walker.fullAt.Equal(b.now())})
+	}
+	return nil
+}
+
+func (b *bench) mustSync() {
+	b.t.Helper()
+	if err := b.sync(); err != nil {
+		b.t.Fatalf("sync: %v\n%s", err, b.log.String())
+	}
+}
+
+func (b *bench) now() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.at
+}
+
+func (b *bench) step(d time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.at = b.at.Add(d)
+}
+
+func (b *bench) truth() oppertest.Truth {
+	return b.opper.Truth(oppertest.Rules{Settle: settle, Abandon: abandon, Baseline: b.began, BaselineDone: b.done, Syncs: b.syncs})
+}
+
+func (b *bench) check() {
+	b.t.Helper()
+	if err := b.truth().Check(b.counted); err != nil {
+		b.t.Fatalf("%v\n%s", err, b.log.String())
+	}
+}
+
+func versionOf(c ledger.Counted) oppertest.Counted {
+	v := oppertest.Counted{ID: c.Ref}
+	if v.ID == "" {
+		v.ID = c.ID.String()
+	}
+	v.Name, v.Tokens, v.Outcome = c.Name, -1, "unknown"
+	if v.Name == "" {
+		v.Name = "(unnamed)"
+	}
+	if c.HasTokens {
+		v.Tokens = c.Tokens
+	}
+	if c.Abandoned {
+		v.Outcome = "abandoned"
+		return v
+	}
+	switch strings.ToLower(c.Status) {
+	case "success", "ok", "completed":
+		v.Outcome = "success"
+	case "error", "failed", "failure":
+		v.Outcome = "failure"
+	}
+	switch {
+	case !c.HasDuration:
+		v.Unusable = "missing"
+	case c.Duration < 0:
+		v.Unusable = "negative"
+	default:
+		v.Micros = c.Duration.Microseconds()
+	}
+	return v
+}
+
+var lists = map[string]oppertest.Config{
+	"newest first by arrival": {},
+	"oldest first by arrival": {OldestFirst: true},
+	"newest first by start":   {SortBy: oppertest.ByStart},
+	"oldest first by start":   {SortBy: oppertest.ByStart, OldestFirst: true},
+	"newest first by update":  {SortBy: oppertest.ByUpdate},
+	"by id":                   {SortBy: oppertest.ByID},
+}
+
+// A history is counted once and whole; after that, an idle sync costs two
+// requests however long the list is, and news cost their pages.
+func TestCostFollowsNews(t *testing.T) {
+	for name, cfg := range lists {
+		if cfg.SortBy == oppertest.ByID {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, cfg)
+			b.opper.FillHistory(20_000, 40, epoch.Add(-20*24*time.Hour), epoch.Add(-time.Hour))
+			b.mustSync()
+			b.check()
+			if len(b.counted) != 20_000 {
+				t.Fatalf("the baseline counted %d", len(b.counted))
+			}
+			for range 3 {
+				b.step(30 * time.Second)
+				b.opper.ResetRequests()
+				b.mustSync()
+				if n := b.opper.RequestCount(); n > 2 {
+					t.Errorf("an idle sync made %d requests: %v", n, b.opper.Requests())
+				}
+			}
+			const news = 500
+			for i := range news {
+				b.opper.Add(endedTrace(fmt.Sprintf("news %d", i), b.now()))
+			}
+			for _, what := range []string{"arrive", "settle"} {
+				b.step(settle + time.Second)
+				b.opper.ResetRequests()
+				b.mustSync()
+				if n, most := b.opper.RequestCount(), int(math.Ceil(news/float64(maxLimit-overlap)))+2; n > most {
+					t.Errorf("%d requests as %d traces %s, want at most %d", n, news, what, most)
+				}
+			}
+			b.check()
+			if len(b.counted) != 20_000+news {
+				t.Errorf("counted %d", len(b.counted))
+			}
+		})
+	}
+}
+
+func endedTrace(name string, at time.Time) oppertest.Trace {
+	start, status, tokens, ms := at.Add(-time.Second), "success", int64(7), 1000.0
+	return oppertest.Trace{
+		ID: ledger.KeyOf(name).String(), Name: &name, Status: &status, Start: &start, End: &at, DurationMS: &ms, Tokens: &tokens,
+	}
+}
+
+var seed = flag.Int64("seed", -1, "run only this schedule of a moving list")
+
+// Whatever happens to the list between any two page reads, no trace is counted
+// twice or wrongly, and none that must be is missing.
+func TestMovingList(t *testing.T) {
+	seeds := uint64(40)
+	if testing.Short() {
+		seeds = 8
+	}
+	for name, cfg := range lists {
+		t.Run(name, func(t *testing.T) {
+			if *seed >= 0 {
+				movingList(t, cfg, uint64(*seed))
+				return
+			}
+			for seed := range seeds {
+				movingList(t, cfg, seed)
+			}
+		})
+	}
+}
+
+func movingList(t *testing.T, cfg oppertest.Config, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 7))
+	cfg.Seed = int64(seed)
+	if rng.IntN(2) == 0 {
+		cfg.Retention = time.Duration(20+rng.IntN(100)) * time.Minute
+	}
+	b := newBench(t, cfg)
+	agents := oppertest.DefaultAgents()
+	for i := range agents {
+		agents[i].Rate *= rng.Float64() * 2
+		agents[i].BackDate = time.Duration(rng.IntN(90)) * time.Second
+	}
+	traffic := oppertest.NewTraffic(b.opper, agents, int64(seed))
+	traffic.Backfill(epoch.Add(-time.Duration(1+rng.IntN(90))*time.Minute), epoch)
+	var mu sync.Mutex
+	b.opper.OnRequest(func(oppertest.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		b.step(time.Duration(rng.IntN(400)) * time.Millisecond)
+		traffic.Step(b.now())
+		if rng.IntN(20) == 0 {
+			if rows := b.opper.Snapshot(); len(rows) > 0 {
+				i := rng.IntN(len(rows))
+				for _, r := range rows[i:min(len(rows), i+rng.IntN(4))] {
+					b.opper.Delete(r.ID)
+				}
+			}
+		}
+	})
+	fail := func(err error) {
+		t.Fatalf("seed %d: %v\n%s", seed, err, b.log.String())
+	}
+	for range 30 + rng.IntN(30) {
+		if err := b.sync(); err != nil && !strings.Contains(err.Error(), errMoving.Error()) {
+			fail(err)
+		}
+		b.step(time.Duration(1+rng.IntN(40)) * time.Second)
+		traffic.Step(b.now())
+	}
+	if err := b.opper.Truth(oppertest.Rules{
+		Settle: settle, Abandon: abandon, Baseline: b.began, BaselineDone: b.done, Syncs: b.syncs, Slack: time.Minute,
+	}).Check(b.counted); err != nil {
+		fail(err)
+	}
+}
