@@ -1,0 +1,464 @@
+// Command opper_exporter exposes the traces of Opper to Prometheus.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	_ "github.com/prometheus/client_golang/prometheus/promhttp/zstd" // zstd as an encoding
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/common/version"
+	"github.com/prometheus/exporter-toolkit/web"
+	"github.com/prometheus/exporter-toolkit/web/kingpinflag"
+	slgk "github.com/tjhop/slog-gokit"
+
+	"opper_exporter/collector"
+	"opper_exporter/collector/walk"
+	"opper_exporter/opper"
+)
+
+const (
+	program = "opper_exporter"
+	// syncRetries is how many requests of one sync may be repeats.
+	syncRetries = 4
+	// drainTime is how long scrapes in flight may take after a signal.
+	drainTime = 5 * time.Second
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the program, until ctx ends. It returns the exit status: 2 for a
+// configuration that can't be used, 1 for a failure later.
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	cfg, done, err := parse(args, getenv, stdout)
+	if done {
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "%s: error: %s\n", program, err)
+		return 2
+	}
+	logger := newLogger(stderr, cfg)
+	if err := serve(ctx, cfg, logger); err != nil {
+		level.Error(logger).Log("msg", "stopped", "err", err)
+		return 1
+	}
+	return 0
+}
+
+// serve runs the exporter until ctx ends or it can't be served.
+func serve(ctx context.Context, cfg *config, logger log.Logger) error {
+	requests := collector.NewRequests(cfg.collector.Project)
+	cfg.opper.Observe = requests.Observe
+	cfg.opper.UserAgent = program + "/" + versionOr("dev")
+	client, err := opper.New(cfg.opper)
+	if err != nil {
+		return fmt.Errorf("opper client: %w", err)
+	}
+	cfg.collector.Logger = logger
+	cfg.collector.Source = func() walk.Source { return client.WithRetries(syncRetries) }
+	project := collector.NewProject(cfg.collector)
+
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(project, requests, versioncollector.NewCollector(program))
+	handler, err := newHandler(cfg, project, registry, logger)
+	if err != nil {
+		return err
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	level.Info(logger).Log("msg", "starting "+program, "version", versionOr("dev"), "revision", version.GetRevision(), "opper_url", cfg.opper.URL, "project", cfg.collector.Project)
+	bound := make(chan struct{}, len(*cfg.web.WebListenAddresses)+1)
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		// Called once a listener serves: before that, nothing is started.
+		BaseContext: func(net.Listener) context.Context {
+			select {
+			case bound <- struct{}{}:
+			default:
+			}
+			return ctx
+		},
+	}
+	served := make(chan error, 1)
+	go func() { served <- web.ListenAndServe(server, cfg.web, slogger(logger)) }()
+	select {
+	case <-bound:
+	case err := <-served:
+		return fmt.Errorf("--web.listen-address: %w", err)
+	}
+
+	synced := make(chan struct{})
+	go func() {
+		project.Run(ctx)
+		close(synced)
+	}()
+	select {
+	case err := <-served:
+		return fmt.Errorf("web server: %w", err)
+	case <-ctx.Done():
+	}
+	level.Info(logger).Log("msg", "stopping: scrapes in flight are finished")
+	drain, cancelDrain := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancelDrain()
+	if err := server.Shutdown(drain); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("web server: %w", err)
+	}
+	<-synced
+	return nil
+}
+
+// newHandler returns all pages of the exporter.
+func newHandler(cfg *config, project *collector.Project, registry *prometheus.Registry, logger log.Logger) (http.Handler, error) {
+	opts := promhttp.HandlerOpts{
+		ErrorLog:            scrapeErrors{logger},
+		ErrorHandling:       promhttp.HTTPErrorOnError,
+		MaxRequestsInFlight: cfg.maxRequests,
+		EnableOpenMetrics:   true,
+	}
+	if !cfg.disableExporterMetrics {
+		registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		opts.Registry = registry
+	}
+	metrics := promhttp.HandlerFor(registry, opts)
+	if !cfg.disableExporterMetrics {
+		metrics = promhttp.InstrumentMetricHandler(registry, metrics)
+	}
+	if cfg.collector.Interval == 0 {
+		metrics = collector.RefreshFirst(project, metrics)
+	}
+	landing, err := web.NewLandingPage(web.LandingConfig{
+		Name:        program,
+		Description: "Prometheus exporter for the traces of Opper",
+		Version:     versionOr("dev"),
+		Profiling:   "false",
+		Links: []web.LandingLinks{
+			{Address: strings.TrimPrefix(cfg.telemetryPath, "/"), Text: "Metrics"},
+			{Address: "-/healthy", Text: "Healthy", Description: "200 while the process runs"},
+			{Address: "-/ready", Text: "Ready", Description: "200 once the first walk over the list of traces is published"},
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("landing page: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle(cfg.telemetryPath, metrics)
+	mux.Handle("/-/ready", collector.ReadyHandler(project))
+	mux.HandleFunc("/-/healthy", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, program+" is healthy.\n")
+	})
+	mux.Handle("/", landing)
+	return mux, nil
+}
+
+func versionOr(otherwise string) string {
+	if version.Version == "" {
+		return otherwise
+	}
+	return version.Version
+}
+
+func newLogger(w io.Writer, cfg *config) log.Logger {
+	w = log.NewSyncWriter(w)
+	logger := log.NewLogfmtLogger(w)
+	if cfg.logFormat == "json" {
+		logger = log.NewJSONLogger(w)
+	}
+	logger = level.NewFilter(logger, level.Allow(level.ParseDefault(cfg.logLevel, level.InfoValue())))
+	return log.With(logger, "ts", log.TimestampFormat(func() time.Time { return time.Now().UTC() }, "2006-01-02T15:04:05.000Z07:00"), "caller", log.DefaultCaller)
+}
+
+// slogger bridges to the web toolkit, which wants another kind of logger.
+func slogger(logger log.Logger) *slog.Logger {
+	return slog.New(slgk.NewGoKitHandler(logger, slog.LevelDebug))
+}
+
+// scrapeErrors logs what goes wrong while metrics are handed out.
+type scrapeErrors struct{ logger log.Logger }
+
+// Println implements promhttp.Logger.
+func (l scrapeErrors) Println(v ...any) {
+	level.Error(l.logger).Log("msg", "scrape failed", "err", strings.TrimSpace(fmt.Sprintln(v...)))
+}
+
+// config is a checked configuration.
+type config struct {
+	opper     opper.Options
+	collector collector.Config
+	web       *web.FlagConfig
+
+	telemetryPath          string
+	disableExporterMetrics bool
+	maxRequests            int
+	logLevel, logFormat    string
+}
+
+// parse reads the flags and the environment. It reports done if that was all
+// that was asked for, as with --help.
+func parse(args []string, getenv func(string) string, stdout io.Writer) (cfg *config, done bool, err error) {
+	app := kingpin.New(program, "Prometheus exporter for the traces of Opper. The API key comes from --opper.api-key-file, or from the environment: OPPER_API_KEY or OPPER_HTTP_BEARER.")
+	f := addFlags(app)
+	app.UsageWriter(stdout).ErrorWriter(io.Discard)
+	app.Version(version.Print(program)).VersionFlag.NoEnvar()
+	app.HelpFlag.Short('h')
+	app.Terminate(func(int) { done = true })
+	_, err = app.Parse(args)
+	if done {
+		return nil, true, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	cfg, err = f.config(getenv)
+	return cfg, false, err
+}
+
+// flags are the values of the flags that need more than their own check.
+type flags struct {
+	cfg              config
+	keyFile          string
+	headers          []string
+	success, failure []string
+}
+
+func addFlags(app *kingpin.Application) *flags {
+	f := &flags{}
+	o, c, s := &f.cfg.opper, &f.cfg.collector, &f.cfg.collector.Sums
+
+	app.Flag("opper.url", "Base URL of Opper; /v2 is added unless the path ends in a version.").Default("https://api.opper.ai").Envar("OPPER_BASE_URL").StringVar(&o.URL)
+	app.Flag("opper.api-key-file", "File with the API key, read again when it changes and after a 401.").StringVar(&f.keyFile)
+	app.Flag("opper.header", "Extra header for requests to Opper, as 'Name: value'. Repeatable.").StringsVar(&f.headers)
+	checked(app, "opper.project", "Value of the label project: one API key is one project.", "default", &c.Project, parseLabel)
+	app.Flag("opper.name-filter", "Only list traces that Opper finds by this name.").StringVar(&o.Name)
+	checked(app, "opper.timeout", "Timeout of one request to Opper.", "30s", &o.Timeout, parsePositiveDuration)
+	checked(app, "opper.concurrency", "Requests to Opper at once in a long walk.", "4", &c.Concurrency, parseInt(1))
+	checked(app, "opper.max-requests-per-second", "Most requests to Opper per second; halved when Opper answers 429. 0 is no limit.", "5", &o.RequestsPerSecond, parseRate)
+
+	checked(app, "collector.interval", "Time between two syncs. 0s syncs on every scrape, within the scrape's timeout.", "30s", &c.Interval, parseDuration)
+	checked(app, "collector.settle-delay", "Time from when a trace is first seen ended until it is counted, so that late tokens and statuses have arrived.", "30s", &c.Settle, parseDuration)
+	checked(app, "collector.abandon-after", "Time from when a trace is first seen until it is counted as abandoned, if it has no end. Raise it if agents run longer.", "1h", &c.Abandon, parsePositiveDuration)
+	app.Flag("collector.success-status", "Status that counts as a success, in any case. Repeatable.").Default("success", "ok", "completed").StringsVar(&f.success)
+	app.Flag("collector.failure-status", "Status that counts as a failure, in any case. Repeatable.").Default("error", "failed", "failure").StringsVar(&f.failure)
+	checked(app, "collector.trace-name-include", "Anchored regular expression of the trace names to count; all if empty.", "", &s.Include, parseRegexp)
+	checked(app, "collector.trace-name-exclude", "Anchored regular expression of the trace names not to count; none if empty.", "", &s.Exclude, parseRegexp)
+	checked(app, "collector.max-trace-names", "Most trace names with series of their own; more are counted as (other).", "200", &s.MaxNames, parseInt(1))
+	checked(app, "collector.duration-buckets", "Upper bounds of the classic duration buckets, in seconds.", "0.1,0.25,0.5,1,2.5,5,10,30,60,120,300,600,1800,3600", &s.DurationBuckets, parseBuckets)
+	checked(app, "collector.token-buckets", "Upper bounds of the classic token buckets.", "16,64,256,1024,4096,16384,65536,262144,1048576", &s.TokenBuckets, parseBuckets)
+	app.Flag("collector.native-histograms", "Expose native histogram buckets beside the classic ones.").Default("true").BoolVar(&c.Native)
+
+	f.cfg.web = kingpinflag.AddFlags(app, ":16773")
+	checked(app, "web.telemetry-path", "Path under which to expose metrics.", "/metrics", &f.cfg.telemetryPath, parsePath)
+	app.Flag("web.disable-exporter-metrics", "Exclude metrics about the exporter itself (promhttp_*, process_*, go_*).").BoolVar(&f.cfg.disableExporterMetrics)
+	checked(app, "web.max-requests", "Most scrapes at once. 0 is no limit.", "40", &f.cfg.maxRequests, parseInt(0))
+	checked(app, "log.level", "Only log messages with the given severity or above. One of: [debug, info, warn, error]", "info", &f.cfg.logLevel, parseEnum("debug", "info", "warn", "error"))
+	checked(app, "log.format", "Output format of log messages. One of: [logfmt, json]", "logfmt", &f.cfg.logFormat, parseEnum("logfmt", "json"))
+	return f
+}
+
+// config checks what a single flag can't know. Its errors name the flag.
+func (f *flags) config(getenv func(string) string) (*config, error) {
+	cfg := &f.cfg
+	var err error
+	if cfg.opper.Key, err = f.key(getenv); err != nil {
+		return nil, err
+	}
+	cfg.opper.Header = http.Header{}
+	for _, h := range f.headers {
+		name, value, ok := strings.Cut(h, ":")
+		if !ok {
+			return nil, errors.New("--opper.header: expected 'Name: value'")
+		}
+		cfg.opper.Header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
+	}
+	cfg.opper.MaxConnections = cfg.collector.Concurrency
+	if _, err := opper.New(cfg.opper); err != nil {
+		return nil, fmt.Errorf("--opper.%w", err)
+	}
+	s := &cfg.collector.Sums
+	s.Success, s.Failure = lower(f.success), lower(f.failure)
+	for _, status := range s.Success {
+		if slices.Contains(s.Failure, status) {
+			return nil, fmt.Errorf("--collector.failure-status: %q is also a --collector.success-status", status)
+		}
+	}
+	if err := web.Validate(*cfg.web.WebConfigFile); err != nil {
+		return nil, fmt.Errorf("--web.config.file: %w", err)
+	}
+	return cfg, nil
+}
+
+func (f *flags) key(getenv func(string) string) (opper.KeySource, error) {
+	if f.keyFile != "" {
+		key, err := opper.KeyFile(f.keyFile)
+		if err != nil {
+			return key, fmt.Errorf("--opper.api-key-file: %w", err)
+		}
+		return key, nil
+	}
+	for _, name := range []string{"OPPER_API_KEY", "OPPER_HTTP_BEARER"} {
+		if value := getenv(name); value != "" {
+			key, err := opper.FixedKey(value)
+			if err != nil {
+				return key, fmt.Errorf("%s: %w", name, err)
+			}
+			return key, nil
+		}
+	}
+	return opper.KeySource{}, errors.New("no API key: set --opper.api-key-file, or OPPER_API_KEY in the environment")
+}
+
+// checkedValue is a flag whose errors name it.
+type checkedValue[T any] struct {
+	name, text string
+	to         *T
+	parse      func(string) (T, error)
+}
+
+func checked[T any](app *kingpin.Application, name, help, otherwise string, to *T, parse func(string) (T, error)) {
+	app.Flag(name, help).Default(otherwise).SetValue(&checkedValue[T]{name: name, to: to, parse: parse})
+}
+
+// Set implements kingpin.Value.
+func (v *checkedValue[T]) Set(text string) error {
+	got, err := v.parse(text)
+	if err != nil {
+		return fmt.Errorf("--%s: %w", v.name, err)
+	}
+	*v.to, v.text = got, text
+	return nil
+}
+
+// String implements kingpin.Value.
+func (v *checkedValue[T]) String() string { return v.text }
+
+func parseDuration(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		// Prometheus has days and weeks.
+		var long model.Duration
+		if long, err = model.ParseDuration(text); err != nil {
+			return 0, fmt.Errorf("expected a duration such as 30s or 1d, got %q", text)
+		}
+		d = time.Duration(long)
+	}
+	if d < 0 {
+		return 0, fmt.Errorf("expected a duration that is not negative, got %q", text)
+	}
+	return d, nil
+}
+
+func parsePositiveDuration(text string) (time.Duration, error) {
+	d, err := parseDuration(text)
+	if err == nil && d == 0 {
+		return 0, fmt.Errorf("expected a duration above 0, got %q", text)
+	}
+	return d, err
+}
+
+func parseInt(least int) func(string) (int, error) {
+	return func(text string) (int, error) {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < least {
+			return 0, fmt.Errorf("expected a whole number from %d on, got %q", least, text)
+		}
+		return n, nil
+	}
+}
+
+func parseRate(text string) (float64, error) {
+	r, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(r >= 0) || math.IsInf(r, 0) {
+		return 0, fmt.Errorf("expected a number from 0 on, got %q", text)
+	}
+	return r, nil
+}
+
+func parseRegexp(text string) (*regexp.Regexp, error) {
+	if text == "" {
+		return nil, nil
+	}
+	re, err := regexp.Compile("^(?s:" + text + ")$")
+	if err != nil {
+		return nil, fmt.Errorf("expected a regular expression: %w", err)
+	}
+	return re, nil
+}
+
+func parseBuckets(text string) ([]float64, error) {
+	var bounds []float64
+	for field := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ',' || r == ' ' }) {
+		b, err := strconv.ParseFloat(field, 64)
+		if err != nil || !(b > 0) || math.IsInf(b, 0) {
+			return nil, fmt.Errorf("expected positive numbers with commas between, got %q", field)
+		}
+		if len(bounds) > 0 && b <= bounds[len(bounds)-1] {
+			return nil, fmt.Errorf("expected rising numbers, got %q after %g", field, bounds[len(bounds)-1])
+		}
+		bounds = append(bounds, b)
+	}
+	if len(bounds) == 0 {
+		return nil, errors.New("expected at least one number")
+	}
+	return bounds, nil
+}
+
+func parseLabel(text string) (string, error) {
+	if text == "" || !utf8.ValidString(text) {
+		return "", fmt.Errorf("expected text in UTF-8, got %q", text)
+	}
+	return text, nil
+}
+
+func parsePath(text string) (string, error) {
+	if !strings.HasPrefix(text, "/") || path.Clean(text) != text || text == "/" || strings.HasPrefix(text, "/-/") || strings.ContainsAny(text, "{} \t") {
+		return "", fmt.Errorf("expected a path such as /metrics, got %q", text)
+	}
+	return text, nil
+}
+
+func parseEnum(values ...string) func(string) (string, error) {
+	return func(text string) (string, error) {
+		if !slices.Contains(values, text) {
+			return "", fmt.Errorf("expected one of %s, got %q", strings.Join(values, ", "), text)
+		}
+		return text, nil
+	}
+}
+
+func lower(texts []string) []string {
+	out := make([]string, len(texts))
+	for i, t := range texts {
+		out[i] = strings.ToLower(t)
+	}
+	return out
+}
