@@ -3,6 +3,7 @@ package walk
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"opper_exporter/collector/ledger"
@@ -35,10 +36,10 @@ type cursor struct {
 
 	prev  map[ledger.ID]struct{} // the page before; nil if there is nothing to stitch to
 	floor int                    // its offset
-	last  []ledger.Row           // its last row, or none
 	asked time.Time              // when it was asked for
-	carry []ledger.Row           // unreadable rows, and the row before them
+	carry []ledger.Row           // its last row if the next page does not share it, and unreadable rows
 	shift int                    // how much further down than believed rows stand
+	sure  bool                   // the last row that was read says so
 
 	queue  []future
 	flight context.Context // of the pages in the queue
@@ -72,11 +73,8 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 		}
 		switch {
 		case len(p.rows) == 1 && p.rows[0].Kind == ledger.Unreadable:
-			if len(c.carry) == 0 {
-				c.carry = append(c.carry, c.last...)
-			}
 			c.carry = append(c.carry, p.rows[0])
-			c.last, c.prev = nil, nil
+			c.prev = nil
 			c.next++
 			if !p.blind {
 				c.size = 1
@@ -97,39 +95,39 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 func (c *cursor) take(p page) ledger.Run {
 	n := len(p.rows)
 	end := p.offset + n
-	before := c.carry
-	if n == 0 && len(before) == 0 {
-		before = c.last
-	}
 	run := ledger.Run{
-		Rows:    append(before, p.rows...),
-		AtStart: p.offset == len(before),
+		Rows:    append(c.carry, p.rows...),
+		AtStart: p.offset == len(c.carry),
 		// A server may give fewer rows than asked for before the list ends.
 		AtEnd: n == 0 || (n < p.asked && (c.total <= end || !hasNew(p.rows, c.prev))),
 		When:  p.when,
 	}
-	if len(before) > 0 && !c.asked.IsZero() {
+	if len(c.carry) > 0 && !c.asked.IsZero() {
 		run.Asked = c.asked
 	}
-	if n > 0 {
-		if i := c.led.Index(p.rows[n-1].ID); i >= 0 {
-			c.shift = end - 1 - i
-		}
-		c.last, c.asked = p.rows[n-1:], p.when.Asked
+	c.carry, c.prev = nil, nil
+	if n == 0 {
+		return run
 	}
-	share := max(min(c.overlap, n-1), 0)
+	if i := c.led.Index(p.rows[n-1].ID); i >= 0 {
+		c.shift, c.sure = end-1-i, true
+	} else {
+		c.sure = false
+	}
+	share := min(c.overlap, n-1)
 	c.size = min(2*p.asked, maxLimit)
 	if c.hole(end) == end {
 		share, c.size = 0, maxLimit
 	}
-	c.prev = nil
-	if share > 0 {
+	if share == 0 {
+		c.carry = slices.Clone(p.rows[n-1:])
+	} else {
 		c.prev = make(map[ledger.ID]struct{}, n)
 		for _, r := range p.rows {
 			c.prev[r.ID] = struct{}{}
 		}
 	}
-	c.carry, c.floor, c.next = nil, p.offset, end-share
+	c.floor, c.next, c.asked = p.offset, end-share, p.when.Asked
 	return run
 }
 
@@ -157,13 +155,17 @@ func (c *cursor) fetch(ctx context.Context) (page, error) {
 	}
 	c.close()
 	size := c.size
-	if h := c.hole(c.next); h == c.next {
+	switch h := c.hole(c.next); {
+	case h > c.next:
+		size = min(size, h-c.next)
+	case h == c.next && c.sure:
 		p := page{offset: h, asked: 1, total: -1, blind: true, when: ledger.When{Asked: c.r.now()}}
 		p.when.Read = p.when.Asked
 		p.rows = []ledger.Row{{Kind: ledger.Unreadable}}
 		return p, nil
-	} else if h > c.next {
-		size = min(size, h-c.next)
+	case h == c.next:
+		// News may stand here by now, and the hole behind them.
+		size = 1
 	}
 	return c.r.read(ctx, c.next, size)
 }

@@ -20,7 +20,7 @@ import (
 // in behind the head, and traces asked for by id.
 const (
 	maxWalkOn = 3
-	maxByID   = 50
+	maxByID   = 500
 )
 
 // fullPause is how many times its own duration passes between two complete
@@ -60,7 +60,7 @@ type Walker struct {
 	low      bool // total_count is lower than what is listed: capped, perhaps
 	wantFull bool // something slipped in where only a complete walk finds it
 	nextFull time.Time
-	fullAt   time.Time // end of the last complete walk
+	fullAt   time.Time       // end of the last complete walk
 	told     map[string]bool // warnings that have been given
 
 	lastGood       time.Time
@@ -240,11 +240,13 @@ func (w *Walker) everything(ctx context.Context, r *reader, baseline bool) (bool
 		c.overlap = longOverlap
 		w.trend = trend{}
 	}
-	for {
+	reached := false
+	for !reached {
 		run, err := c.page(ctx)
 		switch {
 		case opper.OutOfRange(err) && c.next > 0:
 			w.tooDeep(c.next, err)
+			w.judgeOrder()
 			return false, nil
 		case errors.Is(err, errMoving) && !baseline:
 			level.Warn(w.cfg.Logger).Log("msg", "complete walk given up, another follows", "offset", c.next, "err", err)
@@ -260,15 +262,18 @@ func (w *Walker) everything(ctx context.Context, r *reader, baseline bool) (bool
 		if baseline && w.cfg.Progress != nil {
 			w.cfg.Progress(w.led.Listed(), c.total)
 		}
-		if run.AtEnd {
-			break
-		}
+		reached = run.AtEnd
 	}
+	w.judgeOrder()
+	return true, nil
+}
+
+// judgeOrder decides from what a complete walk met where news are to be found.
+func (w *Walker) judgeOrder() {
 	w.sorted, w.newestLast = w.trend.sorted()
 	if !w.sorted && w.led.Listed() > maxLimit && w.tell(noOrder) {
 		level.Warn(w.cfg.Logger).Log("msg", "the list does not stand by age, so each look for news reads all of it", "listed", w.led.Listed())
 	}
-	return true, nil
 }
 
 // tooDeep notes that Opper does not list rows from offset on.
@@ -328,13 +333,15 @@ func (w *Walker) tail(ctx context.Context, r *reader) error {
 // are believed to stand, and by id those that are not there.
 func (w *Walker) lookAtDue(ctx context.Context, r *reader) error {
 	var lost []ledger.Due
+	shift := 0 // how much further down than believed the last page stood
 	due := w.led.Due(w.cfg.Now())
 	for len(due) > 0 {
-		if due[0].Index < 0 {
+		at := w.led.Index(due[0].ID)
+		if at < 0 {
 			lost, due = append(lost, due[0]), due[1:]
 			continue
 		}
-		c := newCursor(r, w.led, due[0].Index-overlap, w.total)
+		c := newCursor(r, w.led, at+shift-overlap, w.total)
 		from := c.next
 		run, err := c.page(ctx)
 		if err != nil && !opper.OutOfRange(err) {
@@ -345,14 +352,19 @@ func (w *Walker) lookAtDue(ctx context.Context, r *reader) error {
 		for _, row := range run.Rows {
 			met[row.ID] = struct{}{}
 		}
-		// Rows close to the page's end may have moved off it: they get a page
-		// of their own, if there is a page after this one.
-		for first := true; len(due) > 0; first = false {
-			_, ok := met[due[0].ID]
-			if !ok && !first && due[0].Index >= from+len(run.Rows)-overlap {
-				break
+		behind := at + maxLimit - overlap
+		if n := len(run.Rows); n > 0 {
+			if last := w.led.Index(run.Rows[n-1].ID); last >= 0 {
+				behind, shift = last-overlap, from+n-1-last
 			}
-			if !ok {
+		}
+		for first := true; len(due) > 0; first = false {
+			if _, ok := met[due[0].ID]; !ok {
+				// Close to the page's end it may just have moved off it, and
+				// behind it a page of its own follows.
+				if !first && w.led.Index(due[0].ID) >= behind {
+					break
+				}
 				lost = append(lost, due[0])
 			}
 			due = due[1:]

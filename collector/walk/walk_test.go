@@ -206,31 +206,31 @@ func endedTrace(name string, at time.Time) oppertest.Trace {
 	}
 }
 
-var seed = flag.Int64("seed", -1, "run only this schedule of a moving list")
+var (
+	seed  = flag.Int64("seed", -1, "run only this schedule of a moving list")
+	seeds = flag.Int64("seeds", 3, "run this many schedules of each moving list")
+)
 
 // Whatever happens to the list between any two page reads, no trace is counted
 // twice or wrongly, and none that must be is missing.
 func TestMovingList(t *testing.T) {
-	seeds := uint64(40)
-	if testing.Short() {
-		seeds = 8
-	}
 	for name, cfg := range lists {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			if *seed >= 0 {
-				movingList(t, cfg, uint64(*seed))
+				movingList(t, cfg, *seed)
 				return
 			}
-			for seed := range seeds {
+			for seed := range *seeds {
 				movingList(t, cfg, seed)
 			}
 		})
 	}
 }
 
-func movingList(t *testing.T, cfg oppertest.Config, seed uint64) {
-	rng := rand.New(rand.NewPCG(seed, 7))
-	cfg.Seed = int64(seed)
+func movingList(t *testing.T, cfg oppertest.Config, seed int64) {
+	rng := rand.New(rand.NewPCG(uint64(seed), 7))
+	cfg.Seed = seed
 	if rng.IntN(2) == 0 {
 		cfg.Retention = time.Duration(20+rng.IntN(100)) * time.Minute
 	}
@@ -240,7 +240,7 @@ func movingList(t *testing.T, cfg oppertest.Config, seed uint64) {
 		agents[i].Rate *= rng.Float64() * 2
 		agents[i].BackDate = time.Duration(rng.IntN(90)) * time.Second
 	}
-	traffic := oppertest.NewTraffic(b.opper, agents, int64(seed))
+	traffic := oppertest.NewTraffic(b.opper, agents, seed)
 	traffic.Backfill(epoch.Add(-time.Duration(1+rng.IntN(90))*time.Minute), epoch)
 	var mu sync.Mutex
 	b.opper.OnRequest(func(oppertest.Request) {
