@@ -89,26 +89,30 @@ func (e *Events) Add(more Events) {
 	e.Gaps += more.Gaps
 }
 
-// pending is a trace that has been met and not yet judged.
-type pending struct {
-	row   Row
-	met   time.Time // when we first saw it
-	since time.Time // when its age began: met, or its own start if the baseline met it
-	ended time.Time // when its settling began; zero while open
-	endBy time.Time // when we first saw it ended, whoever met it
-	seen  time.Time // the last look
-	lost  bool      // not where it was: only Opper can say whether it still exists
+// Pending is a trace that has been met and not yet judged.
+type Pending struct {
+	Row   Row       // as last read
+	Met   time.Time // when we first saw it
+	Since time.Time // when its age began: Met, or its own start if the baseline met it
+	Ended time.Time // when its settling began; zero while open
+	EndBy time.Time // when we first saw it ended, whoever met it
+	Seen  time.Time // the last look; zero if it wants one at once
+	Lost  bool      // not where it was: only Opper can say whether it still exists
 }
 
 // Ledger is not safe for concurrent use.
 type Ledger struct {
 	cfg       Config
 	order     *order
-	pending   map[ID]*pending
-	gone      map[ID]time.Time // judged and not listed: the first complete walk that missed it
-	abandoned map[ID]struct{}  // judged as abandoned, no end seen yet
+	pending   map[ID]*Pending
+	gone      *order          // judged and not listed, in the order in which they went
+	abandoned map[ID]struct{} // judged as abandoned, no end seen yet
 	holes     uint64
 	baseline  bool
+
+	// What has changed since it was last saved.
+	touched  map[ID]struct{} // pending
+	reckoned map[ID]struct{} // abandoned
 }
 
 // New returns an empty ledger, in its baseline: until EndBaseline, a trace's
@@ -117,10 +121,12 @@ func New(cfg Config) *Ledger {
 	return &Ledger{
 		cfg:       cfg,
 		order:     newOrder(),
-		pending:   map[ID]*pending{},
-		gone:      map[ID]time.Time{},
+		pending:   map[ID]*Pending{},
+		gone:      newOrder(),
 		abandoned: map[ID]struct{}{},
 		baseline:  true,
+		touched:   map[ID]struct{}{},
+		reckoned:  map[ID]struct{}{},
 	}
 }
 
@@ -142,18 +148,14 @@ func (l *Ledger) IDs(i, j int) []ID { return l.order.slice(max(i, 0), min(j, l.o
 
 // Known reports whether the trace has been met before.
 func (l *Ledger) Known(id ID) bool {
-	if l.order.has(id) || l.pending[id] != nil {
-		return true
-	}
-	_, ok := l.gone[id]
-	return ok
+	return l.pending[id] != nil || l.order.has(id) || l.gone.has(id)
 }
 
 // Open calls f for each trace that has been met and not ended, in no order.
 func (l *Ledger) Open(f func(Row)) {
 	for _, p := range l.pending {
-		if p.ended.IsZero() {
-			f(p.row)
+		if p.Ended.IsZero() {
+			f(p.Row)
 		}
 	}
 }
@@ -171,7 +173,7 @@ func (l *Ledger) Due(now time.Time) []Due {
 	var due []Due
 	for id, p := range l.pending {
 		if !now.Before(l.dueAt(p)) {
-			due = append(due, Due{ID: id, Ref: p.row.Ref, Index: l.order.index(id)})
+			due = append(due, Due{ID: id, Ref: p.Row.Ref, Index: l.order.index(id)})
 		}
 	}
 	slices.SortFunc(due, func(a, b Due) int {
@@ -183,15 +185,15 @@ func (l *Ledger) Due(now time.Time) []Due {
 // dueAt returns when a pending trace is to be looked at again. The older an
 // open trace is, the rarer the looks: what is found late is late by an eighth
 // of its age at most.
-func (l *Ledger) dueAt(p *pending) time.Time {
-	switch settled := p.ended.Add(l.cfg.Settle); {
-	case p.lost && p.seen.IsZero():
+func (l *Ledger) dueAt(p *Pending) time.Time {
+	switch settled := p.Ended.Add(l.cfg.Settle); {
+	case p.Lost && p.Seen.IsZero():
 		return time.Time{}
-	case p.ended.IsZero():
-		wait := max(l.cfg.Look, p.seen.Sub(p.since)/8)
-		return earliest(p.seen.Add(wait), p.since.Add(l.cfg.Abandon))
-	case p.lost && settled.Before(p.seen.Add(l.cfg.Look)):
-		return p.seen.Add(l.cfg.Look)
+	case p.Ended.IsZero():
+		wait := max(l.cfg.Look, p.Seen.Sub(p.Since)/8)
+		return earliest(p.Seen.Add(wait), p.Since.Add(l.cfg.Abandon))
+	case p.Lost && settled.Before(p.Seen.Add(l.cfg.Look)):
+		return p.Seen.Add(l.cfg.Look)
 	default:
 		return settled
 	}
@@ -246,11 +248,9 @@ func (l *Ledger) Gone(id ID) Events {
 	if p == nil {
 		return ev
 	}
-	if i := l.order.index(id); i >= 0 {
-		l.order.remove(i, i+1)
-	}
-	if p.ended.IsZero() {
-		ev.Vanished = append(ev.Vanished, p.row)
+	l.order.drop(id)
+	if p.Ended.IsZero() {
+		ev.Vanished = append(ev.Vanished, p.Row)
 		l.judge(id)
 	} else {
 		l.count(p, false, &ev)
@@ -264,9 +264,9 @@ func (l *Ledger) Gone(id ID) Events {
 func (l *Ledger) Unanswered(id ID, now time.Time) Events {
 	var ev Events
 	if p := l.pending[id]; p != nil {
-		p.seen = now
-		if now.Sub(p.since) >= l.cfg.Abandon {
-			l.count(p, p.ended.IsZero(), &ev)
+		p.Seen = now
+		if now.Sub(p.Since) >= l.cfg.Abandon {
+			l.count(p, p.Ended.IsZero(), &ev)
 		}
 	}
 	return ev
@@ -275,12 +275,17 @@ func (l *Ledger) Unanswered(id ID, now time.Time) Events {
 // Complete takes in that at now a walk met every row that kept its place. An id
 // that two such walks at least a day apart have missed is forgotten.
 func (l *Ledger) Complete(now time.Time) {
-	for id, missed := range l.gone {
-		if missed.IsZero() {
-			l.gone[id] = now
-		} else if now.Sub(missed) >= forgetAfter {
-			delete(l.gone, id)
-			delete(l.abandoned, id)
+	for _, c := range slices.Clone(l.gone.chunks) {
+		switch {
+		case c.missed.IsZero():
+			c.missed = now
+			l.gone.touch(c)
+		case now.Sub(c.missed) >= forgetAfter:
+			for _, id := range c.ids {
+				l.setAbandoned(id, false)
+			}
+			from := l.gone.start(c.at)
+			l.gone.remove(from, from+len(c.ids))
 		}
 	}
 }
@@ -289,53 +294,59 @@ func (l *Ledger) Complete(now time.Time) {
 func (l *Ledger) look(r Row, when When, ev *Events) {
 	p := l.pending[r.ID]
 	if p == nil {
-		p = &pending{met: when.Asked, since: when.Read}
+		p = &Pending{Met: when.Asked, Since: when.Read}
 		if l.baseline {
 			// Without a start it is old: history is judged at once.
-			p.since = when.Asked.Add(-l.cfg.Abandon)
+			p.Since = when.Asked.Add(-l.cfg.Abandon)
 			if !r.Start.IsZero() {
-				p.since = earliest(r.Start, when.Read)
+				p.Since = earliest(r.Start, when.Read)
 			}
 		}
 		l.pending[r.ID] = p
 		ev.Met = append(ev.Met, r)
 	}
-	p.row, p.seen, p.lost = r, when.Read, !l.order.has(r.ID)
+	// When it was last seen only says when to look again, so it is not worth
+	// being saved by itself.
+	if lost := !l.order.has(r.ID); p.Row != r || p.Lost != lost {
+		p.Row, p.Lost = r, lost
+		l.touched[r.ID] = struct{}{}
+	}
+	p.Seen = when.Read
 	if r.End.IsZero() {
-		p.ended, p.endBy = time.Time{}, time.Time{}
-		if when.Asked.Sub(p.since) >= l.cfg.Abandon {
+		p.Ended, p.EndBy = time.Time{}, time.Time{}
+		if when.Asked.Sub(p.Since) >= l.cfg.Abandon {
 			l.count(p, true, ev)
 		}
 		return
 	}
-	if p.ended.IsZero() {
-		p.ended, p.endBy = when.Read, when.Asked
+	if p.Ended.IsZero() {
+		p.Ended, p.EndBy = when.Read, when.Asked
 		if l.baseline {
-			p.ended = earliest(r.End, when.Read)
+			p.Ended = earliest(r.End, when.Read)
 		}
 	}
-	if when.Asked.Sub(p.ended) >= l.cfg.Settle {
+	if when.Asked.Sub(p.Ended) >= l.cfg.Settle {
 		l.count(p, false, ev)
 	}
 }
 
 func (l *Ledger) lookJudged(r Row, ev *Events) {
 	if _, ok := l.abandoned[r.ID]; ok && !r.End.IsZero() {
-		delete(l.abandoned, r.ID)
+		l.setAbandoned(r.ID, false)
 		ev.LateEnds = append(ev.LateEnds, r)
 	}
 }
 
-func (l *Ledger) count(p *pending, abandoned bool, ev *Events) {
-	c := Counted{Row: p.row, Abandoned: abandoned}
+func (l *Ledger) count(p *Pending, abandoned bool, ev *Events) {
+	c := Counted{Row: p.Row, Abandoned: abandoned}
 	if !c.Start.IsZero() {
-		c.Start = earliest(c.Start, p.met)
+		c.Start = earliest(c.Start, p.Met)
 	}
 	if !c.End.IsZero() {
-		c.End = earliest(c.End, p.endBy)
+		c.End = earliest(c.End, p.EndBy)
 	}
 	if abandoned {
-		l.abandoned[c.ID] = struct{}{}
+		l.setAbandoned(c.ID, true)
 	}
 	ev.Counted = append(ev.Counted, c)
 	l.judge(c.ID)
@@ -344,9 +355,22 @@ func (l *Ledger) count(p *pending, abandoned bool, ev *Events) {
 // judge ends the pending state of an id.
 func (l *Ledger) judge(id ID) {
 	delete(l.pending, id)
+	l.touched[id] = struct{}{}
 	if !l.order.has(id) {
-		l.gone[id] = time.Time{}
+		l.gone.push(id)
 	}
+}
+
+func (l *Ledger) setAbandoned(id ID, abandoned bool) {
+	if _, ok := l.abandoned[id]; ok == abandoned {
+		return
+	}
+	if abandoned {
+		l.abandoned[id] = struct{}{}
+	} else {
+		delete(l.abandoned, id)
+	}
+	l.reckoned[id] = struct{}{}
 }
 
 // place makes the order agree with the rows. It reports false if nothing says
@@ -413,7 +437,7 @@ func (l *Ledger) rewrite(rows []Row, at, kept []int, atStart, atEnd bool) {
 	ids := make([]ID, len(rows))
 	for i, r := range rows {
 		ids[i] = r.ID
-		delete(l.gone, r.ID)
+		l.gone.drop(r.ID)
 	}
 	l.order.insert(from, ids)
 }
@@ -434,9 +458,10 @@ func (l *Ledger) unlisted(id ID) {
 	switch p := l.pending[id]; {
 	case isHole(id):
 	case p != nil:
-		p.lost, p.seen = true, time.Time{}
+		p.Lost, p.Seen = true, time.Time{}
+		l.touched[id] = struct{}{}
 	default:
-		l.gone[id] = time.Time{}
+		l.gone.push(id)
 	}
 }
 

@@ -1,0 +1,108 @@
+package ledger
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Chunk is a stretch of ids as it is stored. Chunks sorted by their keys make
+// up the list.
+type Chunk struct {
+	Key    uint64
+	IDs    []ID      // none if the chunk is no more
+	Missed time.Time // see Complete; only of ids that have left the list
+}
+
+// State is a ledger, or what has changed in it, in a form that can be stored.
+type State struct {
+	Listed, Gone []Chunk
+	Pending      map[ID]*Pending // nil if it is pending no more
+	Abandoned    map[ID]bool     // false if it is so no more
+	Holes        uint64
+	Baseline     bool
+}
+
+// Changes returns what has changed since Saved was called. It is valid until
+// the ledger is used again.
+func (l *Ledger) Changes() State {
+	s := State{
+		Listed:    l.order.changes(),
+		Gone:      l.gone.changes(),
+		Pending:   make(map[ID]*Pending, len(l.touched)),
+		Abandoned: make(map[ID]bool, len(l.reckoned)),
+		Holes:     l.holes,
+		Baseline:  l.baseline,
+	}
+	for id := range l.touched {
+		s.Pending[id] = l.pending[id]
+	}
+	for id := range l.reckoned {
+		_, s.Abandoned[id] = l.abandoned[id]
+	}
+	return s
+}
+
+// Saved says that all that Changes returned is stored.
+func (l *Ledger) Saved() {
+	clear(l.order.dirty)
+	clear(l.gone.dirty)
+	clear(l.touched)
+	clear(l.reckoned)
+}
+
+// Restore returns the ledger that was stored. Times later than now are taken to
+// be now: the clock may have been set back meanwhile.
+func Restore(cfg Config, s State, now time.Time) *Ledger {
+	l := New(cfg)
+	l.order.restore(s.Listed, now)
+	l.gone.restore(s.Gone, now)
+	l.holes, l.baseline = s.Holes, s.Baseline
+	for id, p := range s.Pending {
+		for _, t := range []*time.Time{&p.Met, &p.Since, &p.Ended, &p.EndBy, &p.Seen} {
+			*t = earliest(*t, now)
+		}
+		l.pending[id] = p
+	}
+	for id := range maps.Keys(s.Abandoned) {
+		l.abandoned[id] = struct{}{}
+	}
+	return l
+}
+
+func (o *order) changes() []Chunk {
+	out := make([]Chunk, 0, len(o.dirty))
+	live := make(map[uint64]*chunk, len(o.dirty))
+	for _, c := range o.chunks {
+		if _, ok := o.dirty[c.key]; ok {
+			live[c.key] = c
+		}
+	}
+	for key := range o.dirty {
+		if c := live[key]; c != nil {
+			out = append(out, Chunk{Key: key, IDs: c.ids, Missed: c.missed})
+		} else {
+			out = append(out, Chunk{Key: key})
+		}
+	}
+	slices.SortFunc(out, func(a, b Chunk) int { return cmp.Compare(a.Key, b.Key) })
+	return out
+}
+
+func (o *order) restore(chunks []Chunk, now time.Time) {
+	n := 0
+	for _, c := range chunks {
+		n += len(c.IDs)
+	}
+	o.table.reset(n)
+	for _, stored := range chunks {
+		c := o.addChunk(len(o.chunks))
+		c.key, c.missed = stored.Key, earliest(stored.Missed, now)
+		c.ids = append(c.ids, stored.IDs...)
+		for _, id := range c.ids {
+			o.table.add(id, c.number)
+		}
+	}
+	clear(o.dirty)
+}

@@ -1,0 +1,126 @@
+package ledger
+
+import (
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+// apply does to a full state what a store does with changes.
+func apply(full *State, ch State) {
+	merge := func(chunks []Chunk, changed []Chunk) []Chunk {
+		m := map[uint64]Chunk{}
+		for _, c := range chunks {
+			m[c.Key] = c
+		}
+		for _, c := range changed {
+			c.IDs = slices.Clone(c.IDs)
+			m[c.Key] = c
+			if len(c.IDs) == 0 {
+				delete(m, c.Key)
+			}
+		}
+		out := make([]Chunk, 0, len(m))
+		for _, key := range slices.Sorted(maps.Keys(m)) {
+			out = append(out, m[key])
+		}
+		return out
+	}
+	full.Listed, full.Gone = merge(full.Listed, ch.Listed), merge(full.Gone, ch.Gone)
+	for id, p := range ch.Pending {
+		if p == nil {
+			delete(full.Pending, id)
+		} else {
+			stored := *p
+			full.Pending[id] = &stored
+		}
+	}
+	for id, ok := range ch.Abandoned {
+		full.Abandoned[id] = true
+		if !ok {
+			delete(full.Abandoned, id)
+		}
+	}
+	full.Holes, full.Baseline = ch.Holes, ch.Baseline
+}
+
+// A ledger that is saved and restored after any step goes on as if nothing had
+// happened, though only what has changed is saved.
+func TestRestoreAnywhere(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	cfg := Config{Settle: 30 * time.Second, Abandon: time.Hour, Look: time.Second}
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	l := New(cfg)
+	stored := State{Pending: map[ID]*Pending{}, Abandoned: map[ID]bool{}}
+	var list []Row
+	next, counted := 0, map[ID]int{}
+	for step := range 1500 {
+		now = now.Add(time.Duration(rng.IntN(60)) * time.Second)
+		for range rng.IntN(12) {
+			next++
+			r := Row{ID: num(next), Name: "n", Start: now}
+			if rng.IntN(3) > 0 {
+				r.End = now
+			}
+			list = slices.Insert(list, rng.IntN(min(len(list), 3)+1), r)
+		}
+		for range rng.IntN(4) {
+			if i := rng.IntN(len(list) + 1); i < len(list) {
+				if list[i].End.IsZero() {
+					list[i].End = now
+				} else {
+					list = slices.Delete(list, i, i+1)
+				}
+			}
+		}
+		list = list[:min(len(list), 700)]
+		i := rng.IntN(len(list) + 1)
+		j := min(len(list), i+100)
+		if rng.IntN(3) == 0 {
+			i = 0
+		}
+		ev := l.Observe(Run{Rows: list[i:j], AtStart: i == 0, AtEnd: j == len(list), When: When{now, now}})
+		if step == 100 {
+			l.EndBaseline()
+		}
+		if rng.IntN(50) == 0 {
+			l.Complete(now)
+		}
+		for _, d := range l.Due(now) {
+			if d.Index < 0 {
+				ev.Add(l.Gone(d.ID))
+			}
+		}
+		for _, c := range ev.Counted {
+			counted[c.ID]++
+			if counted[c.ID] > 1 {
+				t.Fatalf("step %d: %s counted again", step, c.ID)
+			}
+		}
+		if rng.IntN(3) == 0 { // else the changes add up
+			apply(&stored, l.Changes())
+			l.Saved()
+		}
+		if rng.IntN(5) > 0 {
+			continue
+		}
+		apply(&stored, l.Changes())
+		l.Saved()
+		before := l
+		l = Restore(cfg, stored, now)
+		if !slices.Equal(l.IDs(0, l.Listed()), before.IDs(0, before.Listed())) || l.gone.len() != before.gone.len() || len(l.pending) != len(before.pending) || len(l.abandoned) != len(before.abandoned) {
+			t.Fatalf("step %d: restored %d listed, %d gone, %d pending, %d abandoned; want %d, %d, %d, %d", step,
+				l.Listed(), l.gone.len(), len(l.pending), len(l.abandoned), before.Listed(), before.gone.len(), len(before.pending), len(before.abandoned))
+		}
+		for _, id := range before.gone.slice(0, before.gone.len()) {
+			if !l.gone.has(id) {
+				t.Fatalf("step %d: %s is not known to be gone", step, id)
+			}
+		}
+	}
+	if len(counted) < 1000 {
+		t.Fatalf("only %d counted", len(counted))
+	}
+}
