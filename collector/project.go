@@ -4,6 +4,8 @@ package collector
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -147,11 +149,7 @@ func (p *Project) sync(ctx context.Context) {
 	start := p.cfg.Now()
 	baseline := p.led.Baseline()
 	ev, err := p.walker.Sync(ctx, p.cfg.Source())
-	if before := p.lastGood; before.IsZero() {
-		p.sums.Apply(ev, p.began)
-	} else {
-		p.sums.Apply(ev, before)
-	}
+	p.apply(ev)
 	now := p.cfg.Now()
 	took := now.Sub(start)
 	if err != nil {
@@ -165,6 +163,7 @@ func (p *Project) sync(ctx context.Context) {
 	if baseline {
 		p.sums.EndBaseline(now)
 	}
+	p.meetOpen()
 	shot := p.press.print(p.sums, p.led, p.walker.Total())
 	p.published.Store(&shot)
 	p.health.succeeded(now, took)
@@ -182,8 +181,32 @@ func (p *Project) sync(ctx context.Context) {
 	p.failing = false
 }
 
-// progress tells how far the first walk is.
-func (p *Project) progress(met, total int) {
+// apply adds up what was found. A name that is new was at 0 at the last good
+// sync.
+func (p *Project) apply(ev ledger.Events) { p.sums.Apply(ev, p.before()) }
+
+// before returns when the last good sync was, or when the project began.
+func (p *Project) before() time.Time {
+	if p.lastGood.IsZero() {
+		return p.began
+	}
+	return p.lastGood
+}
+
+// meetOpen gives sums to names that traces got while they run, in an order that
+// does not depend on chance.
+func (p *Project) meetOpen() {
+	names := map[string]struct{}{}
+	p.led.Open(func(r ledger.Row) { names[r.Name] = struct{}{} })
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		p.sums.Meet(name, p.before())
+	}
+}
+
+// progress takes in what the first walk has found so far, and tells how far it
+// is.
+func (p *Project) progress(ev ledger.Events, met, total int) {
+	p.apply(ev)
 	p.health.up.Set(1)
 	ratio := 0.0
 	if total > 0 {

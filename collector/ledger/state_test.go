@@ -56,7 +56,7 @@ func TestRestoreAnywhere(t *testing.T) {
 	stored := State{Pending: map[ID]*Pending{}, Abandoned: map[ID]bool{}}
 	var list []Row
 	next, counted := 0, map[ID]int{}
-	for step := range 1500 {
+	for step := range 600 {
 		now = now.Add(time.Duration(rng.IntN(60)) * time.Second)
 		for range rng.IntN(12) {
 			next++
@@ -120,7 +120,7 @@ func TestRestoreAnywhere(t *testing.T) {
 			}
 		}
 	}
-	if len(counted) < 1000 {
+	if len(counted) < 500 {
 		t.Fatalf("only %d counted", len(counted))
 	}
 }

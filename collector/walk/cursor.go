@@ -60,6 +60,14 @@ func newCursor(r *reader, led *ledger.Ledger, offset, total int) *cursor {
 	return &cursor{r: r, led: led, next: max(offset, 0), size: maxLimit, overlap: overlap, total: total}
 }
 
+// stitchTo makes the next page share one of some ids at least.
+func (c *cursor) stitchTo(ids []ledger.ID) {
+	c.prev = make(map[ledger.ID]struct{}, len(ids))
+	for _, id := range ids {
+		c.prev[id] = struct{}{}
+	}
+}
+
 // page reads the next page. Rows that can't be read are part of the run that
 // the next readable page gives.
 func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
@@ -122,10 +130,11 @@ func (c *cursor) take(p page) ledger.Run {
 	if share == 0 {
 		c.carry = slices.Clone(p.rows[n-1:])
 	} else {
-		c.prev = make(map[ledger.ID]struct{}, n)
-		for _, r := range p.rows {
-			c.prev[r.ID] = struct{}{}
+		ids := make([]ledger.ID, n)
+		for i, r := range p.rows {
+			ids[i] = r.ID
 		}
+		c.stitchTo(ids)
 	}
 	c.floor, c.next, c.asked = p.offset, end-share, p.when.Asked
 	return run

@@ -25,6 +25,7 @@ func (b *bench) quiet() {
 	for range 3 {
 		b.step(settle + time.Second)
 		b.mustSync()
+		b.sweep(1 << 20)
 	}
 }
 

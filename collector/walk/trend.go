@@ -3,6 +3,8 @@ package walk
 import (
 	"math"
 	"time"
+
+	"opper_exporter/collector/ledger"
 )
 
 // A list whose rows stand by age has its news at one end and its expiry at the
@@ -37,6 +39,12 @@ func (s *trend) add(start time.Time) {
 	}
 	s.starts = append(s.starts, start)
 	s.skip = s.every
+}
+
+func (s *trend) addAll(rows []ledger.Row) {
+	for _, row := range rows {
+		s.add(row.Start)
+	}
 }
 
 // tau returns how far the rows rise (1) or fall (-1) in time.

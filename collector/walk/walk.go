@@ -33,12 +33,13 @@ var ErrForeign = errors.New("the list holds none of the traces it held at the la
 // Config is what a Walker needs besides its ledger.
 type Config struct {
 	Now         func() time.Time
-	Interval    time.Duration // the least time between two complete walks
-	Concurrency int           // requests at once in a long walk
+	Interval    time.Duration // the least time between two sweeps
+	SweepEvery  time.Duration // the time between two sweeps if nothing asks for one; 0 is never
+	Concurrency int           // requests at once in the first walk
 	Logger      log.Logger
-	// Progress is called as the first walk goes on, with how many rows were met
-	// and how many are said to be listed.
-	Progress func(met, total int)
+	// Progress is called as the first walk goes on, with what it found since
+	// the last call, how many rows were met, and how many are said to be listed.
+	Progress func(ev ledger.Events, met, total int)
 }
 
 // Walker reads one project's list. It is not safe for concurrent use.
@@ -60,7 +61,9 @@ type Walker struct {
 	low      bool // total_count is lower than what is listed: capped, perhaps
 	wantFull bool // something slipped in where only a complete walk finds it
 	nextFull time.Time
-	fullAt   time.Time       // end of the last complete walk
+	fullFrom time.Time // the last complete walk
+	fullAt   time.Time
+	sweep    *sweep          // under way, or done and to be concluded by a sync; else nil
 	told     map[string]bool // warnings that have been given
 
 	lastGood       time.Time
@@ -86,31 +89,34 @@ func (w *Walker) Sync(ctx context.Context, src Source) (ledger.Events, error) {
 }
 
 func (w *Walker) sync(ctx context.Context, r *reader) error {
+	began := w.cfg.Now()
+	var whole, reached bool
+	var headEnd int
+	var err error
 	baseline := w.led.Baseline()
-	whole, headEnd := false, 0
 	if !baseline || w.led.Listed() > 0 {
-		var err error
 		if whole, headEnd, err = w.head(ctx, r); err != nil {
 			return err
 		}
 	}
-	if !whole && (baseline || w.fullDue()) {
-		reached, err := w.everything(ctx, r, baseline)
-		if err != nil {
+	if baseline && !whole {
+		if reached, err = w.everything(ctx, r); err != nil {
 			return err
 		}
 		// What arrived meanwhile must join what the walk met.
-		var all bool
-		if all, headEnd, err = w.head(ctx, r); err != nil {
+		if whole, headEnd, err = w.head(ctx, r); err != nil {
 			return err
 		}
-		whole = reached || all
 	}
 	if !whole {
 		if err := w.tail(ctx, r); err != nil {
 			return err
 		}
 	}
+	if s := w.sweep; s != nil && s.Done {
+		began, reached, w.sweep = s.Began, true, nil
+	}
+	whole = whole || reached
 	if err := w.lookAtDue(ctx, r); err != nil {
 		return err
 	}
@@ -118,9 +124,11 @@ func (w *Walker) sync(ctx context.Context, r *reader) error {
 		return err
 	}
 	now := w.cfg.Now()
-	if whole && w.led.Listed() > 0 {
-		w.fullAt = now
-		w.led.Complete(now)
+	if whole {
+		w.fullFrom, w.fullAt = began, now
+		if w.led.Listed() > 0 {
+			w.led.Complete(now)
+		}
 	}
 	w.led.EndBaseline()
 	w.lastGood = now
@@ -216,26 +224,16 @@ func (w *Walker) settledDown(rows []ledger.Row) bool {
 	return true
 }
 
-// everything reads the whole list, for a baseline from where it stopped. It
+// everything reads the whole list for the baseline, from where it stopped. It
 // reports whether it came to the end.
-func (w *Walker) everything(ctx context.Context, r *reader, baseline bool) (bool, error) {
+func (w *Walker) everything(ctx context.Context, r *reader) (bool, error) {
 	began := w.cfg.Now()
-	defer func() {
-		now := w.cfg.Now()
-		w.nextFull = now.Add(max(w.cfg.Interval, fullPause*now.Sub(began)))
-	}()
-	from := 0
-	if baseline {
-		from = max(w.led.Listed()-overlap, 0)
-	}
+	from := max(w.led.Listed()-overlap, 0)
 	c := newCursor(r, w.led, from, w.total)
 	defer c.close()
 	c.retry, c.ahead = true, w.cfg.Concurrency
 	if from > 0 {
-		c.prev = map[ledger.ID]struct{}{}
-		for _, id := range w.led.IDs(from, from+overlap) {
-			c.prev[id] = struct{}{}
-		}
+		c.stitchTo(w.led.IDs(from, from+overlap))
 	} else {
 		c.overlap = longOverlap
 		w.trend = trend{}
@@ -243,36 +241,38 @@ func (w *Walker) everything(ctx context.Context, r *reader, baseline bool) (bool
 	reached := false
 	for !reached {
 		run, err := c.page(ctx)
-		switch {
-		case opper.OutOfRange(err) && c.next > 0:
+		if opper.OutOfRange(err) && c.next > 0 {
 			w.tooDeep(c.next, err)
-			w.judgeOrder()
-			return false, nil
-		case errors.Is(err, errMoving) && !baseline:
-			level.Warn(w.cfg.Logger).Log("msg", "complete walk given up, another follows", "offset", c.next, "err", err)
-			return false, nil
-		case err != nil:
+			break
+		}
+		if err != nil {
 			return false, err
 		}
 		w.note(c.total)
 		w.observe(run)
-		for _, row := range run.Rows {
-			w.trend.add(row.Start)
-		}
-		if baseline && w.cfg.Progress != nil {
-			w.cfg.Progress(w.led.Listed(), c.total)
+		w.trend.addAll(run.Rows)
+		if w.cfg.Progress != nil {
+			w.cfg.Progress(w.ev, w.led.Listed(), c.total)
+			w.ev = ledger.Events{}
 		}
 		reached = run.AtEnd
 	}
 	w.judgeOrder()
-	return true, nil
+	w.pause(began)
+	return reached, nil
+}
+
+// pause puts off the next complete walk after one that began then.
+func (w *Walker) pause(began time.Time) {
+	now := w.cfg.Now()
+	w.nextFull = now.Add(max(w.cfg.Interval, fullPause*now.Sub(began)))
 }
 
 // judgeOrder decides from what a complete walk met where news are to be found.
 func (w *Walker) judgeOrder() {
 	w.sorted, w.newestLast = w.trend.sorted()
-	if !w.sorted && w.led.Listed() > maxLimit && w.tell(noOrder) {
-		level.Warn(w.cfg.Logger).Log("msg", "the list does not stand by age, so each look for news reads all of it", "listed", w.led.Listed())
+	if w.Unsorted() && w.tell(noOrder) {
+		level.Warn(w.cfg.Logger).Log("msg", "the list does not stand by age, so news are found by reading all of it", "listed", w.led.Listed())
 	}
 }
 
@@ -282,11 +282,6 @@ func (w *Walker) tooDeep(offset int, err error) {
 		w.ev.Gaps++
 		level.Warn(w.cfg.Logger).Log("msg", "Opper refuses to list deeper, traces beyond are not counted", "offset", offset, "err", err)
 	}
-}
-
-func (w *Walker) fullDue() bool {
-	wanted := w.wantFull || (!w.sorted && w.led.Listed() > maxLimit)
-	return wanted && !w.cfg.Now().Before(w.nextFull)
 }
 
 // tail reads the end of the list: what is believed to stand behind its last row

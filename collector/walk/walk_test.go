@@ -22,6 +22,8 @@ import (
 const (
 	settle  = 30 * time.Second
 	abandon = time.Hour
+	// Long tests see several sweeps, short ones none that nothing asked for.
+	sweepEvery = 20 * time.Minute
 )
 
 var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -59,7 +61,7 @@ func newBench(t testing.TB, cfg oppertest.Config) *bench {
 	}
 	b.led = ledger.New(ledger.Config{Settle: settle, Abandon: abandon, Look: time.Second})
 	b.walker = New(Config{
-		Now: b.now, Interval: 30 * time.Second, Concurrency: 1, Logger: log.NewLogfmtLogger(&b.log),
+		Now: b.now, Interval: 30 * time.Second, SweepEvery: sweepEvery, Concurrency: 1, Logger: log.NewLogfmtLogger(&b.log),
 	}, b.led)
 	return b
 }
@@ -69,19 +71,38 @@ func (b *bench) sync() error {
 	baseline := b.led.Baseline()
 	start := b.now()
 	ev, err := b.walker.Sync(context.Background(), b.client.WithRetries(0))
-	b.events.Add(ev)
-	for _, c := range ev.Counted {
-		b.counted = append(b.counted, versionOf(c))
-	}
+	b.take(ev)
 	if err != nil {
 		return err
 	}
 	if baseline {
 		b.began, b.done = start, b.now()
 	} else {
-		b.syncs = append(b.syncs, oppertest.Sync{Start: start, End: b.now(), Full: b.walker.fullAt.Equal(b.now())})
+		b.syncs = append(b.syncs, oppertest.Sync{Start: start, End: b.now()})
+		if end := b.walker.fullAt; end.Equal(b.now()) {
+			b.syncs = append(b.syncs, oppertest.Sync{Start: b.walker.fullFrom, End: end, Full: true})
+		}
 	}
 	return nil
+}
+
+func (b *bench) take(ev ledger.Events) {
+	b.events.Add(ev)
+	for _, c := range ev.Counted {
+		b.counted = append(b.counted, versionOf(c))
+	}
+}
+
+// sweep reads up to n pages of a sweep, if one is due.
+func (b *bench) sweep(n int) {
+	b.t.Helper()
+	for ; n > 0 && b.walker.SweepDue(); n-- {
+		ev, err := b.walker.Sweep(context.Background(), b.client.WithRetries(0))
+		b.take(ev)
+		if err != nil {
+			b.t.Fatalf("sweep: %v", err)
+		}
+	}
 }
 
 func (b *bench) mustSync() {
@@ -263,6 +284,9 @@ func movingList(t *testing.T, cfg oppertest.Config, seed int64) {
 	for range 30 + rng.IntN(30) {
 		if err := b.sync(); err != nil && !strings.Contains(err.Error(), errMoving.Error()) {
 			fail(err)
+		}
+		if !b.led.Baseline() {
+			b.sweep(rng.IntN(60))
 		}
 		b.step(time.Duration(1+rng.IntN(40)) * time.Second)
 		traffic.Step(b.now())

@@ -1,0 +1,89 @@
+package walk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-kit/log/level"
+
+	"opper_exporter/collector/ledger"
+	"opper_exporter/opper"
+)
+
+// sweep is a complete walk that goes on between syncs, a page at a time. It
+// finds what slipped in behind the head.
+type sweep struct {
+	Began time.Time
+	Last  []ledger.ID // the last rows that it met; the next page has to share one
+	Done  bool        // the end was met; a head read after it concludes the walk
+}
+
+// SweepDue reports whether a page of a sweep may be read now.
+func (w *Walker) SweepDue() bool {
+	if w.led.Baseline() {
+		return false
+	}
+	if w.sweep != nil {
+		return !w.sweep.Done
+	}
+	now := w.cfg.Now()
+	due := w.wantFull || w.Unsorted() || (w.cfg.SweepEvery > 0 && now.Sub(w.fullAt) >= w.cfg.SweepEvery)
+	return due && !now.Before(w.nextFull)
+}
+
+// Unsorted reports whether news may stand anywhere in the list, so that only
+// sweeps find them.
+func (w *Walker) Unsorted() bool { return !w.sorted && w.led.Listed() > maxLimit }
+
+// Sweep reads the next page of a sweep, and begins one if none is under way.
+// The events are those since the last call, also if there is an error.
+func (w *Walker) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
+	w.ev = ledger.Events{}
+	if w.sweep == nil {
+		w.sweep = &sweep{Began: w.cfg.Now()}
+		w.trend = trend{}
+	}
+	r := &reader{src: src, now: w.cfg.Now, good: -1}
+	c := newCursor(r, w.led, 0, w.total)
+	c.retry = true
+	for _, id := range w.sweep.Last {
+		if i := w.led.Index(id); i >= 0 {
+			c.next = max(i+1-overlap, 0)
+			c.floor = max(c.next-maxLimit, 0)
+		}
+	}
+	if len(w.sweep.Last) > 0 {
+		c.stitchTo(w.sweep.Last)
+	}
+	run, err := c.page(ctx)
+	switch {
+	case opper.OutOfRange(err) && c.next > 0:
+		w.tooDeep(c.next, err)
+		w.pause(w.sweep.Began)
+		w.sweep = nil
+		return w.ev, nil
+	case errors.Is(err, errMoving):
+		level.Warn(w.cfg.Logger).Log("msg", "sweep given up, another follows", "offset", c.next, "err", err)
+		w.pause(w.sweep.Began)
+		w.sweep = nil
+		return w.ev, nil
+	case err != nil:
+		return w.ev, fmt.Errorf("sweep: %w", err)
+	}
+	w.observe(run)
+	w.trend.addAll(run.Rows)
+	w.sweep.Last = w.sweep.Last[:0]
+	for _, row := range run.Rows[max(len(run.Rows)-overlap, 0):] {
+		if row.Kind != ledger.Unreadable {
+			w.sweep.Last = append(w.sweep.Last, row.ID)
+		}
+	}
+	if run.AtEnd {
+		w.sweep.Done = true
+		w.judgeOrder()
+		w.pause(w.sweep.Began)
+	}
+	return w.ev, nil
+}
