@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,11 +64,13 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return 0
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "%s: error: %s\n", program, err)
+		// Some errors of YAML, and some paths, have several lines.
+		_, _ = fmt.Fprintf(stderr, "%s: error: %s\n", program, strings.Join(strings.Fields(err.Error()), " "))
 		return 2
 	}
-	logger := newLogger(stderr, cfg)
-	if err := serve(ctx, cfg, logger); err != nil {
+	base := newLogger(stderr, cfg)
+	logger := log.With(base, "caller", log.DefaultCaller)
+	if err := serve(ctx, cfg, logger, slogger(base)); err != nil {
 		level.Error(logger).Log("msg", "stopped", "err", err)
 		return 1
 	}
@@ -75,10 +78,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 }
 
 // serve runs the exporter until ctx ends or it can't be served.
-func serve(ctx context.Context, cfg *config, logger log.Logger) error {
+func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.Logger) error {
 	requests := collector.NewRequests(cfg.collector.Project)
 	cfg.opper.Observe = requests.Observe
-	cfg.opper.UserAgent = program + "/" + versionOr("dev")
+	cfg.opper.UserAgent = program + "/" + versionText()
 	client, err := opper.New(cfg.opper)
 	if err != nil {
 		return fmt.Errorf("opper client: %w", err)
@@ -96,11 +99,12 @@ func serve(ctx context.Context, cfg *config, logger log.Logger) error {
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	level.Info(logger).Log("msg", "starting "+program, "version", versionOr("dev"), "revision", version.GetRevision(), "opper_url", cfg.opper.URL, "project", cfg.collector.Project)
+	level.Info(logger).Log("msg", "starting "+program, "version", versionText(), "revision", version.GetRevision(), "opper_url", cfg.opper.URL, "project", cfg.collector.Project)
 	bound := make(chan struct{}, len(*cfg.web.WebListenAddresses)+1)
 	server := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          slog.NewLogLogger(webLogger.Handler(), slog.LevelWarn),
 		// Called once a listener serves: before that, nothing is started.
 		BaseContext: func(net.Listener) context.Context {
 			select {
@@ -111,7 +115,7 @@ func serve(ctx context.Context, cfg *config, logger log.Logger) error {
 		},
 	}
 	served := make(chan error, 1)
-	go func() { served <- web.ListenAndServe(server, cfg.web, slogger(logger)) }()
+	go func() { served <- web.ListenAndServe(server, cfg.web, webLogger) }()
 	select {
 	case <-bound:
 	case err := <-served:
@@ -141,26 +145,28 @@ func serve(ctx context.Context, cfg *config, logger log.Logger) error {
 // newHandler returns all pages of the exporter.
 func newHandler(cfg *config, project *collector.Project, registry *prometheus.Registry, logger log.Logger) (http.Handler, error) {
 	opts := promhttp.HandlerOpts{
-		ErrorLog:            scrapeErrors{logger},
-		ErrorHandling:       promhttp.HTTPErrorOnError,
-		MaxRequestsInFlight: cfg.maxRequests,
-		EnableOpenMetrics:   true,
+		ErrorLog:          scrapeErrors{logger},
+		ErrorHandling:     promhttp.HTTPErrorOnError,
+		EnableOpenMetrics: true,
 	}
 	if !cfg.disableExporterMetrics {
 		registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 		opts.Registry = registry
 	}
 	metrics := promhttp.HandlerFor(registry, opts)
-	if !cfg.disableExporterMetrics {
-		metrics = promhttp.InstrumentMetricHandler(registry, metrics)
-	}
 	if cfg.collector.Interval == 0 {
 		metrics = collector.RefreshFirst(project, metrics)
+	}
+	if cfg.maxRequests > 0 {
+		metrics = atMost(cfg.maxRequests, metrics)
+	}
+	if !cfg.disableExporterMetrics {
+		metrics = promhttp.InstrumentMetricHandler(registry, metrics)
 	}
 	landing, err := web.NewLandingPage(web.LandingConfig{
 		Name:        program,
 		Description: "Prometheus exporter for the traces of Opper",
-		Version:     versionOr("dev"),
+		Version:     versionText(),
 		Profiling:   "false",
 		Links: []web.LandingLinks{
 			{Address: strings.TrimPrefix(cfg.telemetryPath, "/"), Text: "Metrics"},
@@ -181,12 +187,23 @@ func newHandler(cfg *config, project *collector.Project, registry *prometheus.Re
 	return mux, nil
 }
 
-func versionOr(otherwise string) string {
-	if version.Version == "" {
-		return otherwise
-	}
-	return version.Version
+// atMost answers 503 to more than n requests at once. The limit of promhttp
+// would leave out those that wait for a sync.
+func atMost(n int, next http.Handler) http.Handler {
+	slots := make(chan struct{}, n)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+			next.ServeHTTP(w, r)
+		default:
+			http.Error(w, fmt.Sprintf("There are %d scrapes already, try again later.", n), http.StatusServiceUnavailable)
+		}
+	})
 }
+
+// versionText is the version of a release, or dev.
+func versionText() string { return cmp.Or(version.Version, "dev") }
 
 func newLogger(w io.Writer, cfg *config) log.Logger {
 	w = log.NewSyncWriter(w)
@@ -195,10 +212,11 @@ func newLogger(w io.Writer, cfg *config) log.Logger {
 		logger = log.NewJSONLogger(w)
 	}
 	logger = level.NewFilter(logger, level.Allow(level.ParseDefault(cfg.logLevel, level.InfoValue())))
-	return log.With(logger, "ts", log.TimestampFormat(func() time.Time { return time.Now().UTC() }, "2006-01-02T15:04:05.000Z07:00"), "caller", log.DefaultCaller)
+	return log.With(logger, "ts", log.TimestampFormat(func() time.Time { return time.Now().UTC() }, "2006-01-02T15:04:05.000Z07:00"))
 }
 
-// slogger bridges to the web toolkit, which wants another kind of logger.
+// slogger bridges to the web toolkit, which wants another kind of logger. The
+// bridge adds the caller itself.
 func slogger(logger log.Logger) *slog.Logger {
 	return slog.New(slgk.NewGoKitHandler(logger, slog.LevelDebug))
 }
@@ -407,7 +425,11 @@ func parseRegexp(text string) (*regexp.Regexp, error) {
 	if text == "" {
 		return nil, nil
 	}
-	re, err := regexp.Compile("^(?s:" + text + ")$")
+	// Alone first: the group around it would make a)|(b valid, and unanchored.
+	re, err := regexp.Compile(text)
+	if err == nil {
+		re, err = regexp.Compile("^(?s:" + text + ")$")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("expected a regular expression: %w", err)
 	}
