@@ -1,0 +1,150 @@
+// Command demo runs the exporter against an Opper in memory: a dozen agents
+// with a day of history, about two traces a second, and an incident of one of
+// them every few minutes. Run it inside the project: it builds the exporter.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"opper_exporter/opper/oppertest"
+)
+
+const (
+	key = "demo"
+	// grace is longer than the exporter takes to drain.
+	grace = 15 * time.Second
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code, err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	// Whatever an interrupt met, it is how the demo ends.
+	if ctx.Err() != nil {
+		code, err = 0, nil
+	}
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "demo: error: %s\n", err)
+	}
+	os.Exit(code)
+}
+
+// run is the demo until ctx ends or the exporter does. It returns the exit
+// status: that of the exporter, if it ends first.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, error) {
+	app := kingpin.New("demo", "The exporter against an Opper in memory. What follows -- goes to the exporter.")
+	opperAddress := app.Flag("opper.listen-address", "Address of the Opper in memory.").Default("127.0.0.1:16774").String()
+	webAddress := app.Flag("web.listen-address", "Address of the exporter.").Default("127.0.0.1:16773").String()
+	history := app.Flag("history", "How much history the agents have. Opper deletes what is older.").Default("24h").Duration()
+	flags := app.Arg("flags", "Flags of the exporter.").Strings()
+	if _, err := app.Parse(args); err != nil {
+		return 2, err
+	}
+
+	dir, err := os.MkdirTemp("", "opper_exporter-demo-")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // what stays is for the system to clear
+	_, _ = fmt.Fprintln(stdout, "Building the exporter.")
+	binary := filepath.Join(dir, "opper_exporter")
+	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", binary, "opper_exporter") //nolint:gosec // into a folder of our own
+	build.Stdout, build.Stderr = stderr, stderr
+	if err = build.Run(); err != nil {
+		return 1, fmt.Errorf("go build: %w", err)
+	}
+
+	// It may run for days, so it keeps no records, and forgets what is old.
+	opper := oppertest.New(oppertest.Config{Key: key, Retention: *history, BodyBytes: 1, NoRecord: true})
+	traffic := oppertest.NewTraffic(opper, oppertest.DefaultAgents(), time.Now().UnixNano())
+	now := time.Now()
+	traffic.Backfill(now.Add(-*history), now)
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", *opperAddress)
+	if err != nil {
+		return 1, fmt.Errorf("--opper.listen-address: %w", err)
+	}
+	server := &http.Server{Handler: opper, ReadHeaderTimeout: grace}
+	served := make(chan struct{})
+	go func() {
+		_ = server.Serve(listener) // ends when it is closed
+		close(served)
+	}()
+	defer func() {
+		_ = server.Close() // nothing that the demo could still do about it
+		<-served
+	}()
+	opperURL := "http://" + listener.Addr().String()
+
+	exporterFlags := withDefaults(*flags,
+		"--opper.url="+opperURL, "--web.listen-address="+*webAddress, "--collector.interval=5s", "--collector.settle-delay=5s",
+		// The limit is there to spare the real Opper: a day of history would take minutes.
+		"--opper.max-requests-per-second=0")
+	exporter := exec.CommandContext(ctx, binary, exporterFlags...) //nolint:gosec // it was built above, and the flags are the user's own
+	exporter.Env = append(os.Environ(), "OPPER_API_KEY="+key)
+	exporter.Stdout, exporter.Stderr = stdout, stderr
+	exporter.Cancel = func() error { return exporter.Process.Signal(syscall.SIGTERM) }
+	exporter.WaitDelay = grace
+	_, _ = fmt.Fprintf(stdout, explanation, key, opperURL, *webAddress)
+	if err := exporter.Start(); err != nil {
+		return 1, err
+	}
+	ended := make(chan struct{})
+	go func() {
+		_ = exporter.Wait() // its state says the same
+		close(ended)
+	}()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			traffic.Step(now)
+			continue
+		case <-ended:
+		}
+		if code := exporter.ProcessState.ExitCode(); code >= 0 {
+			return code, nil
+		}
+		return 1, fmt.Errorf("exporter: %s", exporter.ProcessState)
+	}
+}
+
+// withDefaults adds flags that are not among args: kingpin takes none twice.
+func withDefaults(args []string, defaults ...string) []string {
+	for _, flag := range defaults {
+		name, _, _ := strings.Cut(flag, "=")
+		if !slices.ContainsFunc(args, func(arg string) bool { return arg == name || strings.HasPrefix(arg, name+"=") }) {
+			args = append(args, flag)
+		}
+	}
+	return args
+}
+
+const explanation = `
+Opper in memory    curl -H 'Authorization: Bearer %[1]s' '%[2]s/v2/traces?limit=3'
+Exporter           http://%[3]s/
+Metrics            curl -s http://%[3]s/metrics | grep ^opper_
+
+Every four minutes another agent fails for 90 seconds. What to ask a Prometheus that scrapes the exporter:
+
+  failure ratio    sum by (trace_name) (rate(opper_traces_total{outcome="failure"}[2m])) / sum by (trace_name) (rate(opper_traces_total[2m]))
+  p95 of duration  histogram_quantile(0.95, sum by (trace_name, le) (rate(opper_trace_duration_seconds_bucket[5m])))
+  tokens a second  sum by (trace_name) (rate(opper_trace_tokens_total[5m]))
+
+Ctrl-C stops both.
+
+`

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"opper_exporter/deploy/promtest"
+	"opper_exporter/opper/oppertest"
+)
+
+// asDemo makes the test binary run as the demo.
+const asDemo = "TEST_AS_DEMO"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asDemo) != "" {
+		main()
+	}
+	m.Run()
+}
+
+// output is written by one goroutine and read by others.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// dependOnSources looks at the whole project, because go test takes a cached
+// result for good while nothing changes that the test imports or looks at: the
+// exporter is only built by the demo.
+func dependOnSources(t *testing.T) {
+	t.Helper()
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && len(d.Name()) > 2 && d.Name()[0] == '.' {
+			return fs.SkipDir
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// command returns the demo with free ports and little history.
+func command(t *testing.T, args ...string) (*exec.Cmd, *output) {
+	t.Helper()
+	dependOnSources(t)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], slices.Concat([]string{"--opper.listen-address=127.0.0.1:0", "--web.listen-address=127.0.0.1:0", "--history=10m", "--"}, args)...)
+	cmd.Env = append(os.Environ(), asDemo+"=1", "TMPDIR="+t.TempDir())
+	out := new(output)
+	cmd.Stdout, cmd.Stderr = out, out
+	// An exporter that outlives the demo would hold its outputs open.
+	cmd.WaitDelay = time.Minute
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the demo printed:\n%s", out)
+		}
+	})
+	return cmd, out
+}
+
+var (
+	opperLine    = regexp.MustCompile(`curl -H 'Authorization: Bearer demo' 'http://(127\.0\.0\.1:\d+)/v2/traces\?limit=3'`)
+	exporterLine = regexp.MustCompile(`msg="Listening on" address=(127\.0\.0\.1:\d+)`)
+	countedLine  = regexp.MustCompile(`(?m)^opper_traces_total\{.*\} (\S+)$`)
+)
+
+func find(out *output, line *regexp.Regexp) (string, error) {
+	match := line.FindStringSubmatch(out.String())
+	if match == nil {
+		return "", fmt.Errorf("no line like %s", line)
+	}
+	return match[1], nil
+}
+
+func get(url string) (string, error) {
+	resp, err := http.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", url, resp.Status)
+	}
+	return string(body), err
+}
+
+// counted scrapes the number of traces that have been counted.
+func counted(url string) (total float64, metrics string, err error) {
+	metrics, err = get(url)
+	if err != nil {
+		return 0, "", err
+	}
+	for _, match := range countedLine.FindAllStringSubmatch(metrics, -1) {
+		n, err := strconv.ParseFloat(match[1], 64)
+		if err != nil {
+			return 0, "", err
+		}
+		total += n
+	}
+	return total, metrics, nil
+}
+
+func TestDemo(t *testing.T) {
+	demo, out := command(t, "--collector.interval=1s", "--collector.settle-delay=0s")
+	if err := demo.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var opper, exporter, metrics string
+	var first float64
+	promtest.Eventually(t, func() (err error) {
+		if opper, err = find(out, opperLine); err != nil {
+			return err
+		}
+		if exporter, err = find(out, exporterLine); err != nil {
+			return err
+		}
+		_, err = get("http://" + exporter + "/-/ready")
+		return err
+	})
+	promtest.Eventually(t, func() (err error) {
+		first, metrics, err = counted("http://" + exporter + "/metrics")
+		return err
+	})
+	if !strings.Contains(metrics, `opper_up{project="default"} 1`+"\n") {
+		t.Errorf("opper_up is not 1:\n%s", metrics)
+	}
+	if first < 100 {
+		t.Errorf("the history gave only %v traces", first)
+	}
+	promtest.Eventually(t, func() error {
+		now, _, err := counted("http://" + exporter + "/metrics")
+		if err == nil && now <= first {
+			err = fmt.Errorf("%v traces counted, %v before", now, first)
+		}
+		return err
+	})
+
+	if err := demo.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := demo.Wait(); err != nil {
+		t.Errorf("interrupted, the demo ended with %v", err)
+	}
+	for _, address := range []string{opper, exporter} {
+		if conn, err := net.Dial("tcp", address); err == nil {
+			_ = conn.Close()
+			t.Errorf("%s still listens", address)
+		}
+	}
+	if strings.Contains(metrics+out.String(), oppertest.Secret) {
+		t.Error("private content has leaked")
+	}
+	tmp := strings.TrimPrefix(demo.Env[len(demo.Env)-1], "TMPDIR=")
+	if left, err := filepath.Glob(filepath.Join(tmp, "*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestDemoEndsWithTheExporter(t *testing.T) {
+	demo, out := command(t, "--collector.settle-delay=-1s")
+	_ = demo.Run()
+	if code := demo.ProcessState.ExitCode(); code != 2 {
+		t.Errorf("the exporter refused a flag, and the demo ended with %d", code)
+	}
+	if !strings.Contains(out.String(), "--collector.settle-delay") {
+		t.Error("no word of the flag")
+	}
+}
+
+func TestDemoIsTerminated(t *testing.T) {
+	demo, out := command(t)
+	if err := demo.Start(); err != nil {
+		t.Fatal(err)
+	}
+	promtest.Eventually(t, func() error {
+		_, err := find(out, opperLine)
+		return err
+	})
+	if err := demo.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := demo.Wait(); err != nil {
+		t.Errorf("terminated, the demo ended with %v", err)
+	}
+}
