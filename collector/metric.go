@@ -6,7 +6,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"opper_exporter/collector/sums"
@@ -46,7 +45,7 @@ func (m *metric) Write(out *dto.Metric) error {
 func (f *family) metric(values []string) *metric {
 	m := &metric{desc: f.desc, labels: make([]*dto.LabelPair, len(values))}
 	for i, v := range values {
-		m.labels[i] = &dto.LabelPair{Name: proto.String(f.labels[i]), Value: proto.String(v)}
+		m.labels[i] = &dto.LabelPair{Name: new(f.labels[i]), Value: new(v)}
 	}
 	slices.SortFunc(m.labels, func(a, b *dto.LabelPair) int {
 		if a.GetName() < b.GetName() {
@@ -59,13 +58,13 @@ func (f *family) metric(values []string) *metric {
 
 func (f *family) counter(value float64, created time.Time, values ...string) prometheus.Metric {
 	m := f.metric(values)
-	m.counter = &dto.Counter{Value: proto.Float64(value), CreatedTimestamp: timestamppb.New(created)}
+	m.counter = &dto.Counter{Value: new(value), CreatedTimestamp: timestamppb.New(created)}
 	return m
 }
 
 func (f *family) gauge(value float64, values ...string) prometheus.Metric {
 	m := f.metric(values)
-	m.gauge = &dto.Gauge{Value: proto.Float64(value)}
+	m.gauge = &dto.Gauge{Value: new(value)}
 	return m
 }
 
@@ -74,31 +73,31 @@ func (f *family) gauge(value float64, values ...string) prometheus.Metric {
 func (f *family) histogram(h *sums.Histogram, bounds []float64, perOne float64, native bool, created time.Time, values ...string) prometheus.Metric {
 	m := f.metric(values)
 	out := &dto.Histogram{
-		SampleCount:      proto.Uint64(h.Count),
-		SampleSum:        proto.Float64(float64(h.Sum) / perOne),
+		SampleCount:      new(h.Count),
+		SampleSum:        new(float64(h.Sum) / perOne),
 		CreatedTimestamp: timestamppb.New(created),
 		Bucket:           make([]*dto.Bucket, 0, len(bounds)+1),
 	}
 	var count uint64
 	for i, bound := range bounds {
-		b := &dto.Bucket{UpperBound: proto.Float64(bound)}
+		b := &dto.Bucket{UpperBound: new(bound)}
 		if h.Count > 0 {
 			count += h.Classic[i]
 			b.Exemplar = exemplar(h.Exemplars[i])
 		}
-		b.CumulativeCount = proto.Uint64(count)
+		b.CumulativeCount = new(count)
 		out.Bucket = append(out.Bucket, b)
 	}
 	if h.Count > 0 {
 		// As client_golang does it: this bucket is there to carry an exemplar.
 		if e := exemplar(h.Exemplars[len(bounds)]); e != nil {
-			out.Bucket = append(out.Bucket, &dto.Bucket{CumulativeCount: proto.Uint64(h.Count), UpperBound: proto.Float64(inf), Exemplar: e})
+			out.Bucket = append(out.Bucket, &dto.Bucket{CumulativeCount: new(h.Count), UpperBound: new(inf), Exemplar: e})
 		}
 	}
 	if native {
-		out.Schema = proto.Int32(h.Schema())
-		out.ZeroThreshold = proto.Float64(sums.ZeroThreshold)
-		out.ZeroCount = proto.Uint64(h.Zero)
+		out.Schema = new(h.Schema())
+		out.ZeroThreshold = new(sums.ZeroThreshold)
+		out.ZeroCount = new(h.Zero)
 		out.PositiveSpan, out.PositiveDelta = spans(h.Positive)
 		if latest := slices.MaxFunc(append([]sums.Exemplar{{}}, h.Exemplars...), func(a, b sums.Exemplar) int { return a.Time.Compare(b.Time) }); latest.TraceID != "" {
 			out.Exemplars = []*dto.Exemplar{exemplar(latest)}
@@ -108,20 +107,32 @@ func (f *family) histogram(h *sums.Histogram, bounds []float64, perOne float64, 
 	return m
 }
 
+// smallGap is how many empty buckets cost less than a span of their own, as in
+// client_golang.
+const smallGap = 2
+
 // spans encodes native buckets as runs of neighbours and differences.
 func spans(buckets []sums.Bucket) ([]*dto.BucketSpan, []int64) {
 	var out []*dto.BucketSpan
-	deltas := make([]int64, len(buckets))
+	deltas := make([]int64, 0, len(buckets))
 	var next int32
 	var before uint64
-	for i, b := range buckets {
-		if i == 0 || b.Key != next {
-			out = append(out, &dto.BucketSpan{Offset: proto.Int32(b.Key - next), Length: proto.Uint32(0)})
-		}
+	bucket := func(count uint64) {
 		*out[len(out)-1].Length++
+		deltas = append(deltas, int64(count-before))
+		before = count
+	}
+	for i, b := range buckets {
+		gap := b.Key - next
+		if i == 0 || gap > smallGap {
+			out = append(out, &dto.BucketSpan{Offset: new(gap), Length: new(uint32(0))})
+		} else {
+			for range gap {
+				bucket(0)
+			}
+		}
+		bucket(b.Count)
 		next = b.Key + 1
-		deltas[i] = int64(b.Count - before) //nolint:gosec // a difference, which may be negative
-		before = b.Count
 	}
 	return out, deltas
 }
@@ -131,8 +142,8 @@ func exemplar(e sums.Exemplar) *dto.Exemplar {
 		return nil
 	}
 	return &dto.Exemplar{
-		Label:     []*dto.LabelPair{{Name: proto.String("trace_id"), Value: proto.String(e.TraceID)}},
-		Value:     proto.Float64(e.Value),
+		Label:     []*dto.LabelPair{{Name: new("trace_id"), Value: new(e.TraceID)}},
+		Value:     new(e.Value),
 		Timestamp: timestamppb.New(e.Time),
 	}
 }

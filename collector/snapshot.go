@@ -80,12 +80,19 @@ func (p *press) name(n *sums.Name) []prometheus.Metric {
 			tracesTotal.counter(float64(t.Traces), n.Created, p.project, n.Label, outcome),
 			traceTokens.counter(float64(t.Tokens), n.Created, p.project, n.Label, outcome))
 		if o != sums.Abandoned {
-			out = append(out, traceDuration.histogram(&t.Durations, p.cfg.DurationBuckets, 1e6, p.native, n.Created, p.project, n.Label, outcome))
+			out = append(out, traceDuration.histogram(&t.Durations, p.cfg.DurationBuckets, 1e6, p.native, latest(n.Created, n.DurationsCreated), p.project, n.Label, outcome))
 		}
 	}
-	out = append(out, tokensPerTrace.histogram(&n.Tokens, p.cfg.TokenBuckets, 1, p.native, n.Created, p.project, n.Label))
+	out = append(out, tokensPerTrace.histogram(&n.Tokens, p.cfg.TokenBuckets, 1, p.native, latest(n.Created, n.TokensCreated), p.project, n.Label))
 	if !n.LastEnd.IsZero() {
 		out = append(out, traceLastEnd.gauge(float64(n.LastEnd.UnixMicro())/1e6, p.project, n.Label))
 	}
 	return out
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }

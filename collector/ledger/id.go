@@ -3,6 +3,7 @@ package ledger
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"time"
 )
 
@@ -36,6 +37,19 @@ func (id ID) String() string {
 	hex.Encode(b[24:], id[10:])
 	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
 	return string(b[:])
+}
+
+// MarshalText returns the key as a UUID.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (id *ID) UnmarshalText(text []byte) error {
+	got, ok := parseUUID(string(text))
+	if !ok {
+		return errors.New("not the key of a trace")
+	}
+	*id = got
+	return nil
 }
 
 func parseUUID(s string) (ID, bool) {

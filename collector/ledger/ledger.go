@@ -23,6 +23,9 @@ type Config struct {
 	Settle  time.Duration // from when a trace is first seen ended until it is counted
 	Abandon time.Duration // from when a trace is first seen until it is given up, if it has no end
 	Look    time.Duration // the least time between two looks at an open trace
+	// Backfill is how long ago a trace that the baseline judges may have ended
+	// to be counted. If it is nil all are, abandoned ones too.
+	Backfill *time.Duration
 }
 
 // Row is one row of the list, as far as it matters for counting.
@@ -348,8 +351,11 @@ func (l *Ledger) count(p *Pending, abandoned bool, ev *Events) {
 	if abandoned {
 		l.setAbandoned(c.ID, true)
 	}
-	ev.Counted = append(ev.Counted, c)
 	l.judge(c.ID)
+	if l.baseline && l.cfg.Backfill != nil && (abandoned || p.Met.Sub(p.Ended) > *l.cfg.Backfill) {
+		return
+	}
+	ev.Counted = append(ev.Counted, c)
 }
 
 // judge ends the pending state of an id.

@@ -26,6 +26,7 @@ type book struct {
 // newBook returns a ledger whose baseline met the ids from 1 to listed, all of
 // them ended long ago.
 func newBook(t *testing.T, listed int) *book {
+	t.Helper()
 	b := &book{New(Config{Settle: settle, Abandon: abandon, Look: look}), t}
 	var rows []Row
 	for i := range listed {

@@ -13,6 +13,7 @@ const maxExact = 10_000
 // Data Stream", 2002), with an error of about 1 %.
 type distinct struct {
 	smallest []uint64 // sorted
+	changed  bool     // since it was last stored
 }
 
 func (d *distinct) add(name string) {
@@ -26,6 +27,7 @@ func (d *distinct) add(name string) {
 	if found {
 		return
 	}
+	d.changed = true
 	d.smallest = slices.Insert(d.smallest, i, hash)
 	d.smallest = d.smallest[:min(len(d.smallest), maxExact)]
 }

@@ -61,7 +61,7 @@ func (h *Histogram) observe(bounds []float64, value float64, units int64, ex Exe
 		h.Zero++
 		return
 	}
-	h.add(Bucket{Key: keyOf(value, h.Schema()), Count: 1})
+	h.add(Bucket{Key: keyOf(value, h.Halvings), Count: 1})
 	h.bound()
 }
 
@@ -100,7 +100,7 @@ func (h *Histogram) coarsen() {
 	fine := h.Positive
 	h.Positive = h.Positive[:0]
 	for _, b := range fine {
-		b.Key = (b.Key + 1) >> 1
+		b.Key = coarser(b.Key, 1)
 		if n := len(h.Positive); n > 0 && h.Positive[n-1].Key == b.Key {
 			h.Positive[n-1].Count += b.Count
 		} else {
@@ -123,38 +123,29 @@ func (h *Histogram) merge(from *Histogram) {
 		h.coarsen()
 	}
 	for _, b := range from.Positive {
-		for range h.Halvings - from.Halvings {
-			b.Key = (b.Key + 1) >> 1
-		}
+		b.Key = coarser(b.Key, h.Halvings-from.Halvings)
 		h.add(b)
 	}
 	h.bound()
 }
 
-// boundsOf holds, for each positive schema, where in [0.5, 1) the fraction of a
-// value changes its bucket.
-var boundsOf = func() (bounds [startSchema + 1][]float64) {
-	for schema := range bounds {
-		n := 1 << schema
-		for i := range n {
-			bounds[schema] = append(bounds[schema], math.Exp2(float64(i)/float64(n))/2)
-		}
-	}
-	return bounds
-}()
+// fractions are where in [0.5, 1) the fraction of a value changes its bucket at
+// startSchema: client_golang's numbers, as what math.Exp2 gives differs from
+// them by a bit, and between machines.
+var fractions = []float64{
+	0.5, 0.5452538663326288, 0.5946035575013605, 0.6484197773255048,
+	0.7071067811865475, 0.7711054127039704, 0.8408964152537144, 0.9170040432046711,
+}
 
 // keyOf returns the key of the native bucket of a positive value.
-func keyOf(value float64, schema int32) int32 {
+func keyOf(value float64, halvings int32) int32 {
 	frac, exp := math.Frexp(value)
-	if schema > 0 {
-		bounds := boundsOf[schema]
-		return int32(sort.SearchFloat64s(bounds, frac) + (exp-1)*len(bounds))
-	}
-	key := int32(exp)
-	if frac == 0.5 {
-		key--
-	}
-	return (key + 1<<-schema - 1) >> -schema
+	return coarser(int32(sort.SearchFloat64s(fractions, frac)+(exp-1)*len(fractions)), halvings)
+}
+
+// coarser returns the key of the bucket into which that of key merges.
+func coarser(key, halvings int32) int32 {
+	return (key + 1<<halvings - 1) >> halvings
 }
 
 func addSaturating(a, b int64) int64 {

@@ -59,6 +59,7 @@ type Sums struct {
 	names    map[string]*Name // by label
 	distinct distinct
 	baseline bool
+	dropped  map[string]struct{} // labels that are no more, since they were last stored
 
 	// Since is when these sums began, at 0.
 	Since time.Time
@@ -78,7 +79,12 @@ type Name struct {
 	// them need not be built again.
 	Changes uint64
 
-	met int // traces, for the ranking at the end of the baseline
+	// Since when the histograms count, if that is later than Created: they
+	// began again when their bounds were changed.
+	DurationsCreated, TokensCreated time.Time
+
+	met   int    // traces met by the baseline, for the ranking at its end
+	saved uint64 // Changes+1 when it was last stored
 }
 
 // Tally holds the sums of one outcome.
@@ -91,7 +97,7 @@ type Tally struct {
 // New returns empty sums that began at since. Until EndBaseline, there is no
 // limit to the names.
 func New(cfg Config, since time.Time) *Sums {
-	return &Sums{cfg: cfg, names: map[string]*Name{}, baseline: true, Since: since}
+	return &Sums{cfg: cfg, names: map[string]*Name{}, baseline: true, dropped: map[string]struct{}{}, Since: since}
 }
 
 // Names returns the sums of each name, sorted by label.
@@ -110,7 +116,10 @@ func (s *Sums) Apply(ev ledger.Events, before time.Time) {
 	for _, r := range ev.Met {
 		if s.Wants(r.Name) {
 			n := s.name(r.Name, before)
-			n.met++
+			if s.baseline {
+				n.met++
+				n.Changes++
+			}
 			if s.baseline && !r.Start.IsZero() && (n.Created.IsZero() || r.Start.Before(n.Created)) {
 				n.Created = r.Start
 			}
@@ -130,6 +139,14 @@ func (s *Sums) Apply(ev ledger.Events, before time.Time) {
 		if s.Wants(c.Name) {
 			s.count(c, before)
 		}
+	}
+}
+
+// Meet gives a name sums, which were 0 at before: a trace that was met under
+// another one has it by now.
+func (s *Sums) Meet(raw string, before time.Time) {
+	if s.Wants(raw) {
+		s.name(raw, before)
 	}
 }
 
@@ -255,6 +272,7 @@ func (s *Sums) EndBaseline(now time.Time) {
 	}
 	for _, n := range ranked[s.cfg.MaxNames:] {
 		delete(s.names, n.Label)
+		s.dropped[n.Label] = struct{}{}
 		for _, t := range n.Tallies {
 			s.Overflow += t.Traces
 		}
@@ -280,5 +298,27 @@ func (n *Name) merge(from *Name) {
 		t.Traces += add.Traces
 		t.Tokens = addSaturating(t.Tokens, add.Tokens)
 		t.Durations.merge(&add.Durations)
+	}
+}
+
+// ResetDurations begins the duration histograms anew at now, as those with
+// other bounds can't be added to.
+func (s *Sums) ResetDurations(now time.Time) {
+	for _, n := range s.names {
+		n.Changes++
+		n.DurationsCreated = now
+		for o := range n.Tallies {
+			n.Tallies[o].Durations = Histogram{}
+		}
+	}
+}
+
+// ResetTokens begins the token histograms anew at now, as those with other
+// bounds can't be added to.
+func (s *Sums) ResetTokens(now time.Time) {
+	for _, n := range s.names {
+		n.Changes++
+		n.TokensCreated = now
+		n.Tokens = Histogram{}
 	}
 }

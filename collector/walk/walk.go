@@ -144,12 +144,20 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		c.size = overlap
 	}
 	w.least = -1
+	holes := w.startHoles(c)
 	var runs []ledger.Run
 	met := w.led.Listed() == 0
 	for {
 		run, err := c.page(ctx)
 		if err != nil {
 			return false, 0, err
+		}
+		if n := holes; n > 0 {
+			holes = 0
+			if len(run.Rows) <= n || w.led.Index(run.Rows[n].ID) != n {
+				c = newCursor(r, w.led, 0, c.total)
+				continue
+			}
 		}
 		runs = append(runs, run)
 		whole = run.AtEnd
@@ -169,6 +177,19 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		w.observe(run)
 	}
 	return whole, c.next, nil
+}
+
+// startHoles makes a cursor begin behind unreadable rows that are believed to
+// stand at the start, and returns how many. If another row stands behind them,
+// there are news, and what stands at the start has to be read after all.
+func (w *Walker) startHoles(c *cursor) int {
+	n := 0
+	for n < maxLimit && w.led.Hole(n, 1) == n {
+		c.carry = append(c.carry, ledger.Row{Kind: ledger.Unreadable})
+		n++
+	}
+	c.next = n
+	return n
 }
 
 // knownAtEnd looks for rows that we know at the end of the list, where none of

@@ -1,0 +1,82 @@
+package sums
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// cut is what the contract says a name becomes that can't be shown as it is.
+func cut(shown, raw string) string {
+	return fmt.Sprintf("%s~%x", shown, sha256.Sum256([]byte(raw)))[:len(shown)+9]
+}
+
+func TestLabel(t *testing.T) {
+	long := strings.Repeat("x", 10_000)
+	for _, c := range []struct{ what, raw, want string }{
+		{"plain", "agent", "agent"},
+		{"spaces", " a b ", " a b "},
+		{"empty", "", "(unnamed)"},
+		{"reserved", "(unnamed)", `\(unnamed)`},
+		{"reserved", "(other)", `\(other)`},
+		{"not quite reserved", "(Other)", "(Other)"},
+		{"backslash in front", `\x`, `\\x`},
+		{"as escaped", `\(other)`, `\\(other)`},
+		{"backslash inside", `a\b`, `a\b`},
+		{"newline", "a\nb", "a\nb"},
+		{"NUL", "a\x00b", "a\x00b"},
+		{"quotes", `"a" 'b'`, `"a" 'b'`},
+		{"just fits", long[:128], long[:128]},
+		{"one byte too long", long[:129], cut(long[:119], long[:129])},
+		{"fits only without its backslash", `\` + long[:127], cut(`\\`+long[:117], `\`+long[:127])},
+		{"10 kB", long, cut(long[:119], long)},
+		{"a rune across the cut", long[:118] + strings.Repeat("日", 9), cut(long[:118], long[:118]+strings.Repeat("日", 9))},
+		{"a rune up to the cut", long[:116] + strings.Repeat("日", 9), cut(long[:116]+"日", long[:116]+strings.Repeat("日", 9))},
+		{"invalid UTF-8", "a\xffb", cut("a\uFFFDb", "a\xffb")},
+		{"half a rune", "a\xe6\x97", cut("a\uFFFD", "a\xe6\x97")},
+		{"like a cut name", "a~0123abcd", cut("a~0123abcd", "a~0123abcd")},
+		{"not like a cut name", "a~0123ABCD", "a~0123ABCD"},
+	} {
+		if got := Label(c.raw); got != c.want {
+			t.Errorf("%s: Label(%.40q) = %q, want %q", c.what, c.raw, got, c.want)
+		}
+	}
+}
+
+// No two names share a label, even if one of them is made to look like the
+// label of the other.
+func TestLabelsDiffer(t *testing.T) {
+	long := strings.Repeat("y", 10_000)
+	raws := []string{
+		"", Unnamed, Other, "a", "b", "\xff", "\xfe", "\xff\xff", "a\xff", "\uFFFD", "a\uFFFD", "\x00", "\n", `"`, `\`,
+		long, long + "1", long + "2", long[:128], long[:129], long[:118] + "日本語日本語", long[:117] + "日本語日本語",
+	}
+	known := map[string]bool{}
+	for _, r := range raws {
+		known[r] = true
+	}
+	for range 3 {
+		for _, r := range raws {
+			for _, look := range []string{Label(r), `\` + r, `\` + Label(r), strings.TrimPrefix(Label(r), `\`), r + "~0123abcd"} {
+				if !known[look] {
+					known[look] = true
+					raws = append(raws, look)
+				}
+			}
+		}
+	}
+	from := map[string]string{}
+	for _, r := range raws {
+		label := Label(r)
+		if before, ok := from[label]; ok {
+			t.Errorf("%q and %q share the label %q", before, r, label)
+		}
+		from[label] = r
+		if label == "" || len(label) > maxLabel || !utf8.ValidString(label) {
+			t.Errorf("Label(%q) = %q is no label", r, label)
+		}
+	}
+	t.Logf("%d names", len(raws))
+}

@@ -1,0 +1,202 @@
+package sums
+
+import (
+	"fmt"
+	"time"
+
+	"opper_exporter/collector/wire"
+)
+
+// The encoding of sums begins with its version, so that another one can follow.
+const stateVersion = 1
+
+// State is sums, or what has changed in them, in a form that can be stored.
+type State struct {
+	Names   map[string][]byte // by label; nil if there are none under this label any more
+	Project []byte            // the counters of the project
+	// Met is the names that were met; nil if no new one was.
+	Met []byte
+}
+
+// Changes returns what has changed since Saved was called.
+func (s *Sums) Changes() State {
+	st := State{Names: map[string][]byte{}}
+	for label := range s.dropped {
+		st.Names[label] = nil
+	}
+	for label, n := range s.names {
+		if n.saved != n.Changes+1 {
+			st.Names[label] = n.encode()
+		}
+	}
+	var w wire.Writer
+	w.Uint(stateVersion)
+	w.Time(s.Since)
+	w.Uint(flag(s.baseline))
+	for _, c := range s.counters() {
+		w.Uint(*c)
+	}
+	st.Project = w.Bytes()
+	if s.distinct.changed {
+		var w wire.Writer
+		w.Uint(stateVersion)
+		w.Uint(uint64(len(s.distinct.smallest)))
+		var before uint64
+		for _, h := range s.distinct.smallest {
+			w.Uint(h - before)
+			before = h
+		}
+		st.Met = w.Bytes()
+	}
+	return st
+}
+
+// Saved says that all that Changes returned is stored.
+func (s *Sums) Saved() {
+	clear(s.dropped)
+	for _, n := range s.names {
+		n.saved = n.Changes + 1
+	}
+	s.distinct.changed = false
+}
+
+// Restore returns the sums that were stored. Bounds of buckets must be those
+// with which they were stored, but see Reset.
+func Restore(cfg Config, st State) (*Sums, error) {
+	s := New(cfg, time.Time{})
+	r := wire.NewReader(st.Project)
+	if v := r.Uint(); v != stateVersion {
+		return nil, fmt.Errorf("project counters: version %d is not known", v)
+	}
+	s.Since = r.Time()
+	s.baseline = r.Uint() == 1
+	for _, c := range s.counters() {
+		*c = r.Uint()
+	}
+	if err := r.Close(); err != nil {
+		return nil, fmt.Errorf("project counters: %w", err)
+	}
+	if st.Met != nil {
+		r := wire.NewReader(st.Met)
+		if v := r.Uint(); v != stateVersion {
+			return nil, fmt.Errorf("names met: version %d is not known", v)
+		}
+		s.distinct.smallest = make([]uint64, r.Len())
+		var before uint64
+		for i := range s.distinct.smallest {
+			before += r.Uint()
+			s.distinct.smallest[i] = before
+		}
+		if err := r.Close(); err != nil {
+			return nil, fmt.Errorf("names met: %w", err)
+		}
+	}
+	for label, b := range st.Names {
+		n := &Name{Label: label}
+		if err := n.decode(b); err != nil {
+			return nil, fmt.Errorf("sums of trace name %q: %w", label, err)
+		}
+		n.saved = n.Changes + 1
+		s.names[label] = n
+	}
+	return s, nil
+}
+
+func (s *Sums) counters() []*uint64 {
+	return []*uint64{
+		&s.Gaps, &s.Nameless, &s.VanishedOpen, &s.LateEnds,
+		&s.Unmapped, &s.Overflow, &s.NoDuration, &s.BadDuration,
+	}
+}
+
+func (n *Name) encode() []byte {
+	var w wire.Writer
+	w.Uint(stateVersion)
+	w.Time(n.Created)
+	w.Time(n.DurationsCreated)
+	w.Time(n.TokensCreated)
+	w.Time(n.LastEnd)
+	w.Uint(uint64(n.met))
+	for i := range n.Tallies {
+		t := &n.Tallies[i]
+		w.Uint(t.Traces)
+		w.Int(t.Tokens)
+		t.Durations.encode(&w)
+	}
+	n.Tokens.encode(&w)
+	return w.Bytes()
+}
+
+func (n *Name) decode(b []byte) error {
+	r := wire.NewReader(b)
+	if v := r.Uint(); v != stateVersion {
+		return fmt.Errorf("version %d is not known", v)
+	}
+	n.Created, n.DurationsCreated, n.TokensCreated, n.LastEnd = r.Time(), r.Time(), r.Time(), r.Time()
+	n.met = int(r.Uint())
+	for i := range n.Tallies {
+		t := &n.Tallies[i]
+		t.Traces, t.Tokens = r.Uint(), r.Int()
+		t.Durations.decode(r)
+	}
+	n.Tokens.decode(r)
+	return r.Close()
+}
+
+func (h *Histogram) encode(w *wire.Writer) {
+	w.Uint(h.Count)
+	if h.Count == 0 {
+		return
+	}
+	w.Int(h.Sum)
+	w.Uint(uint64(len(h.Classic)))
+	for i, n := range h.Classic {
+		w.Uint(n)
+		ex := &h.Exemplars[i]
+		w.Text(ex.TraceID)
+		if ex.TraceID != "" {
+			w.Float(ex.Value)
+			w.Time(ex.Time)
+		}
+	}
+	w.Uint(h.Zero)
+	w.Uint(uint64(h.Halvings)) //nolint:gosec // 0 to 7
+	w.Uint(uint64(len(h.Positive)))
+	var key int32
+	for _, b := range h.Positive {
+		w.Int(int64(b.Key - key))
+		w.Uint(b.Count)
+		key = b.Key
+	}
+}
+
+func (h *Histogram) decode(r *wire.Reader) {
+	h.Count = r.Uint()
+	if h.Count == 0 {
+		return
+	}
+	h.Sum = r.Int()
+	h.grow(r.Len())
+	for i := range h.Classic {
+		h.Classic[i] = r.Uint()
+		ex := &h.Exemplars[i]
+		if ex.TraceID = r.Text(); ex.TraceID != "" {
+			ex.Value, ex.Time = r.Float(), r.Time()
+		}
+	}
+	h.Zero = r.Uint()
+	h.Halvings = int32(r.Uint())
+	h.Positive = make([]Bucket, r.Len())
+	var key int32
+	for i := range h.Positive {
+		key += int32(r.Int())
+		h.Positive[i] = Bucket{Key: key, Count: r.Uint()}
+	}
+}
+
+func flag(on bool) uint64 {
+	if on {
+		return 1
+	}
+	return 0
+}
