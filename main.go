@@ -37,6 +37,7 @@ import (
 	slgk "github.com/tjhop/slog-gokit"
 
 	"opper_exporter/collector"
+	"opper_exporter/collector/store"
 	"opper_exporter/collector/walk"
 	"opper_exporter/opper"
 )
@@ -45,6 +46,8 @@ const (
 	program = "opper_exporter"
 	// syncRetries is how many requests of one sync may be repeats.
 	syncRetries = 4
+	// sweepShare is of how many requests one may be of a complete walk.
+	sweepShare = 4
 	// drainTime is how long scrapes in flight may take after a signal.
 	drainTime = 5 * time.Second
 )
@@ -79,7 +82,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 
 // serve runs the exporter until ctx ends or it can't be served.
 func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.Logger) error {
-	requests := collector.NewRequests(cfg.collector.Project)
+	requests := collector.NewRequests(cfg.collector.Project, cfg.collector.Native)
 	cfg.opper.Observe = requests.Observe
 	cfg.opper.UserAgent = program + "/" + versionText()
 	client, err := opper.New(cfg.opper)
@@ -88,7 +91,20 @@ func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.
 	}
 	cfg.collector.Logger = logger
 	cfg.collector.Source = func() walk.Source { return client.WithRetries(syncRetries) }
-	project := collector.NewProject(cfg.collector)
+	if cfg.storagePath == "" {
+		level.Warn(logger).Log("msg", "nothing is stored, so counters begin anew with each start")
+	} else {
+		kept, err := store.Open(cfg.storagePath)
+		if err != nil {
+			return fmt.Errorf("--storage.path: %w", err)
+		}
+		defer kept.Close()
+		cfg.collector.Store = kept
+	}
+	project, err := collector.NewProject(cfg.collector)
+	if err != nil {
+		return fmt.Errorf("--storage.path: %w", err)
+	}
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(project, requests, versioncollector.NewCollector(program))
@@ -235,6 +251,7 @@ type config struct {
 	collector collector.Config
 	web       *web.FlagConfig
 
+	storagePath            string
 	telemetryPath          string
 	disableExporterMetrics bool
 	maxRequests            int
@@ -267,6 +284,8 @@ type flags struct {
 	keyFile          string
 	headers          []string
 	success, failure []string
+	backfill         *time.Duration // nil is all
+	backfillSet      bool
 }
 
 func addFlags(app *kingpin.Application) *flags {
@@ -283,6 +302,8 @@ func addFlags(app *kingpin.Application) *flags {
 	checked(app, "opper.max-requests-per-second", "Most requests to Opper per second; halved when Opper answers 429. 0 is no limit.", "5", &o.RequestsPerSecond, parseRate)
 
 	checked(app, "collector.interval", "Time between two syncs. 0s syncs on every scrape, within the scrape's timeout.", "30s", &c.Interval, parseDuration)
+	checked(app, "collector.sweep-interval", "Time between two complete walks over the list, which find what slipped in behind the newest. 0s makes none that nothing asks for.", "24h", &c.SweepEvery, parseDuration)
+	app.Flag("collector.backfill", "What the first walk counts: all that is listed, or traces that ended within a duration. Default: all, but 0s if nothing is stored.").PlaceHolder("all").SetValue(&backfillValue{f})
 	checked(app, "collector.settle-delay", "Time from when a trace is first seen ended until it is counted, so that late tokens and statuses have arrived.", "30s", &c.Settle, parseDuration)
 	checked(app, "collector.abandon-after", "Time from when a trace is first seen until it is counted as abandoned, if it has no end. Raise it if agents run longer.", "1h", &c.Abandon, parsePositiveDuration)
 	app.Flag("collector.success-status", "Status that counts as a success, in any case. Repeatable.").Default("success", "ok", "completed").StringsVar(&f.success)
@@ -294,6 +315,7 @@ func addFlags(app *kingpin.Application) *flags {
 	checked(app, "collector.token-buckets", "Upper bounds of the classic token buckets.", "16,64,256,1024,4096,16384,65536,262144,1048576", &s.TokenBuckets, parseBuckets)
 	app.Flag("collector.native-histograms", "Expose native histogram buckets beside the classic ones.").Default("true").BoolVar(&c.Native)
 
+	app.Flag("storage.path", "Folder in which to keep what has been counted. If empty, nothing is kept.").Default("data/").StringVar(&f.cfg.storagePath)
 	f.cfg.web = kingpinflag.AddFlags(app, ":16773")
 	checked(app, "web.telemetry-path", "Path under which to expose metrics.", "/metrics", &f.cfg.telemetryPath, parsePath)
 	app.Flag("web.disable-exporter-metrics", "Exclude metrics about the exporter itself (promhttp_*, process_*, go_*).").BoolVar(&f.cfg.disableExporterMetrics)
@@ -329,6 +351,14 @@ func (f *flags) config(getenv func(string) string) (*config, error) {
 			return nil, fmt.Errorf("--collector.failure-status: %q is also a --collector.success-status", status)
 		}
 	}
+	cfg.collector.Backfill = f.backfill
+	if !f.backfillSet && cfg.storagePath == "" {
+		cfg.collector.Backfill = new(time.Duration)
+	}
+	cfg.collector.List = collector.List{URL: cfg.opper.URL, NameFilter: cfg.opper.Name}
+	if rate := cfg.opper.RequestsPerSecond; rate > 0 {
+		cfg.collector.SweepPause = time.Duration(sweepShare / rate * float64(time.Second))
+	}
 	if err := web.Validate(*cfg.web.WebConfigFile); err != nil {
 		return nil, fmt.Errorf("--web.config.file: %w", err)
 	}
@@ -354,6 +384,27 @@ func (f *flags) key(getenv func(string) string) (opper.KeySource, error) {
 	}
 	return opper.KeySource{}, errors.New("no API key: set --opper.api-key-file, or OPPER_API_KEY in the environment")
 }
+
+// backfillValue is the flag whose default depends on another one.
+type backfillValue struct{ *flags }
+
+// Set implements kingpin.Value.
+func (v *backfillValue) Set(text string) error {
+	v.backfillSet = true
+	if text == "all" {
+		v.backfill = nil
+		return nil
+	}
+	d, err := parseDuration(text)
+	if err != nil {
+		return fmt.Errorf("--collector.backfill: expected all, or a duration such as 6h, got %q", text)
+	}
+	v.backfill = &d
+	return nil
+}
+
+// String implements kingpin.Value.
+func (v *backfillValue) String() string { return "" }
 
 // checkedValue is a flag whose errors name it.
 type checkedValue[T any] struct {

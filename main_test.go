@@ -15,6 +15,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"math/big"
 	"net"
@@ -168,7 +169,8 @@ func launch(t *testing.T, env map[string]string, args []string) *exporter {
 		client: &http.Client{Timeout: patience, Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true}},
 	}
 	args = withDefaults(args,
-		"--web.listen-address=127.0.0.1:0", "--opper.max-requests-per-second=0", "--collector.interval=25ms", "--log.level=debug")
+		"--web.listen-address=127.0.0.1:0", "--opper.max-requests-per-second=0", "--collector.interval=25ms", "--log.level=debug",
+		"--storage.path="+t.TempDir())
 	go func() {
 		defer close(e.exited)
 		e.status = run(ctx, args, func(name string) string { return env[name] }, io.Discard, e.log)
@@ -381,11 +383,16 @@ func TestWrongFlags(t *testing.T) {
 	badHash := writeFile(t, "auth.yml", "basic_auth_users: {someone: nohash}\n")
 	noKey, twoLines := map[string]string{}, map[string]string{"OPPER_API_KEY": testKey + "\n" + testKey}
 	blank := map[string]string{"OPPER_HTTP_BEARER": " "}
+	kept := filepath.Join(t.TempDir(), "data")
 	for _, c := range []struct {
 		arg   string
 		names string
 		env   map[string]string
 	}{
+		{"--collector.backfill=some", "--collector.backfill: ", nil},
+		{"--collector.backfill=-1h", "--collector.backfill: ", nil},
+		{"--collector.sweep-interval=-1h", "--collector.sweep-interval: ", nil},
+		{"--collector.sweep-interval=daily", "--collector.sweep-interval: ", nil},
 		{"", "--opper.api-key-file, or OPPER_API_KEY", noKey},
 		{"", "OPPER_API_KEY: ", twoLines},
 		{"", "OPPER_HTTP_BEARER: the key is empty", blank},
@@ -479,7 +486,7 @@ func TestWrongFlags(t *testing.T) {
 		if c.arg != "" {
 			args = append(args, c.arg)
 		}
-		args = withDefaults(args, "--opper.url="+url, "--web.listen-address=127.0.0.1:0")
+		args = withDefaults(args, "--opper.url="+url, "--web.listen-address=127.0.0.1:0", "--storage.path="+kept)
 		// What starts by mistake must end.
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		var stdout, stderr journal
@@ -493,6 +500,9 @@ func TestWrongFlags(t *testing.T) {
 	}
 	if n := server.RequestCount(); n != 0 {
 		t.Errorf("%d requests were made", n)
+	}
+	if _, err := os.Stat(kept); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a state was written: %v", err)
 	}
 }
 
@@ -512,7 +522,7 @@ func TestPortInUse(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		var log journal
 		getenv := func(string) string { return testKey }
-		status := run(ctx, append(args, "--opper.url="+url), getenv, io.Discard, &log)
+		status := run(ctx, append(args, "--opper.url="+url, "--storage.path="+t.TempDir()), getenv, io.Discard, &log)
 		cancel()
 		if status != 1 || len(log.since(0, "level=error")) != 1 || len(log.since(0, "level=error", "--web.listen-address", taken.Addr().String())) != 1 {
 			t.Errorf("status %d, log:\n%s", status, &log)
@@ -1246,7 +1256,7 @@ func TestSignals(t *testing.T) {
 			t.Parallel()
 			server, url := fakeOpper(t, oppertest.Config{}, 3)
 			var log journal
-			cmd := exec.CommandContext(t.Context(), self, "--web.listen-address=127.0.0.1:0", "--collector.interval=0s", "--opper.url="+url)
+			cmd := exec.CommandContext(t.Context(), self, "--web.listen-address=127.0.0.1:0", "--collector.interval=0s", "--opper.url="+url, "--storage.path="+t.TempDir())
 			cmd.Env = append(os.Environ(), asProgram+"=1", "OPPER_API_KEY="+testKey)
 			cmd.Stderr = &log
 			if err := cmd.Start(); err != nil {

@@ -97,7 +97,7 @@ func newBench(t testing.TB, list oppertest.Config, cfg Config) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.requests = NewRequests(cfg.Project)
+	b.requests = NewRequests(cfg.Project, cfg.Native)
 	client, err := opper.New(opper.Options{URL: b.http.URL, Key: key, Observe: b.requests.Observe})
 	if err != nil {
 		t.Fatal(err)
@@ -111,10 +111,19 @@ func newBench(t testing.TB, list oppertest.Config, cfg Config) *bench {
 		}
 		return client.WithRetries(0)
 	}
-	b.project = NewProject(cfg)
+	b.project = newTestProject(t, cfg)
 	b.registry = prometheus.NewPedanticRegistry()
 	b.registry.MustRegister(b.project)
 	return b
+}
+
+func newTestProject(t testing.TB, cfg Config) *Project {
+	t.Helper()
+	p, err := NewProject(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // start runs the project until the test ends.

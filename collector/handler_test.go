@@ -80,7 +80,7 @@ func inBubble(t *testing.T, interval time.Duration, shut bool, test func(*testin
 		cfg := testConfig()
 		cfg.Interval, cfg.Logger = interval, log.NewNopLogger()
 		cfg.Source = g.source
-		p := NewProject(cfg)
+		p := newTestProject(t, cfg)
 		ctx, stop := context.WithCancel(t.Context())
 		var done sync.WaitGroup
 		done.Go(func() { p.Run(ctx) })
@@ -207,7 +207,7 @@ func TestStop(t *testing.T) {
 	var logged journal
 	cfg := testConfig()
 	cfg.Source, cfg.Logger = g.source, log.NewLogfmtLogger(&logged)
-	p := NewProject(cfg)
+	p := newTestProject(t, cfg)
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	p.Run(ctx)

@@ -13,8 +13,9 @@ type Requests struct {
 	duration prometheus.Histogram
 }
 
-// NewRequests returns a Requests whose metrics carry the project's label.
-func NewRequests(project string) *Requests {
+// NewRequests returns a Requests whose metrics carry the project's label, with
+// or without native buckets.
+func NewRequests(project string, native bool) *Requests {
 	labels := prometheus.Labels{"project": project}
 	r := &Requests{
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -27,7 +28,7 @@ func NewRequests(project string) *Requests {
 			Help:                        "Time from sending a request to Opper until its answer was read.",
 			ConstLabels:                 labels,
 			Buckets:                     []float64{0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30},
-			NativeHistogramBucketFactor: 1.1,
+			NativeHistogramBucketFactor: nativeFactor(native),
 		}),
 	}
 	r.total.WithLabelValues("200")
@@ -60,7 +61,7 @@ type health struct {
 	duration                  prometheus.Histogram
 }
 
-func newHealth(project string) *health {
+func newHealth(project string, native bool) *health {
 	labels := prometheus.Labels{"project": project}
 	gauge := func(name, help string) prometheus.Gauge {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels})
@@ -84,7 +85,7 @@ func newHealth(project string) *health {
 			Help:                        "Duration of the syncs with Opper's trace list, failed ones included.",
 			ConstLabels:                 labels,
 			Buckets:                     []float64{0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
-			NativeHistogramBucketFactor: 1.1,
+			NativeHistogramBucketFactor: nativeFactor(native),
 		}),
 	}
 	for _, result := range []string{"success", "error"} {
@@ -98,10 +99,22 @@ func (h *health) collectors() []prometheus.Collector {
 	return []prometheus.Collector{h.up, h.lastSuccess, h.progress, h.syncs, h.commits, h.duration}
 }
 
-func (h *health) succeeded(now time.Time, took time.Duration) {
-	h.up.Set(1)
+// nativeFactor is by how much native buckets grow, 0 if there are none.
+func nativeFactor(native bool) float64 {
+	if native {
+		return 1.1
+	}
+	return 0
+}
+
+// published says that what is shown is of the sync that ended then.
+func (h *health) published(synced time.Time) {
 	h.progress.Set(1)
-	h.lastSuccess.Set(float64(now.UnixMilli()) / 1e3)
+	h.lastSuccess.Set(float64(synced.UnixMilli()) / 1e3)
+}
+
+func (h *health) succeeded(took time.Duration) {
+	h.up.Set(1)
 	h.syncs.WithLabelValues("success").Inc()
 	h.duration.Observe(took.Seconds())
 }

@@ -18,7 +18,7 @@ func counterOf(t *testing.T, m prometheus.Metric) float64 {
 }
 
 func TestRequests(t *testing.T) {
-	r := NewRequests("p")
+	r := NewRequests("p", true)
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(r)
 	see := func(want values) {
@@ -45,7 +45,7 @@ func TestRequests(t *testing.T) {
 
 // Whatever can happen is at 0 before it happens.
 func TestHealthBeginsAtZero(t *testing.T) {
-	h := newHealth("p")
+	h := newHealth("p", true)
 	h.failed(time.Second)
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(h.collectors()...)

@@ -15,27 +15,45 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/store"
 	"opper_exporter/collector/sums"
 	"opper_exporter/collector/walk"
 )
 
-// progressEvery is how often a long first walk says in the log how far it is.
+// progressEvery is how often a long first walk says in the log how far it is,
+// and saves what it has met.
 const progressEvery = 10 * time.Second
 
 // Config says how a project is collected.
 type Config struct {
 	Project     string
-	Interval    time.Duration // between syncs; 0 syncs when Refresh is called
-	Settle      time.Duration // from when a trace is first seen ended until it is counted
-	Abandon     time.Duration // from when a trace without an end is first seen until it is given up
-	Concurrency int           // requests at once in a long walk
-	Native      bool          // expose native buckets beside the classic ones
+	Interval    time.Duration  // between syncs; 0 syncs when Refresh is called
+	Settle      time.Duration  // from when a trace is first seen ended until it is counted
+	Abandon     time.Duration  // from when a trace without an end is first seen until it is given up
+	Backfill    *time.Duration // see ledger.Config
+	SweepEvery  time.Duration  // between complete walks; 0 is never
+	SweepPause  time.Duration  // between two pages of a complete walk
+	Concurrency int            // requests at once in a long walk
+	Native      bool           // expose native buckets beside the classic ones
 	Sums        sums.Config
 	Now         func() time.Time // nil is time.Now
 	Logger      log.Logger
 	// Source returns where to read from in one sync: each has its own budget of
 	// retries.
 	Source func() walk.Source
+	// Store keeps what has been counted; nil keeps nothing.
+	Store Store
+	// List identifies the list that is read: its URL, and the filter on names.
+	List List
+}
+
+// Store keeps the states of projects.
+type Store interface {
+	// Load returns what is kept of a project, if there is anything.
+	Load(project string) (store.State, bool, error)
+	// Commit adds changes to what is kept of a project, or with fresh puts them
+	// in its place. When it returns nil, they are durable.
+	Commit(project string, changes store.State, fresh bool) error
 }
 
 // Project is one API key's worth of traces. It is a prometheus.Collector, and
@@ -56,34 +74,49 @@ type Project struct {
 	flight chan struct{} // closed when the sync that is wanted or running ends; nil if none is
 
 	// Only of the goroutine that runs the syncs.
-	began, lastGood, told time.Time
-	failing               bool
+	began, lastGood time.Time
+	told, saved     time.Time // of the first walk: when it last logged, and was saved
+	failing         bool
+	fresh           bool // nothing that is stored counts
 }
 
-// NewProject returns a project that has read nothing yet.
-func NewProject(cfg Config) *Project {
+// NewProject returns a project that goes on from what is stored of it, or has
+// read nothing yet.
+func NewProject(cfg Config) (*Project, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
 	p := &Project{
 		cfg:    cfg,
-		led:    ledger.New(ledger.Config{Settle: cfg.Settle, Abandon: cfg.Abandon, Look: cfg.Interval}),
 		press:  newPress(cfg.Project, cfg.Native, cfg.Sums),
-		health: newHealth(cfg.Project),
+		health: newHealth(cfg.Project, cfg.Native),
 		ready:  make(chan struct{}),
 		wanted: make(chan struct{}, 1),
 		began:  cfg.Now(),
+		fresh:  true,
 	}
-	p.sums = sums.New(cfg.Sums, p.began)
-	p.walker = walk.New(walk.Config{
-		Now: cfg.Now, Interval: cfg.Interval, Concurrency: cfg.Concurrency, Logger: cfg.Logger, Progress: p.progress,
-	}, p.led)
 	p.published.Store(&snapshot{})
-	return p
+	ledgerCfg := ledger.Config{Settle: cfg.Settle, Abandon: cfg.Abandon, Look: cfg.Interval, Backfill: cfg.Backfill}
+	walkCfg := walk.Config{
+		Now: cfg.Now, Interval: cfg.Interval, SweepEvery: cfg.SweepEvery, Concurrency: cfg.Concurrency,
+		Logger: cfg.Logger, Progress: p.progress,
+	}
+	restored, err := p.restore(ledgerCfg, walkCfg)
+	if err != nil {
+		return nil, err
+	}
+	if !restored {
+		p.led = ledger.New(ledgerCfg)
+		p.sums = sums.New(cfg.Sums, p.began)
+		p.walker = walk.New(walkCfg, p.led)
+	} else if !p.led.Baseline() {
+		p.publish()
+	}
+	return p, nil
 }
 
 // Run syncs until ctx ends: at once, and then at the interval or, if that is 0,
-// whenever Refresh is called.
+// whenever Refresh is called. Between syncs it reads pages of complete walks.
 func (p *Project) Run(ctx context.Context) {
 	tick := make(<-chan time.Time)
 	if p.cfg.Interval > 0 {
@@ -91,16 +124,46 @@ func (p *Project) Run(ctx context.Context) {
 		defer t.Stop()
 		tick = t.C
 	}
-	for {
-		p.sync(ctx)
+	for ctx.Err() == nil {
+		sweeping := p.sync(ctx)
 		p.landed()
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick:
-		case <-p.wanted:
+		for waiting := true; waiting; {
+			var page <-chan time.Time
+			if sweeping && p.walker.SweepDue() {
+				page = time.After(p.sweepPause())
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick:
+				waiting = false
+			case <-p.wanted:
+				waiting = false
+			case <-page:
+				sweeping = p.sweep(ctx)
+			}
 		}
 	}
+}
+
+// sweepPause returns how long to wait before the next page of a complete walk:
+// not at all if only such walks find news.
+func (p *Project) sweepPause() time.Duration {
+	if p.walker.Unsorted() {
+		return 0
+	}
+	return p.cfg.SweepPause
+}
+
+// sweep reads a page of a complete walk. It reports whether another one may
+// follow before the next sync, which publishes what was found.
+func (p *Project) sweep(ctx context.Context) bool {
+	ev, err := p.walker.Sweep(ctx, p.cfg.Source())
+	p.apply(ev)
+	if err != nil && ctx.Err() == nil {
+		level.Warn(p.cfg.Logger).Log("msg", "complete walk interrupted, it goes on after the next sync", "project", p.cfg.Project, "err", err)
+	}
+	return err == nil
 }
 
 // Refresh syncs and returns when that is done or ctx ends; the sync goes on
@@ -143,9 +206,10 @@ func (p *Project) landed() {
 // Ready is closed once the first complete walk is published.
 func (p *Project) Ready() <-chan struct{} { return p.ready }
 
-// sync does one sync. A sync that fails changes no number that is published:
-// what it found is published with the next one that succeeds.
-func (p *Project) sync(ctx context.Context) {
+// sync does one sync, and reports whether it succeeded. One that fails changes
+// no number that is published: what it found is published with the next one
+// that succeeds.
+func (p *Project) sync(ctx context.Context) bool {
 	start := p.cfg.Now()
 	baseline := p.led.Baseline()
 	ev, err := p.walker.Sync(ctx, p.cfg.Source())
@@ -158,27 +222,53 @@ func (p *Project) sync(ctx context.Context) {
 			p.health.failed(took)
 			level.Error(p.cfg.Logger).Log("msg", "sync failed", "project", p.cfg.Project, "duration_seconds", took.Seconds(), "err", err)
 		}
-		return
+		return false
 	}
-	if baseline {
-		p.sums.EndBaseline(now)
-	}
+	p.sums.EndBaseline(now)
 	p.meetOpen()
-	shot := p.press.print(p.sums, p.led, p.walker.Total())
-	p.published.Store(&shot)
-	p.health.succeeded(now, took)
+	p.health.succeeded(took)
 	p.lastGood = now
+	if !p.commit() {
+		return true
+	}
+	p.publish()
 	logger := level.Debug(p.cfg.Logger)
-	if p.failing || baseline {
+	if p.failing {
 		logger = level.Info(p.cfg.Logger)
 	}
-	msg := "sync finished"
+	p.failing = false
+	logger.Log("msg", "sync finished", "project", p.cfg.Project, "duration_seconds", took.Seconds(), "listed", p.led.Listed(), "counted", len(ev.Counted))
 	if baseline {
-		msg = "first walk finished"
+		p.tellBaseline()
+	}
+	return true
+}
+
+// tellBaseline says what the numbers begin with.
+func (p *Project) tellBaseline() {
+	var counted uint64
+	for _, n := range p.sums.Names() {
+		for _, t := range n.Tallies {
+			counted += t.Traces
+		}
+	}
+	msg := "first walk finished"
+	if p.cfg.Store != nil {
+		msg = "first walk finished, as no state was found: if one was lost, Prometheus sees a reset as large as what was counted"
+	}
+	level.Info(p.cfg.Logger).Log("msg", msg, "project", p.cfg.Project, "listed", p.led.Listed(), "counted", counted)
+}
+
+// publish shows the sums as they are. They must be durable.
+func (p *Project) publish() {
+	shot := p.press.print(p.sums, p.led, p.walker.Total())
+	p.published.Store(&shot)
+	p.health.published(p.lastGood)
+	select {
+	case <-p.ready:
+	default:
 		close(p.ready)
 	}
-	logger.Log("msg", msg, "project", p.cfg.Project, "duration_seconds", took.Seconds(), "listed", p.led.Listed(), "counted", len(ev.Counted))
-	p.failing = false
 }
 
 // apply adds up what was found. A name that is new was at 0 at the last good
@@ -218,6 +308,10 @@ func (p *Project) progress(ev ledger.Events, met, total int) {
 			level.Info(p.cfg.Logger).Log("msg", "first walk goes on", "project", p.cfg.Project, "met", met, "listed", total, "progress_ratio", ratio)
 		}
 		p.told = now
+	}
+	if now := p.cfg.Now(); now.Sub(p.saved) >= progressEvery {
+		p.commit()
+		p.saved = p.cfg.Now()
 	}
 }
 

@@ -325,7 +325,7 @@ func start(t *testing.T, binary string, statuses map[string]string) string {
 	server := httptest.NewServer(opper)
 	t.Cleanup(server.Close)
 
-	exporter := exec.CommandContext(t.Context(), binary, "--opper.url="+server.URL, "--web.listen-address=127.0.0.1:0")
+	exporter := exec.CommandContext(t.Context(), binary, "--opper.url="+server.URL, "--web.listen-address=127.0.0.1:0", "--storage.path="+t.TempDir())
 	exporter.Env = append(os.Environ(), "OPPER_API_KEY=test")
 	out := new(log)
 	exporter.Stderr = out

@@ -91,6 +91,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 
 	exporterFlags := withDefaults(*flags,
 		"--opper.url="+opperURL, "--web.listen-address="+*webAddress, "--collector.interval=5s", "--collector.settle-delay=5s",
+		"--storage.path="+filepath.Join(dir, "data"),
 		// The limit is there to spare the real Opper: a day of history would take minutes.
 		"--opper.max-requests-per-second=0")
 	exporter := exec.CommandContext(ctx, binary, exporterFlags...) //nolint:gosec // it was built above, and the flags are the user's own

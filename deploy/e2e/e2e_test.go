@@ -71,6 +71,7 @@ func exporter(t *testing.T, s *oppertest.Server, args ...string) string {
 	var log output
 	cmd := exec.Command(binary, append([]string{
 		"--opper.url=" + upstream.URL, "--web.listen-address=127.0.0.1:0", "--opper.max-requests-per-second=0",
+		"--storage.path=" + t.TempDir(),
 	}, args...)...)
 	cmd.Env = append(os.Environ(), "OPPER_API_KEY=key")
 	cmd.Stderr = &log

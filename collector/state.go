@@ -1,0 +1,148 @@
+package collector
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/go-kit/log/level"
+
+	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/store"
+	"opper_exporter/collector/sums"
+	"opper_exporter/collector/walk"
+)
+
+// List identifies a list of traces. Counts of one list are not added to those
+// of another.
+type List struct {
+	URL        string `json:"url"`
+	NameFilter string `json:"name_filter"`
+}
+
+// The documents that are stored beside the ledger and the names.
+const (
+	docIdentity = "identity"
+	docWalk     = "walk"
+	docProject  = "project"
+	docMet      = "met"
+)
+
+// identity is what the numbers of a state mean.
+type identity struct {
+	List
+	DurationBuckets []float64 `json:"duration_buckets"`
+	TokenBuckets    []float64 `json:"token_buckets"`
+	LastGood        time.Time `json:"last_good"`
+}
+
+// restore goes on from what is stored, if there is anything that can be gone on
+// from, and reports whether it did.
+func (p *Project) restore(ledgerCfg ledger.Config, walkCfg walk.Config) (bool, error) {
+	if p.cfg.Store == nil {
+		return false, nil
+	}
+	logger := p.cfg.Logger
+	st, found, err := p.cfg.Store.Load(p.cfg.Project)
+	if err != nil {
+		return false, fmt.Errorf("state of project %q: %w", p.cfg.Project, err)
+	}
+	if !found {
+		return false, nil
+	}
+	var id identity
+	if err := json.Unmarshal(st.Docs[docIdentity], &id); err != nil {
+		return false, fmt.Errorf("identity of the state of project %q: %w", p.cfg.Project, err)
+	}
+	if id.List != p.cfg.List {
+		level.Warn(logger).Log("msg", "the stored state is of another list, so counting begins anew", "project", p.cfg.Project,
+			"stored_url", id.URL, "url", p.cfg.List.URL, "stored_name_filter", id.NameFilter, "name_filter", p.cfg.List.NameFilter)
+		return false, nil
+	}
+	now := p.cfg.Now()
+	p.led = ledger.Restore(ledgerCfg, st.Ledger, now)
+	if p.sums, err = sums.Restore(p.cfg.Sums, sums.State{Names: st.Names, Project: st.Docs[docProject], Met: st.Docs[docMet]}); err != nil {
+		return false, fmt.Errorf("state of project %q: %w", p.cfg.Project, err)
+	}
+	p.walker = walk.New(walkCfg, p.led)
+	if err := p.walker.Restore(st.Docs[docWalk]); err != nil {
+		return false, fmt.Errorf("state of project %q: %w", p.cfg.Project, err)
+	}
+	p.fresh = false
+	p.lastGood = id.LastGood
+	if p.lastGood.After(now) {
+		p.lastGood = now
+	}
+	level.Info(logger).Log("msg", "going on from the stored state", "project", p.cfg.Project, "listed", p.led.Listed(), "last_sync", p.lastGood.UTC().Format(time.RFC3339))
+	var changed bool
+	if !slices.Equal(id.DurationBuckets, p.cfg.Sums.DurationBuckets) {
+		p.sums.ResetDurations(now)
+		changed = true
+		level.Warn(logger).Log("msg", "the duration buckets have changed, so the duration histograms begin anew", "project", p.cfg.Project)
+	}
+	if !slices.Equal(id.TokenBuckets, p.cfg.Sums.TokenBuckets) {
+		p.sums.ResetTokens(now)
+		changed = true
+		level.Warn(logger).Log("msg", "the token buckets have changed, so the token histograms begin anew", "project", p.cfg.Project)
+	}
+	if changed {
+		// Before anything of it is shown.
+		if err := p.save(); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// commit makes what has changed durable. If it can't, what is published stays
+// as it is, and the changes are part of the next commit.
+func (p *Project) commit() bool {
+	err := p.save()
+	if err != nil {
+		p.health.commits.WithLabelValues("error").Inc()
+		level.Error(p.cfg.Logger).Log("msg", "the state can't be stored, so the last numbers stay published", "project", p.cfg.Project, "err", err)
+	} else if p.cfg.Store != nil {
+		p.health.commits.WithLabelValues("success").Inc()
+	}
+	return err == nil
+}
+
+func (p *Project) save() error {
+	if p.cfg.Store != nil {
+		changes, err := p.changes()
+		if err != nil {
+			return err
+		}
+		if err := p.cfg.Store.Commit(p.cfg.Project, changes, p.fresh); err != nil {
+			return fmt.Errorf("state of project %q: %w", p.cfg.Project, err)
+		}
+		p.fresh = false
+	}
+	p.led.Saved()
+	p.sums.Saved()
+	return nil
+}
+
+func (p *Project) changes() (store.State, error) {
+	id, err := json.Marshal(identity{
+		List: p.cfg.List, DurationBuckets: p.cfg.Sums.DurationBuckets, TokenBuckets: p.cfg.Sums.TokenBuckets, LastGood: p.lastGood,
+	})
+	if err != nil {
+		return store.State{}, fmt.Errorf("identity of the state: %w", err)
+	}
+	walked, err := p.walker.State()
+	if err != nil {
+		return store.State{}, err
+	}
+	added := p.sums.Changes()
+	st := store.State{
+		Ledger: p.led.Changes(),
+		Names:  added.Names,
+		Docs:   map[string][]byte{docIdentity: id, docWalk: walked, docProject: added.Project},
+	}
+	if added.Met != nil {
+		st.Docs[docMet] = added.Met
+	}
+	return st, nil
+}
