@@ -98,7 +98,11 @@ func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.
 		if err != nil {
 			return fmt.Errorf("--storage.path: %w", err)
 		}
-		defer kept.Close()
+		defer func() {
+			if err := kept.Close(); err != nil {
+				level.Error(logger).Log("msg", "the state was not closed as it should be", "err", err)
+			}
+		}()
 		cfg.collector.Store = kept
 	}
 	project, err := collector.NewProject(cfg.collector)

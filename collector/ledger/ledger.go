@@ -46,6 +46,7 @@ type Row struct {
 // Kind tells rows that stand for a trace from those that only take a place.
 type Kind uint8
 
+// The kinds of rows.
 const (
 	Normal     Kind = iota
 	Unreadable      // Opper could not be made to say what stands here; has no ID
@@ -101,6 +102,8 @@ type Pending struct {
 	EndBy time.Time // when we first saw it ended, whoever met it
 	Seen  time.Time // the last look; zero if it wants one at once
 	Lost  bool      // not where it was: only Opper can say whether it still exists
+
+	offered bool // it was part of Changes, so it may be stored
 }
 
 // Ledger is not safe for concurrent use.
@@ -360,8 +363,13 @@ func (l *Ledger) count(p *Pending, abandoned bool, ev *Events) {
 
 // judge ends the pending state of an id.
 func (l *Ledger) judge(id ID) {
+	// Most traces of a first walk are judged before they are ever stored.
+	if l.pending[id].offered {
+		l.touched[id] = struct{}{}
+	} else {
+		delete(l.touched, id)
+	}
 	delete(l.pending, id)
-	l.touched[id] = struct{}{}
 	if !l.order.has(id) {
 		l.gone.push(id)
 	}

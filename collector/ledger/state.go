@@ -36,7 +36,11 @@ func (l *Ledger) Changes() State {
 		Baseline:  l.baseline,
 	}
 	for id := range l.touched {
-		s.Pending[id] = l.pending[id]
+		p := l.pending[id]
+		if p != nil {
+			p.offered = true
+		}
+		s.Pending[id] = p
 	}
 	for id := range l.reckoned {
 		_, s.Abandoned[id] = l.abandoned[id]
@@ -63,6 +67,7 @@ func Restore(cfg Config, s State, now time.Time) *Ledger {
 		for _, t := range []*time.Time{&p.Met, &p.Since, &p.Ended, &p.EndBy, &p.Seen} {
 			*t = earliest(*t, now)
 		}
+		p.offered = true
 		l.pending[id] = p
 	}
 	for id := range maps.Keys(s.Abandoned) {

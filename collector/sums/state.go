@@ -160,7 +160,7 @@ func (h *Histogram) encode(w *wire.Writer) {
 		}
 	}
 	w.Uint(h.Zero)
-	w.Uint(uint64(h.Halvings)) //nolint:gosec // 0 to 7
+	w.Uint(uint64(h.Halvings))
 	w.Uint(uint64(len(h.Positive)))
 	var key int32
 	for _, b := range h.Positive {

@@ -46,6 +46,7 @@ type bench struct {
 }
 
 func newBench(t testing.TB, cfg oppertest.Config) *bench {
+	t.Helper()
 	b := &bench{t: t, at: epoch}
 	cfg.Now = b.now
 	b.opper = oppertest.New(cfg)
@@ -250,6 +251,7 @@ func TestMovingList(t *testing.T) {
 }
 
 func movingList(t *testing.T, cfg oppertest.Config, seed int64) {
+	t.Helper()
 	rng := rand.New(rand.NewPCG(uint64(seed), 7))
 	cfg.Seed = seed
 	if rng.IntN(2) == 0 {

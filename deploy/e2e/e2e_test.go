@@ -27,19 +27,18 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "opper_exporter")
-		if err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(dir)
-		binary = filepath.Join(dir, "opper_exporter")
-		if out, err := exec.CommandContext(context.Background(), "go", "build", "-o", binary, "opper_exporter").CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-			return 1
-		}
-		return m.Run()
-	}())
+	dir, err := os.MkdirTemp("", "opper_exporter")
+	if err != nil {
+		panic(err)
+	}
+	binary = filepath.Join(dir, "opper_exporter")
+	if out, err := exec.CommandContext(context.Background(), "go", "build", "-buildvcs=false", "-o", binary, "opper_exporter").CombinedOutput(); err != nil {
+		panic(fmt.Sprintf("go build: %v\n%s", err, out))
+	}
+	m.Run() // the process ends with what it returned
+	if err := os.RemoveAll(dir); err != nil {
+		panic(err)
+	}
 }
 
 // output is what a process has written so far.

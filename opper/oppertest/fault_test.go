@@ -14,6 +14,7 @@ import (
 // mount serves s and returns a fetch that tells how far a plain client got:
 // the response (nil without headers), the body so far, and the first error.
 func mount(t *testing.T, s *Server) func(ctx context.Context, path string) (*http.Response, string, error) {
+	t.Helper()
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
 	// Go's transport tries a request again if a connection that was used

@@ -24,6 +24,7 @@ const Secret = "PRIVATE-7f3a9c"
 // Sort is the key by which the list is sorted. Ties go by arrival.
 type Sort int
 
+// What a list can be sorted by.
 const (
 	ByArrival Sort = iota
 	ByStart        // start time; traces without one are the oldest
@@ -384,6 +385,7 @@ func (s *Server) touch(l *life) {
 	case ByUpdate:
 		s.changes++
 		l.key = s.changes
+	case ByArrival, ByID:
 	}
 }
 

@@ -232,8 +232,10 @@ func TestShapes(t *testing.T) {
 		t.Errorf("input of %d bytes", len(*full.Input))
 	}
 	full.Input, full.Output = nil, nil
-	want := row{ID: "full", Name: new("n"), Status: new("ok"), Start: new("2026-01-01T00:00:01+00:00"),
-		End: new("2026-01-01T00:00:02.0015+00:00"), Duration: new(1.5), Tokens: new(int64(7))}
+	want := row{
+		ID: "full", Name: new("n"), Status: new("ok"), Start: new("2026-01-01T00:00:01+00:00"),
+		End: new("2026-01-01T00:00:02.0015+00:00"), Duration: new(1.5), Tokens: new(int64(7)),
+	}
 	if !reflect.DeepEqual(full, want) {
 		t.Errorf("full row: %+v", full)
 	}

@@ -96,7 +96,7 @@ func TestTraffic(t *testing.T) {
 			t.Errorf("%s: ratio %.3f, want %.3f", what, got, want)
 		}
 	}
-	any := func(has func(a, b version) bool) func(*life) bool {
+	some := func(has func(a, b version) bool) func(*life) bool {
 		return func(l *life) bool {
 			all := []version{l.version}
 			if l.past != nil {
@@ -108,10 +108,10 @@ func TestTraffic(t *testing.T) {
 		}
 	}
 	ratio("open for ever", 0.1, func(l *life) bool { return !l.ended() })
-	ratio("seen running", 0.55, any(func(a, _ version) bool { return !a.ended() }))
-	ratio("renamed", 0.1, any(func(a, b version) bool { return a.name == nil && b.name != nil }))
-	ratio("late tokens", 0.18, any(func(a, b version) bool { return a.ended() && a.has&hasTokens == 0 && b.has&hasTokens != 0 }))
-	ratio("late status", 0.18, any(func(a, b version) bool { return a.ended() && a.status == nil && b.status != nil }))
+	ratio("seen running", 0.55, some(func(a, _ version) bool { return !a.ended() }))
+	ratio("renamed", 0.1, some(func(a, b version) bool { return a.name == nil && b.name != nil }))
+	ratio("late tokens", 0.18, some(func(a, b version) bool { return a.ended() && a.has&hasTokens == 0 && b.has&hasTokens != 0 }))
+	ratio("late status", 0.18, some(func(a, b version) bool { return a.ended() && a.status == nil && b.status != nil }))
 	ratio("slower than the median", 0.45, func(l *life) bool { return l.ms > 10_000 })
 	ratio("started over 10 s before it was listed", 0.73, func(l *life) bool { return l.from-l.start > 10_000_000 })
 	var failed, all [2]float64

@@ -21,6 +21,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T, cfg Config) *world {
+	t.Helper()
 	c := newClock()
 	cfg.Now = c.now
 	return &world{t, c, New(cfg), Rules{Settle: 30 * time.Second, Abandon: 1000 * time.Second}}
@@ -534,7 +535,7 @@ func TestTruthOfTraffic(t *testing.T) {
 		traffic := NewTraffic(w.s, agents, 1)
 		open, ended := map[string]int{}, map[string]int{} // the second at which each was first seen so
 		counted := map[string]Counted{}
-		for at := 0; at < 1500; at++ {
+		for at := range 1500 {
 			now := w.c.set(at)
 			if at%15 != 5 && at%15 != 6 {
 				traffic.Step(now)
