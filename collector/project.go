@@ -86,6 +86,7 @@ func NewProject(cfg Config) (*Project, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	cfg.Sums.Partial = cfg.Backfill != nil
 	p := &Project{
 		cfg:    cfg,
 		press:  newPress(cfg.Project, cfg.Native, cfg.Sums),

@@ -23,8 +23,8 @@ type Config struct {
 	Settle  time.Duration // from when a trace is first seen ended until it is counted
 	Abandon time.Duration // from when a trace is first seen until it is given up, if it has no end
 	Look    time.Duration // the least time between two looks at an open trace
-	// Backfill is how long ago a trace that the baseline judges may have ended
-	// to be counted. If it is nil all are, abandoned ones too.
+	// Backfill is how long before the baseline met it a trace may have ended to
+	// be counted. If it is nil all are, and those that it finds abandoned.
 	Backfill *time.Duration
 }
 
@@ -329,6 +329,10 @@ func (l *Ledger) look(r Row, when When, ev *Events) {
 		p.Ended, p.EndBy = when.Read, when.Asked
 		if l.baseline {
 			p.Ended = earliest(r.End, when.Read)
+			if l.cfg.Backfill != nil && p.Met.Sub(p.Ended) > *l.cfg.Backfill {
+				l.judge(r.ID)
+				return
+			}
 		}
 	}
 	if when.Asked.Sub(p.Ended) >= l.cfg.Settle {
@@ -355,7 +359,7 @@ func (l *Ledger) count(p *Pending, abandoned bool, ev *Events) {
 		l.setAbandoned(c.ID, true)
 	}
 	l.judge(c.ID)
-	if l.baseline && l.cfg.Backfill != nil && (abandoned || p.Met.Sub(p.Ended) > *l.cfg.Backfill) {
+	if abandoned && l.baseline && l.cfg.Backfill != nil {
 		return
 	}
 	ev.Counted = append(ev.Counted, c)

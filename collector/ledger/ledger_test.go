@@ -612,3 +612,42 @@ func TestKeyOf(t *testing.T) {
 		t.Error("a row without an id is not known by its name and start")
 	}
 }
+
+// A limited backfill leaves out what had ended before, settled or not, but not
+// what ends later.
+func TestBackfill(t *testing.T) {
+	for _, c := range []struct {
+		backfill time.Duration
+		ended    time.Duration // before the baseline met it
+		counted  int
+	}{
+		{0, time.Second, 0},
+		{0, 10 * time.Hour, 0},
+		{time.Hour, 2 * time.Hour, 0},
+		{time.Hour, 59 * time.Minute, 1},
+		{time.Hour, time.Second, 1},
+	} {
+		now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+		l := New(Config{Settle: 30 * time.Second, Abandon: time.Hour, Backfill: &c.backfill})
+		old := Row{ID: num(1), Start: now.Add(-11 * time.Hour), End: now.Add(-c.ended)}
+		open := Row{ID: num(2), Start: now.Add(-time.Minute)}
+		abandoned := Row{ID: num(3), Start: now.Add(-2 * time.Hour)}
+		see := func() Events {
+			return l.Observe(Run{Rows: []Row{old, open, abandoned}, AtStart: true, AtEnd: true, When: When{now, now}})
+		}
+		ev := see()
+		l.EndBaseline()
+		now = now.Add(time.Minute)
+		open.End = now
+		ev.Add(see())
+		now = now.Add(time.Minute)
+		ev.Add(see())
+		counted := map[ID]bool{}
+		for _, one := range ev.Counted {
+			counted[one.ID] = true
+		}
+		if len(counted) != c.counted+1 || !counted[open.ID] || counted[abandoned.ID] || len(ev.Met) != 3 {
+			t.Errorf("backfill %s, ended %s before: counted %v", c.backfill, c.ended, counted)
+		}
+	}
+}

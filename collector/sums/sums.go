@@ -50,6 +50,7 @@ type Config struct {
 	MaxNames         int            // how many names have sums of their own
 	DurationBuckets  []float64      // seconds, rising
 	TokenBuckets     []float64      // rising
+	Partial          bool           // the baseline counts only some of the traces that it meets
 }
 
 // Sums is what has been counted of one project. It is not safe for concurrent
@@ -119,9 +120,9 @@ func (s *Sums) Apply(ev ledger.Events, before time.Time) {
 			if s.baseline {
 				n.met++
 				n.Changes++
-			}
-			if s.baseline && !r.Start.IsZero() && (n.Created.IsZero() || r.Start.Before(n.Created)) {
-				n.Created = r.Start
+				if !s.cfg.Partial {
+					n.bornBy(r.Start)
+				}
 			}
 		}
 	}
@@ -200,6 +201,9 @@ func (s *Sums) places() int {
 func (s *Sums) count(c ledger.Counted, before time.Time) {
 	n := s.name(c.Name, before)
 	n.Changes++
+	if s.baseline {
+		n.bornBy(c.Start)
+	}
 	if n.Label == Other {
 		s.Overflow++
 	}
@@ -260,10 +264,10 @@ func (s *Sums) EndBaseline(now time.Time) {
 	for _, n := range ranked {
 		// Without a start, a trace is old. A later time would make a server
 		// that reads created timestamps take history for news.
-		if oldest := now.Add(-maxAge); n.Created.Before(oldest) {
+		if oldest := now.Add(-maxAge); n.Created.Before(oldest) && !(s.cfg.Partial && n.Created.IsZero()) {
 			n.Created = oldest
 		}
-		if n.Created.After(now) {
+		if n.Created.IsZero() || n.Created.After(now) {
 			n.Created = now
 		}
 	}
@@ -281,6 +285,13 @@ func (s *Sums) EndBaseline(now time.Time) {
 	s.names[Other] = other
 	for _, n := range ranked[s.cfg.MaxNames:] {
 		other.merge(n)
+	}
+}
+
+// bornBy makes sure that the sums were 0 when a trace started.
+func (n *Name) bornBy(start time.Time) {
+	if !start.IsZero() && (n.Created.IsZero() || start.Before(n.Created)) {
+		n.Created = start
 	}
 }
 

@@ -369,3 +369,23 @@ func TestProjectCounters(t *testing.T) {
 	s.Apply(ledger.Events{Gaps: 1, Nameless: 1, Vanished: []ledger.Row{row("a")}}, now)
 	equal(t, []any{s.Gaps, s.Nameless, s.VanishedOpen, s.LateEnds}, []any{3, 4, 1, 0})
 }
+
+// If the baseline counts only some traces, a name's sums were 0 when the first
+// of these started, or are 0 now.
+func TestCreatedOfPartialBaseline(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	s := New(Config{MaxNames: 10, Partial: true}, now)
+	old := ledger.Row{Name: "a", Start: now.Add(-48 * time.Hour)}
+	young := ledger.Row{Name: "a", Start: now.Add(-time.Hour)}
+	none := ledger.Row{Name: "b", Start: now.Add(-48 * time.Hour)}
+	s.Apply(ledger.Events{Met: []ledger.Row{old, young, none}, Counted: []ledger.Counted{{Row: young}}}, now)
+	s.EndBaseline(now)
+	for _, c := range []struct {
+		name string
+		want time.Time
+	}{{"a", young.Start}, {"b", now}} {
+		if got := s.Find(c.name).Created; !got.Equal(c.want) {
+			t.Errorf("%s was created at %s, want %s", c.name, got, c.want)
+		}
+	}
+}
