@@ -62,7 +62,7 @@ func (w *Walker) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 	case opper.OutOfRange(err) && c.next > 0:
 		w.tooDeep(c.next, err)
 		w.pause(w.sweep.Began)
-		w.sweep = nil
+		w.sweep, w.fullAt = nil, w.cfg.Now()
 		return w.ev, nil
 	case errors.Is(err, errMoving):
 		level.Warn(w.cfg.Logger).Log("msg", "sweep given up, another follows", "offset", c.next, "err", err)

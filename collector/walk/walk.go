@@ -129,6 +129,8 @@ func (w *Walker) sync(ctx context.Context, r *reader) error {
 		if w.led.Listed() > 0 {
 			w.led.Complete(now)
 		}
+	} else if baseline {
+		w.fullAt = now // it could not be better: a sweep follows on schedule
 	}
 	w.led.EndBaseline()
 	w.lastGood = now

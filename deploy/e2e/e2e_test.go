@@ -5,6 +5,7 @@ package e2e_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -62,40 +63,84 @@ func (o *output) String() string {
 
 var listening = regexp.MustCompile(`msg="Listening on".* address=(\S+)`)
 
-// exporter starts the binary against an Opper and returns its address once it
-// is ready. It must end with status 0 when it is told to stop.
-func exporter(t *testing.T, s *oppertest.Server, args ...string) string {
-	t.Helper()
-	upstream := httptest.NewServer(s)
-	var log output
+// process is an exporter that was started.
+type process struct {
+	cmd   *exec.Cmd
+	log   output
+	ended chan struct{} // closed when it has
+}
+
+// command is what starts the binary against an Opper, on a free port.
+func command(url string, args ...string) *exec.Cmd {
 	cmd := exec.Command(binary, append([]string{
-		"--opper.url=" + upstream.URL, "--web.listen-address=127.0.0.1:0", "--opper.max-requests-per-second=0",
-		"--storage.path=" + t.TempDir(),
+		"--opper.url=" + url, "--web.listen-address=127.0.0.1:0", "--opper.max-requests-per-second=0",
 	}, args...)...)
 	cmd.Env = append(os.Environ(), "OPPER_API_KEY=key")
-	cmd.Stderr = &log
+	return cmd
+}
+
+// start runs a command. What still runs at the end of the test is killed.
+func start(t testing.TB, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{cmd: cmd, ended: make(chan struct{})}
+	cmd.Stderr = &p.log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	go func() {
+		_ = cmd.Wait() // the state of the process says the same and more
+		close(p.ended)
+	}()
 	t.Cleanup(func() {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Error(err)
-		}
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("exporter: %v", err)
-		}
-		upstream.Close()
+		_ = cmd.Process.Kill() // an error says that it has ended
+		<-p.ended
 		if t.Failed() {
-			t.Log(log.String())
+			t.Logf("%v\n%s", cmd.ProcessState, p.log.String())
 		}
 	})
+	return p
+}
+
+// address returns where the process listens, once it does.
+func (p *process) address() (string, bool) {
+	found := listening.FindStringSubmatch(p.log.String())
+	if found == nil {
+		return "", false
+	}
+	return found[1], true
+}
+
+// running fails the test if the process has ended.
+func (p *process) running(t testing.TB) {
+	t.Helper()
+	select {
+	case <-p.ended:
+		t.Fatalf("the exporter has ended: %v", p.cmd.ProcessState)
+	default:
+	}
+}
+
+// listening returns where the process listens, when it does.
+func (p *process) listening(t testing.TB) string {
+	t.Helper()
 	var address string
-	promtest.Eventually(t, func() error {
-		found := listening.FindStringSubmatch(log.String())
-		if found == nil {
-			return fmt.Errorf("no address in the log: %s", log.String())
+	promtest.Eventually(t, func() (err error) {
+		p.running(t)
+		var ok bool
+		if address, ok = p.address(); !ok {
+			err = errors.New("no address in the log")
 		}
-		address = found[1]
+		return err
+	})
+	return address
+}
+
+// ready waits until the first walk is published, and returns the address.
+func (p *process) ready(t testing.TB) string {
+	t.Helper()
+	address := p.listening(t)
+	promtest.Eventually(t, func() error {
+		p.running(t)
 		resp, err := http.Get("http://" + address + "/-/ready")
 		if err != nil {
 			return err
@@ -107,6 +152,35 @@ func exporter(t *testing.T, s *oppertest.Server, args ...string) string {
 		return nil
 	})
 	return address
+}
+
+// stop ends the process as an operator does. Its status must be 0.
+func (p *process) stop(t testing.TB) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	<-p.ended
+	if !p.cmd.ProcessState.Success() {
+		t.Errorf("exporter: %v", p.cmd.ProcessState)
+	}
+}
+
+// opper serves an Opper and returns its URL.
+func opper(t testing.TB, s *oppertest.Server) string {
+	t.Helper()
+	upstream := httptest.NewServer(s)
+	t.Cleanup(upstream.Close)
+	return upstream.URL
+}
+
+// exporter starts the binary against an Opper and returns its address once it
+// is ready. It must end with status 0 when it is told to stop.
+func exporter(t *testing.T, s *oppertest.Server, args ...string) string {
+	t.Helper()
+	p := start(t, command(opper(t, s), append([]string{"--storage.path=" + t.TempDir()}, args...)...))
+	t.Cleanup(func() { p.stop(t) })
+	return p.ready(t)
 }
 
 // What Opper's documented example program computes from the list (the average
@@ -222,6 +296,12 @@ scrape_configs:
 	}
 }
 
+// The default buckets.
+var (
+	durationBounds = []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600}
+	tokenBounds    = []float64{16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576}
+)
+
 // seconds returns the duration of a trace, negative or NaN if it has none.
 func seconds(tr oppertest.Trace) float64 {
 	switch {
@@ -235,7 +315,7 @@ func seconds(tr oppertest.Trace) float64 {
 
 // classicBucket returns the bounds of the default bucket that takes a duration.
 func classicBucket(seconds float64) (lower, upper float64) {
-	for _, upper = range []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600} {
+	for _, upper = range durationBounds {
 		if seconds <= upper {
 			return lower, upper
 		}
