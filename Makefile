@@ -35,7 +35,7 @@ build: ## the binary opper_exporter
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o opper_exporter .
 
 golden: ## rewrite the golden files; look at what changed before you commit
-	$(GO) test . ./collector -run Golden -update
+	$(GO) test ./collector -run Golden -update
 
 fuzz: ## every fuzz test for FUZZTIME each
 	@set -e; for pkg in $$($(GO) list ./...); do \
