@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -40,7 +41,8 @@ func TestReadme(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", binary, "opper_exporter").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	address := start(t, binary, readme.outcomes(t))
+	storage := t.TempDir()
+	address := start(t, binary, storage, readme.outcomes(t))
 	families := scrape(t, "http://"+address+"/metrics")
 
 	t.Run("flags", func(t *testing.T) {
@@ -83,6 +85,10 @@ func TestReadme(t *testing.T) {
 		got, want := map[string]string{}, map[string]string{}
 		for _, row := range readme.table(t, "Log") {
 			got[row[1]] = row[0]
+			// Of those at info, only some are worth a row.
+			if row[0] == "info" && strings.Contains(sources, strconv.Quote(row[1])) {
+				want[row[1]] = "info"
+			}
 		}
 		for _, match := range regexp.MustCompile(`level\.(Error|Warn)\(.*?\)\.Log\("msg", "(.*?)"`).FindAllStringSubmatch(sources, -1) {
 			want[match[2]] = strings.ToLower(match[1])
@@ -104,6 +110,31 @@ func TestReadme(t *testing.T) {
 				t.Errorf("%v\n%s", err, out)
 			}
 		}
+	})
+	t.Run("files", func(t *testing.T) {
+		for _, match := range regexp.MustCompile(`\]\(([^):]+)\)|\bgo run (\./\S+?)\b[^/\w]`).FindAllStringSubmatch(string(readme), -1) {
+			name, section, _ := strings.Cut(match[1]+match[2], "#")
+			if _, err := os.Stat(filepath.Join("..", name)); err != nil {
+				t.Error(err)
+			}
+			if section != "" && !strings.Contains(strings.ToLower(string(readme)), "\n## "+section+"\n") {
+				t.Errorf("no section %s", section)
+			}
+		}
+	})
+	t.Run("state", func(t *testing.T) {
+		got, want := map[string]string{}, map[string]string{}
+		for _, match := range regexp.MustCompile("`([^` ]+\\.db)`").FindAllStringSubmatch(string(readme), -1) {
+			got[match[1]] = ""
+		}
+		entries, err := os.ReadDir(storage)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, entry := range entries {
+			want[entry.Name()] = ""
+		}
+		compare(t, got, want)
 	})
 	t.Run("prometheus", func(t *testing.T) { prometheus(t, readme, address) })
 }
@@ -312,9 +343,9 @@ func (l *log) String() string {
 var listening = regexp.MustCompile(`msg="Listening on" address=(\S+)`)
 
 // start runs the exporter, as it is without flags, against an Opper that lists
-// one old trace of each status, which is also its name. It returns the address
-// of the exporter once that is ready.
-func start(t *testing.T, binary string, statuses map[string]string) string {
+// one old trace of each status, which is also its name. It keeps its state in
+// storage. It returns the address of the exporter once that is ready.
+func start(t *testing.T, binary, storage string, statuses map[string]string) string {
 	t.Helper()
 	opper := oppertest.New(oppertest.Config{})
 	end := time.Now().Add(-time.Hour)
@@ -325,7 +356,7 @@ func start(t *testing.T, binary string, statuses map[string]string) string {
 	server := httptest.NewServer(opper)
 	t.Cleanup(server.Close)
 
-	exporter := exec.CommandContext(t.Context(), binary, "--opper.url="+server.URL, "--web.listen-address=127.0.0.1:0", "--storage.path="+t.TempDir())
+	exporter := exec.CommandContext(t.Context(), binary, "--opper.url="+server.URL, "--web.listen-address=127.0.0.1:0", "--storage.path="+storage)
 	exporter.Env = append(os.Environ(), "OPPER_API_KEY=test")
 	out := new(log)
 	exporter.Stderr = out
