@@ -6,31 +6,35 @@ import (
 	"time"
 )
 
+const stateVersion = 1
+
 // state is what a Walker remembers, in a form that can be stored.
 type state struct {
-	Total      int             `json:"total"`
-	Sorted     bool            `json:"sorted"`
-	NewestLast bool            `json:"newest_last"`
-	Surplus    int             `json:"surplus"`
-	Puzzles    int             `json:"puzzles"`
-	Distrust   bool            `json:"distrust"`
-	Low        bool            `json:"low"`
-	WantFull   bool            `json:"want_full"`
-	NextFull   time.Time       `json:"next_full"`
-	FullFrom   time.Time       `json:"full_from"`
-	FullAt     time.Time       `json:"full_at"`
-	Sweep      *sweep          `json:"sweep,omitempty"`
-	Told       map[string]bool `json:"told"`
-	LastGood   time.Time       `json:"last_good"`
-	Oldest     time.Time       `json:"oldest"`
-	Newest     time.Time       `json:"newest"`
+	Version    int       `json:"version"`
+	Total      int       `json:"total"`
+	Sorted     bool      `json:"sorted"`
+	NewestLast bool      `json:"newest_last"`
+	Surplus    int       `json:"surplus"`
+	Puzzles    int       `json:"puzzles"`
+	Distrust   bool      `json:"distrust"`
+	Low        bool      `json:"low"`
+	WantFull   bool      `json:"want_full"`
+	NextFull   time.Time `json:"next_full"`
+	FullAt     time.Time `json:"full_at"`
+	Sweep      *sweep    `json:"sweep,omitempty"`
+	Refused    int       `json:"refused"`
+	LastGood   time.Time `json:"last_good"`
+	Oldest     time.Time `json:"oldest"`
+	Newest     time.Time `json:"newest"`
 }
 
 // State returns what the Walker remembers of the list, to be stored.
 func (w *Walker) State() ([]byte, error) {
 	b, err := json.Marshal(state{
-		w.total, w.sorted, w.newestLast, w.surplus, w.puzzles, w.distrust, w.low, w.wantFull,
-		w.nextFull, w.fullFrom, w.fullAt, w.sweep, w.told, w.lastGood, w.oldest, w.newest,
+		Version: stateVersion, Total: w.total, Sorted: w.sorted, NewestLast: w.newestLast,
+		Surplus: w.surplus, Puzzles: w.puzzles, Distrust: w.distrust, Low: w.low, Refused: w.refused,
+		WantFull: w.wantFull, NextFull: w.nextFull, FullAt: w.fullAt, Sweep: w.sweep,
+		LastGood: w.lastGood, Oldest: w.oldest, Newest: w.newest,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("state of the walk: %w", err)
@@ -46,15 +50,15 @@ func (w *Walker) Restore(b []byte) error {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return fmt.Errorf("state of the walk: %w", err)
 	}
-	w.total, w.sorted, w.newestLast, w.surplus, w.puzzles = s.Total, s.Sorted, s.NewestLast, s.Surplus, s.Puzzles
-	w.distrust, w.low, w.wantFull = s.Distrust, s.Low, s.WantFull
-	w.nextFull, w.fullFrom, w.fullAt, w.sweep = s.NextFull, s.FullFrom, s.FullAt, s.Sweep
-	w.lastGood, w.oldest, w.newest = s.LastGood, s.Oldest, s.Newest
-	for what := range s.Told {
-		w.told[what] = true
+	if s.Version != stateVersion {
+		return fmt.Errorf("state of the walk: version %d is not known", s.Version)
 	}
+	w.total, w.sorted, w.newestLast = s.Total, s.Sorted, s.NewestLast
+	w.surplus, w.puzzles, w.distrust, w.low, w.refused = s.Surplus, s.Puzzles, s.Distrust, s.Low, s.Refused
+	w.wantFull, w.nextFull, w.fullAt, w.sweep = s.WantFull, s.NextFull, s.FullAt, s.Sweep
+	w.lastGood, w.oldest, w.newest = s.LastGood, s.Oldest, s.Newest
 	if now := w.cfg.Now(); w.lastGood.After(now) {
-		w.nextFull, w.fullFrom, w.fullAt = time.Time{}, time.Time{}, time.Time{}
+		w.nextFull, w.fullAt = time.Time{}, time.Time{}
 	}
 	return nil
 }

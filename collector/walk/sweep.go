@@ -15,9 +15,9 @@ import (
 // sweep is a complete walk that goes on between syncs, a page at a time. It
 // finds what slipped in behind the head.
 type sweep struct {
-	Began time.Time
-	Last  []ledger.ID // the last rows that it met; the next page has to share one
-	Done  bool        // the end was met; a head read after it concludes the walk
+	Took time.Duration `json:"took"` // in reading
+	Last []ledger.ID   `json:"last"` // the last rows that it met; the next page has to share one
+	Done bool          `json:"done"` // the end was met; a head read after it concludes the walk
 }
 
 // SweepDue reports whether a page of a sweep may be read now.
@@ -42,9 +42,11 @@ func (w *Walker) Unsorted() bool { return !w.sorted && w.led.Listed() > maxLimit
 func (w *Walker) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 	w.ev = ledger.Events{}
 	if w.sweep == nil {
-		w.sweep = &sweep{Began: w.cfg.Now()}
-		w.trend = trend{}
+		w.sweep = &sweep{}
+		w.trend, w.sampled = trend{}, true
 	}
+	began := w.cfg.Now()
+	defer func(s *sweep) { s.Took += w.cfg.Now().Sub(began) }(w.sweep)
 	r := &reader{src: src, now: w.cfg.Now, good: -1}
 	c := newCursor(r, w.led, 0, w.total)
 	c.retry = true
@@ -61,12 +63,12 @@ func (w *Walker) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 	switch {
 	case opper.OutOfRange(err) && c.next > 0:
 		w.tooDeep(c.next, err)
-		w.pause(w.sweep.Began)
+		w.pause(w.sweep.Took)
 		w.sweep, w.fullAt = nil, w.cfg.Now()
 		return w.ev, nil
 	case errors.Is(err, errMoving):
 		level.Warn(w.cfg.Logger).Log("msg", "sweep given up, another follows", "offset", c.next, "err", err)
-		w.pause(w.sweep.Began)
+		w.pause(w.sweep.Took)
 		w.sweep = nil
 		return w.ev, nil
 	case err != nil:
@@ -81,9 +83,9 @@ func (w *Walker) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 		}
 	}
 	if run.AtEnd {
-		w.sweep.Done = true
+		w.sweep.Done, w.refused = true, 0
 		w.judgeOrder()
-		w.pause(w.sweep.Began)
+		w.pause(w.sweep.Took + w.cfg.Now().Sub(began))
 	}
 	return w.ev, nil
 }

@@ -23,6 +23,9 @@ const (
 	maxByID   = 500
 )
 
+// maxRetention is longer than Opper keeps any trace.
+const maxRetention = 31 * 24 * time.Hour
+
 // fullPause is how many times its own duration passes between two complete
 // walks.
 const fullPause = 10
@@ -52,6 +55,7 @@ type Walker struct {
 	least int // the least since the head was read, for the balance
 
 	trend      trend
+	sampled    bool // the trend began at the start of the list
 	sorted     bool // news and expiry stand at the ends of the list
 	newestLast bool
 
@@ -59,12 +63,12 @@ type Walker struct {
 	puzzles  int  // complete walks in a row that did not explain it
 	distrust bool // total_count does not agree with what is listed
 	low      bool // total_count is lower than what is listed: capped, perhaps
+	refused  int  // the offset from which on Opper refuses to list, 0 if it does not
 	wantFull bool // something slipped in where only a complete walk finds it
 	nextFull time.Time
-	fullFrom time.Time // the last complete walk
-	fullAt   time.Time
+	fullAt   time.Time       // end of the last complete walk, or the last try where deep rows are refused
 	sweep    *sweep          // under way, or done and to be concluded by a sync; else nil
-	told     map[string]bool // warnings that have been given
+	told     map[string]bool // warnings that this process has given
 
 	lastGood       time.Time
 	oldest, newest time.Time // start times met at the last good sync
@@ -89,7 +93,6 @@ func (w *Walker) Sync(ctx context.Context, src Source) (ledger.Events, error) {
 }
 
 func (w *Walker) sync(ctx context.Context, r *reader) error {
-	began := w.cfg.Now()
 	var whole, reached bool
 	var headEnd int
 	var err error
@@ -113,10 +116,8 @@ func (w *Walker) sync(ctx context.Context, r *reader) error {
 			return err
 		}
 	}
-	if s := w.sweep; s != nil && s.Done {
-		began, reached, w.sweep = s.Began, true, nil
-	}
-	whole = whole || reached
+	swept := w.sweep != nil && w.sweep.Done
+	whole = whole || reached || swept
 	if err := w.lookAtDue(ctx, r); err != nil {
 		return err
 	}
@@ -124,8 +125,11 @@ func (w *Walker) sync(ctx context.Context, r *reader) error {
 		return err
 	}
 	now := w.cfg.Now()
+	if swept {
+		w.sweep = nil
+	}
 	if whole {
-		w.fullFrom, w.fullAt = began, now
+		w.fullAt = now
 		if w.led.Listed() > 0 {
 			w.led.Complete(now)
 		}
@@ -207,7 +211,11 @@ func (w *Walker) knownAtEnd(ctx context.Context, r *reader, total int, whole boo
 		}
 	}
 	now := w.cfg.Now()
-	if w.newest.IsZero() || now.Sub(w.newest) < max(w.lastGood.Sub(w.oldest), time.Hour) {
+	expired := now.Sub(w.lastGood) >= maxRetention
+	if !w.newest.IsZero() {
+		expired = expired || now.Sub(w.newest) >= max(w.lastGood.Sub(w.oldest), time.Hour)
+	}
+	if !expired {
 		return false, ErrForeign
 	}
 	return true, nil
@@ -259,7 +267,7 @@ func (w *Walker) everything(ctx context.Context, r *reader) (bool, error) {
 		c.stitchTo(w.led.IDs(from, from+overlap))
 	} else {
 		c.overlap = longOverlap
-		w.trend = trend{}
+		w.trend, w.sampled = trend{}, true
 	}
 	reached := false
 	for !reached {
@@ -280,19 +288,24 @@ func (w *Walker) everything(ctx context.Context, r *reader) (bool, error) {
 		}
 		reached = run.AtEnd
 	}
+	if reached {
+		w.refused = 0
+	}
 	w.judgeOrder()
-	w.pause(began)
+	w.pause(w.cfg.Now().Sub(began))
 	return reached, nil
 }
 
-// pause puts off the next complete walk after one that began then.
-func (w *Walker) pause(began time.Time) {
-	now := w.cfg.Now()
-	w.nextFull = now.Add(max(w.cfg.Interval, fullPause*now.Sub(began)))
+// pause puts off the next complete walk after one that took so long.
+func (w *Walker) pause(took time.Duration) {
+	w.nextFull = w.cfg.Now().Add(max(w.cfg.Interval, fullPause*took))
 }
 
 // judgeOrder decides from what a complete walk met where news are to be found.
 func (w *Walker) judgeOrder() {
+	if !w.sampled && !w.led.Baseline() {
+		return // after a restart in the middle: what was known says more than half a sample
+	}
 	w.sorted, w.newestLast = w.trend.sorted()
 	if w.Unsorted() && w.tell(noOrder) {
 		level.Warn(w.cfg.Logger).Log("msg", "the list does not stand by age, so news are found by reading all of it", "listed", w.led.Listed())
@@ -301,7 +314,8 @@ func (w *Walker) judgeOrder() {
 
 // tooDeep notes that Opper does not list rows from offset on.
 func (w *Walker) tooDeep(offset int, err error) {
-	if w.tell(deep) {
+	if w.refused == 0 {
+		w.refused = offset
 		w.ev.Gaps++
 		level.Warn(w.cfg.Logger).Log("msg", "Opper refuses to list deeper, traces beyond are not counted", "offset", offset, "err", err)
 	}
@@ -321,7 +335,7 @@ func (w *Walker) tail(ctx context.Context, r *reader) error {
 		if err != nil && !refused {
 			return err
 		}
-		if refused && w.told[deep] {
+		if refused && w.refused > 0 {
 			return nil
 		}
 		if lost := refused || len(run.Rows) == 0 || w.led.Index(run.Rows[0].ID) < 0; lost && at > 0 && back < maxLimit<<8 {
@@ -337,6 +351,7 @@ func (w *Walker) tail(ctx context.Context, r *reader) error {
 		w.note(c.total)
 		w.observe(run)
 		if run.AtEnd {
+			w.refused = 0
 			return nil
 		}
 		last := w.led.Index(run.Rows[len(run.Rows)-1].ID)
@@ -365,6 +380,7 @@ func (w *Walker) lookAtDue(ctx context.Context, r *reader) error {
 		if opper.OutOfRange(err) {
 			// Nothing that a walk can read stands here, or Opper is not itself:
 			// what it says of an id would be no better.
+			w.ev.Add(w.led.Unanswered(due[0].ID, w.cfg.Now()))
 			due = due[1:]
 			continue
 		}
@@ -435,7 +451,7 @@ func (w *Walker) balance(ctx context.Context, r *reader, whole bool, headEnd int
 		}
 		return nil
 	}
-	if w.told[deep] {
+	if w.refused > 0 {
 		return nil
 	}
 	before := w.surplus
@@ -488,15 +504,19 @@ func (w *Walker) observe(run ledger.Run) {
 	}
 	w.ev.Add(ev)
 	for _, row := range run.Rows {
+		start := row.Start
+		if start.After(run.Read) {
+			start = run.Read // a client's clock is fast
+		}
 		switch {
-		case row.Start.IsZero():
+		case start.IsZero():
 			continue
 		case w.oldest.IsZero():
-			w.oldest, w.newest = row.Start, row.Start
-		case row.Start.Before(w.oldest):
-			w.oldest = row.Start
-		case row.Start.After(w.newest):
-			w.newest = row.Start
+			w.oldest, w.newest = start, start
+		case start.Before(w.oldest):
+			w.oldest = start
+		case start.After(w.newest):
+			w.newest = start
 		}
 	}
 }
@@ -510,7 +530,6 @@ func (w *Walker) note(total int) {
 
 // The warnings that are given once.
 const (
-	deep    = "deep"
 	noTotal = "total"
 	noOrder = "order"
 )

@@ -43,6 +43,8 @@ type bench struct {
 	syncs   []oppertest.Sync
 	began   time.Time
 	done    time.Time
+
+	sweepBegan time.Time
 }
 
 func newBench(t testing.TB, cfg oppertest.Config) *bench {
@@ -80,8 +82,8 @@ func (b *bench) sync() error {
 		b.began, b.done = start, b.now()
 	} else {
 		b.syncs = append(b.syncs, oppertest.Sync{Start: start, End: b.now()})
-		if end := b.walker.fullAt; end.Equal(b.now()) {
-			b.syncs = append(b.syncs, oppertest.Sync{Start: b.walker.fullFrom, End: end, Full: true})
+		if end := b.walker.fullAt; end.Equal(b.now()) && !b.sweepBegan.IsZero() {
+			b.syncs = append(b.syncs, oppertest.Sync{Start: b.sweepBegan, End: end, Full: true})
 		}
 	}
 	return nil
@@ -98,6 +100,9 @@ func (b *bench) take(ev ledger.Events) {
 func (b *bench) sweep(n int) {
 	b.t.Helper()
 	for ; n > 0 && b.walker.SweepDue(); n-- {
+		if b.walker.sweep == nil {
+			b.sweepBegan = b.now()
+		}
 		ev, err := b.walker.Sweep(context.Background(), b.client.WithRetries(0))
 		b.take(ev)
 		if err != nil {
