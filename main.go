@@ -147,6 +147,10 @@ func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.
 		project.Run(ctx)
 		close(synced)
 	}()
+	defer func() { // before the state is closed
+		cancel()
+		<-synced
+	}()
 	select {
 	case err := <-served:
 		return fmt.Errorf("web server: %w", err)
@@ -158,7 +162,6 @@ func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.
 	if err := server.Shutdown(drain); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("web server: %w", err)
 	}
-	<-synced
 	return nil
 }
 
@@ -345,7 +348,8 @@ func (f *flags) config(getenv func(string) string) (*config, error) {
 		cfg.opper.Header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
 	}
 	cfg.opper.MaxConnections = cfg.collector.Concurrency
-	if _, err := opper.New(cfg.opper); err != nil {
+	client, err := opper.New(cfg.opper)
+	if err != nil {
 		return nil, fmt.Errorf("--opper.%w", err)
 	}
 	s := &cfg.collector.Sums
@@ -359,7 +363,7 @@ func (f *flags) config(getenv func(string) string) (*config, error) {
 	if !f.backfillSet && cfg.storagePath == "" {
 		cfg.collector.Backfill = new(time.Duration)
 	}
-	cfg.collector.List = collector.List{URL: cfg.opper.URL, NameFilter: cfg.opper.Name}
+	cfg.collector.List = collector.List{URL: client.URL(), NameFilter: cfg.opper.Name}
 	if rate := cfg.opper.RequestsPerSecond; rate > 0 {
 		cfg.collector.SweepPause = time.Duration(sweepShare / rate * float64(time.Second))
 	}

@@ -77,8 +77,20 @@ type Project struct {
 	began, lastGood time.Time
 	told, saved     time.Time // of the first walk: when it last logged, and was saved
 	failing         bool
-	fresh           bool // nothing that is stored counts
+	swept           time.Time           // when a page of a sweep was read last
+	origin          origin              // of what the first walk begins
+	fresh           bool                // what is stored, if anything is, is not gone on from
+	found           func(ledger.Events) // is told what is added up; nil tells nobody
 }
+
+// origin is why there is a first walk.
+type origin int
+
+const (
+	nothingStored origin = iota
+	otherList            // what is stored counts another list
+	resumed              // a first walk was interrupted
+)
 
 // NewProject returns a project that goes on from what is stored of it, or has
 // read nothing yet.
@@ -100,7 +112,7 @@ func NewProject(cfg Config) (*Project, error) {
 	ledgerCfg := ledger.Config{Settle: cfg.Settle, Abandon: cfg.Abandon, Look: cfg.Interval, Backfill: cfg.Backfill}
 	walkCfg := walk.Config{
 		Now: cfg.Now, Interval: cfg.Interval, SweepEvery: cfg.SweepEvery, Concurrency: cfg.Concurrency,
-		Logger: cfg.Logger, Progress: p.progress,
+		Logger: log.With(cfg.Logger, "project", cfg.Project), Progress: p.progress,
 	}
 	restored, err := p.restore(ledgerCfg, walkCfg)
 	if err != nil {
@@ -109,6 +121,7 @@ func NewProject(cfg Config) (*Project, error) {
 	if !restored {
 		p.led = ledger.New(ledgerCfg)
 		p.sums = sums.New(cfg.Sums, p.began)
+		p.sums.Renewed = p.origin == otherList
 		p.walker = walk.New(walkCfg, p.led)
 	} else if !p.led.Baseline() {
 		p.publish()
@@ -131,7 +144,7 @@ func (p *Project) Run(ctx context.Context) {
 		for waiting := true; waiting; {
 			var page <-chan time.Time
 			if sweeping && p.walker.SweepDue() {
-				page = time.After(p.sweepPause())
+				page = time.After(time.Until(p.swept.Add(p.sweepPause())))
 			}
 			select {
 			case <-ctx.Done():
@@ -159,6 +172,7 @@ func (p *Project) sweepPause() time.Duration {
 // sweep reads a page of a complete walk. It reports whether another one may
 // follow before the next sync, which publishes what was found.
 func (p *Project) sweep(ctx context.Context) bool {
+	p.swept = time.Now()
 	ev, err := p.walker.Sweep(ctx, p.cfg.Source())
 	p.apply(ev)
 	if err != nil && ctx.Err() == nil {
@@ -207,12 +221,11 @@ func (p *Project) landed() {
 // Ready is closed once the first complete walk is published.
 func (p *Project) Ready() <-chan struct{} { return p.ready }
 
-// sync does one sync, and reports whether it succeeded. One that fails changes
-// no number that is published: what it found is published with the next one
-// that succeeds.
+// sync does one sync, and reports whether Opper gave what it asked for. One that
+// fails changes no number that is published: what it found is published with the
+// next one that succeeds. So it is if the state can't be stored.
 func (p *Project) sync(ctx context.Context) bool {
 	start := p.cfg.Now()
-	baseline := p.led.Baseline()
 	ev, err := p.walker.Sync(ctx, p.cfg.Source())
 	p.apply(ev)
 	now := p.cfg.Now()
@@ -232,6 +245,11 @@ func (p *Project) sync(ctx context.Context) bool {
 	if !p.commit() {
 		return true
 	}
+	select {
+	case <-p.ready:
+	default:
+		p.tellBaseline()
+	}
 	p.publish()
 	logger := level.Debug(p.cfg.Logger)
 	if p.failing {
@@ -239,9 +257,6 @@ func (p *Project) sync(ctx context.Context) bool {
 	}
 	p.failing = false
 	logger.Log("msg", "sync finished", "project", p.cfg.Project, "duration_seconds", took.Seconds(), "listed", p.led.Listed(), "counted", len(ev.Counted))
-	if baseline {
-		p.tellBaseline()
-	}
 	return true
 }
 
@@ -254,7 +269,7 @@ func (p *Project) tellBaseline() {
 		}
 	}
 	msg := "first walk finished"
-	if p.cfg.Store != nil {
+	if p.cfg.Store != nil && p.origin == nothingStored {
 		msg = "first walk finished, as no state was found: if one was lost, Prometheus sees a reset as large as what was counted"
 	}
 	level.Info(p.cfg.Logger).Log("msg", msg, "project", p.cfg.Project, "listed", p.led.Listed(), "counted", counted)
@@ -274,7 +289,12 @@ func (p *Project) publish() {
 
 // apply adds up what was found. A name that is new was at 0 at the last good
 // sync.
-func (p *Project) apply(ev ledger.Events) { p.sums.Apply(ev, p.before()) }
+func (p *Project) apply(ev ledger.Events) {
+	if p.found != nil {
+		p.found(ev)
+	}
+	p.sums.Apply(ev, p.before())
+}
 
 // before returns when the last good sync was, or when the project began.
 func (p *Project) before() time.Time {
@@ -304,15 +324,17 @@ func (p *Project) progress(ev ledger.Events, met, total int) {
 		ratio = min(float64(met)/float64(total), 1)
 		p.health.progress.Set(ratio)
 	}
-	if now := p.cfg.Now(); now.Sub(p.told) >= progressEvery {
+	now := p.cfg.Now()
+	if now.Sub(p.told) >= progressEvery {
 		if !p.told.IsZero() {
 			level.Info(p.cfg.Logger).Log("msg", "first walk goes on", "project", p.cfg.Project, "met", met, "listed", total, "progress_ratio", ratio)
 		}
 		p.told = now
 	}
-	if now := p.cfg.Now(); now.Sub(p.saved) >= progressEvery {
+	// What another list left is kept until there is something in its place.
+	if p.origin != otherList && now.Sub(p.saved) >= progressEvery {
 		p.commit()
-		p.saved = p.cfg.Now()
+		p.saved = now
 	}
 }
 

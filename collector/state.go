@@ -26,11 +26,14 @@ const (
 	docIdentity = "identity"
 	docWalk     = "walk"
 	docProject  = "project"
-	docMet      = "met"
+	docMet      = "met" // the names that were met
 )
+
+const identityVersion = 1
 
 // identity is what the numbers of a state mean.
 type identity struct {
+	Version int `json:"version"`
 	List
 	DurationBuckets []float64 `json:"duration_buckets"`
 	TokenBuckets    []float64 `json:"token_buckets"`
@@ -55,9 +58,13 @@ func (p *Project) restore(ledgerCfg ledger.Config, walkCfg walk.Config) (bool, e
 	if err := json.Unmarshal(st.Docs[docIdentity], &id); err != nil {
 		return false, fmt.Errorf("identity of the state of project %q: %w", p.cfg.Project, err)
 	}
+	if id.Version != identityVersion {
+		return false, fmt.Errorf("identity of the state of project %q: version %d is not known", p.cfg.Project, id.Version)
+	}
 	if id.List != p.cfg.List {
 		level.Warn(logger).Log("msg", "the stored state is of another list, so counting begins anew", "project", p.cfg.Project,
 			"stored_url", id.URL, "url", p.cfg.List.URL, "stored_name_filter", id.NameFilter, "name_filter", p.cfg.List.NameFilter)
+		p.origin = otherList
 		return false, nil
 	}
 	now := p.cfg.Now()
@@ -74,7 +81,12 @@ func (p *Project) restore(ledgerCfg ledger.Config, walkCfg walk.Config) (bool, e
 	if p.lastGood.After(now) {
 		p.lastGood = now
 	}
-	level.Info(logger).Log("msg", "going on from the stored state", "project", p.cfg.Project, "listed", p.led.Listed(), "last_sync", p.lastGood.UTC().Format(time.RFC3339))
+	if p.led.Baseline() {
+		p.origin = resumed
+		level.Info(logger).Log("msg", "going on with the first walk", "project", p.cfg.Project, "met", p.led.Listed())
+	} else {
+		level.Info(logger).Log("msg", "going on from the stored state", "project", p.cfg.Project, "listed", p.led.Listed(), "last_sync", p.lastGood.UTC().Format(time.RFC3339))
+	}
 	var changed bool
 	if !slices.Equal(id.DurationBuckets, p.cfg.Sums.DurationBuckets) {
 		p.sums.ResetDurations(now)
@@ -126,7 +138,7 @@ func (p *Project) save() error {
 
 func (p *Project) changes() (store.State, error) {
 	id, err := json.Marshal(identity{
-		List: p.cfg.List, DurationBuckets: p.cfg.Sums.DurationBuckets, TokenBuckets: p.cfg.Sums.TokenBuckets, LastGood: p.lastGood,
+		Version: identityVersion, List: p.cfg.List, DurationBuckets: p.cfg.Sums.DurationBuckets, TokenBuckets: p.cfg.Sums.TokenBuckets, LastGood: p.lastGood,
 	})
 	if err != nil {
 		return store.State{}, fmt.Errorf("identity of the state: %w", err)

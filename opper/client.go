@@ -167,6 +167,9 @@ func checkHeader(header http.Header) error {
 	return nil
 }
 
+// URL returns the base URL with its version.
+func (c *Client) URL() string { return c.base }
+
 // WithRetries returns a client that shares everything with c but makes at most
 // n retries over its whole life, over all of its requests: the budget of one
 // sync.

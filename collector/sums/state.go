@@ -33,6 +33,7 @@ func (s *Sums) Changes() State {
 	w.Uint(stateVersion)
 	w.Time(s.Since)
 	w.Uint(flag(s.baseline))
+	w.Uint(flag(s.Renewed))
 	for _, c := range s.counters() {
 		w.Uint(*c)
 	}
@@ -70,6 +71,7 @@ func Restore(cfg Config, st State) (*Sums, error) {
 	}
 	s.Since = r.Time()
 	s.baseline = r.Uint() == 1
+	s.Renewed = r.Uint() == 1
 	for _, c := range s.counters() {
 		*c = r.Uint()
 	}

@@ -64,6 +64,9 @@ type Sums struct {
 
 	// Since is when these sums began, at 0.
 	Since time.Time
+	// Renewed says that other sums were shown before: to a server, none of
+	// these may have been created before Since.
+	Renewed bool
 	// Counters of the project, for traces of any name.
 	Gaps, Nameless, VanishedOpen, LateEnds      uint64
 	Unmapped, Overflow, NoDuration, BadDuration uint64
@@ -270,6 +273,10 @@ func (s *Sums) EndBaseline(now time.Time) {
 		if n.Created.IsZero() || n.Created.After(now) {
 			n.Created = now
 		}
+		if s.Renewed && n.Created.Before(s.Since) {
+			n.Created = s.Since
+		}
+		n.Changes++
 	}
 	if len(ranked) <= s.cfg.MaxNames {
 		return
