@@ -1,0 +1,386 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"opper_exporter/collector/ledger"
+)
+
+// The kinds of entries of a project, the first byte of their keys. Behind it:
+const (
+	kindAbandoned = 'a' // the id
+	kindDoc       = 'd' // the name of the document
+	kindGone      = 'g' // the key of the chunk, big-endian: the order of the list
+	kindListed    = 'l' // the same
+	kindName      = 'n' // the label
+	kindPending   = 'p' // the id
+	kindScalars   = 's' // nothing
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// seal returns the value to store under key: a checksum of both, and the body.
+func seal(key, body []byte) []byte {
+	sum := crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, body)
+	value := make([]byte, 0, 4+len(body))
+	return append(binary.LittleEndian.AppendUint32(value, sum), body...)
+}
+
+// unseal returns the body of a value.
+func unseal(key, value []byte) ([]byte, error) {
+	if len(value) < 4 {
+		return nil, fmt.Errorf("the entry %.24q has no checksum", key)
+	}
+	body := value[4:]
+	if crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, body) != binary.LittleEndian.Uint32(value) {
+		return nil, fmt.Errorf("the checksum of the entry %.24q is wrong", key)
+	}
+	return body, nil
+}
+
+// digest tells whether the entries of a project are all there: a page that lost
+// its last entries, or is an older one, has nothing wrong with it by itself.
+type digest struct {
+	count, sum uint64
+}
+
+func (d *digest) add(value []byte) {
+	d.count++
+	d.sum += uint64(binary.LittleEndian.Uint32(value))
+}
+
+func (d *digest) remove(value []byte) {
+	d.count--
+	d.sum -= uint64(binary.LittleEndian.Uint32(value))
+}
+
+func (d *digest) encode() []byte {
+	return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, d.count), d.sum)
+}
+
+// find returns the bucket of a project and the digest of its entries; no bucket
+// if nothing is stored of it.
+func find(tx *bbolt.Tx, project string) (*bbolt.Bucket, digest, error) {
+	key := projectKey(project)
+	b, value := tx.Bucket(key), tx.Bucket(metaBucket).Get(key)
+	if b == nil && value == nil {
+		return nil, digest{}, nil
+	}
+	if b == nil {
+		return nil, digest{}, fmt.Errorf("the project %q is missing", project)
+	}
+	body, err := unseal(key, value)
+	if err != nil {
+		return nil, digest{}, err
+	}
+	if len(body) != 16 {
+		return nil, digest{}, fmt.Errorf("the digest of the project %q makes no sense", project)
+	}
+	return b, digest{binary.LittleEndian.Uint64(body), binary.LittleEndian.Uint64(body[8:])}, nil
+}
+
+func projectKey(project string) []byte { return []byte("project:" + project) }
+
+// writer changes the entries of a project and keeps account of them.
+type writer struct {
+	bucket *bbolt.Bucket
+	digest digest
+	err    error
+}
+
+func write(tx *bbolt.Tx, project string, changes State, fresh bool) error {
+	key := projectKey(project)
+	b, d, err := find(tx, project)
+	if err != nil {
+		return err
+	}
+	if b != nil && fresh {
+		if err := tx.DeleteBucket(key); err != nil {
+			return err
+		}
+		b, d = nil, digest{}
+	}
+	if b == nil {
+		if b, err = tx.CreateBucket(key); err != nil {
+			return err
+		}
+	}
+	w := writer{bucket: b, digest: d}
+	w.chunks(kindListed, changes.Ledger.Listed)
+	w.chunks(kindGone, changes.Ledger.Gone)
+	for id, p := range changes.Ledger.Pending {
+		w.put(kindPending, id[:], encodePending(p))
+	}
+	for id, abandoned := range changes.Ledger.Abandoned {
+		var body []byte
+		if abandoned {
+			body = []byte{}
+		}
+		w.put(kindAbandoned, id[:], body)
+	}
+	for label, sums := range changes.Names {
+		w.put(kindName, []byte(label), sums)
+	}
+	for name, doc := range changes.Docs {
+		w.put(kindDoc, []byte(name), doc)
+	}
+	w.put(kindScalars, nil, encodeScalars(changes.Ledger))
+	if w.err != nil {
+		return w.err
+	}
+	return tx.Bucket(metaBucket).Put(key, seal(key, w.digest.encode()))
+}
+
+func (w *writer) chunks(kind byte, chunks []ledger.Chunk) {
+	for _, c := range chunks {
+		w.put(kind, binary.BigEndian.AppendUint64(nil, c.Key), encodeChunk(c))
+	}
+}
+
+// put stores a body under a key, or deletes what is there if it is nil.
+func (w *writer) put(kind byte, rest, body []byte) {
+	if w.err != nil {
+		return
+	}
+	key := append([]byte{kind}, rest...)
+	old := w.bucket.Get(key)
+	if old != nil {
+		w.digest.remove(old)
+	}
+	if body == nil {
+		if old != nil {
+			w.err = w.bucket.Delete(key)
+		}
+		return
+	}
+	value := seal(key, body)
+	w.digest.add(value)
+	if !bytes.Equal(old, value) {
+		w.err = w.bucket.Put(key, value)
+	}
+}
+
+func read(tx *bbolt.Tx, project string) (State, bool, error) {
+	b, want, err := find(tx, project)
+	if b == nil || err != nil {
+		return State{}, false, err
+	}
+	state := State{
+		Ledger: ledger.State{Pending: map[ledger.ID]*ledger.Pending{}, Abandoned: map[ledger.ID]bool{}},
+		Names:  map[string][]byte{},
+		Docs:   map[string][]byte{},
+	}
+	var got digest
+	cursor := b.Cursor()
+	for key, value := cursor.First(); key != nil; key, value = cursor.Next() {
+		body, err := unseal(key, value)
+		if err != nil {
+			return State{}, false, err
+		}
+		got.add(value)
+		if !state.add(key[0], key[1:], body) {
+			return State{}, false, fmt.Errorf("the entry %.24q makes no sense", key)
+		}
+	}
+	if got != want {
+		return State{}, false, errors.New("entries are missing, or are not the latest ones")
+	}
+	return state, true, nil
+}
+
+// add takes in one entry. It reports false if that is none of the layout.
+func (s *State) add(kind byte, rest, body []byte) bool {
+	switch kind {
+	case kindListed, kindGone:
+		c, ok := decodeChunk(rest, body)
+		if !ok {
+			return false
+		}
+		if kind == kindListed {
+			s.Ledger.Listed = append(s.Ledger.Listed, c)
+		} else {
+			s.Ledger.Gone = append(s.Ledger.Gone, c)
+		}
+		return true
+	case kindPending:
+		p, ok := decodePending(rest, body)
+		if ok {
+			s.Ledger.Pending[p.Row.ID] = p
+		}
+		return ok
+	case kindAbandoned:
+		if len(rest) != len(ledger.ID{}) {
+			return false
+		}
+		s.Ledger.Abandoned[ledger.ID(rest)] = true
+		return len(body) == 0
+	case kindName:
+		s.Names[string(rest)] = append([]byte{}, body...)
+		return true
+	case kindDoc:
+		s.Docs[string(rest)] = append([]byte{}, body...)
+		return true
+	case kindScalars:
+		d := decoder{rest: body}
+		s.Ledger.Holes = uint64(d.int())
+		s.Ledger.Baseline = d.int() == 1
+		return d.done()
+	}
+	return false
+}
+
+func encodeScalars(s ledger.State) []byte {
+	b := binary.AppendVarint(nil, int64(s.Holes))
+	return binary.AppendVarint(b, bit(s.Baseline, 0))
+}
+
+func encodeChunk(c ledger.Chunk) []byte {
+	if len(c.IDs) == 0 {
+		return nil
+	}
+	b := make([]byte, 0, binary.MaxVarintLen64+len(c.IDs)*len(ledger.ID{}))
+	b = appendTime(b, c.Missed)
+	for _, id := range c.IDs {
+		b = append(b, id[:]...)
+	}
+	return b
+}
+
+func decodeChunk(key, body []byte) (ledger.Chunk, bool) {
+	d := decoder{rest: body}
+	c := ledger.Chunk{Missed: d.time()}
+	const size = len(ledger.ID{})
+	if d.bad || len(key) != 8 || len(d.rest)%size != 0 {
+		return c, false
+	}
+	c.Key = binary.BigEndian.Uint64(key)
+	c.IDs = make([]ledger.ID, len(d.rest)/size)
+	for i := range c.IDs {
+		copy(c.IDs[i][:], d.rest[i*size:])
+	}
+	return c, true
+}
+
+// The yes or no of a pending trace, as bits.
+const (
+	bitStatus = iota
+	bitDuration
+	bitTokens
+	bitLost
+)
+
+func encodePending(p *ledger.Pending) []byte {
+	if p == nil {
+		return nil
+	}
+	r := &p.Row
+	b := binary.AppendVarint(nil, bit(r.HasStatus, bitStatus)|bit(r.HasDuration, bitDuration)|bit(r.HasTokens, bitTokens)|bit(p.Lost, bitLost))
+	b = append(b, byte(r.Kind))
+	for _, s := range []string{r.Ref, r.Name, r.Status} {
+		b = binary.AppendVarint(b, int64(len(s)))
+		b = append(b, s...)
+	}
+	b = binary.AppendVarint(b, int64(r.Duration))
+	b = binary.AppendVarint(b, r.Tokens)
+	for _, t := range pendingTimes(p) {
+		b = appendTime(b, *t)
+	}
+	return b
+}
+
+func decodePending(id, body []byte) (*ledger.Pending, bool) {
+	if len(id) != len(ledger.ID{}) {
+		return nil, false
+	}
+	d := decoder{rest: body}
+	flags := d.int()
+	has := func(n int) bool { return flags>>n&1 == 1 }
+	p := &ledger.Pending{Lost: has(bitLost), Row: ledger.Row{
+		ID:          ledger.ID(id),
+		HasStatus:   has(bitStatus),
+		HasDuration: has(bitDuration),
+		HasTokens:   has(bitTokens),
+	}}
+	if kind := d.take(1); !d.bad {
+		p.Row.Kind = ledger.Kind(kind[0])
+	}
+	for _, s := range []*string{&p.Row.Ref, &p.Row.Name, &p.Row.Status} {
+		*s = string(d.take(d.int()))
+	}
+	p.Row.Duration = time.Duration(d.int())
+	p.Row.Tokens = d.int()
+	for _, t := range pendingTimes(p) {
+		*t = d.time()
+	}
+	return p, d.done()
+}
+
+func pendingTimes(p *ledger.Pending) [7]*time.Time {
+	return [...]*time.Time{&p.Row.Start, &p.Row.End, &p.Met, &p.Since, &p.Ended, &p.EndBy, &p.Seen}
+}
+
+func bit(set bool, n int) int64 {
+	if set {
+		return 1 << n
+	}
+	return 0
+}
+
+// appendTime appends the microseconds since 1970. 0 is the zero time, so what is
+// not negative moves up by one.
+func appendTime(b []byte, t time.Time) []byte {
+	if t.IsZero() {
+		return append(b, 0)
+	}
+	us := t.UnixMicro()
+	if us >= 0 {
+		us++
+	}
+	return binary.AppendVarint(b, us)
+}
+
+// decoder takes values off the front of rest. Once one is not there, it is bad.
+type decoder struct {
+	rest []byte
+	bad  bool
+}
+
+func (d *decoder) take(n int64) []byte {
+	if d.bad || n < 0 || n > int64(len(d.rest)) {
+		d.bad = true
+		return nil
+	}
+	taken := d.rest[:n]
+	d.rest = d.rest[n:]
+	return taken
+}
+
+func (d *decoder) int() int64 {
+	v, n := binary.Varint(d.rest)
+	if n <= 0 {
+		d.bad = true
+		return 0
+	}
+	d.rest = d.rest[n:]
+	return v
+}
+
+func (d *decoder) time() time.Time {
+	us := d.int()
+	switch {
+	case us == 0:
+		return time.Time{}
+	case us > 0:
+		us--
+	}
+	return time.UnixMicro(us).UTC()
+}
+
+func (d *decoder) done() bool { return !d.bad && len(d.rest) == 0 }
