@@ -191,11 +191,15 @@ func TestCostFollowsNews(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
+			history := 20_000
+			if cfg.SortBy == oppertest.ByArrival {
+				history = 100_000
+			}
 			b := newBench(t, cfg)
-			b.opper.FillHistory(20_000, 40, epoch.Add(-20*24*time.Hour), epoch.Add(-time.Hour))
+			b.opper.FillHistory(history, 40, epoch.Add(-20*24*time.Hour), epoch.Add(-time.Hour))
 			b.mustSync()
 			b.check()
-			if len(b.counted) != 20_000 {
+			if len(b.counted) != history {
 				t.Fatalf("the baseline counted %d", len(b.counted))
 			}
 			for range 3 {
@@ -219,7 +223,7 @@ func TestCostFollowsNews(t *testing.T) {
 				}
 			}
 			b.check()
-			if len(b.counted) != 20_000+news {
+			if len(b.counted) != history+news {
 				t.Errorf("counted %d", len(b.counted))
 			}
 		})
