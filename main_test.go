@@ -36,6 +36,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
+	"opper_exporter/deploy/promtest"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -76,22 +77,7 @@ func await(t *testing.T, what string, ok func() bool) {
 }
 
 // journal is a log that can be read while it is written.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(b []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(b)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
-}
+type journal struct{ promtest.Output }
 
 // since returns the lines from a length of the log on that contain all texts.
 func (j *journal) since(from int, texts ...string) (found []string) {

@@ -19,6 +19,7 @@ import (
 
 	"opper_exporter/collector/sums"
 	"opper_exporter/collector/walk"
+	"opper_exporter/deploy/promtest"
 	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
 )
@@ -37,24 +38,6 @@ type clock struct{ us atomic.Int64 }
 func (c *clock) now() time.Time       { return time.UnixMicro(c.us.Load()).UTC() }
 func (c *clock) step(d time.Duration) { c.us.Add(d.Microseconds()) }
 
-// journal is a log that several goroutines may write.
-type journal struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (j *journal) Write(b []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(b)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
-}
-
 // bench is a Project that reads an Opper in memory through the real client and
 // real HTTP.
 type bench struct {
@@ -65,7 +48,7 @@ type bench struct {
 	project  *Project
 	registry *prometheus.Registry
 	requests *Requests
-	log      journal
+	log      promtest.Output
 	begun    chan struct{} // holds one if a sync has begun
 	begins   atomic.Int64  // how many have
 

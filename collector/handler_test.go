@@ -12,6 +12,7 @@ import (
 	"github.com/go-kit/log"
 
 	"opper_exporter/collector/walk"
+	"opper_exporter/deploy/promtest"
 	"opper_exporter/opper"
 )
 
@@ -204,7 +205,7 @@ func TestInterval(t *testing.T) {
 func TestStop(t *testing.T) {
 	g := new(gate)
 	g.close()
-	var logged journal
+	var logged promtest.Output
 	cfg := testConfig()
 	cfg.Source, cfg.Logger = g.source, log.NewLogfmtLogger(&logged)
 	p := newTestProject(t, cfg)

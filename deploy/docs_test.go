@@ -2,7 +2,6 @@
 package deploy_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +16,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -322,24 +320,6 @@ func readSources(t *testing.T) string {
 	return all.String()
 }
 
-// log is written by one goroutine and read by others.
-type log struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
 var listening = regexp.MustCompile(`msg="Listening on" address=(\S+)`)
 
 // start runs the exporter, as it is without flags, against an Opper that lists
@@ -358,7 +338,7 @@ func start(t *testing.T, binary, storage string, statuses map[string]string) str
 
 	exporter := exec.CommandContext(t.Context(), binary, "--opper.url="+server.URL, "--web.listen-address=127.0.0.1:0", "--storage.path="+storage)
 	exporter.Env = append(os.Environ(), "OPPER_API_KEY=test")
-	out := new(log)
+	out := new(promtest.Output)
 	exporter.Stderr = out
 	if err := exporter.Start(); err != nil {
 		t.Fatal(err)

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -14,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -33,47 +30,13 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// output is written by one goroutine and read by others.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
-
-// dependOnSources looks at the whole project, because go test takes a cached
-// result for good while nothing changes that the test imports or looks at: the
-// exporter is only built by the demo.
-func dependOnSources(t *testing.T) {
-	t.Helper()
-	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && len(d.Name()) > 2 && d.Name()[0] == '.' {
-			return fs.SkipDir
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // command returns the demo with free ports and little history.
-func command(t *testing.T, args ...string) (*exec.Cmd, *output) {
+func command(t *testing.T, args ...string) (*exec.Cmd, *promtest.Output) {
 	t.Helper()
-	dependOnSources(t)
+	promtest.DependOnSources(t)
 	cmd := exec.CommandContext(t.Context(), os.Args[0], slices.Concat([]string{"--opper.listen-address=127.0.0.1:0", "--web.listen-address=127.0.0.1:0", "--history=10m", "--"}, args)...)
 	cmd.Env = append(os.Environ(), asDemo+"=1", "TMPDIR="+t.TempDir())
-	out := new(output)
+	out := new(promtest.Output)
 	cmd.Stdout, cmd.Stderr = out, out
 	// An exporter that outlives the demo would hold its outputs open.
 	cmd.WaitDelay = time.Minute
@@ -91,7 +54,7 @@ var (
 	countedLine  = regexp.MustCompile(`(?m)^opper_traces_total\{.*\} (\S+)$`)
 )
 
-func find(out *output, line *regexp.Regexp) (string, error) {
+func find(out *promtest.Output, line *regexp.Regexp) (string, error) {
 	match := line.FindStringSubmatch(out.String())
 	if match == nil {
 		return "", fmt.Errorf("no line like %s", line)

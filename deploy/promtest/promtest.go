@@ -47,7 +47,7 @@ type Config struct {
 // several goroutines.
 type Server struct {
 	url string
-	log *output
+	log *Output
 	// exited is done when the process has ended; its cause says how.
 	exited context.Context
 	stop   context.CancelFunc
@@ -104,7 +104,7 @@ func start(dir string, c Config) (*Server, error) {
 	cmd.Dir = dir
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = grace
-	s := &Server{log: new(output), stop: stop}
+	s := &Server{log: new(Output), stop: stop}
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	if err := cmd.Start(); err != nil {
 		stop()
@@ -217,7 +217,7 @@ func tool(name string) (string, error) {
 	if path, ok := tools[name]; ok {
 		return path, nil
 	}
-	root, err := goCommand("", "list", "-m", "-f", "{{.Dir}}", "opper_exporter")
+	root, err := projectDir()
 	if err != nil {
 		return "", err
 	}
@@ -249,20 +249,7 @@ func goCommand(dir string, args ...string) (string, error) {
 	return strings.TrimSpace(stdout.String()), nil
 }
 
-// output is a buffer that is written by one goroutine and read by others.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
+// projectDir returns the folder of the project, wherever in it a test runs.
+func projectDir() (string, error) {
+	return goCommand("", "list", "-m", "-f", "{{.Dir}}", "opper_exporter")
 }
