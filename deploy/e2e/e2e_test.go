@@ -3,7 +3,6 @@
 package e2e_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +15,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -42,31 +40,12 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// output is what a process has written so far.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
-
 var listening = regexp.MustCompile(`msg="Listening on".* address=(\S+)`)
 
 // process is an exporter that was started.
 type process struct {
 	cmd   *exec.Cmd
-	log   output
+	log   promtest.Output
 	ended chan struct{} // closed when it has
 }
 
@@ -82,6 +61,7 @@ func command(url string, args ...string) *exec.Cmd {
 // start runs a command. What still runs at the end of the test is killed.
 func start(t testing.TB, cmd *exec.Cmd) *process {
 	t.Helper()
+	promtest.DependOnSources(t)
 	p := &process{cmd: cmd, ended: make(chan struct{})}
 	cmd.Stderr = &p.log
 	if err := cmd.Start(); err != nil {
