@@ -215,15 +215,14 @@ func (l *Ledger) Observe(run Run) Events {
 		known[i] = l.Known(r.ID)
 	}
 	var ev Events
-	// If nothing says where in the list this is, its traces are met all the
-	// same; where they stand, a later page will tell.
-	placed := l.place(rows, run.AtStart, run.AtEnd)
-	if placed {
-		ev.Gaps = gaps
+	// What nothing ties to the list that we know may be of another one.
+	if !l.place(rows, run.AtStart, run.AtEnd) {
+		return ev
 	}
+	ev.Gaps = gaps
 	for i, r := range rows {
 		switch {
-		case r.Kind == Nameless && placed && !known[i]:
+		case r.Kind == Nameless && !known[i]:
 			ev.Nameless++
 		case r.Kind != Normal:
 		case l.pending[r.ID] != nil || !known[i]:
@@ -399,7 +398,7 @@ func (l *Ledger) place(rows []Row, atStart, atEnd bool) bool {
 		at[i] = l.order.index(r.ID)
 	}
 	kept := rising(at)
-	if len(kept) == 0 && !atStart && !atEnd {
+	if len(kept) == 0 && !atStart && (!atEnd || l.order.len() > 0) {
 		return false
 	}
 	if len(rows) == 0 {
@@ -449,8 +448,6 @@ func (l *Ledger) rewrite(rows []Row, at, kept []int, atStart, atEnd bool) {
 				l.unlisted(id)
 			}
 		}
-	} else if atEnd && !atStart {
-		from = l.order.len()
 	}
 	ids := make([]ID, len(rows))
 	for i, r := range rows {

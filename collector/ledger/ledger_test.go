@@ -416,13 +416,14 @@ func TestInsertInTheMiddle(t *testing.T) {
 	}
 }
 
-// Rows of which nothing says where they stand are met, and wait for a place.
+// Rows that nothing ties to the list may be of another one: they are not met.
 func TestNowhere(t *testing.T) {
 	b := newBook(t, 3)
 	hole, nameless := Row{Kind: Unreadable}, Row{ID: KeyOfNameless("x", epoch), Kind: Nameless}
-	b.is(b.part(0, ended(8), hole, nameless), "met 8")
+	b.is(b.part(0, ended(8), hole, nameless), "")
+	b.is(b.Observe(Run{Rows: []Row{ended(8)}, AtEnd: true, When: instant(0)}), "")
 	b.listed(1, 2, 3)
-	b.is(b.part(0, ended(2), ended(8), hole, nameless, ended(3)), "nameless 1 gaps 1")
+	b.is(b.part(0, ended(2), ended(8), hole, nameless, ended(3)), "met 8 nameless 1 gaps 1")
 	if got := b.Listed(); got != 6 {
 		t.Errorf("%d are listed", got)
 	}

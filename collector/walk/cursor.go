@@ -36,10 +36,12 @@ type cursor struct {
 
 	prev  map[ledger.ID]struct{} // the page before; nil if there is nothing to stitch to
 	floor int                    // its offset
+	end   int                    // the offset behind it
 	asked time.Time              // when it was asked for
 	carry []ledger.Row           // its last row if the next page does not share it, and unreadable rows
 	shift int                    // how much further down than believed rows stand
 	sure  bool                   // the last row that was read says so
+	blind bool                   // rows known to be unreadable were not tried
 
 	queue  []future
 	flight context.Context // of the pages in the queue
@@ -84,10 +86,12 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			c.carry = append(c.carry, p.rows[0])
 			c.prev = nil
 			c.next++
-			if !p.blind {
+			if p.blind {
+				c.blind = true
+			} else {
 				c.size = 1
 			}
-		case c.prev == nil || p.offset == 0 || sharesRow(p.rows, c.prev):
+		case c.prev == nil || sharesRow(p.rows, c.prev) || p.offset == 0 && slices.ContainsFunc(p.rows, c.listed):
 			return c.take(p), nil
 		case steps == maxSteps || c.next == c.floor:
 			return ledger.Run{}, errMoving
@@ -99,6 +103,9 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 	}
 }
 
+// listed reports whether a row is believed to be listed.
+func (c *cursor) listed(r ledger.Row) bool { return c.led.Index(r.ID) >= 0 }
+
 // take makes a run of a page and moves on behind it.
 func (c *cursor) take(p page) ledger.Run {
 	n := len(p.rows)
@@ -106,8 +113,9 @@ func (c *cursor) take(p page) ledger.Run {
 	run := ledger.Run{
 		Rows:    append(c.carry, p.rows...),
 		AtStart: p.offset == len(c.carry),
-		// A server may give fewer rows than asked for before the list ends.
-		AtEnd: n == 0 || (n < p.asked && (c.total <= end || !hasNew(p.rows, c.prev))),
+		// A server may give fewer rows than asked for before the list ends, and
+		// rows that have moved down make a page that holds nothing new.
+		AtEnd: n == 0 || (n < p.asked && (c.total <= end || end <= c.end && !hasNew(p.rows, c.prev))),
 		When:  p.when,
 	}
 	if len(c.carry) > 0 && !c.asked.IsZero() {
@@ -136,7 +144,7 @@ func (c *cursor) take(p page) ledger.Run {
 		}
 		c.stitchTo(ids)
 	}
-	c.floor, c.next, c.asked = p.offset, end-share, p.when.Asked
+	c.floor, c.next, c.end, c.asked = p.offset, end-share, end, p.when.Asked
 	return run
 }
 

@@ -382,3 +382,49 @@ func TestOpenTraces(t *testing.T) {
 		b.led.Open(func(r ledger.Row) { t.Errorf("%s is still open", r.Name) })
 	}
 }
+
+// Traces that arrive and traces that expire while one sync reads are no gap.
+func TestArrivalsAndExpiryBetweenPages(t *testing.T) {
+	for name, oldest := range map[string]bool{"newest first": false, "oldest first": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, oppertest.Config{Seed: 5, Retention: time.Hour, OldestFirst: oldest})
+			b.opper.FillHistory(1000, 3, b.now().Add(-time.Hour), b.now().Add(-time.Second))
+			if err := b.sync(); err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			b.opper.OnRequest(func(oppertest.Request) {
+				b.step(4 * time.Second)
+				n++
+				b.opper.Add(endedTrace(fmt.Sprint("new-", n), b.now()))
+			})
+			for range 300 {
+				if err := b.sync(); err != nil {
+					t.Fatal(err)
+				}
+				b.sweep(100)
+			}
+			if b.events.Gaps != 0 {
+				t.Errorf("%d gaps\n%s", b.events.Gaps, b.log.String())
+			}
+		})
+	}
+}
+
+// A key that is mended in the middle of a sync lets no foreign trace in.
+func TestForeignHeadOnly(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	b.fill(1000)
+	b.mustSync()
+	other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
+	other.FillHistory(3000, 3, epoch.Add(-time.Hour), epoch)
+	before := len(b.counted)
+	b.opper.Fail(oppertest.Fault{Times: 1, Answer: oppertest.OtherProject(other)})
+	b.step(time.Minute)
+	_ = b.sync() // may fail, or begin again
+	b.quiet()
+	b.check()
+	if len(b.counted) != before || b.led.Listed() != 1000 {
+		t.Errorf("counted %d more, %d listed", len(b.counted)-before, b.led.Listed())
+	}
+}

@@ -52,40 +52,47 @@ func (w *Walker) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 	c.retry = true
 	for _, id := range w.sweep.Last {
 		if i := w.led.Index(id); i >= 0 {
-			c.next = max(i+1-overlap, 0)
+			c.next, c.end = max(i+1-overlap, 0), i+1
 			c.floor = max(c.next-maxLimit, 0)
 		}
 	}
 	if len(w.sweep.Last) > 0 {
 		c.stitchTo(w.sweep.Last)
 	}
-	run, err := c.page(ctx)
-	switch {
-	case opper.OutOfRange(err) && c.next > 0:
-		w.tooDeep(c.next, err)
-		w.pause(w.sweep.Took)
-		w.sweep, w.fullAt = nil, w.cfg.Now()
-		return w.ev, nil
-	case errors.Is(err, errMoving):
-		level.Warn(w.cfg.Logger).Log("msg", "sweep given up, another follows", "offset", c.next, "err", err)
-		w.pause(w.sweep.Took)
-		w.sweep = nil
-		return w.ev, nil
-	case err != nil:
-		return w.ev, fmt.Errorf("sweep: %w", err)
-	}
-	w.observe(run)
-	w.trend.addAll(run.Rows)
-	w.sweep.Last = w.sweep.Last[:0]
-	for _, row := range run.Rows[max(len(run.Rows)-overlap, 0):] {
-		if row.Kind != ledger.Unreadable {
-			w.sweep.Last = append(w.sweep.Last, row.ID)
+	// Close to rows that can't be read, pages are small: a new start after each
+	// would fall back behind them again and again.
+	for more := true; more; more = !w.sweep.Done && c.size < maxLimit {
+		run, err := c.page(ctx)
+		switch {
+		case opper.OutOfRange(err) && c.next > 0:
+			w.tooDeep(c.next, err)
+			w.pause(w.sweep.Took)
+			w.sweep, w.fullAt = nil, w.cfg.Now()
+			return w.ev, nil
+		case errors.Is(err, errMoving):
+			level.Warn(w.cfg.Logger).Log("msg", "sweep given up, another follows", "offset", c.next, "err", err)
+			w.pause(w.sweep.Took)
+			w.sweep = nil
+			return w.ev, nil
+		case err != nil:
+			return w.ev, fmt.Errorf("sweep: %w", err)
 		}
-	}
-	if run.AtEnd {
-		w.sweep.Done, w.refused = true, 0
-		w.judgeOrder()
-		w.pause(w.sweep.Took + w.cfg.Now().Sub(began))
+		if !w.ties(run.Rows) {
+			return w.ev, fmt.Errorf("sweep: %w", ErrForeign)
+		}
+		w.take(run)
+		w.trend.addAll(run.Rows)
+		w.sweep.Last = w.sweep.Last[:0]
+		for _, row := range run.Rows[max(len(run.Rows)-overlap, 0):] {
+			if row.Kind != ledger.Unreadable {
+				w.sweep.Last = append(w.sweep.Last, row.ID)
+			}
+		}
+		if run.AtEnd {
+			w.sweep.Done, w.refused = true, 0
+			w.judgeOrder()
+			w.pause(w.sweep.Took + w.cfg.Now().Sub(began))
+		}
 	}
 	return w.ev, nil
 }

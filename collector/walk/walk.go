@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-kit/log"
@@ -63,6 +64,7 @@ type Walker struct {
 	puzzles  int  // complete walks in a row that did not explain it
 	distrust bool // total_count does not agree with what is listed
 	low      bool // total_count is lower than what is listed: capped, perhaps
+	skipped  bool // the last head was read without trying rows known to be unreadable
 	refused  int  // the offset from which on Opper refuses to list, 0 if it does not
 	wantFull bool // something slipped in where only a complete walk finds it
 	nextFull time.Time
@@ -121,6 +123,13 @@ func (w *Walker) sync(ctx context.Context, r *reader) error {
 	if err := w.lookAtDue(ctx, r); err != nil {
 		return err
 	}
+	// What arrived after the head was read is in total_count, and what expired is
+	// no longer listed: only a head that is read after the tail can be compared.
+	if w.least > w.led.Listed() && !w.distrust && w.refused == 0 && !w.newestLast {
+		if _, headEnd, err = w.head(ctx, r); err != nil {
+			return err
+		}
+	}
 	if err := w.balance(ctx, r, whole, headEnd); err != nil {
 		return err
 	}
@@ -128,7 +137,7 @@ func (w *Walker) sync(ctx context.Context, r *reader) error {
 	if swept {
 		w.sweep = nil
 	}
-	if whole {
+	if swept || reached || whole && !w.skipped {
 		w.fullAt = now
 		if w.led.Listed() > 0 {
 			w.led.Complete(now)
@@ -153,6 +162,7 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 	holes := w.startHoles(c)
 	var runs []ledger.Run
 	met := w.led.Listed() == 0
+	tied := met // to what we know, page by page: the key may be mended between two pages
 	for {
 		run, err := c.page(ctx)
 		if err != nil {
@@ -165,9 +175,14 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 				continue
 			}
 		}
+		if run.AtStart && len(runs) > 0 {
+			runs = runs[:0] // nothing tied what came before to the list as it is now
+		}
 		runs = append(runs, run)
+		w.skipped = w.skipped || c.blind
 		whole = run.AtEnd
-		met = met || w.anyKnown(run.Rows)
+		tied = tied || w.anyKnown(run.Rows)
+		met = met || tied
 		if !met && len(run.Rows) > 0 {
 			if met, err = w.knownAtEnd(ctx, r, c.total, whole); err != nil {
 				return false, 0, err
@@ -177,10 +192,13 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 			break
 		}
 	}
+	if !tied && !(whole && len(runs[0].Rows) == 0) && !w.mayHaveExpired() {
+		return false, 0, ErrForeign
+	}
 	w.note(c.total)
 	w.oldest, w.newest = time.Time{}, time.Time{}
 	for _, run := range runs {
-		w.observe(run)
+		w.take(run)
 	}
 	return whole, c.next, nil
 }
@@ -190,11 +208,12 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 // there are news, and what stands at the start has to be read after all.
 func (w *Walker) startHoles(c *cursor) int {
 	n := 0
+	w.skipped = false
 	for n < maxLimit && w.led.Hole(n, 1) == n {
 		c.carry = append(c.carry, ledger.Row{Kind: ledger.Unreadable})
 		n++
 	}
-	c.next = n
+	c.next, c.blind = n, n > 0
 	return n
 }
 
@@ -210,15 +229,20 @@ func (w *Walker) knownAtEnd(ctx context.Context, r *reader, total int, whole boo
 			return true, nil
 		}
 	}
-	now := w.cfg.Now()
-	expired := now.Sub(w.lastGood) >= maxRetention
-	if !w.newest.IsZero() {
-		expired = expired || now.Sub(w.newest) >= max(w.lastGood.Sub(w.oldest), time.Hour)
-	}
-	if !expired {
+	if !w.mayHaveExpired() {
 		return false, ErrForeign
 	}
 	return true, nil
+}
+
+// mayHaveExpired reports whether there was time for all that was listed at the
+// last good sync to expire.
+func (w *Walker) mayHaveExpired() bool {
+	now := w.cfg.Now()
+	if now.Sub(w.lastGood) >= maxRetention {
+		return true
+	}
+	return !w.newest.IsZero() && now.Sub(w.newest) >= max(w.lastGood.Sub(w.oldest), time.Hour)
 }
 
 // end returns where the list is believed to end.
@@ -338,7 +362,7 @@ func (w *Walker) tail(ctx context.Context, r *reader) error {
 		if refused && w.refused > 0 {
 			return nil
 		}
-		if lost := refused || len(run.Rows) == 0 || w.led.Index(run.Rows[0].ID) < 0; lost && at > 0 && back < maxLimit<<8 {
+		if lost := refused || len(run.Rows) == 0 || w.led.Index(run.Rows[0].ID) < 0; lost && at > 0 {
 			at, back = at-back, 2*back
 			c = newCursor(r, w.led, at, w.total)
 			continue
@@ -346,6 +370,9 @@ func (w *Walker) tail(ctx context.Context, r *reader) error {
 		if refused {
 			w.tooDeep(c.next, err)
 			return nil
+		}
+		if !w.ties(run.Rows) {
+			return ErrForeign
 		}
 		at = 0
 		w.note(c.total)
@@ -410,16 +437,35 @@ func (w *Walker) lookAtDue(ctx context.Context, r *reader) error {
 			due = due[1:]
 		}
 	}
+	var gone []ledger.ID
 	for _, d := range lost[:min(len(lost), maxByID)] {
-		if err := w.ask(ctx, r, d); err != nil {
+		there, err := w.ask(ctx, r, d)
+		if err != nil {
 			return err
 		}
+		if !there {
+			gone = append(gone, d.ID)
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	// Another project has none of our traces.
+	run, err := newCursor(r, w.led, 0, w.total).page(ctx)
+	if err != nil {
+		return err
+	}
+	if !w.ties(run.Rows) {
+		return ErrForeign
+	}
+	for _, id := range gone {
+		w.ev.Add(w.led.Gone(id))
 	}
 	return nil
 }
 
-// ask asks Opper for one trace.
-func (w *Walker) ask(ctx context.Context, r *reader, d ledger.Due) error {
+// ask asks Opper for one trace. It reports false if Opper has none.
+func (w *Walker) ask(ctx context.Context, r *reader, d ledger.Due) (there bool, err error) {
 	id := d.Ref
 	if id == "" {
 		id = d.ID.String()
@@ -433,13 +479,13 @@ func (w *Walker) ask(ctx context.Context, r *reader, d ledger.Due) error {
 		row.ID, row.Ref, row.Kind = d.ID, d.Ref, ledger.Normal
 		w.ev.Add(w.led.Resolve(row, when))
 	case errors.Is(err, opper.ErrNotFound):
-		w.ev.Add(w.led.Gone(d.ID))
+		return false, nil
 	case ctx.Err() != nil || opper.Refused(err):
-		return fmt.Errorf("trace %s: %w", d.ID, err)
+		return true, fmt.Errorf("trace %s: %w", d.ID, err)
 	default:
 		w.ev.Add(w.led.Unanswered(d.ID, when.Read))
 	}
-	return nil
+	return true, nil
 }
 
 // balance compares what is believed to be listed with what Opper says. A
@@ -496,8 +542,20 @@ func (w *Walker) walkOn(ctx context.Context, r *reader, headEnd int) error {
 	return nil
 }
 
-// observe takes in a run.
+// ties reports whether one of the rows shows that they are of the list that we
+// know: the key may come to belong to another project between two requests.
+func (w *Walker) ties(rows []ledger.Row) bool {
+	return w.led.Listed() == 0 || slices.ContainsFunc(rows, func(r ledger.Row) bool { return w.led.Index(r.ID) >= 0 })
+}
+
+// observe takes in a run that is known to be of our list.
 func (w *Walker) observe(run ledger.Run) {
+	if w.ties(run.Rows) {
+		w.take(run)
+	}
+}
+
+func (w *Walker) take(run ledger.Run) {
 	ev := w.led.Observe(run)
 	if ev.Gaps > 0 {
 		level.Warn(w.cfg.Logger).Log("msg", "rows that Opper can't give are stepped over, their traces are not counted", "gaps", ev.Gaps)

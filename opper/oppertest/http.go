@@ -113,6 +113,43 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.write(sw, s.body)
 }
 
+// List reads the list as GET /traces does, without HTTP and without the hook:
+// for simulations that make millions of requests. Row faults, MaxOffset and the
+// record work as with HTTP; ok is false if they leave nothing to read.
+func (s *Server) List(offset, limit int) (rows []Trace, total *int, ok bool) {
+	a, ok := s.direct(Request{Offset: offset, Limit: limit})
+	for i := range a.rows {
+		rows = append(rows, a.rows[i].unpack(a.rows[i].id))
+	}
+	return rows, a.total, ok
+}
+
+// Show reads one trace as GET /traces/{id} does, without HTTP; see List. ok is
+// false if it is not listed.
+func (s *Server) Show(id string) (trace Trace, ok bool) {
+	a, ok := s.direct(Request{ID: id})
+	if !ok {
+		return Trace{}, false
+	}
+	return a.rows[0].unpack(id), true
+}
+
+func (s *Server) direct(req Request) (answer, bool) {
+	s.mu.Lock()
+	s.count++
+	req.N = s.count
+	s.mu.Unlock()
+	var wrong *refusal
+	if s.cfg.MaxOffset > 0 && req.Offset > s.cfg.MaxOffset {
+		wrong = &refusal{http.StatusUnprocessableEntity, "offset is out of range"}
+	}
+	a, fault := s.answer(req, wrong)
+	if fault != nil || a.status != http.StatusOK {
+		return answer{}, false
+	}
+	return a, true
+}
+
 // refusal is why a request gets no rows.
 type refusal struct {
 	status  int

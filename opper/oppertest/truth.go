@@ -246,6 +246,10 @@ func (j *judge) settledFrom(st *story, seen *version, firstEnd int64) int64 {
 
 // abandonedFrom is the same for an open version.
 func (j *judge) abandonedFrom(st *story, seen *version) int64 {
+	// What has come back is as old as it was.
+	if st.past.relisted {
+		return never
+	}
 	first := st.runs[0].first
 	if st.met {
 		first = min(first, seen.start) // 1970 if there is none, which is old
@@ -264,6 +268,8 @@ func (j *judge) deadlines(st *story) (ended, abandoned int64) {
 		return forever, forever
 	}
 	var open, end *sight
+	// Open when it was first served, by a look that its end came into.
+	servedOpen := len(st.runs) > 0 && !st.versions[st.runs[0].version].ended()
 	for _, k := range j.looks {
 		seen, ok := st.seenBy(k, j.needServed)
 		known := open != nil || end != nil
@@ -292,7 +298,7 @@ func (j *judge) deadlines(st *story) (ended, abandoned int64) {
 			continue
 		}
 		if end == nil {
-			if open != nil && k.start < st.noticed(seen.at, j.abandon) {
+			if (open != nil || servedOpen) && k.start < st.noticed(seen.at, j.abandon) {
 				continue
 			}
 			end = &sight{k.end, seen.end, k.baseline}
