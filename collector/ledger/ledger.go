@@ -413,7 +413,7 @@ func (l *Ledger) place(rows []Row, atStart, atEnd bool) bool {
 		inPlace = at[kept[k]] == at[kept[k-1]]+1
 	}
 	if !inPlace {
-		l.rewrite(rows, at, kept, atStart, atEnd)
+		l.rewrite(rows, at, kept)
 	}
 	if atStart {
 		l.unlist(0, l.order.index(rows[0].ID))
@@ -426,7 +426,7 @@ func (l *Ledger) place(rows []Row, atStart, atEnd bool) bool {
 
 // rewrite puts the rows, as they are, in the place of what was believed to
 // stand from the first to the last of those that kept their place.
-func (l *Ledger) rewrite(rows []Row, at, kept []int, atStart, atEnd bool) {
+func (l *Ledger) rewrite(rows []Row, at, kept []int) {
 	for i, r := range rows {
 		if at[i] >= 0 && !slices.Contains(kept, i) {
 			j := l.order.index(r.ID)

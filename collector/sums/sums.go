@@ -267,7 +267,7 @@ func (s *Sums) EndBaseline(now time.Time) {
 	for _, n := range ranked {
 		// Without a start, a trace is old. A later time would make a server
 		// that reads created timestamps take history for news.
-		if oldest := now.Add(-maxAge); n.Created.Before(oldest) && !(s.cfg.Partial && n.Created.IsZero()) {
+		if oldest := now.Add(-maxAge); n.Created.Before(oldest) && (!s.cfg.Partial || !n.Created.IsZero()) {
 			n.Created = oldest
 		}
 		if n.Created.IsZero() || n.Created.After(now) {

@@ -192,7 +192,8 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 			break
 		}
 	}
-	if !tied && !(whole && len(runs[0].Rows) == 0) && !w.mayHaveExpired() {
+	empty := whole && len(runs[0].Rows) == 0
+	if !tied && !empty && !w.mayHaveExpired() {
 		return false, 0, ErrForeign
 	}
 	w.note(c.total)
