@@ -285,18 +285,18 @@ func (w *Walker) settledDown(rows []ledger.Row) bool {
 func (w *Walker) everything(ctx context.Context, r *reader) (bool, error) {
 	began := w.cfg.Now()
 	from := max(w.led.Listed()-overlap, 0)
-	c := newCursor(r, w.led, from, w.total)
-	defer c.close()
-	c.retry, c.ahead = true, w.cfg.Concurrency
-	if from > 0 {
-		c.stitchTo(w.led.IDs(from, from+overlap))
-	} else {
-		c.overlap = longOverlap
-		w.trend, w.sampled = trend{}, true
-	}
+	c := w.longWalk(r, from)
+	defer func() { c.close() }()
 	reached := false
 	for !reached {
 		run, err := c.page(ctx)
+		if errors.Is(err, errMoving) && from > 0 {
+			// The rows at which it stopped may all have left since.
+			c.close()
+			from = 0
+			c = w.longWalk(r, from)
+			continue
+		}
 		if opper.OutOfRange(err) && c.next > 0 {
 			w.tooDeep(c.next, err)
 			break
@@ -319,6 +319,19 @@ func (w *Walker) everything(ctx context.Context, r *reader) (bool, error) {
 	w.judgeOrder()
 	w.pause(w.cfg.Now().Sub(began))
 	return reached, nil
+}
+
+// longWalk returns a cursor that reads the whole list from a row on.
+func (w *Walker) longWalk(r *reader, from int) *cursor {
+	c := newCursor(r, w.led, from, w.total)
+	c.retry, c.ahead = true, w.cfg.Concurrency
+	if from > 0 {
+		c.stitchTo(w.led.IDs(from, from+overlap))
+	} else {
+		c.overlap = longOverlap
+		w.trend, w.sampled = trend{}, true
+	}
+	return c
 }
 
 // pause puts off the next complete walk after one that took so long.

@@ -22,8 +22,9 @@ type Sync struct {
 // is not taken to have been seen by it: step a fake clock between the two.
 type Rules struct {
 	Settle, Abandon  time.Duration
-	Success, Failure []string // lower-case; nil means success, ok, completed and error, failed, failure
-	NoTokens         bool     // the exporter read v3
+	Look             time.Duration // the least time between two looks at an open trace
+	Success, Failure []string      // lower-case; nil means success, ok, completed and error, failed, failure
+	NoTokens         bool          // the exporter read v3
 
 	// Baseline is when the first complete walk began, BaselineDone when it
 	// ended; zero if there was none. Traces that it met are judged by their
@@ -298,7 +299,7 @@ func (j *judge) deadlines(st *story) (ended, abandoned int64) {
 			continue
 		}
 		if end == nil {
-			if (open != nil || servedOpen) && k.start < st.noticed(seen.at, j.abandon) {
+			if (open != nil || servedOpen) && k.start < st.noticed(seen.at, j.abandon, j.Look.Microseconds()) {
 				continue
 			}
 			end = &sight{k.end, seen.end, k.baseline}
@@ -319,12 +320,12 @@ func (j *judge) deadlines(st *story) (ended, abandoned int64) {
 
 // noticed is when a sync at the latest looks again at a trace that was known
 // to be open and ended at some time: an age of A makes it due every A/8 or so.
-func (st *story) noticed(at, abandon int64) int64 {
+func (st *story) noticed(at, abandon, look int64) int64 {
 	from := st.from
 	if st.has&hasStart != 0 {
 		from = min(from, st.start)
 	}
-	return at + min(at-from, abandon)/4
+	return at + max(min(at-from, abandon)/4, look)
 }
 
 func (j *judge) version(v *version) Version {

@@ -1,0 +1,64 @@
+package walk
+
+import (
+	"testing"
+
+	"opper_exporter/opper/oppertest"
+)
+
+// A sweep gets past a row that can't be read, however little of a page is left
+// before it.
+func TestSweepPassesUnreadable(t *testing.T) {
+	b := newBench(t, oppertest.Config{TotalCount: func(int) *int { return nil }})
+	rows := b.fill(200)
+	b.mustSync()
+	b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: rows[13].ID, Times: -1})
+	b.step(sweepEvery)
+	b.mustSync()
+	for range 10 {
+		b.sweep(1)
+	}
+	if b.walker.SweepDue() {
+		t.Errorf("the sweep still goes on\n%s", b.log.String())
+	}
+}
+
+// Where nothing more is wrong with a row, or another one stands in its place, a
+// complete walk finds out, also in a list that each sync reads to its end.
+func TestUnreadableRowIsReplaced(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	rows := b.fill(20)
+	b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: rows[0].ID, Times: -1})
+	b.mustSync()
+	b.opper.Delete(rows[0].ID)
+	b.opper.Add(endedTrace("in its place", b.now()))
+	for range 3 {
+		b.step(sweepEvery / 2)
+		b.mustSync()
+		b.sweep(10)
+	}
+	b.step(settle)
+	b.mustSync()
+	if got := len(b.counted); got != 20 {
+		t.Errorf("%d are counted, want 19 and the one that came later\n%s", got, b.log.String())
+	}
+}
+
+// A first walk whose last rows have left before it goes on begins again.
+func TestFirstWalkBeginsAgain(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	rows := b.fill(2000)
+	b.opper.Fail(oppertest.Fault{Answer: oppertest.TooMany(""), After: 15})
+	if err := b.sync(); err == nil {
+		t.Fatal("no error")
+	}
+	for _, row := range rows[150:1900] {
+		b.opper.Delete(row.ID)
+	}
+	b.step(settle)
+	b.mustSync()
+	if got := b.led.Listed(); got != 250 {
+		t.Errorf("%d are listed", got)
+	}
+	b.check()
+}
