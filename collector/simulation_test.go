@@ -108,6 +108,7 @@ type simulation struct {
 type crash struct{}
 
 func newSimulation(t testing.TB, name string, pick func(n int) int, p plan) *simulation {
+	t.Helper()
 	s := &simulation{
 		plan: p, t: t, name: name, pick: pick, tells: *replay >= 0,
 		at: epoch, left: map[string]time.Time{}, poisoned: map[string]bool{}, judged: map[string]bool{},
@@ -132,7 +133,11 @@ func newSimulation(t testing.TB, name string, pick func(n int) int, p plan) *sim
 			}
 			return next
 		}
-		t.Cleanup(func() { s.inner.(*store.Store).Close() })
+		t.Cleanup(func() {
+			if err := s.inner.(*store.Store).Close(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 	s.cfg = testConfig()
 	s.cfg.Concurrency = 1
@@ -345,7 +350,8 @@ func (s *simulation) walked() (state struct {
 	Oldest   time.Time
 	Newest   time.Time
 	Sweep    *struct{ Done bool }
-}) {
+},
+) {
 	b, err := s.project.walker.State()
 	if err == nil {
 		err = json.Unmarshal(b, &state)
@@ -1179,6 +1185,7 @@ func picker(seed int64) func(n int) int {
 func TestSimulation(t *testing.T) {
 	const ranges = 8
 	one := func(t *testing.T, seed int64) {
+		t.Helper()
 		pick := picker(seed)
 		s := newSimulation(t, fmt.Sprintf("seed %d: go test ./collector -run TestSimulation$ -seed %d", seed, seed), pick, randomPlan(pick))
 		s.tell("%+v", s.plan)
