@@ -103,6 +103,7 @@ type simulation struct {
 	unanswered              bool      // Opper did not say what became of a trace
 	blind                   time.Time // rows may have been taken for unreadable then
 	gaps                    uint64    // counted until the last look
+	partial                 bool      // the first walk could not read all
 }
 
 type crash struct{}
@@ -329,6 +330,7 @@ func (s *simulation) sync() {
 		}
 		if baseline && !s.project.led.Baseline() {
 			s.ended = s.at
+			s.partial = s.spoiled || s.project.sums.Gaps > 0
 		}
 	})
 	s.wait(time.Millisecond)
@@ -369,9 +371,6 @@ func (s *simulation) looked(start time.Time, baseline, swept bool) {
 	s.gaps = gaps
 	if missed {
 		s.blind = s.at
-	}
-	if baseline && (s.spoiled || missed) {
-		s.baseline = time.Time{}
 	}
 	if baseline || s.spoiled {
 		return
@@ -441,6 +440,9 @@ func (s *simulation) check() {
 		return
 	}
 	rules := oppertest.Rules{Settle: settle, Abandon: abandon, Look: s.cfg.Interval, Baseline: s.baseline, BaselineDone: s.lasted, Syncs: s.looks}
+	if s.partial {
+		rules.Baseline = time.Time{}
+	}
 	if s.unanswered || s.list.NoGet != 0 || s.list.MaxOffset != 0 {
 		// Who can't be asked for is given up as last seen.
 		rules.Slack = 9 * time.Hour
@@ -1156,7 +1158,8 @@ func randomPlan(pick func(n int) int) plan {
 		}
 	}
 	if pick(10) == 0 {
-		p.list.NoGet = []int{405, 500}[pick(2)]
+		// Beside rows that can't be read, due ones are asked for by id.
+		p.list.NoGet, p.poison, p.fault = []int{405, 500}[pick(2)], 0, 0
 	}
 	if pick(20) == 0 {
 		// What was served to who then crashed is not what the truth asks for.

@@ -491,27 +491,30 @@ func isHole(id ID) bool { return [8]byte(id[:8]) == holeSpace }
 // stretches of new holes there are.
 func (l *Ledger) nameHoles(rows []Row) (stretches uint64) {
 	taken := map[ID]bool{}
+	match := func(i, neighbour, step int) {
+		if rows[i].Kind != Unreadable || rows[i].ID != (ID{}) {
+			return
+		}
+		if id, ok := l.holeAt(rows[neighbour].ID, step); ok && !taken[id] {
+			rows[i].ID, taken[id] = id, true
+		}
+	}
+	for i := 1; i < len(rows); i++ {
+		match(i, i-1, +1)
+	}
+	for i := len(rows) - 2; i >= 0; i-- {
+		match(i, i+1, -1)
+	}
 	for i := range rows {
-		if rows[i].Kind != Unreadable {
+		if rows[i].Kind != Unreadable || rows[i].ID != (ID{}) {
 			continue
 		}
-		id, ok := ID{}, false
-		if i > 0 {
-			id, ok = l.holeAt(rows[i-1].ID, +1)
+		l.holes++
+		copy(rows[i].ID[:8], holeSpace[:])
+		binary.BigEndian.PutUint64(rows[i].ID[8:], l.holes)
+		if i == 0 || rows[i-1].Kind != Unreadable {
+			stretches++
 		}
-		if (!ok || taken[id]) && i+1 < len(rows) {
-			id, ok = l.holeAt(rows[i+1].ID, -1)
-		}
-		if !ok || taken[id] {
-			l.holes++
-			copy(id[:8], holeSpace[:])
-			binary.BigEndian.PutUint64(id[8:], l.holes)
-			if i == 0 || rows[i-1].Kind != Unreadable {
-				stretches++
-			}
-		}
-		taken[id] = true
-		rows[i].ID = id
 	}
 	return stretches
 }

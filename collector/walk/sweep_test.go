@@ -23,6 +23,22 @@ func TestSweepPassesUnreadable(t *testing.T) {
 	}
 }
 
+// Rows at the start that can't be read are one gap, however often they are met.
+func TestUnreadableStart(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	for _, row := range b.fill(200)[:3] {
+		b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: row.ID, Times: -1})
+	}
+	for range 5 {
+		b.mustSync()
+		b.step(sweepEvery / 2)
+		b.sweep(10)
+	}
+	if b.events.Gaps != 1 || b.led.Listed() != 200 {
+		t.Errorf("%d gaps, %d are listed", b.events.Gaps, b.led.Listed())
+	}
+}
+
 // Where nothing more is wrong with a row, or another one stands in its place, a
 // complete walk finds out, also in a list that each sync reads to its end.
 func TestUnreadableRowIsReplaced(t *testing.T) {
