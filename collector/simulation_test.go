@@ -697,7 +697,7 @@ func (s *simulation) request(limit int, list bool) error {
 // it must be known, and expiry must not explain that all of it is gone.
 func (s *simulation) recognizable() bool {
 	w := s.walked()
-	return !s.project.led.Baseline() && s.project.led.Listed() > 0 &&
+	return !s.project.led.Baseline() && s.project.led.Listed() > 20 &&
 		!w.Newest.IsZero() && s.now().Sub(w.Newest) < max(w.LastGood.Sub(w.Oldest), time.Hour)-10*time.Minute
 }
 
@@ -1158,8 +1158,8 @@ func randomPlan(pick func(n int) int) plan {
 		}
 	}
 	if pick(10) == 0 {
-		// Beside rows that can't be read, due ones are asked for by id.
-		p.list.NoGet, p.poison, p.fault = []int{405, 500}[pick(2)], 0, 0
+		// On a small page, due rows may be missed and have to be asked for.
+		p.list.NoGet, p.poison, p.fault, p.short = []int{405, 500}[pick(2)], 0, 0, 0
 	}
 	if pick(20) == 0 {
 		// What was served to who then crashed is not what the truth asks for.

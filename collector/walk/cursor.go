@@ -91,7 +91,7 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			} else {
 				c.size = 1
 			}
-		case c.prev == nil || sharesRow(p.rows, c.prev) || p.offset == 0 && slices.ContainsFunc(p.rows, c.listed):
+		case c.prev == nil || c.stitched(p.rows) || p.offset == 0 && slices.ContainsFunc(p.rows, c.listed):
 			return c.take(p), nil
 		case steps == maxSteps || c.next == c.floor:
 			return ledger.Run{}, errMoving
@@ -218,11 +218,20 @@ func (c *cursor) close() {
 	c.queue, c.flight, c.cancel = nil, nil, nil
 }
 
-func sharesRow(rows []ledger.Row, ids map[ledger.ID]struct{}) bool {
-	for _, r := range rows {
-		if _, ok := ids[r.ID]; ok {
+// stitched reports whether rows begin no later than where the page before them
+// ended: they share a row with it, and only rows that already stood before that
+// one do so now. Behind others, a row may have been moved by an update.
+func (c *cursor) stitched(rows []ledger.Row) bool {
+	last := -1
+	for j, r := range rows {
+		i := c.led.Index(r.ID)
+		if _, ok := c.prev[r.ID]; ok && (j == 0 || i > last) {
 			return true
 		}
+		if i < 0 {
+			return false
+		}
+		last = max(last, i)
 	}
 	return false
 }

@@ -60,6 +60,24 @@ func TestUnreadableRowIsReplaced(t *testing.T) {
 	}
 }
 
+// A row that moves to the end while pages are read does not make them look as if
+// nothing was stepped over.
+func TestMovedRowTiesNothing(t *testing.T) {
+	b := newBench(t, oppertest.Config{SortBy: oppertest.ByUpdate, OldestFirst: true})
+	rows := b.fill(290)
+	b.opper.OnRequest(func(r oppertest.Request) {
+		if r.N == 3 {
+			for _, row := range rows[150:153] {
+				b.opper.Update(row.ID, func(tr *oppertest.Trace) { tr.Name = new("another") })
+			}
+		}
+	})
+	b.mustSync()
+	if got := b.led.Listed(); got != 290 {
+		t.Errorf("%d are listed", got)
+	}
+}
+
 // A first walk whose last rows have left before it goes on begins again.
 func TestFirstWalkBeginsAgain(t *testing.T) {
 	b := newBench(t, oppertest.Config{})
