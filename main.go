@@ -38,6 +38,7 @@ import (
 
 	"opper_exporter/collector"
 	"opper_exporter/collector/store"
+	"opper_exporter/collector/sums"
 	"opper_exporter/collector/walk"
 	"opper_exporter/opper"
 )
@@ -89,6 +90,8 @@ func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.
 	if err != nil {
 		return fmt.Errorf("opper client: %w", err)
 	}
+	readers := collector.NewReaders(time.Now)
+	cfg.collector.AllRead = readers.AllRead
 	cfg.collector.Logger = logger
 	cfg.collector.Source = func() walk.Source { return client.WithRetries(syncRetries) }
 	if cfg.storagePath == "" {
@@ -112,7 +115,7 @@ func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(project, requests, versioncollector.NewCollector(program))
-	handler, err := newHandler(cfg, project, registry, logger)
+	handler, err := newHandler(cfg, project, readers, registry, logger)
 	if err != nil {
 		return err
 	}
@@ -134,6 +137,7 @@ func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.
 			return ctx
 		},
 	}
+	readers.Attach(server)
 	served := make(chan error, 1)
 	go func() { served <- web.ListenAndServe(server, cfg.web, webLogger) }()
 	select {
@@ -166,11 +170,13 @@ func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.
 }
 
 // newHandler returns all pages of the exporter.
-func newHandler(cfg *config, project *collector.Project, registry *prometheus.Registry, logger log.Logger) (http.Handler, error) {
+func newHandler(cfg *config, project *collector.Project, readers *collector.Readers, registry *prometheus.Registry, logger log.Logger) (http.Handler, error) {
 	opts := promhttp.HandlerOpts{
 		ErrorLog:          scrapeErrors{logger},
 		ErrorHandling:     promhttp.HTTPErrorOnError,
 		EnableOpenMetrics: true,
+
+		EnableOpenMetricsTextCreatedSamples: cfg.openMetricsCreated,
 	}
 	if !cfg.disableExporterMetrics {
 		registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -201,7 +207,7 @@ func newHandler(cfg *config, project *collector.Project, registry *prometheus.Re
 		return nil, fmt.Errorf("landing page: %w", err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle(cfg.telemetryPath, metrics)
+	mux.Handle(cfg.telemetryPath, readers.Watch(metrics))
 	mux.Handle("/-/ready", collector.ReadyHandler(project))
 	mux.HandleFunc("/-/healthy", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, program+" is healthy.\n")
@@ -261,6 +267,7 @@ type config struct {
 	storagePath            string
 	telemetryPath          string
 	disableExporterMetrics bool
+	openMetricsCreated     bool
 	maxRequests            int
 	logLevel, logFormat    string
 }
@@ -290,6 +297,7 @@ type flags struct {
 	cfg              config
 	keyFile          string
 	headers          []string
+	rewrites         []string
 	success, failure []string
 	backfill         *time.Duration // nil is all
 	backfillSet      bool
@@ -317,15 +325,18 @@ func addFlags(app *kingpin.Application) *flags {
 	app.Flag("collector.failure-status", "Status that counts as a failure, in any case. Repeatable.").Default("error", "failed", "failure").StringsVar(&f.failure)
 	checked(app, "collector.trace-name-include", "Anchored regular expression of the trace names to count; all if empty.", "", &s.Include, parseRegexp)
 	checked(app, "collector.trace-name-exclude", "Anchored regular expression of the trace names not to count; none if empty.", "", &s.Exclude, parseRegexp)
+	app.Flag("collector.trace-name-rewrite", "Anchored regular expression and what to make of the trace names that it matches, as 'REGEX=REPLACEMENT'; $1 is its first group. Repeatable: each sees what the one before has made.").StringsVar(&f.rewrites)
 	checked(app, "collector.max-trace-names", "Most trace names with series of their own; more are counted as (other).", "200", &s.MaxNames, parseInt(1))
 	checked(app, "collector.duration-buckets", "Upper bounds of the classic duration buckets, in seconds.", "0.1,0.25,0.5,1,2.5,5,10,30,60,120,300,600,1800,3600", &s.DurationBuckets, parseBuckets)
 	checked(app, "collector.token-buckets", "Upper bounds of the classic token buckets.", "16,64,256,1024,4096,16384,65536,262144,1048576", &s.TokenBuckets, parseBuckets)
-	app.Flag("collector.native-histograms", "Expose native histogram buckets beside the classic ones.").Default("true").BoolVar(&c.Native)
+	app.Flag("collector.classic-histograms", "Expose the classic buckets of the traces' histograms.").Default("true").BoolVar(&c.Classic)
+	app.Flag("collector.native-histograms", "Expose native histogram buckets.").Default("true").BoolVar(&c.Native)
 
 	app.Flag("storage.path", "Folder in which to keep what has been counted. If empty, nothing is kept.").Default("data/").StringVar(&f.cfg.storagePath)
 	f.cfg.web = kingpinflag.AddFlags(app, ":16773")
 	checked(app, "web.telemetry-path", "Path under which to expose metrics.", "/metrics", &f.cfg.telemetryPath, parsePath)
 	app.Flag("web.disable-exporter-metrics", "Exclude metrics about the exporter itself (promhttp_*, process_*, go_*).").BoolVar(&f.cfg.disableExporterMetrics)
+	app.Flag("web.openmetrics-created", "Expose created timestamps in OpenMetrics text, too, as _created samples. Only for servers that read them as such: others store a series for each.").BoolVar(&f.cfg.openMetricsCreated)
 	checked(app, "web.max-requests", "Most scrapes at once. 0 is no limit.", "40", &f.cfg.maxRequests, parseInt(0))
 	checked(app, "log.level", "Only log messages with the given severity or above. One of: [debug, info, warn, error]", "info", &f.cfg.logLevel, parseEnum("debug", "info", "warn", "error"))
 	checked(app, "log.format", "Output format of log messages. One of: [logfmt, json]", "logfmt", &f.cfg.logFormat, parseEnum("logfmt", "json"))
@@ -353,6 +364,13 @@ func (f *flags) config(getenv func(string) string) (*config, error) {
 		return nil, fmt.Errorf("--opper.%w", err)
 	}
 	s := &cfg.collector.Sums
+	for _, text := range f.rewrites {
+		w, err := parseRewrite(text)
+		if err != nil {
+			return nil, fmt.Errorf("--collector.trace-name-rewrite: %w", err)
+		}
+		s.Rewrites = append(s.Rewrites, w)
+	}
 	s.Success, s.Failure = lower(f.success), lower(f.failure)
 	for _, status := range s.Success {
 		if slices.Contains(s.Failure, status) {
@@ -493,6 +511,34 @@ func parseRegexp(text string) (*regexp.Regexp, error) {
 		return nil, fmt.Errorf("expected a regular expression: %w", err)
 	}
 	return re, nil
+}
+
+var reference = regexp.MustCompile(`\$(?:\$|(\w+)|\{(\w+)\})?`)
+
+// parseRewrite takes the last = for the one between: names seldom have one.
+func parseRewrite(text string) (sums.Rewrite, error) {
+	i := strings.LastIndexByte(text, '=')
+	if i < 1 {
+		return sums.Rewrite{}, fmt.Errorf("expected 'REGEX=REPLACEMENT', got %q", text)
+	}
+	pattern, err := parseRegexp(text[:i])
+	if err != nil {
+		return sums.Rewrite{}, err
+	}
+	w := sums.Rewrite{Pattern: pattern, Replacement: text[i+1:]}
+	if !utf8.ValidString(w.Replacement) {
+		return w, fmt.Errorf("expected text in UTF-8, got %q", w.Replacement)
+	}
+	var groups []string
+	for i, name := range pattern.SubexpNames() {
+		groups = append(groups, strconv.Itoa(i), name)
+	}
+	for _, ref := range reference.FindAllStringSubmatch(w.Replacement, -1) {
+		if group := ref[1] + ref[2]; ref[0] != "$$" && (group == "" || !slices.Contains(groups, group)) {
+			return w, fmt.Errorf("expected %q to be a group of the regular expression, as $1 or ${name}, or $$ for the character itself", ref[0])
+		}
+	}
+	return w, nil
 }
 
 func parseBuckets(text string) ([]float64, error) {

@@ -58,7 +58,7 @@ type bench struct {
 
 func testConfig() Config {
 	return Config{
-		Project: "default", Settle: settle, Abandon: abandon, Concurrency: 4, Native: true,
+		Project: "default", Settle: settle, Abandon: abandon, Concurrency: 4, Classic: true, Native: true,
 		Sums: sums.Config{
 			Success: []string{"success", "ok", "completed"}, Failure: []string{"error", "failed", "failure"},
 			MaxNames:        200,

@@ -45,11 +45,13 @@ var (
 		"Settled traces with a status that is neither in the success nor in the failure list.")
 	traceNames = newFamily("opper_exporter_trace_names",
 		"Different trace names met (name), also those counted under the overflow name; above 10000 an estimate.")
+	namesHeld = newFamily("opper_exporter_trace_names_held",
+		"Trace names whose series are shown at 0 until everybody who scrapes has read them so, for 10 minutes at most; then what has been counted follows.")
 	overflowTotal = newFamily("opper_exporter_overflow_traces_total",
 		"Traces counted under the overflow name, because there were too many names.")
 )
 
 var families = []*family{
 	tracesTotal, traceDuration, traceTokens, tokensPerTrace, tracesOpen, traceLastEnd, tracesListed,
-	gapsTotal, skippedTotal, unusableTotal, lateEndsTotal, unmappedTotal, traceNames, overflowTotal,
+	gapsTotal, skippedTotal, unusableTotal, lateEndsTotal, unmappedTotal, traceNames, namesHeld, overflowTotal,
 }

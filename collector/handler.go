@@ -3,7 +3,6 @@ package collector
 import (
 	"context"
 	"net/http"
-	"strconv"
 	"time"
 )
 
@@ -18,9 +17,9 @@ const (
 // the scraper says that it waits (X-Prometheus-Scrape-Timeout-Seconds).
 func RefreshFirst(p *Project, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		timeout := scrapeTimeout
-		if s, err := strconv.ParseFloat(r.Header.Get("X-Prometheus-Scrape-Timeout-Seconds"), 64); err == nil && s > 0 && s < 3600 {
-			timeout = time.Duration(s * float64(time.Second))
+		timeout, told := timeoutOf(r)
+		if !told {
+			timeout = scrapeTimeout
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), timeout-scrapeMargin)
 		p.Refresh(ctx)

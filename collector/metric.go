@@ -68,16 +68,31 @@ func (f *family) gauge(value float64, values ...string) prometheus.Metric {
 	return m
 }
 
-// histogram makes a histogram whose sum is in units of which there are perOne
-// in one of the values that its buckets count.
-func (f *family) histogram(h *sums.Histogram, bounds []float64, perOne float64, native bool, created time.Time, values ...string) prometheus.Metric {
+// scale says how the values of a histogram are shown.
+type scale struct {
+	bounds          []float64
+	perOne          float64 // units of the sum in one of the values that the buckets count
+	classic, native bool
+}
+
+func (f *family) histogram(h *sums.Histogram, sc *scale, created time.Time, values ...string) prometheus.Metric {
 	m := f.metric(values)
-	out := &dto.Histogram{
+	m.histogram = &dto.Histogram{
 		SampleCount:      new(h.Count),
-		SampleSum:        new(float64(h.Sum) / perOne),
+		SampleSum:        new(float64(h.Sum) / sc.perOne),
 		CreatedTimestamp: timestamppb.New(created),
-		Bucket:           make([]*dto.Bucket, 0, len(bounds)+1),
 	}
+	if sc.classic {
+		m.histogram.Bucket = classicBuckets(h, sc.bounds)
+	}
+	if sc.native {
+		addNative(m.histogram, h)
+	}
+	return m
+}
+
+func classicBuckets(h *sums.Histogram, bounds []float64) []*dto.Bucket {
+	out := make([]*dto.Bucket, 0, len(bounds)+1)
 	var count uint64
 	for i, bound := range bounds {
 		b := &dto.Bucket{UpperBound: new(bound)}
@@ -86,25 +101,26 @@ func (f *family) histogram(h *sums.Histogram, bounds []float64, perOne float64, 
 			b.Exemplar = exemplar(h.Exemplars[i])
 		}
 		b.CumulativeCount = new(count)
-		out.Bucket = append(out.Bucket, b)
+		out = append(out, b)
 	}
 	if h.Count > 0 {
 		// As client_golang does it: this bucket is there to carry an exemplar.
 		if e := exemplar(h.Exemplars[len(bounds)]); e != nil {
-			out.Bucket = append(out.Bucket, &dto.Bucket{CumulativeCount: new(h.Count), UpperBound: new(inf), Exemplar: e})
+			out = append(out, &dto.Bucket{CumulativeCount: new(h.Count), UpperBound: new(inf), Exemplar: e})
 		}
 	}
-	if native {
-		out.Schema = new(h.Schema())
-		out.ZeroThreshold = new(sums.ZeroThreshold)
-		out.ZeroCount = new(h.Zero)
-		out.PositiveSpan, out.PositiveDelta = spans(h.Positive)
-		if latest := slices.MaxFunc(append([]sums.Exemplar{{}}, h.Exemplars...), func(a, b sums.Exemplar) int { return a.Time.Compare(b.Time) }); latest.TraceID != "" {
-			out.Exemplars = []*dto.Exemplar{exemplar(latest)}
-		}
+	return out
+}
+
+func addNative(out *dto.Histogram, h *sums.Histogram) {
+	out.Schema = new(h.Schema())
+	out.ZeroThreshold = new(sums.ZeroThreshold)
+	out.ZeroCount = new(h.Zero)
+	out.PositiveSpan, out.PositiveDelta = spans(h.Positive)
+	// A server drops those that are not newer than all that it has of the series.
+	if e := exemplar(h.Latest()); e != nil {
+		out.Exemplars = []*dto.Exemplar{e}
 	}
-	m.histogram = out
-	return m
 }
 
 // smallGap is how many empty buckets cost less than a span of their own, as in

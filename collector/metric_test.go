@@ -66,7 +66,7 @@ func TestHistogramsLikeClientGolang(t *testing.T) {
 				}})
 			}
 			s.Apply(ev, epoch)
-			shot := newPress("p", true, cfg).print(s, ledger.New(ledger.Config{}), 0)
+			shot := newPress(Config{Project: "p", Classic: true, Native: true, Sums: cfg}).print(s, ledger.New(ledger.Config{}), 0)
 			for _, c := range []struct {
 				family *family
 				series string

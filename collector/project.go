@@ -24,6 +24,10 @@ import (
 // and saves what it has met.
 const progressEvery = 10 * time.Second
 
+// holdAtMost is how long the zeros of a new name are shown if they are not read
+// by everybody who scrapes.
+const holdAtMost = 10 * time.Minute
+
 // Config says how a project is collected.
 type Config struct {
 	Project     string
@@ -34,7 +38,8 @@ type Config struct {
 	SweepEvery  time.Duration  // between complete walks; 0 is never
 	SweepPause  time.Duration  // between two pages of a complete walk
 	Concurrency int            // requests at once in a long walk
-	Native      bool           // expose native buckets beside the classic ones
+	Classic     bool           // expose the classic buckets of the traces' histograms
+	Native      bool           // expose native buckets
 	Sums        sums.Config
 	Now         func() time.Time // nil is time.Now
 	Logger      log.Logger
@@ -45,6 +50,9 @@ type Config struct {
 	Store Store
 	// List identifies the list that is read: its URL, and the filter on names.
 	List List
+	// AllRead reports whether everybody who scrapes has read what has been shown
+	// since then, as Readers do; nil waits for nobody.
+	AllRead func(since time.Time) bool
 }
 
 // Store keeps the states of projects.
@@ -77,10 +85,11 @@ type Project struct {
 	began, lastGood time.Time
 	told, saved     time.Time // of the first walk: when it last logged, and was saved
 	failing         bool
-	swept           time.Time           // when a page of a sweep was read last
-	origin          origin              // of what the first walk begins
-	fresh           bool                // what is stored, if anything is, is not gone on from
-	found           func(ledger.Events) // is told what is added up; nil tells nobody
+	swept           time.Time                // when a page of a sweep was read last
+	origin          origin                   // of what the first walk begins
+	fresh           bool                     // what is stored, if anything is, is not gone on from
+	zeros           map[*sums.Name]time.Time // held, and since when their zeros are shown
+	found           func(ledger.Events)      // is told what is added up; nil tells nobody
 }
 
 // origin is why there is a first walk.
@@ -101,12 +110,16 @@ func NewProject(cfg Config) (*Project, error) {
 	cfg.Sums.Partial = cfg.Backfill != nil
 	p := &Project{
 		cfg:    cfg,
-		press:  newPress(cfg.Project, cfg.Native, cfg.Sums),
+		press:  newPress(cfg),
 		health: newHealth(cfg.Project, cfg.Native),
 		ready:  make(chan struct{}),
 		wanted: make(chan struct{}, 1),
 		began:  cfg.Now(),
 		fresh:  true,
+		zeros:  map[*sums.Name]time.Time{},
+	}
+	if p.cfg.AllRead == nil {
+		p.cfg.AllRead = func(time.Time) bool { return true }
 	}
 	p.published.Store(&snapshot{})
 	ledgerCfg := ledger.Config{Settle: cfg.Settle, Abandon: cfg.Abandon, Look: cfg.Interval, Backfill: cfg.Backfill}
@@ -240,6 +253,7 @@ func (p *Project) sync(ctx context.Context) bool {
 	}
 	p.sums.EndBaseline(now)
 	p.meetOpen()
+	p.release(now)
 	p.health.succeeded(took)
 	p.lastGood = now
 	if !p.commit() {
@@ -280,10 +294,27 @@ func (p *Project) publish() {
 	shot := p.press.print(p.sums, p.led, p.walker.Total())
 	p.published.Store(&shot)
 	p.health.published(p.lastGood)
+	now := p.cfg.Now()
+	for _, n := range p.sums.Names() {
+		if _, shown := p.zeros[n]; n.Held() && !shown {
+			p.zeros[n] = now
+		}
+	}
 	select {
 	case <-p.ready:
 	default:
 		close(p.ready)
+	}
+}
+
+// release lets the counts of names follow whose zeros have been read. They are
+// shown when that is durable: no crash can bring the zeros back.
+func (p *Project) release(now time.Time) {
+	for n, since := range p.zeros {
+		if p.cfg.AllRead(since) || now.Sub(since) >= holdAtMost {
+			n.Release()
+			delete(p.zeros, n)
+		}
 	}
 }
 

@@ -16,10 +16,9 @@ type snapshot []prometheus.Metric
 // press makes snapshots. Metrics are made anew only for names whose sums have
 // changed.
 type press struct {
-	project string
-	native  bool
-	cfg     sums.Config
-	made    map[string]edition
+	project           string
+	durations, tokens scale
+	made              map[string]edition
 }
 
 type edition struct {
@@ -28,8 +27,13 @@ type edition struct {
 	metrics []prometheus.Metric
 }
 
-func newPress(project string, native bool, cfg sums.Config) *press {
-	return &press{project: project, native: native, cfg: cfg, made: map[string]edition{}}
+func newPress(cfg Config) *press {
+	return &press{
+		project:   cfg.Project,
+		durations: scale{bounds: cfg.Sums.DurationBuckets, perOne: 1e6, classic: cfg.Classic, native: cfg.Native},
+		tokens:    scale{bounds: cfg.Sums.TokenBuckets, perOne: 1, classic: cfg.Classic, native: cfg.Native},
+		made:      map[string]edition{},
+	}
 }
 
 func (p *press) print(s *sums.Sums, led *ledger.Ledger, listed int) snapshot {
@@ -40,7 +44,11 @@ func (p *press) print(s *sums.Sums, led *ledger.Ledger, listed int) snapshot {
 			open[s.Find(r.Name)]++
 		}
 	})
+	held := 0
 	for _, n := range s.Names() {
+		if n.Held() {
+			held++
+		}
 		e, ok := p.made[n.Label]
 		if !ok || e.changes != n.Changes || !e.created.Equal(n.Created) {
 			e = edition{changes: n.Changes, created: n.Created, metrics: p.name(n)}
@@ -68,11 +76,12 @@ func (p *press) print(s *sums.Sums, led *ledger.Ledger, listed int) snapshot {
 	} {
 		out = append(out, c.family.counter(float64(c.value), s.Since, append([]string{p.project}, c.reason...)...))
 	}
-	return append(out, traceNames.gauge(s.Distinct(), p.project))
+	return append(out, traceNames.gauge(s.Distinct(), p.project), namesHeld.gauge(float64(held), p.project))
 }
 
 // name makes the metrics of one trace name: all of them, from 0 on.
 func (p *press) name(n *sums.Name) []prometheus.Metric {
+	n = n.Shown()
 	var out []prometheus.Metric
 	for _, o := range sums.Outcomes {
 		t, outcome := &n.Tallies[o], o.String()
@@ -80,10 +89,10 @@ func (p *press) name(n *sums.Name) []prometheus.Metric {
 			tracesTotal.counter(float64(t.Traces), n.Created, p.project, n.Label, outcome),
 			traceTokens.counter(float64(t.Tokens), n.Created, p.project, n.Label, outcome))
 		if o != sums.Abandoned {
-			out = append(out, traceDuration.histogram(&t.Durations, p.cfg.DurationBuckets, 1e6, p.native, latest(n.Created, n.DurationsCreated), p.project, n.Label, outcome))
+			out = append(out, traceDuration.histogram(&t.Durations, &p.durations, latest(n.Created, n.DurationsCreated), p.project, n.Label, outcome))
 		}
 	}
-	out = append(out, tokensPerTrace.histogram(&n.Tokens, p.cfg.TokenBuckets, 1, p.native, latest(n.Created, n.TokensCreated), p.project, n.Label))
+	out = append(out, tokensPerTrace.histogram(&n.Tokens, &p.tokens, latest(n.Created, n.TokensCreated), p.project, n.Label))
 	if !n.LastEnd.IsZero() {
 		out = append(out, traceLastEnd.gauge(float64(n.LastEnd.UnixMicro())/1e6, p.project, n.Label))
 	}

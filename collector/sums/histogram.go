@@ -71,12 +71,30 @@ func (h *Histogram) grow(buckets int) {
 	}
 }
 
-// offer shows an exemplar, unless the one shown is later: a server drops those
-// that go back in time.
+// offer shows an exemplar if it is later than the one shown: a server drops
+// those that are not.
 func (h *Histogram) offer(i int, ex Exemplar) {
-	if ex.TraceID != "" && !ex.Time.IsZero() && !ex.Time.Before(h.Exemplars[i].Time) {
+	if ex.TraceID != "" && !ex.Time.IsZero() && later(ex, h.Exemplars[i]) {
 		h.Exemplars[i] = ex
 	}
+}
+
+// Latest returns the latest exemplar, if there is any. Of several in the same
+// millisecond it is that of the greatest values, as a server takes greater ones
+// only.
+func (h *Histogram) Latest() Exemplar {
+	var latest Exemplar
+	for _, ex := range h.Exemplars {
+		if !later(latest, ex) {
+			latest = ex
+		}
+	}
+	return latest
+}
+
+// later compares by the milliseconds that a server keeps.
+func later(a, b Exemplar) bool {
+	return b.Time.IsZero() || a.Time.UnixMilli() > b.Time.UnixMilli()
 }
 
 func (h *Histogram) add(b Bucket) {

@@ -229,7 +229,7 @@ func TestExemplarsDoNotGoBack(t *testing.T) {
 		{"without a time", Exemplar{TraceID: "timeless"}, ""},
 		{"first", Exemplar{TraceID: "first", Time: at(10)}, "first"},
 		{"earlier", Exemplar{TraceID: "earlier", Time: at(9)}, "first"},
-		{"at the same time", Exemplar{TraceID: "same", Time: at(10)}, "same"},
+		{"in the same millisecond", Exemplar{TraceID: "same", Time: at(10).Add(time.Microsecond)}, "first"},
 		{"later", Exemplar{TraceID: "later", Time: at(11)}, "later"},
 	} {
 		h.observe(someBounds, 2, 0, c.ex)

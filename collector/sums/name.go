@@ -1,6 +1,7 @@
 package sums
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"regexp"
@@ -17,6 +18,55 @@ const (
 const maxLabel = 128 // bytes
 
 var cutLabel = regexp.MustCompile(`~[0-9a-f]{8}$`)
+
+// Rewrite makes one name of those that a pattern matches. References in the
+// replacement, as $1 or ${name}, stand for what a group of the pattern matched.
+type Rewrite struct {
+	Pattern     *regexp.Regexp
+	Replacement string
+}
+
+// A name is resolved once for all its traces, as patterns and hashes cost more
+// than all else that is done for a trace. Names are made up by programs, so there
+// is a limit to how many are remembered, and how long ones.
+const (
+	maxResolved     = 10_000
+	maxResolvedSize = 256 // bytes
+)
+
+// resolved says what becomes of the traces of a name.
+type resolved struct {
+	wanted bool
+	label  string // where they are counted, if there is a place
+}
+
+func (s *Sums) resolve(raw string) resolved {
+	if r, ok := s.resolved[raw]; ok {
+		return r
+	}
+	r := s.cfg.resolve(raw)
+	if len(raw) <= maxResolvedSize {
+		if len(s.resolved) == maxResolved {
+			clear(s.resolved)
+		}
+		s.resolved[raw] = r
+	}
+	return r
+}
+
+func (c *Config) resolve(raw string) resolved {
+	name := cmp.Or(raw, Unnamed)
+	if c.Include != nil && !c.Include.MatchString(name) || c.Exclude != nil && c.Exclude.MatchString(name) {
+		return resolved{}
+	}
+	for _, w := range c.Rewrites {
+		if at := w.Pattern.FindStringSubmatchIndex(name); at != nil {
+			raw = string(w.Pattern.ExpandString(nil, w.Replacement, name, at))
+			name = cmp.Or(raw, Unnamed)
+		}
+	}
+	return resolved{wanted: true, label: Label(raw)}
+}
 
 // Label returns the value of the label trace_name for a raw name. Two raw names
 // never share a label, hash collisions aside: what we make up can't be a real

@@ -8,7 +8,7 @@ import (
 )
 
 // The encoding of sums begins with its version, so that another one can follow.
-const stateVersion = 1
+const stateVersion = 2
 
 // State is sums, or what has changed in them, in a form that can be stored.
 type State struct {
@@ -118,6 +118,7 @@ func (n *Name) encode() []byte {
 	w.Time(n.DurationsCreated)
 	w.Time(n.TokensCreated)
 	w.Time(n.LastEnd)
+	w.Uint(uint64(n.held))
 	w.Uint(uint64(n.met))
 	for i := range n.Tallies {
 		t := &n.Tallies[i]
@@ -135,6 +136,7 @@ func (n *Name) decode(b []byte) error {
 		return fmt.Errorf("version %d is not known", v)
 	}
 	n.Created, n.DurationsCreated, n.TokensCreated, n.LastEnd = r.Time(), r.Time(), r.Time(), r.Time()
+	n.held = part(r.Uint())
 	n.met = int(r.Uint())
 	for i := range n.Tallies {
 		t := &n.Tallies[i]

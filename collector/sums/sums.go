@@ -47,6 +47,7 @@ const maxTraceID = 128 - len("trace_id")
 type Config struct {
 	Success, Failure []string       // statuses, in lower case
 	Include, Exclude *regexp.Regexp // of names; nil includes all and excludes none
+	Rewrites         []Rewrite      // of what is included, each of what the one before has made
 	MaxNames         int            // how many names have sums of their own
 	DurationBuckets  []float64      // seconds, rising
 	TokenBuckets     []float64      // rising
@@ -61,6 +62,7 @@ type Sums struct {
 	distinct distinct
 	baseline bool
 	dropped  map[string]struct{} // labels that are no more, since they were last stored
+	resolved map[string]resolved // by raw name
 
 	// Since is when these sums began, at 0.
 	Since time.Time
@@ -87,9 +89,20 @@ type Name struct {
 	// began again when their bounds were changed.
 	DurationsCreated, TokensCreated time.Time
 
+	held  part   // what is shown at 0 until it is released
 	met   int    // traces met by the baseline, for the ranking at its end
 	saved uint64 // Changes+1 when it was last stored
 }
+
+// part is a set of the series of a name.
+type part uint8
+
+const (
+	counters part = 1 << iota
+	durationHistograms
+	tokenHistogram
+	everything = counters | durationHistograms | tokenHistogram
+)
 
 // Tally holds the sums of one outcome.
 type Tally struct {
@@ -101,7 +114,7 @@ type Tally struct {
 // New returns empty sums that began at since. Until EndBaseline, there is no
 // limit to the names.
 func New(cfg Config, since time.Time) *Sums {
-	return &Sums{cfg: cfg, names: map[string]*Name{}, baseline: true, dropped: map[string]struct{}{}, Since: since}
+	return &Sums{cfg: cfg, names: map[string]*Name{}, baseline: true, dropped: map[string]struct{}{}, resolved: map[string]resolved{}, Since: since}
 }
 
 // Names returns the sums of each name, sorted by label.
@@ -113,7 +126,7 @@ func (s *Sums) Names() []*Name {
 func (s *Sums) Distinct() float64 { return s.distinct.count() }
 
 // Apply adds what a sync found. Names that are new since the baseline had sums
-// of 0 at before.
+// of 0 at before, and are held.
 func (s *Sums) Apply(ev ledger.Events, before time.Time) {
 	s.Gaps += ev.Gaps
 	s.Nameless += ev.Nameless
@@ -155,20 +168,12 @@ func (s *Sums) Meet(raw string, before time.Time) {
 }
 
 // Wants reports whether traces of a name are counted.
-func (s *Sums) Wants(raw string) bool {
-	if raw == "" {
-		raw = Unnamed
-	}
-	if s.cfg.Include != nil && !s.cfg.Include.MatchString(raw) {
-		return false
-	}
-	return s.cfg.Exclude == nil || !s.cfg.Exclude.MatchString(raw)
-}
+func (s *Sums) Wants(raw string) bool { return s.resolve(raw).wanted }
 
 // Find returns the sums in which a name is or would be counted, or nil if there
 // are none yet.
 func (s *Sums) Find(raw string) *Name {
-	if n := s.names[Label(raw)]; n != nil {
+	if n := s.names[s.resolve(raw).label]; n != nil {
 		return n
 	}
 	return s.names[Other]
@@ -176,8 +181,8 @@ func (s *Sums) Find(raw string) *Name {
 
 // name returns the sums in which a name is counted. New ones were 0 at created.
 func (s *Sums) name(raw string, created time.Time) *Name {
-	s.distinct.add(raw)
-	label := Label(raw)
+	label := s.resolve(raw).label
+	s.distinct.add(label)
 	if s.names[label] == nil && !s.baseline && s.places() >= s.cfg.MaxNames {
 		label = Other
 	}
@@ -185,7 +190,7 @@ func (s *Sums) name(raw string, created time.Time) *Name {
 	if n == nil {
 		n = &Name{Label: label}
 		if !s.baseline {
-			n.Created = created
+			n.Created, n.held = created, everything
 		}
 		s.names[label] = n
 	}
@@ -276,6 +281,7 @@ func (s *Sums) EndBaseline(now time.Time) {
 		if s.Renewed && n.Created.Before(s.Since) {
 			n.Created = s.Since
 		}
+		n.held = 0 // the baseline appears at once
 		n.Changes++
 	}
 	if len(ranked) <= s.cfg.MaxNames {
@@ -319,11 +325,42 @@ func (n *Name) merge(from *Name) {
 	}
 }
 
+// Held reports whether some of the sums are to be shown at 0, whatever has been
+// counted: a server takes the first value of a series that it sees for history,
+// so that must be 0 where it is none.
+func (n *Name) Held() bool { return n.held != 0 }
+
+// Release ends that: the zeros have been read.
+func (n *Name) Release() {
+	if n.Held() {
+		n.held = 0
+		n.Changes++
+	}
+}
+
+// Shown returns the sums as they are to be shown.
+func (n *Name) Shown() *Name {
+	if n.held&counters != 0 {
+		return &Name{Label: n.Label, Created: n.Created, DurationsCreated: n.DurationsCreated, TokensCreated: n.TokensCreated}
+	}
+	shown := *n
+	if n.held&durationHistograms != 0 {
+		for o := range shown.Tallies {
+			shown.Tallies[o].Durations = Histogram{}
+		}
+	}
+	if n.held&tokenHistogram != 0 {
+		shown.Tokens = Histogram{}
+	}
+	return &shown
+}
+
 // ResetDurations begins the duration histograms anew at now, as those with
-// other bounds can't be added to.
+// other bounds can't be added to. They are held.
 func (s *Sums) ResetDurations(now time.Time) {
 	for _, n := range s.names {
 		n.Changes++
+		n.held |= durationHistograms
 		n.DurationsCreated = now
 		for o := range n.Tallies {
 			n.Tallies[o].Durations = Histogram{}
@@ -332,10 +369,11 @@ func (s *Sums) ResetDurations(now time.Time) {
 }
 
 // ResetTokens begins the token histograms anew at now, as those with other
-// bounds can't be added to.
+// bounds can't be added to. They are held.
 func (s *Sums) ResetTokens(now time.Time) {
 	for _, n := range s.names {
 		n.Changes++
+		n.held |= tokenHistogram
 		n.TokensCreated = now
 		n.Tokens = Histogram{}
 	}

@@ -1,0 +1,345 @@
+package collector
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"opper_exporter/deploy/promtest"
+)
+
+// page is a server whose answers are watched by Readers, at a time that the test
+// sets.
+type page struct {
+	*clock
+	*httptest.Server
+	readers *Readers
+	answer  http.HandlerFunc
+}
+
+// newPage serves more than a connection's buffer in the server takes.
+func newPage(t *testing.T, secure bool) *page {
+	t.Helper()
+	p := &page{clock: new(clock)}
+	p.us.Store(epoch.UnixMicro())
+	p.answer = func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, strings.Repeat("metric 1\n", 2000)) // the test says what becomes of it
+	}
+	p.readers = NewReaders(p.now)
+	p.Server = httptest.NewUnstartedServer(p.readers.Watch(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.answer(w, r) })))
+	p.readers.Attach(p.Config)
+	if secure {
+		p.EnableHTTP2 = true
+		p.StartTLS()
+	} else {
+		p.Start()
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// scraper has connections of its own.
+func (p *page) scraper() *http.Client {
+	tr := p.Client().Transport.(*http.Transport).Clone()
+	return &http.Client{Transport: tr}
+}
+
+// scrape reads all of an answer, later than all that was before.
+func (p *page) scrape(t *testing.T, c *http.Client, change ...func(*http.Request)) {
+	t.Helper()
+	p.step(time.Millisecond)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.URL+"/metrics", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Prometheus-Scrape-Timeout-Seconds", "10")
+	req.Header.Set("User-Agent", "Prometheus/3")
+	for _, f := range change {
+		f(req)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	if secure := resp.TLS != nil; secure != (resp.ProtoMajor == 2) {
+		t.Errorf("%s, TLS: %v", resp.Proto, secure)
+	}
+	p.step(time.Millisecond)
+}
+
+// leave closes the idle connection of a scraper, and waits until that is known.
+func (p *page) leave(t *testing.T, c *http.Client) {
+	t.Helper()
+	p.readers.mu.Lock()
+	n := len(p.readers.open)
+	p.readers.mu.Unlock()
+	c.CloseIdleConnections()
+	p.awaitOpen(t, n-1)
+}
+
+// awaitOpen waits until so many scrapers are connected.
+func (p *page) awaitOpen(t *testing.T, n int) {
+	t.Helper()
+	promtest.Eventually(t, func() error {
+		p.readers.mu.Lock()
+		defer p.readers.mu.Unlock()
+		if got := len(p.readers.open); got != n {
+			return fmt.Errorf("%d scrapers are connected, want %d", got, n)
+		}
+		return nil
+	})
+}
+
+// raw sends a request and reads nothing.
+func (p *page) raw(t *testing.T) net.Conn {
+	t.Helper()
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", p.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.step(time.Millisecond)
+	if _, err := io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\nUser-Agent: Prometheus/3\r\nX-Prometheus-Scrape-Timeout-Seconds: 10\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+func TestReadAfterAnotherRequest(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		p := newPage(t, secure)
+		since, c := p.now(), p.scraper()
+		p.scrape(t, c)
+		if p.readers.AllRead(since) {
+			t.Errorf("TLS %v: read after one scrape", secure)
+		}
+		p.scrape(t, c)
+		if !p.readers.AllRead(since) {
+			t.Errorf("TLS %v: not read after a second scrape over the same connection", secure)
+		}
+		if p.readers.AllRead(p.now()) {
+			t.Errorf("TLS %v: read before it was shown", secure)
+		}
+	}
+}
+
+func TestNobodyReads(t *testing.T) {
+	if p := newPage(t, false); p.readers.AllRead(p.now()) {
+		t.Error("read by nobody")
+	}
+}
+
+// Whoever is no server that reads what it is sent leaves no evidence, however
+// often it asks.
+func TestNotRead(t *testing.T) {
+	set := func(name, value string) func(*http.Request) {
+		return func(r *http.Request) { r.Header.Set(name, value) }
+	}
+	ask := func(change ...func(*http.Request)) func(*testing.T, *page) {
+		return func(t *testing.T, p *page) {
+			t.Helper()
+			c := p.scraper()
+			for range 4 {
+				p.scrape(t, c, change...)
+			}
+		}
+	}
+	with := func(answer http.HandlerFunc) func(*testing.T, *page) {
+		return func(t *testing.T, p *page) {
+			t.Helper()
+			p.answer = answer
+			ask()(t, p)
+		}
+	}
+	for what, ask := range map[string]func(*testing.T, *page){
+		"a person":       ask(func(r *http.Request) { r.Header.Del("X-Prometheus-Scrape-Timeout-Seconds") }),
+		"no timeout":     ask(set("X-Prometheus-Scrape-Timeout-Seconds", "soon")),
+		"some metrics":   ask(func(r *http.Request) { r.URL.RawQuery = "name[]=opper_up" }),
+		"only the head":  ask(func(r *http.Request) { r.Method = http.MethodHead }),
+		"an error":       with(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "busy", http.StatusServiceUnavailable) }),
+		"nothing at all": with(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }),
+		"another connection for each": func(t *testing.T, p *page) {
+			for range 4 {
+				c := p.scraper()
+				p.scrape(t, c)
+				p.leave(t, c)
+			}
+		},
+		"never reading": func(t *testing.T, p *page) {
+			for i := range 4 {
+				conn := p.raw(t)
+				defer conn.Close()
+				p.awaitOpen(t, i+1)
+			}
+		},
+		"closing in the place of reading": func(t *testing.T, p *page) {
+			for range 4 {
+				conn := p.raw(t)
+				// One byte of the answer says that the rest is on its way.
+				if _, err := bufio.NewReader(conn).ReadByte(); err != nil {
+					t.Fatal(err)
+				}
+				conn.Close()
+				p.awaitOpen(t, 0)
+			}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			p := newPage(t, false)
+			since := p.now()
+			ask(t, p)
+			p.step(time.Minute)
+			if p.readers.AllRead(since) {
+				t.Error("taken for read")
+			}
+		})
+	}
+}
+
+// An answer that came later than the scraper waits is not read, nor one that it
+// did not wait for.
+func TestTooLate(t *testing.T) {
+	p := newPage(t, false)
+	quick := p.answer
+	p.answer = func(w http.ResponseWriter, r *http.Request) {
+		p.step(11 * time.Second)
+		quick(w, r)
+	}
+	since, c := p.now(), p.scraper()
+	for range 3 {
+		p.scrape(t, c)
+	}
+	if p.readers.AllRead(since) {
+		t.Error("read after its timeout")
+	}
+	p.answer = quick
+	p.scrape(t, c)
+	p.scrape(t, c)
+	if !p.readers.AllRead(since) {
+		t.Error("not read in time")
+	}
+}
+
+// Without reuse, a second scrape is evidence if the first said so.
+func TestScraperThatCloses(t *testing.T) {
+	p := newPage(t, false)
+	since := p.now()
+	closing := func(r *http.Request) { r.Close = true }
+	p.scrape(t, p.scraper(), closing)
+	p.awaitOpen(t, 0)
+	if p.readers.AllRead(since) {
+		t.Error("read after one scrape")
+	}
+	other := func(r *http.Request) { r.Header.Set("User-Agent", "another") }
+	p.scrape(t, p.scraper(), closing, other)
+	p.awaitOpen(t, 0)
+	if p.readers.AllRead(since) {
+		t.Error("read after one scrape each of two")
+	}
+	p.scrape(t, p.scraper(), closing)
+	p.scrape(t, p.scraper(), closing, other)
+	if !p.readers.AllRead(since) {
+		t.Error("not read after two scrapes each")
+	}
+}
+
+// Everybody is waited for, also who has the same address, or is away for a
+// while; not who has been silent for long.
+func TestSeveralScrapers(t *testing.T) {
+	p := newPage(t, false)
+	a, b := p.scraper(), p.scraper()
+	for range 3 {
+		p.scrape(t, a)
+		p.scrape(t, b)
+	}
+	since := p.now()
+	for range 3 {
+		p.scrape(t, a)
+	}
+	if p.readers.AllRead(since) {
+		t.Error("read, but only by one of two")
+	}
+	p.leave(t, b) // and comes back
+	if p.readers.AllRead(since) {
+		t.Error("read while one of two is away")
+	}
+	p.scrape(t, b)
+	if p.readers.AllRead(since) {
+		t.Error("read by coming back")
+	}
+	p.scrape(t, b)
+	if !p.readers.AllRead(since) {
+		t.Error("not read by both")
+	}
+
+	for range 2 { // over an open connection, and a closed one
+		since = p.now()
+		p.step(scraperLasts + time.Second)
+		p.scrape(t, a)
+		p.scrape(t, a)
+		if !p.readers.AllRead(since) {
+			t.Error("a scraper that is silent for long is waited for")
+		}
+		p.scrape(t, b)
+		p.scrape(t, b)
+		p.leave(t, b)
+	}
+	p.step(scraperLasts + time.Second)
+	p.scrape(t, a)
+	p.leave(t, a)
+	if n := len(p.readers.left); n != 1 {
+		t.Errorf("%d scrapers are remembered that have left", n)
+	}
+}
+
+// A connection that breaks while it is written to has read nothing.
+func TestBrokenAnswer(t *testing.T) {
+	p := newPage(t, false)
+	failed := make(chan struct{})
+	p.answer = func(w http.ResponseWriter, _ *http.Request) {
+		for {
+			if _, err := io.WriteString(w, strings.Repeat("x", 1<<16)); err != nil {
+				close(failed)
+				return
+			}
+		}
+	}
+	since := p.now()
+	conn := p.raw(t)
+	p.awaitOpen(t, 1)
+	conn.Close()
+	<-failed
+	p.awaitOpen(t, 0)
+	for _, rd := range p.readers.left {
+		if !rd.sent.IsZero() || p.readers.AllRead(since) {
+			t.Error("taken for sent")
+		}
+	}
+}
+
+func TestAnswerPassesOn(t *testing.T) {
+	w := httptest.NewRecorder()
+	a := &answer{ResponseWriter: w}
+	if err := http.NewResponseController(a).Flush(); err != nil || !w.Flushed {
+		t.Errorf("flush: %v", err)
+	}
+	a.ResponseWriter = brokenWriter{w}
+	if _, err := a.Write([]byte("x")); err == nil || a.err == nil {
+		t.Error("the error of a write is lost")
+	}
+}
+
+type brokenWriter struct{ http.ResponseWriter }
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("broken") }
+
