@@ -101,15 +101,16 @@ func (p *page) awaitOpen(t *testing.T, n int) {
 	})
 }
 
-// raw sends a request and reads nothing.
-func (p *page) raw(t *testing.T) net.Conn {
+// raw sends a request, with more lines in its head, and reads nothing.
+func (p *page) raw(t *testing.T, head ...string) net.Conn {
 	t.Helper()
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", p.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.step(time.Millisecond)
-	if _, err := io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\nUser-Agent: Prometheus/3\r\nX-Prometheus-Scrape-Timeout-Seconds: 10\r\n\r\n"); err != nil {
+	lines := append([]string{"GET /metrics HTTP/1.1", "Host: x", "User-Agent: Prometheus/3", "X-Prometheus-Scrape-Timeout-Seconds: 10"}, head...)
+	if _, err := io.WriteString(conn, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	return conn
@@ -305,25 +306,26 @@ func TestSeveralScrapers(t *testing.T) {
 // A connection that breaks while it is written to has read nothing.
 func TestBrokenAnswer(t *testing.T) {
 	p := newPage(t, false)
-	failed := make(chan struct{})
+	quick := p.answer
+	failed := make(chan struct{}, 1)
 	p.answer = func(w http.ResponseWriter, _ *http.Request) {
 		for {
 			if _, err := io.WriteString(w, strings.Repeat("x", 1<<16)); err != nil {
-				close(failed)
+				failed <- struct{}{}
 				return
 			}
 		}
 	}
 	since := p.now()
-	conn := p.raw(t)
+	conn := p.raw(t, "Connection: close")
 	p.awaitOpen(t, 1)
 	conn.Close()
 	<-failed
 	p.awaitOpen(t, 0)
-	for _, rd := range p.readers.left {
-		if !rd.sent.IsZero() || p.readers.AllRead(since) {
-			t.Error("taken for sent")
-		}
+	p.answer = quick
+	p.scrape(t, p.scraper(), func(r *http.Request) { r.Close = true })
+	if p.readers.AllRead(since) {
+		t.Error("taken for sent")
 	}
 }
 
@@ -342,4 +344,3 @@ func TestAnswerPassesOn(t *testing.T) {
 type brokenWriter struct{ http.ResponseWriter }
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("broken") }
-
