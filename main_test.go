@@ -432,6 +432,16 @@ func TestWrongFlags(t *testing.T) {
 		{"--collector.max-trace-names=0", "--collector.max-trace-names: ", nil},
 		{"--collector.max-trace-names=-1", "--collector.max-trace-names: ", nil},
 		{"--collector.max-trace-names=all", "--collector.max-trace-names: ", nil},
+		{"--collector.trace-name-rewrite=", "--collector.trace-name-rewrite: ", nil},
+		{"--collector.trace-name-rewrite=user-.*", "--collector.trace-name-rewrite: ", nil},
+		{"--collector.trace-name-rewrite==user", "--collector.trace-name-rewrite: ", nil},
+		{"--collector.trace-name-rewrite=(=user", "--collector.trace-name-rewrite: ", nil},
+		{"--collector.trace-name-rewrite=a)|(b=user", "--collector.trace-name-rewrite: ", nil},
+		{"--collector.trace-name-rewrite=(user)-.*=$2", "--collector.trace-name-rewrite: ", nil},
+		{"--collector.trace-name-rewrite=(user)-.*=$1s", "--collector.trace-name-rewrite: ", nil},
+		{"--collector.trace-name-rewrite=(user)-.*=${name}", "--collector.trace-name-rewrite: ", nil},
+		{"--collector.trace-name-rewrite=(user)-.*=US$", "--collector.trace-name-rewrite: ", nil},
+		{"--collector.trace-name-rewrite=user=\xff", "--collector.trace-name-rewrite: ", nil},
 		{"--collector.duration-buckets=", "--collector.duration-buckets: ", nil},
 		{"--collector.duration-buckets=,", "--collector.duration-buckets: ", nil},
 		{"--collector.duration-buckets=1,3,2", "--collector.duration-buckets: ", nil},
@@ -799,6 +809,81 @@ func TestWithoutNativeHistograms(t *testing.T) {
 	}
 }
 
+func TestWithoutClassicHistograms(t *testing.T) {
+	t.Parallel()
+	_, url := fakeOpper(t, oppertest.Config{}, 120)
+	e := startReady(t, url, "--no-collector.classic-histograms")
+	families := e.protobuf()
+	for _, name := range []string{"opper_trace_duration_seconds", "opper_tokens_per_trace"} {
+		if len(families[name].GetMetric()) == 0 {
+			t.Errorf("no %s", name)
+		}
+		for _, m := range families[name].GetMetric() {
+			h := m.GetHistogram()
+			if len(h.GetBucket()) != 0 || h.Schema == nil || h.GetSampleCount() > 0 && len(h.GetExemplars()) == 0 {
+				t.Errorf("%s: %v", name, h)
+			}
+		}
+	}
+	got := e.scrape()
+	for key := range got.of("opper_trace_duration_seconds_bucket") {
+		if !strings.Contains(key, `le="+Inf"`) {
+			t.Errorf("text has %s", key)
+		}
+	}
+	if got.sum("opper_trace_duration_seconds_count") == 0 || got.sum("opper_trace_duration_seconds_sum") == 0 {
+		t.Error("text has no sums")
+	}
+}
+
+// Created timestamps are in the text only if it is asked for.
+func TestOpenMetricsCreated(t *testing.T) {
+	t.Parallel()
+	_, url := fakeOpper(t, oppertest.Config{}, 120)
+	for flag, want := range map[string]bool{"--web.openmetrics-created": true, "--no-web.openmetrics-created": false} {
+		e := startReady(t, url, flag)
+		text := e.get("/metrics", "Accept", "application/openmetrics-text;version=1.0.0").body
+		for _, name := range []string{"opper_traces_created{", "opper_trace_duration_seconds_created{", "opper_tokens_per_trace_created{", "opper_exporter_gaps_created{"} {
+			if strings.Contains(text, "\n"+name) != want {
+				t.Errorf("%s: %s there: %v", flag, name, !want)
+			}
+		}
+		if plain := e.get("/metrics").body; strings.Contains(plain, "_created") {
+			t.Errorf("%s: created in the plain text", flag)
+		}
+	}
+}
+
+// Names are rewritten in the order of the flags, and each only as a whole.
+func TestRewrites(t *testing.T) {
+	t.Parallel()
+	server, url := fakeOpper(t, oppertest.Config{}, 0)
+	now := time.Now().Add(-time.Hour)
+	for i, name := range []string{"user-1-mail", "user-22-mail", "my user-3-mail", "user-a=b", "left out", "user-9-secret", ""} {
+		server.Add(oppertest.Trace{ID: fmt.Sprint(i), Name: &name, Start: &now, End: &now})
+	}
+	e := startReady(t, url,
+		`--collector.trace-name-rewrite=user-(\d+)-(?P<kind>.*)=${kind} of a user`, `--collector.trace-name-rewrite=mail(.*)=post$1`,
+		`--collector.trace-name-rewrite=.*a=b=equal`, `--collector.trace-name-rewrite=\(unnamed\)=nobody`,
+		"--collector.trace-name-exclude=left out|.*secret", "--collector.max-trace-names=3")
+	got := samples{}
+	for key, n := range e.scrape().of("opper_traces_total") {
+		if n > 0 {
+			got[key] = n
+		}
+	}
+	want := samples{}
+	for name, n := range map[string]float64{"post of a user": 2, "equal": 1, "my user-3-mail": 1, "(other)": 1} {
+		want[fmt.Sprintf(`opper_traces_total{outcome="unknown",project="default",trace_name=%q}`, name)] = n
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("counted %v, want %v", got, want)
+	}
+	if names := e.scrape()[`opper_exporter_trace_names{project="default"}`]; names != 4 {
+		t.Errorf("%v names", names)
+	}
+}
+
 func TestLogFormatAndLevel(t *testing.T) {
 	t.Parallel()
 	server, url := fakeOpper(t, oppertest.Config{}, 3)
@@ -1121,7 +1206,7 @@ func TestEmptyListAndOne(t *testing.T) {
 		t.Helper()
 		var got samples
 		await(t, "the trace is counted", func() bool {
-			got = e.scrape()
+			got = e.scrape("X-Prometheus-Scrape-Timeout-Seconds", "10") // a server's, as its zeros are shown first
 			return got.sum("opper_traces_total") > 0
 		})
 		const labels = `{outcome="unknown",project="default",trace_name="<string>"}`

@@ -3,6 +3,7 @@ package sums
 import (
 	"crypto/sha256"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -79,4 +80,34 @@ func TestLabelsDiffer(t *testing.T) {
 		}
 	}
 	t.Logf("%d names", len(raws))
+}
+
+func TestRewrite(t *testing.T) {
+	cfg := testConfig()
+	cfg.Include = regexp.MustCompile("^(?s:[^x].*)$")
+	cfg.Rewrites = []Rewrite{
+		{regexp.MustCompile("^(?s:user-.*)$"), "user"},
+		{regexp.MustCompile(`^(?s:(us)(er))$`), "$2$1"},
+		{regexp.MustCompile("^(?s:gone.*)$"), ""},
+		{regexp.MustCompile("^(?s:rest)$"), Other},
+		{regexp.MustCompile(`^(?s:\(unnamed\))$`), "null"},
+	}
+	s := New(cfg, now)
+	for raw, want := range map[string]string{
+		"user-1234-a": "erus", "user-\n": "erus", "user": "erus", "a user-1": "a user-1",
+		"gone": "null", "rest": `\(other)`, "": "null", "x": "", "user-" + strings.Repeat("x", 10_000): "erus",
+	} {
+		for range 2 { // the second time, it is known
+			if got := s.resolve(raw); got.label != want || got.wanted != (want != "") {
+				t.Errorf("%.20q becomes %+v, want %q", raw, got, want)
+			}
+		}
+	}
+	// However many names there are, not all are remembered.
+	for i := range 3 * maxResolved {
+		s.resolve(fmt.Sprint("name ", i))
+	}
+	if n := len(s.resolved); n > maxResolved {
+		t.Errorf("%d names are remembered", n)
+	}
 }

@@ -389,3 +389,36 @@ func TestCreatedOfPartialBaseline(t *testing.T) {
 		}
 	}
 }
+
+// What is held is shown at 0, with its times, until it is released.
+func TestHeld(t *testing.T) {
+	shown := func(n *Name) [3]uint64 {
+		n = n.Shown()
+		return [3]uint64{n.Tallies[Success].Traces, n.Tallies[Success].Durations.Count, n.Tokens.Count}
+	}
+	s := New(testConfig(), now)
+	s.Apply(counted(row("old")), now)
+	s.ResetDurations(now)
+	s.EndBaseline(now)
+	s.Apply(counted(row("old"), row("new")), now)
+	old, late := s.Find("old"), s.Find("new")
+	if old.Held() || !late.Held() || !late.Shown().Created.Equal(now) || !late.Shown().LastEnd.IsZero() {
+		t.Errorf("held: %v, %v", old.Held(), late.Held())
+	}
+	equal(t, [2]any{shown(old), shown(late)}, [2]any{[3]uint64{2, 1, 2}, [3]uint64{}})
+	before := late.Changes
+	late.Release()
+	equal(t, shown(late), [3]uint64{1, 1, 1})
+	if late.Held() || late.Changes == before {
+		t.Error("its release is no change")
+	}
+
+	s.ResetDurations(now)
+	s.Apply(counted(row("old")), now)
+	equal(t, shown(old), [3]uint64{3, 0, 3})
+	s.ResetTokens(now)
+	s.Apply(counted(row("old")), now)
+	equal(t, shown(old), [3]uint64{4, 0, 0})
+	old.Release()
+	equal(t, shown(old), [3]uint64{4, 2, 1})
+}
