@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"opper_exporter/collector/ledger"
@@ -40,7 +41,8 @@ func (o Outcome) String() string {
 const maxAge = 31 * 24 * time.Hour
 
 // maxTraceID is how long an identifier fits beside the label name into the 128
-// characters that OpenMetrics allows for an exemplar's labels.
+// characters that OpenMetrics allows for an exemplar's labels. Nor may there be
+// control characters in it: servers refuse a whole text for some of them.
 const maxTraceID = 128 - len("trace_id")
 
 // Config says how traces are added up.
@@ -222,7 +224,7 @@ func (s *Sums) count(c ledger.Counted, before time.Time) {
 	t := &n.Tallies[outcome]
 	t.Traces++
 	var ex Exemplar
-	if id := cmp.Or(c.Ref, c.ID.String()); len(id) <= maxTraceID && utf8.ValidString(id) {
+	if id := cmp.Or(c.Ref, c.ID.String()); len(id) <= maxTraceID && utf8.ValidString(id) && !strings.ContainsFunc(id, unicode.IsControl) {
 		ex = Exemplar{TraceID: id, Time: c.End}
 	}
 	if c.HasTokens {

@@ -279,6 +279,7 @@ func TestExemplars(t *testing.T) {
 		strings.Repeat("i", 120): strings.Repeat("i", 120),
 		strings.Repeat("i", 121): "", // no room for it beside the label's name
 		"\xff":                   "",
+		"a\x00b":                 "", // OpenMetrics' parser stops there
 	} {
 		r.Ref = ref
 		if duration, tokens = exemplars(r); duration.TraceID != want || tokens.TraceID != want {

@@ -395,8 +395,8 @@ func (w *watcher) look(ctx context.Context) {
 	}
 }
 
-// compare fails the test if anything of before has fallen or is no longer there.
-// It reports whether anything rose.
+// compare fails the test if anything of before has fallen or is no longer there,
+// or if anything that is new is not at 0. It reports whether anything rose.
 func (w *watcher) compare(before, now *reading) (rose bool) {
 	for key, was := range before.lasting {
 		is, ok := now.lasting[key]
@@ -407,6 +407,11 @@ func (w *watcher) compare(before, now *reading) (rose bool) {
 			w.t.Errorf("%s fell from %v to %v", key, was, is)
 		}
 		rose = rose || is > was
+	}
+	for key, is := range now.lasting {
+		if _, known := before.lasting[key]; !known && is != 0 {
+			w.t.Errorf("%s begins at %v", key, is)
+		}
 	}
 	for key, was := range before.native {
 		// A histogram that lowers its resolution has no such bucket any more.
