@@ -76,7 +76,7 @@ func fixedHistory(t testing.TB) *bench {
 }
 
 // encoded is an exposition in one format.
-func encoded(t *testing.T, families []*dto.MetricFamily, format expfmt.Format, opts ...expfmt.EncoderOption) []byte {
+func encoded(t testing.TB, families []*dto.MetricFamily, format expfmt.Format, opts ...expfmt.EncoderOption) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	e := expfmt.NewEncoder(&out, format, opts...)
