@@ -55,6 +55,9 @@ func TestReadme(t *testing.T) {
 		if families["opper_trace_duration_seconds"].GetMetric()[0].GetHistogram().Schema != nil {
 			want["--[no-]collector.native-histograms"] = "on"
 		}
+		if len(families["opper_trace_duration_seconds"].GetMetric()[0].GetHistogram().GetBucket()) > 0 {
+			want["--[no-]collector.classic-histograms"] = "on"
+		}
 		compare(t, readme.flags(t), want)
 	})
 	t.Run("metrics", func(t *testing.T) {
@@ -110,12 +113,16 @@ func TestReadme(t *testing.T) {
 		}
 	})
 	t.Run("files", func(t *testing.T) {
+		var anchors []string
+		for _, match := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(string(readme), -1) {
+			anchors = append(anchors, strings.ReplaceAll(strings.ToLower(match[1]), " ", "-"))
+		}
 		for _, match := range regexp.MustCompile(`\]\(([^):]+)\)|\bgo run (\./\S+?)\b[^/\w]`).FindAllStringSubmatch(string(readme), -1) {
 			name, section, _ := strings.Cut(match[1]+match[2], "#")
 			if _, err := os.Stat(filepath.Join("..", name)); err != nil {
 				t.Error(err)
 			}
-			if section != "" && !strings.Contains(strings.ToLower(string(readme)), "\n## "+section+"\n") {
+			if name == "" && !slices.Contains(anchors, section) {
 				t.Errorf("no section %s", section)
 			}
 		}
