@@ -1231,6 +1231,32 @@ func TestEmptyListAndOne(t *testing.T) {
 	}
 }
 
+// The counts of a new name show once a server has surely read its zeros, and
+// nobody else makes them show.
+func TestZerosFirst(t *testing.T) {
+	t.Parallel()
+	server, url := fakeOpper(t, oppertest.Config{}, 120)
+	e := startReady(t, url, "--collector.settle-delay=0s")
+	const held, zero = `opper_exporter_trace_names_held{project="default"}`, `opper_traces_total{outcome="unknown",project="default",trace_name="<string>"}`
+	server.Add(oppertest.Sample())
+	var before samples
+	await(t, "its zeros are shown", func() bool {
+		before = e.scrape()
+		return before[held] == 1
+	})
+	await(t, "more syncs", func() bool {
+		e.get("/metrics?name[]=opper_traces_total", "X-Prometheus-Scrape-Timeout-Seconds", "10")
+		got := e.scrape()
+		if n, shown := got[zero]; !shown || n != 0 {
+			t.Fatalf("%s is %v, shown: %v", zero, n, shown)
+		}
+		return got.syncs("success") > before.syncs("success")+5
+	})
+	e.scrape("X-Prometheus-Scrape-Timeout-Seconds", "10")
+	e.scrape("X-Prometheus-Scrape-Timeout-Seconds", "10")
+	await(t, "its counts are shown", func() bool { return e.scrape()[zero] == 1 })
+}
+
 func TestRequestsToOpper(t *testing.T) {
 	t.Parallel()
 	server, url := fakeOpper(t, oppertest.Config{}, 30)

@@ -75,6 +75,9 @@ func (r *Readers) Watch(next http.Handler) http.Handler {
 		if a.status == http.StatusOK && a.err == nil && req.Context().Err() == nil && r.now().Sub(began) <= timeout {
 			r.end(conn, began)
 		}
+		if req.Close {
+			r.closed(conn) // the server itself waits a while
+		}
 	})
 }
 

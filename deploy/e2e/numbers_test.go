@@ -243,10 +243,16 @@ func many(n int, name, status string, end time.Time) []oppertest.Trace {
 // lost to anybody who scrapes, in whatever format.
 func TestFirstCounts(t *testing.T) {
 	t.Parallel()
+	t.Run("on an interval", func(t *testing.T) { firstCounts(t, fast) })
+	t.Run("on every scrape", func(t *testing.T) { firstCounts(t, "--collector.interval=0s") })
+}
+
+func firstCounts(t *testing.T, interval string) {
+	t.Helper()
 	s := oppertest.New(oppertest.Config{})
 	old := many(40, "old", "success", time.Now().Add(-3*time.Hour))
 	s.Add(old...)
-	all := audiences(t, "250ms", exporter(t, s, fast, noSettle))
+	all := audiences(t, "250ms", exporter(t, s, interval, noSettle))
 	scraped(t, all)
 
 	late := slices.Concat(many(1, "new", "success", time.Now()), many(3, "new", "error", time.Now()))
