@@ -177,3 +177,91 @@ func (s *Server) get(ctx context.Context, path string, params url.Values, data a
 func unix(t time.Time) string {
 	return strconv.FormatFloat(float64(t.UnixMilli())/1000, 'f', 3, 64)
 }
+
+// Node is a part of an expression as the server has parsed it. Which of the
+// fields are set depends on the type.
+type Node struct {
+	Type string `json:"type"` // vectorSelector, matrixSelector, subquery, aggregation, call, binaryExpr, stringLiteral, ...
+
+	// Of selectors.
+	Name     string        `json:"name"` // of the metric, empty if only a matcher has it
+	Matchers []Matcher     `json:"matchers"`
+	Offset   time.Duration `json:"-"` // of subqueries, too
+
+	// Of aggregations.
+	Op       string   `json:"op"`
+	Grouping []string `json:"grouping"`
+	Without  bool     `json:"without"`
+
+	// Of binary expressions; nil without a vector on each side.
+	Matching *struct {
+		Labels  []string `json:"labels"`
+		On      bool     `json:"on"`
+		Include []string `json:"include"`
+	} `json:"matching"`
+
+	Func struct {
+		Name string `json:"name"`
+	} `json:"func"` // of calls
+	Val string `json:"val"` // of literals
+
+	// What it is made of.
+	Expr  *Node   `json:"expr"`
+	Param *Node   `json:"param"`
+	LHS   *Node   `json:"lhs"`
+	RHS   *Node   `json:"rhs"`
+	Args  []*Node `json:"args"`
+}
+
+// Matcher is a condition on a label.
+type Matcher struct {
+	Name  string `json:"name"`
+	Type  string `json:"type"` // =, !=, =~ or !~
+	Value string `json:"value"`
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (n *Node) UnmarshalJSON(data []byte) error {
+	type plain Node
+	milliseconds := struct {
+		*plain
+		Offset int64 `json:"offset"`
+	}{plain: (*plain)(n)}
+	if err := json.Unmarshal(data, &milliseconds); err != nil {
+		return err
+	}
+	n.Offset = time.Duration(milliseconds.Offset) * time.Millisecond
+	return nil
+}
+
+// Children returns what a node is made of.
+func (n *Node) Children() []*Node {
+	children := []*Node{}
+	for _, child := range append([]*Node{n.Expr, n.Param, n.LHS, n.RHS}, n.Args...) {
+		if child != nil {
+			children = append(children, child)
+		}
+	}
+	return children
+}
+
+// Parse returns how the server understands an expression.
+func (s *Server) Parse(ctx context.Context, promql string) (*Node, error) {
+	n := new(Node)
+	return n, s.get(ctx, "parse_query", url.Values{"query": {promql}}, n)
+}
+
+// Series returns the series that any of some selectors matches.
+func (s *Server) Series(ctx context.Context, selectors ...string) ([]model.LabelSet, error) {
+	var series []model.LabelSet
+	err := s.get(ctx, "series", url.Values{"match[]": selectors}, &series)
+	return series, err
+}
+
+// LabelValues returns the values that a label has in the series that a selector
+// matches.
+func (s *Server) LabelValues(ctx context.Context, label, selector string) ([]string, error) {
+	var values []string
+	err := s.get(ctx, "label/"+url.PathEscape(label)+"/values", url.Values{"match[]": {selector}}, &values)
+	return values, err
+}
