@@ -104,7 +104,8 @@ func TestReadme(t *testing.T) {
 		}
 	}
 	for _, match := range regexp.MustCompile(`\]\(([^):]+)\)`).FindAllStringSubmatch(readme, -1) {
-		if _, err := os.Stat(match[1]); err != nil {
+		name, _, _ := strings.Cut(match[1], "#")
+		if _, err := os.Stat("./" + name); err != nil {
 			t.Error(err)
 		}
 	}

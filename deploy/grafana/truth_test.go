@@ -345,9 +345,9 @@ func checkRules(t *testing.T, server *promtest.Server, known *facts, files []*ru
 type lateness int
 
 const (
-	inTime lateness = iota
-	shifted         // all that it is made of is of one time in the past
-	mixed           // it is made of the past and of the present
+	inTime  lateness = iota
+	shifted          // all that it is made of is of one time in the past
+	mixed            // it is made of the past and of the present
 )
 
 // lateRecords finds the recorded series that need a past.
