@@ -189,7 +189,7 @@ func (c *Client) List(ctx context.Context, offset, limit int) (Page, error) {
 	}
 	var page Page
 	err := c.fetch(ctx, c.base+"/traces?"+query.Encode(), func(r io.Reader) (err error) {
-		page, err = decodePage(r)
+		page, err = DecodePage(r)
 		return err
 	})
 	if err != nil {

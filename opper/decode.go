@@ -1,34 +1,49 @@
 package opper
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
 // maxExact is the largest whole number that every reader of JSON agrees on.
 const maxExact = 1 << 53
 
+// Decoders are used again. What they keep for the next page is bounded.
+const (
+	maxKept     = 64 << 10 // bytes of a value
+	maxInterned = 1024     // names and statuses
+	maxInternee = 256      // bytes of one of them
+)
+
+// pageSize is how many rows Opper gives at once.
+const pageSize = 100
+
 var (
 	errNoList = errors.New(`JSON without a list of traces ("data" or "traces")`)
 	errNoID   = errors.New("JSON without the id of a trace")
 )
 
-// decodePage reads one answer to a listing, of either version of the API, to
+// DecodePage reads one answer to a listing, of either version of the API, to
 // its end. A value of the wrong type counts as null, but a body that is not
 // JSON, is cut, or holds no list is an error: it must not pass for an empty
 // list. An error of r comes back wrapped.
-func decodePage(r io.Reader) (Page, error) {
+func DecodePage(r io.Reader) (Page, error) {
 	page := Page{Total: -1}
 	var data, traces []Trace // nil unless there as a list
 	err := decodeBody(r, func(d *decoder) error {
-		_, err := d.object(func(key string) (err error) {
-			switch key {
+		isObject, err := d.enter('{')
+		for first := true; isObject && err == nil; first = false {
+			var more bool
+			if more, err = d.member(first); !more {
+				break
+			}
+			switch string(d.key()) {
 			case "meta":
 				page.Total, err = d.total()
 			case "data":
@@ -38,8 +53,7 @@ func decodePage(r io.Reader) (Page, error) {
 			default:
 				err = d.skip()
 			}
-			return err
-		})
+		}
 		return err
 	})
 	if err != nil {
@@ -59,15 +73,7 @@ func decodePage(r io.Reader) (Page, error) {
 func decodeTrace(r io.Reader) (Trace, error) {
 	var bare, wrapped row
 	err := decodeBody(r, func(d *decoder) error {
-		_, err := d.object(func(key string) error {
-			if key != "data" {
-				return d.field(&bare, key)
-			}
-			wrapped = row{}
-			_, err := d.object(func(key string) error { return d.field(&wrapped, key) })
-			return err
-		})
-		return err
+		return d.row(&bare, &wrapped)
 	})
 	if err != nil {
 		return Trace{}, err
@@ -80,118 +86,99 @@ func decodeTrace(r io.Reader) (Trace, error) {
 	return Trace{}, errNoID
 }
 
+// decoder reads what we want of an answer.
+type decoder struct {
+	scanner
+	interned map[string]string // by how they are written
+}
+
+var decoders = sync.Pool{New: func() any {
+	return &decoder{scanner: scanner{buf: make([]byte, scanBuffer)}, interned: map[string]string{}}
+}}
+
 // decodeBody lets read take the one JSON value that r must hold.
 func decodeBody(r io.Reader, read func(*decoder) error) error {
-	d := &decoder{Decoder: json.NewDecoder(r)}
-	// As floats, numbers out of range would be errors even where they are skipped.
-	d.UseNumber()
+	d := decoders.Get().(*decoder) // there is nothing else in it
+	d.scanner = scanner{src: r, buf: d.buf, tok: d.tok[:0]}
 	err := read(d)
 	if err == nil {
-		if _, err = d.Token(); errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err == nil {
-			err = &json.SyntaxError{Offset: d.InputOffset()}
-		}
+		err = d.close()
+	}
+	d.src = nil
+	if cap(d.tok) > maxKept {
+		d.tok = nil
+	}
+	decoders.Put(d)
+	if _, malformed := errors.AsType[syntaxError](err); err == nil || malformed {
+		return err
 	}
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
-	// The decoder's own text quotes the body.
-	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return fmt.Errorf("malformed JSON at byte %d", syntax.Offset)
-	}
 	return fmt.Errorf("incomplete JSON: %w", err)
 }
 
-// decoder reads values one by one, so that of the large ones that nobody asked
-// for at most one is in memory, in the buffer of the json.Decoder.
-type decoder struct {
-	*json.Decoder
-	raw json.RawMessage // the field being read
-}
-
-// skipped takes any JSON value and keeps nothing.
-type skipped struct{}
-
-func (*skipped) UnmarshalJSON([]byte) error { return nil }
-
-func (d *decoder) skip() error { return d.Decode(&skipped{}) }
-
-// object calls field for each key of the next value; field reads what belongs
-// to the key. A value that is no object is skipped, and false returned.
-func (d *decoder) object(field func(key string) error) (bool, error) {
-	return d.container('{', func() error {
-		key, err := d.Token()
-		if err != nil {
-			return err
-		}
-		return field(key.(string)) // Token returns nothing else in the place of a key
-	})
-}
-
-// array calls element for each element of the next value, which it reads. A
-// value that is no array is skipped, and false returned.
-func (d *decoder) array(element func() error) (bool, error) {
-	return d.container('[', element)
-}
-
-func (d *decoder) container(want json.Delim, next func() error) (bool, error) {
-	open, err := d.Token()
-	if err != nil {
-		return false, err
-	}
-	found := open == json.Token(want)
-	switch {
-	case found:
-	case open == json.Token(json.Delim('{')):
-		next = func() error {
-			if _, errKey := d.Token(); errKey != nil {
-				return errKey
-			}
-			return d.skip()
-		}
-	case open == json.Token(json.Delim('[')):
-		next = d.skip
-	default:
-		return false, nil
-	}
-	for d.More() {
-		if err = next(); err != nil {
-			return found, err
-		}
-	}
-	_, err = d.Token()
-	return found, err
-}
+// key returns the key that member met.
+func (d *decoder) key() []byte { return decoded(d.tok) }
 
 // traces reads a list of rows; nil if the value is no list.
 func (d *decoder) traces() ([]Trace, error) {
-	traces := []Trace{}
-	isList, err := d.array(func() error {
-		var r row
-		_, err := d.object(func(key string) error { return d.field(&r, key) })
-		traces = append(traces, r.finish())
-		return err
-	})
-	if !isList {
+	isList, err := d.enter('[')
+	if !isList || err != nil {
 		return nil, err
 	}
-	return traces, err
+	traces := []Trace{}
+	for first := true; ; first = false {
+		if more, err := d.element(first); !more || err != nil {
+			return traces, err
+		}
+		if first {
+			traces = make([]Trace, 0, pageSize)
+		}
+		var r row
+		if err := d.row(&r, nil); err != nil {
+			return nil, err
+		}
+		traces = append(traces, r.finish())
+	}
+}
+
+// row reads a trace. If wrapped is not nil, it gets what is in "data".
+func (d *decoder) row(r, wrapped *row) error {
+	isObject, err := d.enter('{')
+	for first := true; isObject && err == nil; first = false {
+		var more bool
+		if more, err = d.member(first); !more {
+			break
+		}
+		if key := d.key(); wrapped != nil && string(key) == "data" {
+			*wrapped = row{}
+			err = d.row(wrapped, nil)
+		} else {
+			err = d.field(r, key)
+		}
+	}
+	return err
 }
 
 // total reads the number of traces from the meta object; -1 if there is none.
 func (d *decoder) total() (int, error) {
 	count, total := int64(-1), int64(-1)
-	_, err := d.object(func(key string) error {
-		switch key {
-		case "total_count":
-			return d.whole(&count)
-		case "total":
-			return d.whole(&total)
+	isObject, err := d.enter('{')
+	for first := true; isObject && err == nil; first = false {
+		var more bool
+		if more, err = d.member(first); !more {
+			break
 		}
-		return d.skip()
-	})
+		switch string(d.key()) {
+		case "total_count":
+			count, err = d.whole()
+		case "total":
+			total, err = d.whole()
+		default:
+			err = d.skip()
+		}
+	}
 	if count < 0 {
 		count = total
 	}
@@ -201,15 +188,6 @@ func (d *decoder) total() (int, error) {
 	return int(count), err
 }
 
-// whole reads a whole number from 0 to maxExact, or -1 for anything else.
-func (d *decoder) whole(n *int64) error {
-	err := d.Decode(&d.raw)
-	if err == nil {
-		*n = whole(d.raw)
-	}
-	return err
-}
-
 // row is a trace while its fields arrive, in any order.
 type row struct {
 	Trace
@@ -217,34 +195,32 @@ type row struct {
 	hasMillis bool // duration_ms is a number, even if one out of range
 }
 
-// fields are those read. There is none for input and output.
-var fields = map[string]func(*row, []byte){
-	"id":         func(r *row, raw []byte) { r.ID, _ = text(raw) },
-	"uuid":       func(r *row, raw []byte) { r.uuid, _ = text(raw) },
-	"name":       func(r *row, raw []byte) { r.Name, _ = text(raw) },
-	"status":     func(r *row, raw []byte) { r.Status, r.HasStatus = text(raw) },
-	"start_time": func(r *row, raw []byte) { r.Start = instant(raw) },
-	"end_time":   func(r *row, raw []byte) { r.End = instant(raw) },
-	"duration_ms": func(r *row, raw []byte) {
-		r.hasMillis = isNumber(raw)
-		r.Duration, r.HasDuration = millis(raw)
-	},
-	"total_tokens": func(r *row, raw []byte) {
-		n := whole(raw)
+// field reads the value of a key. input and output are not among those that it
+// knows.
+func (d *decoder) field(r *row, key []byte) (err error) {
+	switch string(key) {
+	case "id":
+		r.ID, err = d.id()
+	case "uuid":
+		r.uuid, err = d.id()
+	case "name":
+		r.Name, _, err = d.label()
+	case "status":
+		r.Status, r.HasStatus, err = d.label()
+	case "start_time":
+		r.Start, err = d.instant()
+	case "end_time":
+		r.End, err = d.instant()
+	case "duration_ms":
+		r.Duration, r.HasDuration, r.hasMillis, err = d.millis()
+	case "total_tokens":
+		var n int64
+		n, err = d.whole()
 		r.Tokens, r.HasTokens = max(n, 0), n >= 0
-	},
-}
-
-func (d *decoder) field(r *row, key string) error {
-	set, ok := fields[key]
-	if !ok {
-		return d.skip()
+	default:
+		err = d.skip()
 	}
-	if err := d.Decode(&d.raw); err != nil {
-		return err
-	}
-	set(r, d.raw)
-	return nil
+	return err
 }
 
 func (r *row) finish() Trace {
@@ -260,54 +236,85 @@ func (r *row) finish() Trace {
 	return r.Trace
 }
 
-func text(raw []byte) (string, bool) {
-	var s string
-	if raw[0] != '"' || json.Unmarshal(raw, &s) != nil {
-		return "", false
+// id reads a string that no other row has; "" for anything else.
+func (d *decoder) id() (string, error) {
+	kind, err := d.value()
+	if kind != '"' {
+		return "", err
 	}
-	return s, true
+	return string(decoded(d.tok)), err
 }
 
-func instant(raw []byte) time.Time {
-	s, _ := text(raw)
-	if len(s) > 10 && s[10] == ' ' {
-		s = s[:10] + "T" + s[11:]
+// label reads a string that many rows have; false for anything else.
+func (d *decoder) label() (string, bool, error) {
+	kind, err := d.value()
+	if kind != '"' || err != nil {
+		return "", false, err
+	}
+	text, ok := d.interned[string(d.tok)]
+	if ok {
+		return text, true, nil
+	}
+	text = string(decoded(d.tok))
+	if len(d.tok) <= maxInternee {
+		if len(d.interned) == maxInterned {
+			clear(d.interned)
+		}
+		d.interned[string(d.tok)] = text
+	}
+	return text, true, nil
+}
+
+// instant reads a time; zero for anything else.
+func (d *decoder) instant() (time.Time, error) {
+	kind, err := d.value()
+	if kind != '"' || err != nil {
+		return time.Time{}, err
+	}
+	text := decoded(d.tok)
+	if len(text) > 10 && text[10] == ' ' {
+		text[10] = 'T'
 	}
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
-		if t, err := time.Parse(layout, s); err == nil {
-			return t.UTC()
+		if t, err := time.Parse(layout, string(text)); err == nil {
+			return t.UTC(), nil
 		}
 	}
-	return time.Time{}
+	return time.Time{}, nil
 }
 
-func isNumber(raw []byte) bool { return raw[0] == '-' || '0' <= raw[0] && raw[0] <= '9' }
-
-func millis(raw []byte) (time.Duration, bool) {
-	if !isNumber(raw) {
-		return 0, false
+// millis reads a number of milliseconds. It reports whether that fits into a
+// duration, and whether it is a number at all.
+func (d *decoder) millis() (_ time.Duration, fits, number bool, err error) {
+	kind, err := d.value()
+	if !isNumber(kind) || err != nil {
+		return 0, false, false, err
 	}
-	ms, err := strconv.ParseFloat(string(raw), 64)
+	ms, failed := strconv.ParseFloat(string(d.tok), 64)
 	us := math.Round(ms * 1000)
-	if err != nil || math.Abs(us) >= math.MaxInt64/1000 {
-		return 0, false
+	if failed != nil || math.Abs(us) >= math.MaxInt64/1000 {
+		return 0, false, true, nil
 	}
-	return time.Duration(us) * time.Microsecond, true
+	return time.Duration(us) * time.Microsecond, true, true, nil
 }
 
-func whole(raw []byte) int64 {
-	if !isNumber(raw) {
-		return -1
+// whole reads a whole number from 0 to maxExact; -1 for anything else.
+func (d *decoder) whole() (int64, error) {
+	kind, err := d.value()
+	if !isNumber(kind) || err != nil {
+		return -1, err
 	}
-	f, err := strconv.ParseFloat(string(raw), 64)
-	if err != nil || f < 0 || f > maxExact || f != math.Trunc(f) {
-		return -1
+	f, failed := strconv.ParseFloat(string(d.tok), 64)
+	if failed != nil || f < 0 || f > maxExact || f != math.Trunc(f) {
+		return -1, nil
 	}
 	// As a float, the first number that is too large rounds to the last that is not.
-	if f == maxExact && !strings.ContainsAny(string(raw), ".eE") {
-		if n, err := strconv.ParseInt(string(raw), 10, 64); err != nil || n > maxExact {
-			return -1
+	if f == maxExact && !strings.ContainsAny(string(d.tok), ".eE") {
+		if n, failed := strconv.ParseInt(string(d.tok), 10, 64); failed != nil || n > maxExact {
+			return -1, nil
 		}
 	}
-	return int64(f)
+	return int64(f), nil
 }
+
+func isNumber(kind byte) bool { return kind == '-' || isDigit(kind) }

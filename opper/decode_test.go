@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"reflect"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -89,7 +91,7 @@ func TestDecodePage(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := decodePage(iotest.OneByteReader(strings.NewReader(test.body)))
+			got, err := DecodePage(iotest.OneByteReader(strings.NewReader(test.body)))
 			if err != nil || !reflect.DeepEqual(got, test.want) {
 				t.Errorf("got %+v, %v, want %+v", got, err, test.want)
 			}
@@ -106,12 +108,12 @@ func TestDecodePageRejects(t *testing.T) {
 		`{"data":[{]}`, `{data:[]}`, `{"data":[{"id":01}]}`, `{"data":[{"id":"a` + "\n" + `"}]}`, `{1:2,"data":[]}`,
 		`{"data":[{"input":nul}]}`, `{"data":[{"input":"\x"}]}`, `{"data":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`,
 	} {
-		if page, err := decodePage(strings.NewReader(body)); err == nil {
+		if page, err := DecodePage(strings.NewReader(body)); err == nil {
 			t.Errorf("%.60q: got %+v, want an error", body, page)
 		}
 	}
 	for n := range len(samplePage) {
-		if page, err := decodePage(strings.NewReader(samplePage[:n])); err == nil {
+		if page, err := DecodePage(strings.NewReader(samplePage[:n])); err == nil {
 			t.Errorf("cut after %d bytes: got %+v, want an error", n, page)
 		}
 	}
@@ -119,7 +121,7 @@ func TestDecodePageRejects(t *testing.T) {
 
 func TestDecodeErrorsDoNotQuote(t *testing.T) {
 	for _, body := range []string{`{"data":[{"input":"ok" §`, `§`, `{"data":[{"total_tokens":§}]}`} {
-		if _, err := decodePage(strings.NewReader(body)); err == nil || strings.Contains(err.Error(), "Â") || strings.Contains(err.Error(), "§") {
+		if _, err := DecodePage(strings.NewReader(body)); err == nil || strings.Contains(err.Error(), "Â") || strings.Contains(err.Error(), "§") {
 			t.Errorf("%s: got %v, want an error without the text", body, err)
 		}
 	}
@@ -128,7 +130,7 @@ func TestDecodeErrorsDoNotQuote(t *testing.T) {
 func TestDecodeReaderError(t *testing.T) {
 	cause := errors.New("cause")
 	for n := range len(samplePage) {
-		_, err := decodePage(io.MultiReader(strings.NewReader(samplePage[:n]), iotest.ErrReader(cause)))
+		_, err := DecodePage(io.MultiReader(strings.NewReader(samplePage[:n]), iotest.ErrReader(cause)))
 		if !errors.Is(err, cause) {
 			t.Fatalf("after %d bytes: got %v, want the reader's error", n, err)
 		}
@@ -154,7 +156,7 @@ func TestDecodeTimes(t *testing.T) {
 		`1699335116`:                            {},
 		`null`:                                  {},
 	} {
-		page, err := decodePage(strings.NewReader(`{"data":[{"start_time":` + text + `}]}`))
+		page, err := DecodePage(strings.NewReader(`{"data":[{"start_time":` + text + `}]}`))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,7 +191,7 @@ func TestDecodeDuration(t *testing.T) {
 		"end before start":       {`"start_time":"2023-11-07T05:31:56Z","end_time":"2023-11-07T05:31:55Z"`, -time.Second, true},
 		"times too far apart":    {`"start_time":"1023-11-07T05:31:56Z","end_time":"2023-11-07T05:31:55Z"`, 0, false},
 	} {
-		page, err := decodePage(strings.NewReader(`{"data":[{` + test.fields + `}]}`))
+		page, err := DecodePage(strings.NewReader(`{"data":[{` + test.fields + `}]}`))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -204,7 +206,7 @@ func TestDecodeTokens(t *testing.T) {
 		"0": 0, "-0": 0, "123": 123, "123.0": 123, "1.23e2": 123, "9007199254740992": 1 << 53,
 		"9007199254740993": -1, "123.5": -1, "-1": -1, "1e999": -1, "1e20": -1, `"5"`: -1, "true": -1, "null": -1, "[5]": -1,
 	} {
-		page, err := decodePage(strings.NewReader(`{"data":[{"total_tokens":` + number + `}]}`))
+		page, err := DecodePage(strings.NewReader(`{"data":[{"total_tokens":` + number + `}]}`))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -240,7 +242,7 @@ func TestDecodeTrace(t *testing.T) {
 // No field of what is kept may hold a body: only the known strings are there.
 func TestDecodeKeepsNoBodies(t *testing.T) {
 	secret := strings.Repeat("private", 1<<20)
-	page, err := decodePage(strings.NewReader(`{"input":"` + secret + `","data":[{"input":"` + secret + `","id":"a","output":"` + secret + `","spans":[{"input":"` + secret + `"}]}]}`))
+	page, err := DecodePage(strings.NewReader(`{"input":"` + secret + `","data":[{"input":"` + secret + `","id":"a","output":"` + secret + `","spans":[{"input":"` + secret + `"}]}]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,11 +251,130 @@ func TestDecodeKeepsNoBodies(t *testing.T) {
 	}
 }
 
-// plainIDs is what decodePage must find, in the words of encoding/json.
-func plainIDs(body []byte) ([]string, bool) {
+// What nobody asked for is gone past without being held, be it a body, a key,
+// a number or a heap of small values.
+func TestDecodeHoldsNothing(t *testing.T) {
+	const size = 100 << 20
+	for name, of := range map[string]struct{ before, piece, after string }{
+		"body":    {`{"data":[{"id":"a","input":"`, strings.Repeat("private ", 1<<10), `"}]}`},
+		"escapes": {`{"data":[{"id":"a","output":"`, strings.Repeat(`\"\u00e9\n`, 1<<10), `"}]}`},
+		"key":     {`{"data":[{"id":"a","input`, strings.Repeat("private ", 1<<10), `":1}]}`},
+		"number":  {`{"data":[{"id":"a","input":1`, strings.Repeat("1234567890", 1<<10), `}]}`},
+		"array":   {`{"data":[{"id":"a","input":[1`, strings.Repeat(`,{"private":[true,null]}`, 1<<10), `]}]}`},
+		"space":   {`{"data":[{"id":"a","input":`, strings.Repeat(" \t\r\n", 1<<10), `1}]}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			body := io.MultiReader(strings.NewReader(of.before), &repeated{of.piece, size / len(of.piece), 0}, strings.NewReader(of.after))
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			page, err := DecodePage(body)
+			runtime.ReadMemStats(&after)
+			if want := (Page{[]Trace{{ID: "a"}}, -1}); err != nil || !reflect.DeepEqual(page, want) {
+				t.Errorf("got %+v, %v, want %+v", page, err, want)
+			}
+			if held := after.TotalAlloc - before.TotalAlloc; held > 1<<20 {
+				t.Errorf("%d bytes were allocated", held)
+			}
+		})
+	}
+}
+
+// repeated reads a text several times.
+type repeated struct {
+	text string
+	left int
+	at   int
+}
+
+func (r *repeated) Read(p []byte) (int, error) {
+	if r.at == len(r.text) {
+		r.left, r.at = r.left-1, 0
+	}
+	if r.left <= 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, r.text[r.at:])
+	r.at += n
+	return n, nil
+}
+
+// A decoder that has met a huge value or many names does not keep them.
+func TestDecoderKeepsLittle(t *testing.T) {
+	d := decoders.New().(*decoder)
+	for i := range 10 * maxInterned {
+		d.scanner = scanner{src: strings.NewReader(strconv.Quote("name " + strconv.Itoa(i))), buf: d.buf}
+		if name, ok, err := d.label(); name != "name "+strconv.Itoa(i) || !ok || err != nil {
+			t.Fatal(name, ok, err)
+		}
+	}
+	d.scanner = scanner{src: strings.NewReader(`"` + strings.Repeat("x", 10*maxInternee) + `"`), buf: d.buf}
+	if name, _, err := d.label(); len(name) != 10*maxInternee || err != nil {
+		t.Fatal(len(name), err)
+	}
+	size := 0
+	for written, name := range d.interned {
+		size += len(written) + len(name)
+	}
+	if len(d.interned) > maxInterned || size > 2*maxInterned*maxInternee {
+		t.Errorf("%d names of %d bytes are kept", len(d.interned), size)
+	}
+}
+
+// A page takes one allocation for the id of each trace, and few others.
+func TestDecodeAllocations(t *testing.T) {
+	const rows = 100
+	row := samplePage[strings.Index(samplePage, "{\n      "):strings.LastIndex(samplePage, "\n  ]")]
+	row = strings.Replace(row, `"input": "<string>"`, `"input": "`+strings.Repeat(`é\n\"`, 1000)+`"`, 1)
+	body := `{"data":[` + row + strings.Repeat(","+row, rows-1) + `]}`
+	allocs := testing.AllocsPerRun(20, func() {
+		if page, err := DecodePage(strings.NewReader(body)); err != nil || len(page.Traces) != rows {
+			t.Fatal(len(page.Traces), err)
+		}
+	})
+	if allocs > 2*rows {
+		t.Errorf("%v allocations for %d traces", allocs, rows)
+	}
+}
+
+// Values may be nested as deep as encoding/json lets them be.
+func TestDecodeDepth(t *testing.T) {
+	for _, kind := range [][2]string{{"[", "]"}, {`{"x":`, "}"}} {
+		for depth, want := range map[int]bool{maxDepth: true, maxDepth + 1: false} {
+			value := strings.Repeat(kind[0], depth-1) + "1" + strings.Repeat(kind[1], depth-1)
+			body := `{"data":[],"x":` + value + `}`
+			_, err := DecodePage(strings.NewReader(body))
+			if valid := json.Valid([]byte(body)); valid != want || (err == nil) != want {
+				t.Errorf("%d deep: got %v, encoding/json takes it: %v", depth, err, valid)
+			}
+		}
+	}
+	// Siblings are not nested.
+	if _, err := DecodePage(strings.NewReader(`{"data":[{}` + strings.Repeat(`,{"x":[]}`, 2*maxDepth) + `]}`)); err != nil {
+		t.Error(err)
+	}
+}
+
+// Each byte, at each place of a word or a block, is inside a string what it is
+// to encoding/json.
+func TestDecodeBytes(t *testing.T) {
+	for c := range 256 {
+		for at := range 80 {
+			text := []byte(strings.Repeat("x", 80))
+			text[at] = byte(c)
+			body := `{"data":[{"input":"` + string(text) + `"}]}`
+			_, err := DecodePage(strings.NewReader(body))
+			if want := json.Valid([]byte(body)); (err == nil) != want {
+				t.Fatalf("byte %#x in place %d: got %v, encoding/json takes it: %v", c, at, err, want)
+			}
+		}
+	}
+}
+
+// plainPage is what DecodePage must find, in the words of encoding/json.
+func plainPage(body []byte) (Page, bool) {
 	var top map[string]json.RawMessage
 	if json.Unmarshal(body, &top) != nil {
-		return nil, false
+		return Page{}, false
 	}
 	list := func(key string) []json.RawMessage {
 		var rows []json.RawMessage
@@ -267,63 +388,133 @@ func plainIDs(body []byte) ([]string, bool) {
 		rows = list("traces")
 	}
 	if rows == nil {
-		return nil, false
+		return Page{}, false
 	}
-	ids := []string{}
+	page := Page{Traces: []Trace{}}
 	for _, raw := range rows {
-		var row map[string]json.RawMessage
-		_ = json.Unmarshal(raw, &row)
-		var id string
-		if json.Unmarshal(row["id"], &id) != nil || id == "" {
-			_ = json.Unmarshal(row["uuid"], &id)
-		}
-		ids = append(ids, id)
+		page.Traces = append(page.Traces, plainTrace(raw))
 	}
-	return ids, true
+	var meta map[string]json.RawMessage
+	_ = json.Unmarshal(top["meta"], &meta)
+	page.Total = int(plainWhole(meta["total_count"]))
+	if page.Total < 0 {
+		page.Total = int(plainWhole(meta["total"]))
+	}
+	return page, true
 }
 
+func plainTrace(raw json.RawMessage) (t Trace) {
+	var fields map[string]json.RawMessage
+	_ = json.Unmarshal(raw, &fields)
+	text := func(key string) string {
+		var s string
+		_ = json.Unmarshal(fields[key], &s)
+		return s
+	}
+	instant := func(key string) time.Time {
+		s := text(key)
+		if len(s) > 10 && s[10] == ' ' {
+			s = s[:10] + "T" + s[11:]
+		}
+		for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
+			if t, err := time.Parse(layout, s); err == nil {
+				return t.UTC()
+			}
+		}
+		return time.Time{}
+	}
+	if t.ID = text("id"); t.ID == "" {
+		t.ID = text("uuid")
+	}
+	t.Name, t.Status = text("name"), text("status")
+	t.HasStatus = strings.HasPrefix(string(fields["status"]), `"`)
+	t.Start, t.End = instant("start_time"), instant("end_time")
+	n := plainWhole(fields["total_tokens"])
+	t.Tokens, t.HasTokens = max(n, 0), n >= 0
+	var ms json.Number
+	isNumber := json.Unmarshal(fields["duration_ms"], &ms) == nil && ms != "" && fields["duration_ms"][0] != '"'
+	if isNumber {
+		f, err := ms.Float64()
+		if us := math.Round(f * 1000); err == nil && math.Abs(us) < math.MaxInt64/1000 {
+			t.Duration, t.HasDuration = time.Duration(us)*time.Microsecond, true
+		}
+	} else if !t.Start.IsZero() && !t.End.IsZero() {
+		if d := t.End.Sub(t.Start); d != math.MaxInt64 && d != math.MinInt64 {
+			t.Duration, t.HasDuration = d.Round(time.Microsecond), true
+		}
+	}
+	return t
+}
+
+// plainWhole is exact where a float is not.
+func plainWhole(raw json.RawMessage) int64 {
+	var number json.Number
+	if json.Unmarshal(raw, &number) != nil || number == "" || raw[0] == '"' {
+		return -1
+	}
+	f, err := number.Float64()
+	if n, errInt := number.Int64(); errInt == nil && n > maxExact {
+		return -1
+	}
+	if err != nil || f < 0 || f > maxExact || f != math.Trunc(f) {
+		return -1
+	}
+	return int64(f)
+}
+
+// pieces gives a body in reads of a few bytes, so that every value is cut
+// somewhere.
+type pieces struct {
+	rest []byte
+	size int
+}
+
+func (p *pieces) Read(b []byte) (int, error) {
+	if len(p.rest) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, p.rest[:min(p.size, len(p.rest))])
+	p.rest = p.rest[n:]
+	return n, nil
+}
+
+// Whatever DecodePage and encoding/json both take, they read alike, and what
+// the one rejects the other does too.
 func FuzzDecodePage(f *testing.F) {
 	for _, seed := range []string{
 		samplePage, `{"traces":[{"uuid":"a"}]}`, `{"data":[{"id":"a","id":null},1,[{}]],"meta":{"total":1e3}}`, `{}`, `[]`, `{"data":[]}x`,
 		`{"data":[{"start_time":"2023-11-07 05:31:56.1","total_tokens":1.0,"duration_ms":-1e300}]}`, `{"data":[{"id":"\ud800"}`,
-		`{"data":{"a":[1,2]},"traces":[],"z":"\u0000"}`,
+		`{"data":{"a":[1,2]},"traces":[],"z":"\u0000"}`, `{"d\u0061ta":[{"\u0069d":"\ud800\u0041\ud83d\ude00","ID":"b","n\u0061me":"ÿ\/"}]}`,
+		`{"data":[{"name":"` + strings.Repeat("x", 40) + `\","id":"b"}]}`, `{"meta":{"total_count":9007199254740993,"total":-0.0E+2},"data":[{"x":-0,"status":""}]}`,
+		`{"data":[{"id":"a","input":"{\"id\":\"no\"}],\"data\":[","output":"\u00e9` + "\u2028\x7f" + `"}, {"duration_ms":0.5e-1,"total_tokens":1e2}]}`,
 	} {
-		f.Add([]byte(seed))
+		f.Add([]byte(seed), uint8(0))
+		f.Add([]byte(seed), uint8(6))
 	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		page, err := decodePage(strings.NewReader(string(body)))
-		want, ok := plainIDs(body)
+	f.Fuzz(func(t *testing.T, body []byte, size uint8) {
+		page, err := DecodePage(&pieces{body, int(size) + 1})
+		want, ok := plainPage(body)
 		if ok != (err == nil) {
 			t.Fatalf("got error %v, encoding/json accepts it: %v", err, ok)
 		}
-		got := []string{}
-		for _, trace := range page.Traces {
-			got = append(got, trace.ID)
-			if trace.Tokens < 0 || trace.Tokens > 1<<53 || !trace.HasTokens && trace.Tokens != 0 || trace.Duration%time.Microsecond != 0 {
-				t.Errorf("got %+v", trace)
-			}
-		}
-		if err == nil && (!reflect.DeepEqual(got, want) || page.Total < -1) {
-			t.Errorf("got ids %q and total %d, want %q", got, page.Total, want)
+		if !reflect.DeepEqual(page, want) {
+			t.Errorf("got %+v, want %+v", page, want)
 		}
 	})
 }
 
-func BenchmarkDecodePage(b *testing.B) {
-	var body strings.Builder
-	body.WriteString(`{"meta":{"total_count":100},"data":[`)
-	for i := range 100 {
-		if i > 0 {
-			body.WriteByte(',')
-		}
-		body.WriteString(`{"id":"3c90c3cc-0d44-4b50-8888-00` + strconv.Itoa(1000000000+i) + `","start_time":"2023-11-07T05:31:56Z","end_time":"2023-11-07T05:31:57Z","duration_ms":1000,"status":"success","name":"agent","total_tokens":123,"input":"` + strings.Repeat("x", 5000) + `","output":"` + strings.Repeat("y", 5000) + `"}`)
+// What a string is to the scanner, it is to encoding/json, where values are
+// asked for too.
+func FuzzDecodeText(f *testing.F) {
+	for _, seed := range []string{"", "a", `\"`, `\`, `\u12`, `\uD83D\uDE00 \udc00`, "\xff\xc0é\u2028", strings.Repeat("x", 31) + `\n`, "\x1f", `"`} {
+		f.Add([]byte(seed))
 	}
-	body.WriteString(`]}`)
-	b.SetBytes(int64(body.Len()))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := decodePage(strings.NewReader(body.String())); err != nil {
-			b.Fatal(err)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		body := []byte(`{"data":[{"input":"` + string(text) + `","name":"` + string(text) + `","` + string(text) + `":"` + string(text) + `"}]}`)
+		page, err := DecodePage(&pieces{body, 7})
+		want, ok := plainPage(body)
+		if ok != (err == nil) || !reflect.DeepEqual(page, want) {
+			t.Errorf("got %+v, %v, want %+v, %v", page, err, want, ok)
 		}
-	}
+	})
 }
