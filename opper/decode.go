@@ -1,6 +1,7 @@
 package opper
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -119,7 +120,12 @@ func decodeBody(r io.Reader, read func(*decoder) error) error {
 }
 
 // key returns the key that member met.
-func (d *decoder) key() []byte { return decoded(d.tok) }
+func (d *decoder) key() []byte {
+	if bytes.IndexByte(d.tok, '\\') < 0 {
+		return d.tok // if it is not valid UTF-8, it is none that we know
+	}
+	return decoded(d.tok)
+}
 
 // traces reads a list of rows; nil if the value is no list.
 func (d *decoder) traces() ([]Trace, error) {

@@ -254,7 +254,7 @@ func TestDecodeKeepsNoBodies(t *testing.T) {
 // What nobody asked for is gone past without being held, be it a body, a key,
 // a number or a heap of small values.
 func TestDecodeHoldsNothing(t *testing.T) {
-	const size = 100 << 20
+	const size = 8 << 20
 	for name, of := range map[string]struct{ before, piece, after string }{
 		"body":    {`{"data":[{"id":"a","input":"`, strings.Repeat("private ", 1<<10), `"}]}`},
 		"escapes": {`{"data":[{"id":"a","output":"`, strings.Repeat(`\"\u00e9\n`, 1<<10), `"}]}`},

@@ -1,6 +1,7 @@
 package opper
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"io"
@@ -251,7 +252,7 @@ func (s *scanner) text(keep int) error {
 			}
 		}
 		b := s.buf[s.pos:s.end]
-		n := plain(b)
+		n := inside(b)
 		s.keep(b[:n], keep)
 		if s.pos += n; n == len(b) {
 			continue
@@ -362,7 +363,7 @@ func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 // decoded returns a string's bytes, given those between its quotes, as
 // encoding/json reads them.
 func decoded(tok []byte) []byte {
-	if plain(tok) == len(tok) && utf8.Valid(tok) {
+	if bytes.IndexByte(tok, '\\') < 0 && utf8.Valid(tok) {
 		return tok
 	}
 	var text string
@@ -374,22 +375,46 @@ func decoded(tok []byte) []byte {
 	return []byte(text)
 }
 
-// plain returns how many bytes at the start of b are inside a string what they
-// are anywhere: no quote, no backslash and no control character. Most of an
-// answer is customers' text, so it looks at 32 bytes at a time.
-func plain(b []byte) int {
+// inside returns how many bytes at the start of b, which begins inside a
+// string, are surely of it and as they must be. It stops at the latest at the
+// closing quote, and at an escape that needs a closer look.
+func inside(b []byte) int {
 	i := 0
+	for {
+		i = plain(b, i)
+		if i+1 >= len(b) || b[i] != '\\' || !short[b[i+1]] {
+			return i
+		}
+		i += 2
+	}
+}
+
+// short are what stands behind a backslash in an escape of two bytes.
+var short = [256]bool{'"': true, '\\': true, '/': true, 'b': true, 'f': true, 'n': true, 'r': true, 't': true}
+
+// plain returns where the first byte from i on is that is not inside a string
+// what it is anywhere: a quote, a backslash or a control character. Most of an
+// answer is customers' text, so it looks at 32 bytes at a time.
+func plain(b []byte, i int) int {
 	for ; i+32 <= len(b); i += 32 {
 		w := b[i : i+32 : i+32]
-		if special(binary.LittleEndian.Uint64(w))|special(binary.LittleEndian.Uint64(w[8:]))|
-			special(binary.LittleEndian.Uint64(w[16:]))|special(binary.LittleEndian.Uint64(w[24:])) != 0 {
-			break
+		w0, w1 := special(binary.LittleEndian.Uint64(w)), special(binary.LittleEndian.Uint64(w[8:]))
+		w2, w3 := special(binary.LittleEndian.Uint64(w[16:])), special(binary.LittleEndian.Uint64(w[24:]))
+		if w0|w1|w2|w3 == 0 {
+			continue
 		}
-	}
-	for ; i+8 <= len(b); i += 8 {
-		if found := special(binary.LittleEndian.Uint64(b[i:])); found != 0 {
-			return i + bits.TrailingZeros64(found)/8
+		// Without branches, which could not be foreseen.
+		found, at := w3, 24
+		if w2 != 0 {
+			found, at = w2, 16
 		}
+		if w1 != 0 {
+			found, at = w1, 8
+		}
+		if w0 != 0 {
+			found, at = w0, 0
+		}
+		return i + at + bits.TrailingZeros64(found)/8
 	}
 	for i < len(b) && b[i] >= ' ' && b[i] != '"' && b[i] != '\\' {
 		i++

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"opper_exporter/collector/store"
+)
+
+// walk measures the first walk of 100 000 traces over loopback. The floor reads
+// the pages as often at once as we do; the plain way one after the other.
+func (b *bench) walk(ctx context.Context) error {
+	var rows [][]string
+	for _, c := range []struct {
+		name string
+		body int
+	}{{"2 × 2 kB bodies", 2000}, {"no bodies", 0}} {
+		traces := 100_000 / b.scale
+		url, stop, err := served(ctx, listConfig{traces: traces, body: c.body, kind: prose, names: 40})
+		if err != nil {
+			return err
+		}
+		row, err := b.walkOf(ctx, c.name, url, traces)
+		if err == nil && c.body > 0 && b.profile != "" {
+			err = b.profiled(func() error {
+				return repeated(b.rounds, func() error { return firstWalk(ctx, url, "", false) })(ctx)
+			})
+		}
+		stop()
+		if err != nil {
+			return err
+		}
+		rows = append(rows, row...)
+	}
+	b.table(fmt.Sprintf("First walk of %d traces, and in brackets the processor time without the server's", 100_000/b.scale),
+		[]string{"", "download alone", "plain", "ours", "plain / download", "ours / download", "goal"}, rows)
+	return nil
+}
+
+func (b *bench) walkOf(ctx context.Context, name, url string, traces int) ([][]string, error) {
+	floor := newDownload(url, concurrency)
+	dir := ""
+	first := func(stored bool) func(context.Context) error {
+		return func(ctx context.Context) error { return firstWalk(ctx, url, dir, stored) }
+	}
+	best, err := b.race(ctx, "first walk, "+name,
+		side{name: "download", run: func(ctx context.Context) error { return floor.pages(ctx, every(traces)) }},
+		side{name: "plain", run: func(ctx context.Context) error { return newPlain().walk(ctx, &floor.client, url) }},
+		side{name: "ours", run: first(false)},
+		side{name: "ours, stored", run: first(true), prepare: func(context.Context) (err error) {
+			dir, err = os.MkdirTemp(b.dir, "state-")
+			return err
+		}},
+	)
+	if err != nil {
+		return nil, err
+	}
+	goals := []string{"1.5 ×", "2 ×"}
+	if name == "no bodies" {
+		goals = []string{"", ""}
+	}
+	row := func(what string, ours cost, goal string) []string {
+		return []string{
+			name + ", " + what, best[0].String(), best[1].String(), ours.String(),
+			ratio(best[1].took, best[0].took), ratio(ours.took, best[0].took), goal,
+		}
+	}
+	return [][]string{row("nothing stored", best[2], goals[0]), row("with state on disk", best[3], goals[1])}, nil
+}
+
+// firstWalk is all of a first walk, until its numbers can be scraped.
+func firstWalk(ctx context.Context, url, dir string, stored bool) (err error) {
+	if !stored {
+		o, err := newOurs(url, nil)
+		if err != nil {
+			return err
+		}
+		defer o.stop()
+		return o.run(ctx)
+	}
+	kept, err := store.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, kept.Close()) }()
+	o, err := newOurs(url, kept)
+	if err != nil {
+		return err
+	}
+	defer o.stop()
+	return o.run(ctx)
+}
