@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"strconv"
 	"time"
 )
 
@@ -29,14 +30,24 @@ func KeyOfNameless(name string, start time.Time) ID {
 
 // String returns the key as a UUID in lower case.
 func (id ID) String() string {
-	var b [36]byte
+	b := id.text()
+	return string(b[:])
+}
+
+// Spells reports whether text is what String returns.
+func (id ID) Spells(text string) bool {
+	b := id.text()
+	return string(b[:]) == text
+}
+
+func (id ID) text() (b [36]byte) {
 	hex.Encode(b[:8], id[:4])
 	hex.Encode(b[9:13], id[4:6])
 	hex.Encode(b[14:18], id[6:8])
 	hex.Encode(b[19:23], id[8:10])
 	hex.Encode(b[24:], id[10:])
 	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
-	return string(b[:])
+	return b
 }
 
 // MarshalText returns the key as a UUID.
@@ -57,18 +68,23 @@ func parseUUID(s string) (ID, bool) {
 	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
 		return id, false
 	}
-	var digits [32]byte
-	n := 0
-	for i := range len(s) {
-		if s[i] == '-' {
-			continue
+	for i, at := range [16]int{0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34} {
+		high, low := digits[s[at]], digits[s[at+1]]
+		if high|low > 0xf {
+			return ID{}, false
 		}
-		if n == len(digits) {
-			return id, false
-		}
-		digits[n] = s[i]
-		n++
+		id[i] = high<<4 | low
 	}
-	_, err := hex.Decode(id[:], digits[:n])
-	return id, err == nil && n == len(digits)
+	return id, true
 }
+
+// digits are the values of hexadecimal digits; others have a larger one.
+var digits = func() (values [256]byte) {
+	for c := range values {
+		values[c] = 0xff
+		if v, err := strconv.ParseUint(string([]byte{byte(c)}), 16, 8); err == nil {
+			values[c] = byte(v)
+		}
+	}
+	return values
+}()

@@ -85,8 +85,17 @@ type Events struct {
 
 // Add appends what more says.
 func (e *Events) Add(more Events) {
-	e.Met = append(e.Met, more.Met...)
-	e.Counted = append(e.Counted, more.Counted...)
+	// Most of the time there is nothing to append to.
+	if e.Met == nil {
+		e.Met = more.Met
+	} else {
+		e.Met = append(e.Met, more.Met...)
+	}
+	if e.Counted == nil {
+		e.Counted = more.Counted
+	} else {
+		e.Counted = append(e.Counted, more.Counted...)
+	}
 	e.Vanished = append(e.Vanished, more.Vanished...)
 	e.LateEnds = append(e.LateEnds, more.LateEnds...)
 	e.Nameless += more.Nameless
@@ -210,16 +219,27 @@ func (l *Ledger) dueAt(p *Pending) time.Time {
 func (l *Ledger) Observe(run Run) Events {
 	rows := distinct(run.Rows)
 	gaps := l.nameHoles(rows)
-	known := make([]bool, len(rows))
+	at, known := make([]int, len(rows)), make([]bool, len(rows))
+	news := 0
 	for i, r := range rows {
-		known[i] = l.Known(r.ID)
+		at[i] = l.order.index(r.ID)
+		known[i] = at[i] >= 0 || l.pending[r.ID] != nil || l.gone.has(r.ID)
+		if !known[i] {
+			news++
+		}
 	}
 	var ev Events
 	// What nothing ties to the list that we know may be of another one.
-	if !l.place(rows, run.AtStart, run.AtEnd) {
+	if !l.place(rows, at, run.AtStart, run.AtEnd) {
 		return ev
 	}
 	ev.Gaps = gaps
+	if news > 0 {
+		ev.Met = make([]Row, 0, news)
+		if l.baseline {
+			ev.Counted = make([]Counted, 0, news)
+		}
+	}
 	for i, r := range rows {
 		switch {
 		case r.Kind == Nameless && !known[i]:
@@ -299,16 +319,8 @@ func (l *Ledger) Complete(now time.Time) {
 func (l *Ledger) look(r Row, when When, ev *Events) {
 	p := l.pending[r.ID]
 	if p == nil {
-		p = &Pending{Met: when.Asked, Since: when.Read}
-		if l.baseline {
-			// Without a start it is old: history is judged at once.
-			p.Since = when.Asked.Add(-l.cfg.Abandon)
-			if !r.Start.IsZero() {
-				p.Since = earliest(r.Start, when.Read)
-			}
-		}
-		l.pending[r.ID] = p
-		ev.Met = append(ev.Met, r)
+		l.meet(r, when, ev)
+		return
 	}
 	// When it was last seen only says when to look again, so it is not worth
 	// being saved by itself.
@@ -316,27 +328,78 @@ func (l *Ledger) look(r Row, when When, ev *Events) {
 		p.Row, p.Lost = r, lost
 		l.touched[r.ID] = struct{}{}
 	}
+	switch l.weigh(p, when) {
+	case settled:
+		l.count(p, false, ev)
+	case givenUp:
+		l.count(p, true, ev)
+	case passedOver:
+		l.judge(r.ID)
+	case waits:
+	}
+}
+
+// meet takes in a row of a trace for the first time.
+func (l *Ledger) meet(r Row, when When, ev *Events) {
+	ev.Met = append(ev.Met, r)
+	// Most traces of a first walk are judged at once, and never pending.
+	p := Pending{Row: r, Met: when.Asked, Since: when.Read, Lost: !l.order.has(r.ID)}
+	if l.baseline {
+		// Without a start it is old: history is judged at once.
+		p.Since = when.Asked.Add(-l.cfg.Abandon)
+		if !r.Start.IsZero() {
+			p.Since = earliest(r.Start, when.Read)
+		}
+	}
+	switch l.weigh(&p, when) {
+	case settled:
+		l.add(&p, false, ev)
+	case givenUp:
+		l.add(&p, true, ev)
+	case passedOver:
+	case waits:
+		kept := p
+		l.pending[r.ID], l.touched[r.ID] = &kept, struct{}{}
+		return
+	}
+	if p.Lost {
+		l.gone.push(r.ID)
+	}
+}
+
+// verdict is what becomes of a pending trace when it is looked at.
+type verdict int
+
+const (
+	waits verdict = iota
+	settled
+	givenUp
+	passedOver // it ended before what the baseline counts
+)
+
+// weigh notes in p what its row says, and judges it.
+func (l *Ledger) weigh(p *Pending, when When) verdict {
 	p.Seen = when.Read
-	if r.End.IsZero() {
+	if p.Row.End.IsZero() {
 		p.Ended, p.EndBy = time.Time{}, time.Time{}
 		if when.Asked.Sub(p.Since) >= l.cfg.Abandon {
-			l.count(p, true, ev)
+			return givenUp
 		}
-		return
+		return waits
 	}
 	if p.Ended.IsZero() {
 		p.Ended, p.EndBy = when.Read, when.Asked
 		if l.baseline {
-			p.Ended = earliest(r.End, when.Read)
+			p.Ended = earliest(p.Row.End, when.Read)
 			if l.cfg.Backfill != nil && p.Met.Sub(p.Ended) > *l.cfg.Backfill {
-				l.judge(r.ID)
-				return
+				return passedOver
 			}
 		}
 	}
 	if when.Asked.Sub(p.Ended) >= l.cfg.Settle {
-		l.count(p, false, ev)
+		return settled
 	}
+	return waits
 }
 
 func (l *Ledger) lookJudged(r Row, ev *Events) {
@@ -346,7 +409,14 @@ func (l *Ledger) lookJudged(r Row, ev *Events) {
 	}
 }
 
+// count ends the pending state of a trace with a count.
 func (l *Ledger) count(p *Pending, abandoned bool, ev *Events) {
+	l.judge(p.Row.ID)
+	l.add(p, abandoned, ev)
+}
+
+// add makes a count of a trace.
+func (l *Ledger) add(p *Pending, abandoned bool, ev *Events) {
 	c := Counted{Row: p.Row, Abandoned: abandoned}
 	if !c.Start.IsZero() {
 		c.Start = earliest(c.Start, p.Met)
@@ -357,7 +427,6 @@ func (l *Ledger) count(p *Pending, abandoned bool, ev *Events) {
 	if abandoned {
 		l.setAbandoned(c.ID, true)
 	}
-	l.judge(c.ID)
 	if abandoned && l.baseline && l.cfg.Backfill != nil {
 		return
 	}
@@ -390,13 +459,10 @@ func (l *Ledger) setAbandoned(id ID, abandoned bool) {
 	l.reckoned[id] = struct{}{}
 }
 
-// place makes the order agree with the rows. It reports false if nothing says
-// where in the order they belong.
-func (l *Ledger) place(rows []Row, atStart, atEnd bool) bool {
-	at := make([]int, len(rows))
-	for i, r := range rows {
-		at[i] = l.order.index(r.ID)
-	}
+// place makes the order agree with the rows, which are believed to stand at
+// the indices in at, or nowhere. It reports false if nothing says where in the
+// order they belong.
+func (l *Ledger) place(rows []Row, at []int, atStart, atEnd bool) bool {
 	kept := rising(at)
 	if len(kept) == 0 && !atStart && (!atEnd || l.order.len() > 0) {
 		return false
@@ -490,6 +556,9 @@ func isHole(id ID) bool { return [8]byte(id[:8]) == holeSpace }
 // to stand beside the same neighbour, or a new one. It returns how many
 // stretches of new holes there are.
 func (l *Ledger) nameHoles(rows []Row) (stretches uint64) {
+	if !slices.ContainsFunc(rows, func(r Row) bool { return r.Kind == Unreadable }) {
+		return 0
+	}
 	taken := map[ID]bool{}
 	match := func(i, neighbour, step int) {
 		if rows[i].Kind != Unreadable || rows[i].ID != (ID{}) {
@@ -545,8 +614,12 @@ func (l *Ledger) Hole(i, n int) int {
 	return -1
 }
 
-// distinct returns a copy of rows in which each id stands once, as last read.
+// distinct returns rows in which each id stands once, as last read. Where
+// something is to be changed about them, they are a copy.
 func distinct(rows []Row) []Row {
+	if plainRows(rows) {
+		return rows
+	}
 	out := make([]Row, 0, len(rows))
 	at := make(map[ID]int, len(rows))
 	for _, r := range rows {
@@ -560,6 +633,28 @@ func distinct(rows []Row) []Row {
 		out = append(out, r)
 	}
 	return out
+}
+
+// plainRows reports whether all rows can be read and no two of them seem to
+// have one id. A map would cost more than all else that is done with a page.
+func plainRows(rows []Row) bool {
+	var seen [512]uint16 // positions, from 1 on
+	if len(rows) > len(seen)/2 {
+		return false
+	}
+	for i, r := range rows {
+		if r.Kind == Unreadable {
+			return false
+		}
+		slot := hashOf(r.ID) % uint64(len(seen))
+		for ; seen[slot] != 0; slot = (slot + 1) % uint64(len(seen)) {
+			if rows[seen[slot]-1].ID == r.ID {
+				return false
+			}
+		}
+		seen[slot] = uint16(i + 1)
+	}
+	return true
 }
 
 // rising returns the positions in at of a longest rising run of the values that

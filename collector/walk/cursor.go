@@ -34,14 +34,14 @@ type cursor struct {
 	retry   bool // try again to read rows known to be unreadable
 	total   int  // the newest meta.total_count, or -1
 
-	prev  map[ledger.ID]struct{} // the page before; nil if there is nothing to stitch to
-	floor int                    // its offset
-	end   int                    // the offset behind it
-	asked time.Time              // when it was asked for
-	carry []ledger.Row           // its last row if the next page does not share it, and unreadable rows
-	shift int                    // how much further down than believed rows stand
-	sure  bool                   // the last row that was read says so
-	blind bool                   // rows known to be unreadable were not tried
+	prev  []ledger.ID  // the page before; nil if there is nothing to stitch to
+	floor int          // its offset
+	end   int          // the offset behind it
+	asked time.Time    // when it was asked for
+	carry []ledger.Row // its last row if the next page does not share it, and unreadable rows
+	shift int          // how much further down than believed rows stand
+	sure  bool         // the last row that was read says so
+	blind bool         // rows known to be unreadable were not tried
 
 	queue  []future
 	flight context.Context // of the pages in the queue
@@ -64,10 +64,7 @@ func newCursor(r *reader, led *ledger.Ledger, offset, total int) *cursor {
 
 // stitchTo makes the next page share one of some ids at least.
 func (c *cursor) stitchTo(ids []ledger.ID) {
-	c.prev = make(map[ledger.ID]struct{}, len(ids))
-	for _, id := range ids {
-		c.prev[id] = struct{}{}
-	}
+	c.prev = ids
 }
 
 // page reads the next page. Rows that can't be read are part of the run that
@@ -225,7 +222,7 @@ func (c *cursor) stitched(rows []ledger.Row) bool {
 	last := -1
 	for j, r := range rows {
 		i := c.led.Index(r.ID)
-		if _, ok := c.prev[r.ID]; ok && (j == 0 || i > last) {
+		if (j == 0 || i > last) && slices.Contains(c.prev, r.ID) {
 			return true
 		}
 		if i < 0 {
@@ -236,11 +233,6 @@ func (c *cursor) stitched(rows []ledger.Row) bool {
 	return false
 }
 
-func hasNew(rows []ledger.Row, ids map[ledger.ID]struct{}) bool {
-	for _, r := range rows {
-		if _, ok := ids[r.ID]; !ok {
-			return true
-		}
-	}
-	return false
+func hasNew(rows []ledger.Row, ids []ledger.ID) bool {
+	return slices.ContainsFunc(rows, func(r ledger.Row) bool { return !slices.Contains(ids, r.ID) })
 }

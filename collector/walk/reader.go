@@ -114,7 +114,7 @@ func rowOf(t opper.Trace) ledger.Row {
 		return r
 	}
 	r.ID = ledger.KeyOf(t.ID)
-	if r.ID.String() != t.ID {
+	if !r.ID.Spells(t.ID) {
 		r.Ref = t.ID
 	}
 	return r

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-kit/log/level"
@@ -57,7 +58,7 @@ func (w *Walker) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 		}
 	}
 	if len(w.sweep.Last) > 0 {
-		c.stitchTo(w.sweep.Last)
+		c.stitchTo(slices.Clone(w.sweep.Last))
 	}
 	// Close to rows that can't be read, pages are small: a new start after each
 	// would fall back behind them again and again.

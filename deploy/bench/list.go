@@ -89,8 +89,8 @@ type list struct {
 }
 
 // newList renders a list: names with four outcomes each, durations and tokens
-// over some orders of magnitude. All of its traces have ended or been abandoned
-// long enough ago to be counted at once.
+// over some orders of magnitude. All of its traces have ended, or, but for the
+// spare ones, been abandoned, long enough ago to be counted at once.
 func newList(c listConfig) *list {
 	rng := rand.New(rand.NewPCG(1, 2))
 	body := c.content()
@@ -104,7 +104,7 @@ func newList(c listConfig) *list {
 		end := newest.Add(-time.Duration(i) * time.Second / 2)
 		start := end.Add(-time.Duration(ms) * time.Millisecond)
 		ended, duration := `"`+end.Format(time.RFC3339Nano)+`"`, strconv.FormatFloat(ms, 'f', -1, 64)
-		if rng.IntN(20) == 0 {
+		if rng.IntN(20) == 0 && i >= c.spare {
 			ended, duration = "null", "null"
 		}
 		l.rows = fmt.Appendf(l.rows, `{"id":"%08x-%04x-4%03x-8%03x-%012x","start_time":"%s","end_time":%s,"duration_ms":%s,"status":%s,"name":"agent-%d/answer","input":`,
