@@ -3,16 +3,9 @@ package e2e_test
 import (
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"testing"
-	"time"
 	"unsafe"
-
-	"opper_exporter/opper/oppertest"
 )
 
 // limitFiles sets to how many bytes a running process may write a file, which
@@ -59,53 +52,4 @@ func TestDiskFull(t *testing.T) {
 	p.stop(t)
 	p = start(t, command(url, stored, unhurry))
 	same(t, r, mustScrape(t, p.listening(t)))
-}
-
-// BenchmarkStart measures a start that finds the state of a million listed
-// traces: until it is ready, and how large its memory and its file are. It does
-// not measure the first walk that made the state.
-func BenchmarkStart(b *testing.B) {
-	const traces = 1_000_000
-	s := oppertest.New(oppertest.Config{Seed: 1, NoRecord: true})
-	s.FillHistory(traces, 40, time.Now().Add(-20*24*time.Hour), time.Now().Add(-time.Hour))
-	url, dir := opper(b, s), b.TempDir()
-	p := start(b, command(url, "--storage.path="+dir, unhurry, "--opper.concurrency=8"))
-	// Longer than a condition is usually awaited.
-	for !strings.Contains(p.log.String(), "first walk finished") {
-		p.running(b)
-		<-time.After(time.Second)
-	}
-	p.stop(b)
-
-	var resident float64
-	for b.Loop() {
-		p := start(b, command(url, "--storage.path="+dir, unhurry))
-		p.ready(b)
-		b.StopTimer()
-		resident = memory(b, p)
-		p.stop(b)
-		b.StartTimer()
-	}
-	info, err := os.Stat(filepath.Join(dir, database))
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportMetric(resident/traces, "anon-B/trace")
-	b.ReportMetric(float64(info.Sys().(*syscall.Stat_t).Blocks*512)/traces, "disk-B/trace")
-	b.ReportMetric(b.Elapsed().Seconds()/float64(b.N), "s/start")
-}
-
-// memory returns the bytes of memory that a process does not share with a file.
-func memory(b *testing.B, p *process) float64 {
-	b.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	if err != nil {
-		b.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(status), "RssAnon:")
-	kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return kib * 1024
 }

@@ -6,12 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
-
-	"go.etcd.io/bbolt"
 
 	"opper_exporter/collector/ledger"
 )
@@ -133,79 +129,4 @@ func TestSize(t *testing.T) {
 			}
 		})
 	}
-}
-
-// One commit of a sync onto a million listed ids; bytes of pages written, as
-// bbolt counts them, without the file system's own.
-func BenchmarkCommit(b *testing.B) {
-	for name, oldest := range orders {
-		b.Run(name, func(b *testing.B) {
-			s, l := mustOpen(b, b.TempDir()), newList(oldest)
-			l.fill(b, s, 1_000_000)
-			mustCommit(b, s, "default", l.sync(), false)
-			report(b, s, func() { mustCommit(b, s, "default", l.sync(), false) })
-		})
-	}
-	// Only the ids, to compare the orders of keys.
-	b.Run("ids-only", func(b *testing.B) {
-		s, l := mustOpen(b, b.TempDir()), newList(false)
-		l.fill(b, s, 1_000_000)
-		report(b, s, func() { mustCommit(b, s, "default", State{Ledger: ledger.State{Listed: l.grow(100)}}, false) })
-	})
-	b.Run("ids-only-random-keys", func(b *testing.B) {
-		s, rng := mustOpen(b, b.TempDir()), rand.New(rand.NewPCG(1, 1))
-		add := func(n int) {
-			err := s.db.Update(func(tx *bbolt.Tx) error {
-				ids, err := tx.CreateBucketIfNotExists([]byte("ids"))
-				for range n {
-					if err == nil {
-						id := randomID(rng)
-						err = ids.Put(id[:], []byte{1})
-					}
-				}
-				return err
-			})
-			if err != nil {
-				b.Fatal(err)
-			}
-		}
-		for range 10 {
-			add(100_000)
-		}
-		report(b, s, func() { add(100) })
-	})
-}
-
-func report(b *testing.B, s *Store, commit func()) {
-	b.Helper()
-	before := s.written()
-	for b.Loop() {
-		commit()
-	}
-	b.ReportMetric(float64(s.written()-before)/float64(b.N)/1024, "KiB/commit")
-	b.ReportMetric(float64(onDisk(b, s.path))/1e6, "disk-B/id")
-}
-
-// Opening the file and restoring the ledger of a million listed ids.
-func BenchmarkStart(b *testing.B) {
-	dir := b.TempDir()
-	s := mustOpen(b, dir)
-	newList(false).fill(b, s, 1_000_000)
-	mustClose(b, s)
-	for b.Loop() {
-		s, err := Open(dir)
-		if err != nil {
-			b.Fatal(err)
-		}
-		state, _, err := s.Load("default")
-		if err != nil {
-			b.Fatal(err)
-		}
-		l := ledger.Restore(ledger.Config{}, state.Ledger, time.Now())
-		if l.Listed() != 1_000_000 {
-			b.Fatal(l.Listed())
-		}
-		mustClose(b, s)
-	}
-	b.ReportMetric(float64(onDisk(b, filepath.Join(dir, fileName)))/1e6, "disk-B/id")
 }
