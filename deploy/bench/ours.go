@@ -47,7 +47,7 @@ func newOurs(url string, kept collector.Store) (*ours, error) {
 		return nil, err
 	}
 	o.project, err = collector.NewProject(collector.Config{
-		Project: "default", Abandon: time.Hour, Concurrency: concurrency, Native: true,
+		Project: "default", Abandon: time.Hour, Concurrency: concurrency, Classic: true, Native: true,
 		SweepEvery: 24 * time.Hour,
 		Sums: sums.Config{
 			Success: []string{"success", "ok", "completed"}, Failure: []string{"error", "failed", "failure"},
