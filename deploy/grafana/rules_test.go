@@ -2,6 +2,7 @@ package grafana_test
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -46,9 +47,7 @@ func parseRules(name string, content []byte) (*ruleFile, error) {
 		for _, r := range group.Rules {
 			labels := map[string]string{}
 			for _, set := range []map[string]string{group.Labels, r.Labels} {
-				for name, value := range set {
-					labels[name] = value
-				}
+				maps.Copy(labels, set)
 			}
 			r.Labels = labels
 			f.rules = append(f.rules, r)

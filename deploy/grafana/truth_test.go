@@ -646,7 +646,7 @@ func checkFinds(t *testing.T, server *promtest.Server, known *facts) {
 			t.Errorf("%s: %v, not %q", test.promql, err, test.finds)
 		}
 	}
-	for _, promql := range []string{`opper_traces_total{outcome="sucess"}`, `rate(opper_exporter_api_requests_total{code=~"4.*x"}[4s])`} {
+	for _, promql := range []string{`opper_traces_total{outcome="won"}`, `rate(opper_exporter_api_requests_total{code=~"4.*x"}[4s])`} {
 		n, err := ask(t.Context(), server, &expression{promql: promql, parsed: &promtest.Node{}})
 		if n > 0 || err != nil {
 			t.Errorf("%s: %d series, %v", promql, n, err)

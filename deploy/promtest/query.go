@@ -251,13 +251,6 @@ func (s *Server) Parse(ctx context.Context, promql string) (*Node, error) {
 	return n, s.get(ctx, "parse_query", url.Values{"query": {promql}}, n)
 }
 
-// Series returns the series that any of some selectors matches.
-func (s *Server) Series(ctx context.Context, selectors ...string) ([]model.LabelSet, error) {
-	var series []model.LabelSet
-	err := s.get(ctx, "series", url.Values{"match[]": selectors}, &series)
-	return series, err
-}
-
 // LabelValues returns the values that a label has in the series that a selector
 // matches.
 func (s *Server) LabelValues(ctx context.Context, label, selector string) ([]string, error) {
