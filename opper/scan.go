@@ -17,7 +17,7 @@ const (
 	// maxDepth is how deep values may be nested, as in encoding/json.
 	maxDepth = 10000
 	// maxKey is more than any key that we know takes, were each of its letters
-	// written as an escape.
+	// written as an escape: what is left of a longer one is none of them.
 	maxKey = 128
 	// maxEmptyReads is how often in a row a reader may give nothing, as in bufio.
 	maxEmptyReads = 100
@@ -133,9 +133,6 @@ func (s *scanner) member(first bool) (bool, error) {
 	s.tok = s.tok[:0]
 	if err := s.text(maxKey); err != nil {
 		return false, err
-	}
-	if len(s.tok) >= maxKey {
-		s.tok = s.tok[:0] // a piece of a key must not pass for another one
 	}
 	if c, err = s.next(); err == nil && c != ':' {
 		err = s.malformed()

@@ -339,11 +339,12 @@ func (l *Ledger) look(r Row, when When, ev *Events) {
 	}
 }
 
-// meet takes in a row of a trace for the first time.
+// meet takes in a row of a trace for the first time. It has its place in the
+// order by now.
 func (l *Ledger) meet(r Row, when When, ev *Events) {
 	ev.Met = append(ev.Met, r)
 	// Most traces of a first walk are judged at once, and never pending.
-	p := Pending{Row: r, Met: when.Asked, Since: when.Read, Lost: !l.order.has(r.ID)}
+	p := Pending{Row: r, Met: when.Asked, Since: when.Read}
 	if l.baseline {
 		// Without a start it is old: history is judged at once.
 		p.Since = when.Asked.Add(-l.cfg.Abandon)
@@ -360,10 +361,6 @@ func (l *Ledger) meet(r Row, when When, ev *Events) {
 	case waits:
 		kept := p
 		l.pending[r.ID], l.touched[r.ID] = &kept, struct{}{}
-		return
-	}
-	if p.Lost {
-		l.gone.push(r.ID)
 	}
 }
 
