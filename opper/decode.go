@@ -7,13 +7,12 @@ import (
 	"io"
 	"math"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
 
 // maxExact is the largest whole number that every reader of JSON agrees on.
-const maxExact = 1 << 53
+const maxExact = 1 << 53 // 9007199254740992
 
 // Decoders are used again. What they keep for the next page is bounded.
 const (
@@ -296,9 +295,9 @@ func (d *decoder) millis() (_ time.Duration, fits, number bool, err error) {
 	if !isNumber(kind) || err != nil {
 		return 0, false, false, err
 	}
-	ms, failed := strconv.ParseFloat(string(d.tok), 64)
+	ms, ok := d.float()
 	us := math.Round(ms * 1000)
-	if failed != nil || math.Abs(us) >= math.MaxInt64/1000 {
+	if !ok || math.Abs(us) >= math.MaxInt64/1000 {
 		return 0, false, true, nil
 	}
 	return time.Duration(us) * time.Microsecond, true, true, nil
@@ -310,17 +309,21 @@ func (d *decoder) whole() (int64, error) {
 	if !isNumber(kind) || err != nil {
 		return -1, err
 	}
-	f, failed := strconv.ParseFloat(string(d.tok), 64)
-	if failed != nil || f < 0 || f > maxExact || f != math.Trunc(f) {
+	f, ok := d.float()
+	if !ok || f < 0 || f > maxExact || f != math.Trunc(f) {
 		return -1, nil
 	}
 	// As a float, the first number that is too large rounds to the last that is not.
-	if f == maxExact && !strings.ContainsAny(string(d.tok), ".eE") {
-		if n, failed := strconv.ParseInt(string(d.tok), 10, 64); failed != nil || n > maxExact {
-			return -1, nil
-		}
+	if f == maxExact && !bytes.ContainsAny(d.tok, ".eE") && string(d.tok) != "9007199254740992" {
+		return -1, nil
 	}
 	return int64(f), nil
+}
+
+// float returns the number that was read; false if it is out of range.
+func (d *decoder) float() (float64, bool) {
+	f, err := strconv.ParseFloat(string(d.tok), 64)
+	return f, err == nil
 }
 
 func isNumber(kind byte) bool { return kind == '-' || isDigit(kind) }

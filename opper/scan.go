@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"io"
 	"math"
 	"math/bits"
@@ -90,14 +91,14 @@ func (s *scanner) malformed() error { return syntaxError(s.before + int64(s.pos)
 
 // close makes sure that nothing but white space follows.
 func (s *scanner) close() error {
-	switch _, err := s.next(); err {
-	case nil:
+	_, err := s.next()
+	switch {
+	case err == nil:
 		return s.malformed()
-	case io.EOF:
+	case errors.Is(err, io.EOF):
 		return nil
-	default:
-		return err
 	}
+	return err
 }
 
 // enter goes into the next value if it begins with open. Any other value is
@@ -203,11 +204,11 @@ func (s *scanner) rest(c byte, keep int) error {
 	case c == '[':
 		return s.array()
 	case c == 't':
-		return s.literal("rue")
+		return s.literal("true")
 	case c == 'f':
-		return s.literal("alse")
+		return s.literal("false")
 	case c == 'n':
-		return s.literal("ull")
+		return s.literal("null")
 	}
 	return s.malformed()
 }
@@ -343,12 +344,12 @@ func (s *scanner) number(c byte, keep int) (err error) {
 	return err
 }
 
-// literal goes past the rest of true, false or null.
-func (s *scanner) literal(rest string) error {
-	for i := range len(rest) {
+// literal goes past true, false or null, behind its first letter.
+func (s *scanner) literal(word string) error {
+	for i := 1; i < len(word); i++ {
 		if c, err := s.take(); err != nil {
 			return err
-		} else if c != rest[i] {
+		} else if c != word[i] {
 			return s.malformed()
 		}
 	}

@@ -65,20 +65,14 @@ var texts = map[string]string{
 	scripts: "Größe und Maß, 日本語の文章, текст на русском, 🙂 عربى. ",
 }
 
-// body returns one input or output of n bytes or a little more, as JSON.
+// content returns one input or output of n bytes or a little more, as JSON.
 func (c *listConfig) content() []byte {
 	if c.body == 0 {
 		return []byte("null")
 	}
 	text := texts[c.kind]
-	var quoted strings.Builder
-	e := json.NewEncoder(&quoted)
-	e.SetEscapeHTML(false)
-	for n := 1; quoted.Len() < c.body; n++ {
-		quoted.Reset()
-		_ = e.Encode(strings.Repeat(text, max(n, c.body/len(text)))) // a string can always be encoded
-	}
-	return []byte(strings.TrimSpace(quoted.String()))
+	quoted, _ := json.Marshal(strings.Repeat(text, c.body/len(text)+1)) // a string can always be
+	return quoted
 }
 
 // list is a list of traces that has been rendered. The newest is first.
@@ -172,7 +166,7 @@ func serveList(ctx context.Context, c listConfig, stdin io.Reader, stdout io.Wri
 		_, _ = io.Copy(io.Discard, stdin) // however it ends, nobody needs the list any more
 		_ = server.Close()
 	}()
-	fmt.Fprintf(stdout, "http://%s\n", listener.Addr())
+	printf(stdout, "http://%s\n", listener.Addr())
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}

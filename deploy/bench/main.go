@@ -68,7 +68,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	defer os.RemoveAll(dir) //nolint:errcheck // what is left is in the system's own folder for such files
 	b.dir = dir
 
-	fmt.Fprintf(stdout, "%s, %s/%s, %s, %d CPUs.\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, processor(), runtime.GOMAXPROCS(0))
+	printf(stdout, "%s, %s/%s, %s, %d CPUs.\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, processor(), runtime.GOMAXPROCS(0))
 	for _, part := range []struct {
 		name    string
 		measure func(context.Context) error
@@ -120,7 +120,7 @@ func least(a, b time.Duration) time.Duration {
 func (b *bench) race(ctx context.Context, what string, sides ...side) ([]cost, error) {
 	best := make([]cost, len(sides))
 	for round := range b.rounds {
-		fmt.Fprintf(b.progress, "%s, round %d of %d\n", what, round+1, b.rounds)
+		printf(b.progress, "%s, round %d of %d\n", what, round+1, b.rounds)
 		for i, s := range sides {
 			if s.run == nil || s.once && round > 0 {
 				continue
@@ -154,11 +154,14 @@ func repeated(n int, f func() error) func(context.Context) error {
 	}
 }
 
+// printf prints what nobody may be there to read.
+func printf(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
+
 // table prints one table. The first column is text.
 func (b *bench) table(title string, head []string, rows [][]string) {
-	fmt.Fprintf(b.out, "\n%s\n\n| %s |\n|---|%s\n", title, strings.Join(head, " | "), strings.Repeat("---:|", len(head)-1))
+	printf(b.out, "\n%s\n\n| %s |\n|---|%s\n", title, strings.Join(head, " | "), strings.Repeat("---:|", len(head)-1))
 	for _, row := range rows {
-		fmt.Fprintf(b.out, "| %s |\n", strings.Join(row, " | "))
+		printf(b.out, "| %s |\n", strings.Join(row, " | "))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -66,7 +67,7 @@ func (b *bench) scrape(ctx context.Context) error {
 			return err
 		}
 		rows = append(rows, []string{
-			format.name, fmt.Sprint(sizes[0] >> 10), fmt.Sprint(sizes[1] >> 10),
+			format.name, strconv.Itoa(sizes[0] >> 10), strconv.Itoa(sizes[1] >> 10),
 			short(best[0].took / scrapes), short(best[1].took / scrapes), ratio(best[1].took, best[0].took),
 		})
 	}

@@ -72,8 +72,8 @@ func (b *bench) start(ctx context.Context) error {
 	}
 	b.table(fmt.Sprintf("The binary over %d listed traces, from its start until it is ready", traces),
 		[]string{"", "floor", "plain", "ours", "goal", "RssAnon + RssFile, MiB", "state file, MiB"}, [][]string{
-			{"first walk, with state on disk", short(walked[0].took), short(walked[1].took), short(walked[2].took), "", memories[0], fmt.Sprint(info.Size() >> 20)},
-			{"start with that state", short(started[0].took), short(walked[1].took), short(started[1].took), "1 s, 96 MiB RssAnon", memories[1], fmt.Sprint(info.Size() >> 20)},
+			{"first walk, with state on disk", short(walked[0].took), short(walked[1].took), short(walked[2].took), "", memories[0], strconv.FormatInt(info.Size()>>20, 10)},
+			{"start with that state", short(started[0].took), short(walked[1].took), short(started[1].took), "1 s, 96 MiB RssAnon", memories[1], strconv.FormatInt(info.Size()>>20, 10)},
 		})
 	return nil
 }
@@ -170,7 +170,7 @@ func (e *exporter) memory() string {
 			return "–"
 		}
 		kib, _ := strconv.Atoi(fields[0]) // the kernel wrote it
-		return fmt.Sprint(kib >> 10)
+		return strconv.Itoa(kib >> 10)
 	}
 	return mib("RssAnon") + " + " + mib("RssFile")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 )
 
@@ -60,7 +61,7 @@ func (b *bench) syncOver(ctx context.Context, url string, traces int) ([][]strin
 		return err
 	}
 	row := func(name string, costs []cost) []string {
-		return []string{fmt.Sprintf("%s, %d listed", name, traces), fmt.Sprint(requests), costs[0].String(), costs[1].String(), costs[2].String()}
+		return []string{fmt.Sprintf("%s, %d listed", name, traces), strconv.FormatInt(requests, 10), costs[0].String(), costs[1].String(), costs[2].String()}
 	}
 	last := max(traces-10, 0)
 	walk := side{name: "plain", once: true, run: func(ctx context.Context) error { return newPlain().walk(ctx, &floor.client, url) }}
