@@ -71,7 +71,10 @@ func (c *listConfig) content() []byte {
 		return []byte("null")
 	}
 	text := texts[c.kind]
-	quoted, _ := json.Marshal(strings.Repeat(text, c.body/len(text)+1)) // a string can always be
+	quoted, err := json.Marshal(strings.Repeat(text, c.body/len(text)+1))
+	if err != nil {
+		panic(err) // a string can always be marshaled
+	}
 	return quoted
 }
 
