@@ -49,6 +49,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 	app := kingpin.New("demo", "The exporter against an Opper in memory. What follows -- goes to the exporter.")
 	opperAddress := app.Flag("opper.listen-address", "Address of the Opper in memory.").Default("127.0.0.1:16774").String()
 	webAddress := app.Flag("web.listen-address", "Address of the exporter.").Default("127.0.0.1:16773").String()
+	binary := app.Flag("exporter", "Binary of the exporter. If empty, it is built, which needs Go and the project.").String()
 	history := app.Flag("history", "How much history the agents have. Opper deletes what is older.").Default("24h").Duration()
 	flags := app.Arg("flags", "Flags of the exporter.").Strings()
 	if _, err := app.Parse(args); err != nil {
@@ -60,12 +61,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 		return 1, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // what stays is for the system to clear
-	_, _ = fmt.Fprintln(stdout, "Building the exporter.")
-	binary := filepath.Join(dir, "opper_exporter")
-	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", binary, "opper_exporter") //nolint:gosec // into a folder of our own
-	build.Stdout, build.Stderr = stderr, stderr
-	if err = build.Run(); err != nil {
-		return 1, fmt.Errorf("go build: %w", err)
+	if *binary == "" {
+		_, _ = fmt.Fprintln(stdout, "Building the exporter.")
+		*binary = filepath.Join(dir, "opper_exporter")
+		build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", *binary, "opper_exporter") //nolint:gosec // into a folder of our own
+		build.Stdout, build.Stderr = stderr, stderr
+		if err = build.Run(); err != nil {
+			return 1, fmt.Errorf("go build: %w", err)
+		}
 	}
 
 	// It may run for days, so it keeps no records, and forgets what is old.
@@ -94,7 +97,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 		"--storage.path="+filepath.Join(dir, "data"),
 		// The limit is there to spare the real Opper: a day of history would take minutes.
 		"--opper.max-requests-per-second=0")
-	exporter := exec.CommandContext(ctx, binary, exporterFlags...) //nolint:gosec // it was built above, and the flags are the user's own
+	exporter := exec.CommandContext(ctx, *binary, exporterFlags...) //nolint:gosec // binary and flags are the user's own
 	exporter.Env = append(os.Environ(), "OPPER_API_KEY="+key)
 	exporter.Stdout, exporter.Stderr = stdout, stderr
 	exporter.Cancel = func() error { return exporter.Process.Signal(syscall.SIGTERM) }
