@@ -202,13 +202,13 @@ func (i *image) unpack(t testing.TB) container {
 		case err != nil:
 		case info.IsDir():
 			if err = os.CopyFS(to, os.DirFS(l.from)); err == nil {
-				err = os.Chown(to, l.owner, l.owner)
+				err = own(to, l.owner)
 			}
 		default:
 			file := filepath.Join(to, filepath.Base(l.from))
 			write(t, file, read(t, l.from))
 			if err = os.Chmod(file, info.Mode().Perm()); err == nil {
-				err = os.Chown(file, l.owner, l.owner)
+				err = own(file, l.owner)
 			}
 		}
 		if err != nil {
@@ -216,16 +216,61 @@ func (i *image) unpack(t testing.TB) container {
 		}
 	}
 	write(t, filepath.Join(c.root, "dev/null"), "")
+	if !isRoot {
+		c.protect(t)
+	}
 	return c
+}
+
+// isRoot tells whether files can be given to others. Who is not root runs the
+// container in a user namespace, in which all files are the user's own.
+var isRoot = os.Getuid() == 0
+
+func own(path string, owner int) error {
+	if !isRoot {
+		return nil
+	}
+	return os.Chown(path, owner, owner)
+}
+
+// protect takes the right to write from the folders that are not given to the user
+// of the image.
+func (c container) protect(t testing.TB) {
+	t.Helper()
+	given := map[string]bool{}
+	for _, l := range c.files {
+		given[filepath.Join(c.root, l.dest)] = l.owner != 0
+	}
+	chmod := func(mode fs.FileMode) error {
+		return filepath.WalkDir(c.root, func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && entry.IsDir() && !given[path] {
+				err = os.Chmod(path, mode)
+			}
+			return err
+		})
+	}
+	if err := chmod(0o555); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := chmod(0o755); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // command is a program in the container: as the user of the image, who sees
 // nothing but the container, and can write where the image lets that user only.
 func (c container) command(env []string, args ...string) *exec.Cmd {
-	return &exec.Cmd{
-		Path: args[0], Args: args, Dir: c.workdir, Env: append(slices.Clone(c.env), env...),
-		SysProcAttr: &syscall.SysProcAttr{Chroot: c.root, Credential: &syscall.Credential{Uid: c.user, Gid: c.user}},
+	attr := &syscall.SysProcAttr{Chroot: c.root}
+	if isRoot {
+		attr.Credential = &syscall.Credential{Uid: c.user, Gid: c.user}
+	} else {
+		attr.Cloneflags = syscall.CLONE_NEWUSER
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: int(c.user), HostID: os.Getuid(), Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: int(c.user), HostID: os.Getgid(), Size: 1}}
 	}
+	return &exec.Cmd{Path: args[0], Args: args, Dir: c.workdir, Env: append(slices.Clone(c.env), env...), SysProcAttr: attr}
 }
 
 // tree lists what is in the container, with the time when it changed.

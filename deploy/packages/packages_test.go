@@ -243,7 +243,7 @@ func (p *process) address(t testing.TB) string {
 	return strings.TrimSpace(after)
 }
 
-var synced = regexp.MustCompile(`(?m)^opper_exporter_syncs_total\{.*result="success"\} [1-9]`)
+var listed = regexp.MustCompile(`(?m)^opper_traces_listed\{.*\} [1-9]`)
 
 // counted waits until the first walk is published, and returns the metrics.
 func (p *process) counted(t testing.TB, address string) string {
@@ -260,8 +260,8 @@ func (p *process) counted(t testing.TB, address string) string {
 		if _, err = metrics.ReadFrom(resp.Body); err == nil && !strings.Contains(metrics.String(), `opper_up{project="default"} 1`) {
 			err = errors.New("opper_up is not 1")
 		}
-		if err == nil && !synced.MatchString(metrics.String()) {
-			err = errors.New("no sync yet")
+		if err == nil && !listed.MatchString(metrics.String()) {
+			err = errors.New("no trace is listed yet")
 		}
 		return err
 	})
