@@ -440,6 +440,60 @@ func TestImageTellsWhatItIs(t *testing.T) {
 	}
 }
 
+// The command line is the chart's, and the key where the chart mounts it, readable
+// for the group only.
+func TestImageRunsAsTheChartSays(t *testing.T) {
+	t.Parallel()
+	server := opper(t, httptest.NewServer)
+	for name, healthy := range map[string]string{"default": "going on from the stored state", "nothing-kept": "nothing is stored", "everything": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := images(t)["exporter"].unpack(t)
+			out, log, err := helmRun(t, "template", release, chart, "--values=testdata/values/"+name+".yaml", "--set=opper.url="+server.URL)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, log)
+			}
+			command := slices.Concat(c.entrypoint, args(t, out), []string{anyPort})
+			for _, mount := range []string{"mountPath: /run/secrets/opper\n", "path: api-key\n"} {
+				if !strings.Contains(out, mount) {
+					t.Errorf("no %s in the manifest", mount)
+				}
+			}
+			c.mount(t, "run/secrets/opper/api-key", key)
+			p := start(t, c.command(nil, command...))
+			address := p.address(t)
+			if healthy == "" {
+				stop(t, p) // it takes all the flags
+				return
+			}
+			p.counted(t, address)
+			stop(t, p)
+			p = start(t, c.command(nil, command...))
+			p.logged(t, healthy)
+			p.counted(t, p.address(t))
+			stop(t, p)
+		})
+	}
+}
+
+// mount adds a file that the group of the image's user may read.
+func (c container) mount(t testing.TB, name, content string) {
+	t.Helper()
+	path := filepath.Join(c.root, name)
+	// Of what is read-only, mounting makes an exception.
+	if err := os.Chmod(c.root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, content)
+	err := os.Chmod(path, 0o440)
+	if err == nil && isRoot {
+		err = os.Chown(path, 0, int(c.user))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Keys, state and tests are in the folder of the project, and not in the context.
 func TestImageIsMadeFromSourcesOnly(t *testing.T) {
 	t.Parallel()
