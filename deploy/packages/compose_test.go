@@ -179,3 +179,12 @@ func TestComposePrometheus(t *testing.T) {
 		t.Error("no rules")
 	}
 }
+
+func TestComposeAlertmanager(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(containers, "alertmanager.yml")
+	read(t, path) // a cached result ends with a change of it
+	if err := run(top, nil, nil, "go", "tool", "-modfile=deploy/tools/alertmanager/go.mod", "amtool", "check-config", "deploy/container/alertmanager.yml"); err != nil {
+		t.Error(err)
+	}
+}

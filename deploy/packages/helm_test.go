@@ -127,7 +127,7 @@ func TestChartRefusesBadValues(t *testing.T) {
 		"no access mode":     {[]string{"opper.apiKey=k", "persistence.accessModes={ReadOnlyMany}"}, "at '/persistence/accessModes/0'"},
 		"not a digest":       {[]string{"opper.apiKey=k", "image.digest=latest"}, "at '/image/digest': 'latest' does not match pattern"},
 		"not a duration":     {[]string{"opper.apiKey=k", "serviceMonitor.interval=30"}, "at '/serviceMonitor/interval': got number, want string"},
-		"port out of range":  {[]string{"opper.apiKey=k", "service.port=70000"}, "at '/service/port': maximum: got 70,000, want 65,535"},
+		"port out of range":  {[]string{"opper.apiKey=k", "networkPolicy.egressPorts={70000}"}, "at '/networkPolicy/egressPorts/0': maximum: got 70,000, want 65,535"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
