@@ -10,7 +10,7 @@ BUILDINFO := github.com/prometheus/common/version
 LDFLAGS   := -X $(BUILDINFO).Version=$(VERSION) -X $(BUILDINFO).Revision=$(REVISION) -X $(BUILDINFO).Branch=$(BRANCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint format build golden fuzz
+.PHONY: help demo run test lint format build golden fuzz bench
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -34,8 +34,12 @@ format: ## rewrite the Go files as the formatters want them
 build: ## the binary opper_exporter
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o opper_exporter .
 
-golden: ## rewrite the golden files; look at what changed before you commit
+golden: ## rewrite the golden files, and the chart's copies; look at what changed before you commit
 	$(GO) test ./collector -run Golden -update
+	$(GO) test ./deploy/packages -run Chart -update
+
+bench: ## the exporter beside a plain download and a plain rendition, as tables of ratios
+	$(GO) run ./deploy/bench $(ARGS)
 
 fuzz: ## every fuzz test for FUZZTIME each
 	@set -e; for pkg in $$($(GO) list ./...); do \
