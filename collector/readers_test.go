@@ -101,7 +101,15 @@ func (p *page) awaitOpen(t *testing.T, n int) {
 	})
 }
 
-// raw sends a request, with more lines in its head, and reads nothing.
+func hangUp(t *testing.T, conn net.Conn) {
+	t.Helper()
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// raw sends a request, with more lines in its head, and reads nothing. The
+// connection stays open until the server is closed, at least.
 func (p *page) raw(t *testing.T, head ...string) net.Conn {
 	t.Helper()
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", p.Listener.Addr().String())
@@ -113,6 +121,7 @@ func (p *page) raw(t *testing.T, head ...string) net.Conn {
 	if _, err := io.WriteString(conn, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = conn.Close() }) // it may be closed
 	return conn
 }
 
@@ -170,6 +179,7 @@ func TestNotRead(t *testing.T) {
 		"an error":       with(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "busy", http.StatusServiceUnavailable) }),
 		"nothing at all": with(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }),
 		"another connection for each": func(t *testing.T, p *page) {
+			t.Helper()
 			for range 4 {
 				c := p.scraper()
 				p.scrape(t, c)
@@ -177,20 +187,21 @@ func TestNotRead(t *testing.T) {
 			}
 		},
 		"never reading": func(t *testing.T, p *page) {
+			t.Helper()
 			for i := range 4 {
-				conn := p.raw(t)
-				defer conn.Close()
+				p.raw(t)
 				p.awaitOpen(t, i+1)
 			}
 		},
 		"closing in the place of reading": func(t *testing.T, p *page) {
+			t.Helper()
 			for range 4 {
 				conn := p.raw(t)
 				// One byte of the answer says that the rest is on its way.
 				if _, err := bufio.NewReader(conn).ReadByte(); err != nil {
 					t.Fatal(err)
 				}
-				conn.Close()
+				hangUp(t, conn)
 				p.awaitOpen(t, 0)
 			}
 		},
@@ -317,7 +328,7 @@ func TestBrokenAnswer(t *testing.T) {
 	since := p.now()
 	conn := p.raw(t, "Connection: close")
 	p.awaitOpen(t, 1)
-	conn.Close()
+	hangUp(t, conn)
 	<-failed
 	p.awaitOpen(t, 0)
 	p.answer = quick

@@ -979,7 +979,8 @@ func (s *simulation) compare() {
 	}
 	for _, keys := range []map[string]uint64{s.totals, got} {
 		for key := range keys {
-			if got[key] != s.totals[key] && !(got[key] < s.totals[key] && s.held(key, got[key])) {
+			less := got[key] < s.totals[key] && s.held(key, got[key])
+			if got[key] != s.totals[key] && !less {
 				s.fail("%s is %d, and what is durable says %d", key, got[key], s.totals[key])
 			}
 		}

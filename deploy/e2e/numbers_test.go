@@ -86,10 +86,11 @@ func (a audience) ask(promql string) (float64, error) {
 func (a audience) reaches(want float64, promql string) {
 	a.t.Helper()
 	promtest.Eventually(a.t, func() error {
-		if got, err := a.ask(promql); err != nil || got != want {
-			return fmt.Errorf("%v: %s is %v, want %v (%v)", a, promql, got, want, err)
+		got, err := a.ask(promql)
+		if err == nil && got != want {
+			err = fmt.Errorf("%v: %s is %v, want %v", a, promql, got, want)
 		}
-		return nil
+		return err
 	})
 }
 
@@ -286,7 +287,9 @@ func fixedAddress(t *testing.T) string {
 	for range 100 {
 		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000))
 		if l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address); err == nil {
-			l.Close()
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
 			return address
 		}
 	}
@@ -515,7 +518,6 @@ func TestClientTimes(t *testing.T) {
 		if !a.modern || a.job == "text" {
 			continue
 		}
-		found := false
 		selectors := []string{`opper_trace_duration_seconds_bucket{job=%q,trace_name="future"}`, `opper_tokens_per_trace_bucket{job=%q,trace_name="future"}`}
 		if a.job == "protobuf" {
 			selectors = append(selectors, `opper_trace_duration_seconds{job=%q,trace_name="future"}`)
@@ -525,7 +527,7 @@ func TestClientTimes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			found = false
+			found := false
 			for _, one := range stored {
 				for _, x := range one.Exemplars {
 					if x.Timestamp.Time().After(time.Now()) {
