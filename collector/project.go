@@ -115,6 +115,7 @@ func NewProject(cfg Config) (*Project, error) {
 		ready:  make(chan struct{}),
 		wanted: make(chan struct{}, 1),
 		began:  cfg.Now(),
+		saved:  cfg.Now(),
 		fresh:  true,
 		zeros:  map[*sums.Name]time.Time{},
 	}

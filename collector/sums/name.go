@@ -38,9 +38,10 @@ const (
 type resolved struct {
 	wanted bool
 	label  string // where they are counted, if there is a place
+	name   *Name  // where they are counted, once that is decided
 }
 
-func (s *Sums) resolve(raw string) resolved {
+func (s *Sums) resolve(raw string) *resolved {
 	if r, ok := s.resolved[raw]; ok {
 		return r
 	}
@@ -54,10 +55,10 @@ func (s *Sums) resolve(raw string) resolved {
 	return r
 }
 
-func (c *Config) resolve(raw string) resolved {
+func (c *Config) resolve(raw string) *resolved {
 	name := cmp.Or(raw, Unnamed)
 	if c.Include != nil && !c.Include.MatchString(name) || c.Exclude != nil && c.Exclude.MatchString(name) {
-		return resolved{}
+		return &resolved{}
 	}
 	for _, w := range c.Rewrites {
 		if at := w.Pattern.FindStringSubmatchIndex(name); at != nil {
@@ -65,7 +66,7 @@ func (c *Config) resolve(raw string) resolved {
 			name = cmp.Or(raw, Unnamed)
 		}
 	}
-	return resolved{wanted: true, label: Label(raw)}
+	return &resolved{wanted: true, label: Label(raw)}
 }
 
 // Label returns the value of the label trace_name for a raw name. Two raw names

@@ -63,8 +63,8 @@ type Sums struct {
 	names    map[string]*Name // by label
 	distinct distinct
 	baseline bool
-	dropped  map[string]struct{} // labels that are no more, since they were last stored
-	resolved map[string]resolved // by raw name
+	dropped  map[string]struct{}  // labels that are no more, since they were last stored
+	resolved map[string]*resolved // by raw name
 
 	// Since is when these sums began, at 0.
 	Since time.Time
@@ -116,7 +116,7 @@ type Tally struct {
 // New returns empty sums that began at since. Until EndBaseline, there is no
 // limit to the names.
 func New(cfg Config, since time.Time) *Sums {
-	return &Sums{cfg: cfg, names: map[string]*Name{}, baseline: true, dropped: map[string]struct{}{}, resolved: map[string]resolved{}, Since: since}
+	return &Sums{cfg: cfg, names: map[string]*Name{}, baseline: true, dropped: map[string]struct{}{}, resolved: map[string]*resolved{}, Since: since}
 }
 
 // Names returns the sums of each name, sorted by label.
@@ -183,7 +183,11 @@ func (s *Sums) Find(raw string) *Name {
 
 // name returns the sums in which a name is counted. New ones were 0 at created.
 func (s *Sums) name(raw string, created time.Time) *Name {
-	label := s.resolve(raw).label
+	r := s.resolve(raw)
+	if r.name != nil {
+		return r.name
+	}
+	label := r.label
 	s.distinct.add(label)
 	if s.names[label] == nil && !s.baseline && s.places() >= s.cfg.MaxNames {
 		label = Other
@@ -196,6 +200,7 @@ func (s *Sums) name(raw string, created time.Time) *Name {
 		}
 		s.names[label] = n
 	}
+	r.name = n
 	return n
 }
 
@@ -289,6 +294,7 @@ func (s *Sums) EndBaseline(now time.Time) {
 	if len(ranked) <= s.cfg.MaxNames {
 		return
 	}
+	clear(s.resolved)
 	for _, n := range ranked[s.cfg.MaxNames:] {
 		delete(s.names, n.Label)
 		s.dropped[n.Label] = struct{}{}
