@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"opper_exporter/deploy/promtest"
 )
 
 var healthcheck = sync.OnceValues(func() (string, error) {
@@ -17,6 +19,7 @@ var healthcheck = sync.OnceValues(func() (string, error) {
 
 func TestHealthcheck(t *testing.T) {
 	t.Parallel()
+	promtest.DependOnSources(t)
 	binary, err := healthcheck()
 	if err != nil {
 		t.Fatal(err)

@@ -19,8 +19,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-
-	"opper_exporter/deploy/promtest"
 )
 
 // parsed is what the command dockerfile writes.
@@ -57,33 +55,22 @@ type layer struct {
 // buildArgs are what docker build is given.
 var buildArgs = map[string]string{"VERSION": "1.2.3", "REVISION": "abc", "BRANCH": "main", "TARGETOS": runtime.GOOS, "TARGETARCH": runtime.GOARCH}
 
-// images follows the Dockerfile, once. What its build stage runs is run here, with
-// the files of the context only.
+// images returns what the stages of the Dockerfile make.
 func images(t testing.TB) map[string]*image {
 	t.Helper()
-	promtest.DependOnSources(t)
-	tool := program(t, "dockerfile")
-	all, err := followed(tool)
+	program(t, "dockerfile")
+	all, err := follow()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return all
 }
 
-var (
-	followOnce sync.Once
-	followAll  map[string]*image
-	errFollow  error
-)
-
-func followed(tool string) (map[string]*image, error) {
-	followOnce.Do(func() { followAll, errFollow = follow(tool) })
-	return followAll, errFollow
-}
-
-func follow(tool string) (map[string]*image, error) {
+// follow follows the Dockerfile, once. What its build stage runs is run here, with
+// the files of the context only.
+var follow = sync.OnceValues(func() (map[string]*image, error) {
 	var file parsed
-	if err := runJSON(&file, nil, tool, filepath.Join(top, "deploy/container/Dockerfile"), top); err != nil {
+	if err := runJSON(&file, nil, filepath.Join(dir, "tool-dockerfile"), filepath.Join(top, "deploy/container/Dockerfile"), top); err != nil {
 		return nil, err
 	}
 	built := map[string]*image{}
@@ -153,7 +140,7 @@ func follow(tool string) (map[string]*image, error) {
 		built[stage.Name] = now
 	}
 	return built, nil
-}
+})
 
 func userID(user string) (uint32, error) {
 	uid, _, _ := strings.Cut(user, ":")
@@ -300,8 +287,8 @@ func (c container) trust(t testing.TB, server *httptest.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	if err = pem.Encode(f, &pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}); err != nil {
+	err = pem.Encode(f, &pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err = errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	// Other users are to run what is in it.
-	if err = os.Chmod(dir, 0o755); err != nil { //nolint:gosec // it holds programs only
+	if err = os.Chmod(dir, 0o755); err != nil {
 		panic(err)
 	}
 	m.Run() // the process ends with what it returned
@@ -78,6 +78,7 @@ var programs sync.Map
 // module of its own.
 func program(t testing.TB, name string) string {
 	t.Helper()
+	promtest.DependOnSources(t)
 	build, _ := programs.LoadOrStore(name, sync.OnceValues(func() (string, error) {
 		path := filepath.Join(dir, "tool-"+name)
 		return path, run(filepath.Join(top, "deploy/tools", name), nil, nil, "go", "build", "-o", path, ".")
