@@ -2,9 +2,7 @@
 package deploy_test
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"net/http"
@@ -20,7 +18,6 @@ import (
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/common/expfmt"
 
 	"opper_exporter/deploy/promtest"
 	"opper_exporter/opper/oppertest"
@@ -41,7 +38,7 @@ func TestReadme(t *testing.T) {
 	}
 	storage := t.TempDir()
 	address := start(t, binary, storage, readme.outcomes(t))
-	families := scrape(t, "http://"+address+"/metrics")
+	families := promtest.Scrape(t, "http://"+address+"/metrics")
 
 	t.Run("flags", func(t *testing.T) {
 		help, err := exec.CommandContext(t.Context(), binary, "--help").Output()
@@ -374,31 +371,4 @@ func start(t *testing.T, binary, storage string, statuses map[string]string) str
 		return nil
 	})
 	return address
-}
-
-func scrape(t *testing.T, url string) map[string]*dto.MetricFamily {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Accept", string(expfmt.NewFormat(expfmt.TypeProtoDelim)))
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	families := map[string]*dto.MetricFamily{}
-	decoder := expfmt.NewDecoder(resp.Body, expfmt.ResponseFormat(resp.Header))
-	for {
-		family := new(dto.MetricFamily)
-		err := decoder.Decode(family)
-		if errors.Is(err, io.EOF) {
-			return families
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		families[family.GetName()] = family
-	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net"
 	"net/http"
@@ -20,7 +19,6 @@ import (
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
 	"opper_exporter/deploy/promtest"
@@ -89,7 +87,7 @@ scrape_configs:
 `, scrapeInterval, strings.Join(names, ", "), port)
 	server := promtest.Start(t, config)
 	server.WaitScrapes(t, "opper", 3)
-	known := newFacts(scrape(t, "http://"+address+"/metrics"), files)
+	known := newFacts(promtest.Scrape(t, "http://"+address+"/metrics"), files)
 	all := readDashboards(t)
 
 	t.Run("dashboards", func(t *testing.T) {
@@ -204,7 +202,7 @@ func breakRequests(t *testing.T, opper *oppertest.Server, address string) {
 	opper.Fail(oppertest.Fault{Answer: oppertest.CutBody})
 	promtest.Eventually(t, func() error {
 		met := map[string]bool{}
-		for _, m := range scrape(t, "http://"+address+"/metrics")["opper_exporter_api_requests_total"].GetMetric() {
+		for _, m := range promtest.Scrape(t, "http://"+address+"/metrics")["opper_exporter_api_requests_total"].GetMetric() {
 			met[labelOf(m, "code")] = m.GetCounter().GetValue() > 0
 		}
 		for _, code := range codes {
@@ -226,33 +224,6 @@ func labelOf(m *dto.Metric, name string) string {
 		}
 	}
 	return ""
-}
-
-func scrape(t *testing.T, url string) map[string]*dto.MetricFamily {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Accept", string(expfmt.NewFormat(expfmt.TypeProtoDelim)))
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	families := map[string]*dto.MetricFamily{}
-	decoder := expfmt.NewDecoder(resp.Body, expfmt.ResponseFormat(resp.Header))
-	for {
-		family := new(dto.MetricFamily)
-		err := decoder.Decode(family)
-		if errors.Is(err, io.EOF) {
-			return families
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		families[family.GetName()] = family
-	}
 }
 
 // options asks the variables of a dashboard for what there is to choose, and
