@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -16,13 +17,9 @@ const maxExact = 1 << 53 // 9007199254740992
 
 // Decoders are used again. What they keep for the next page is bounded.
 const (
-	maxKept     = 64 << 10 // bytes of a value
-	maxInterned = 1024     // names and statuses
-	maxInternee = 256      // bytes of one of them
+	maxInterned = 1024 // names and statuses
+	maxInternee = 256  // bytes of one of them
 )
-
-// pageSize is how many rows Opper gives at once.
-const pageSize = 100
 
 var (
 	errNoList = errors.New(`JSON without a list of traces ("data" or "traces")`)
@@ -36,25 +33,19 @@ var (
 func DecodePage(r io.Reader) (Page, error) {
 	page := Page{Total: -1}
 	var data, traces []Trace // nil unless there as a list
-	err := decodeBody(r, func(d *decoder) error {
-		isObject, err := d.enter('{')
-		for first := true; isObject && err == nil; first = false {
-			var more bool
-			if more, err = d.member(first); !more {
-				break
-			}
-			switch string(d.key()) {
+	err := decodeBody(r, func(d *decoder) {
+		d.members(func(key []byte) {
+			switch string(key) {
 			case "meta":
-				page.Total, err = d.total()
+				page.Total = d.total()
 			case "data":
-				data, err = d.traces()
+				data = d.traces()
 			case "traces":
-				traces, err = d.traces()
+				traces = d.traces()
 			default:
-				err = d.skip()
+				d.skip()
 			}
-		}
-		return err
+		})
 	})
 	if err != nil {
 		return Page{}, err
@@ -72,9 +63,7 @@ func DecodePage(r io.Reader) (Page, error) {
 // decodeTrace reads one trace, bare or as the "data" of an object.
 func decodeTrace(r io.Reader) (Trace, error) {
 	var bare, wrapped row
-	err := decodeBody(r, func(d *decoder) error {
-		return d.row(&bare, &wrapped)
-	})
+	err := decodeBody(r, func(d *decoder) { d.row(&bare, &wrapped) })
 	if err != nil {
 		return Trace{}, err
 	}
@@ -90,6 +79,9 @@ func decodeTrace(r io.Reader) (Trace, error) {
 type decoder struct {
 	scanner
 	interned map[string]string // by how they are written
+	ids      strings.Builder   // of one page, so that they are one piece of memory
+	day      string            // the last date that was read, as it was written
+	midnight int64             // when it began, in Unix seconds
 }
 
 var decoders = sync.Pool{New: func() any {
@@ -97,16 +89,15 @@ var decoders = sync.Pool{New: func() any {
 }}
 
 // decodeBody lets read take the one JSON value that r must hold.
-func decodeBody(r io.Reader, read func(*decoder) error) error {
+func decodeBody(r io.Reader, read func(*decoder)) error {
 	d := decoders.Get().(*decoder) // there is nothing else in it
-	d.scanner = scanner{src: r, buf: d.buf, tok: d.tok[:0]}
-	err := read(d)
-	if err == nil {
-		err = d.close()
-	}
+	d.scanner = scanner{src: r, buf: d.buf}
+	read(d)
+	err := d.close()
 	d.src = nil
-	if cap(d.tok) > maxKept {
-		d.tok = nil
+	d.ids.Reset()
+	if len(d.buf) > scanBuffer {
+		d.buf = make([]byte, scanBuffer)
 	}
 	decoders.Put(d)
 	if _, malformed := errors.AsType[syntaxError](err); err == nil || malformed {
@@ -118,79 +109,71 @@ func decodeBody(r io.Reader, read func(*decoder) error) error {
 	return fmt.Errorf("incomplete JSON: %w", err)
 }
 
-// key returns the key that member met.
-func (d *decoder) key() []byte {
-	if bytes.IndexByte(d.tok, '\\') < 0 {
-		return d.tok // if it is not valid UTF-8, it is none that we know
+// members calls read with the key of each member of an object, to read its
+// value. If the next value is no object, it is skipped.
+func (d *decoder) members(read func(key []byte)) {
+	if !d.enter('{') {
+		return
 	}
-	return decoded(d.tok)
+	for key, more := d.member(true); more; key, more = d.member(false) {
+		// If it is not valid UTF-8, it is none that we know.
+		if bytes.IndexByte(key, '\\') >= 0 {
+			key = decoded(key)
+		}
+		read(key)
+	}
 }
 
 // traces reads a list of rows; nil if the value is no list.
-func (d *decoder) traces() ([]Trace, error) {
-	isList, err := d.enter('[')
-	if !isList || err != nil {
-		return nil, err
+func (d *decoder) traces() []Trace {
+	if !d.enter('[') {
+		return nil
 	}
 	traces := []Trace{}
-	for first := true; ; first = false {
-		if more, err := d.element(first); !more || err != nil {
-			return traces, err
-		}
+	for first := true; d.element(first); first = false {
 		if first {
-			traces = make([]Trace, 0, pageSize)
+			traces = pages.Get().(*[pageSize]Trace)[:0] // there is nothing else in it
+			d.ids.Grow(pageSize * len("3c90c3cc-0d44-4b50-8888-8dd25736052a"))
 		}
 		var r row
-		if err := d.row(&r, nil); err != nil {
-			return nil, err
-		}
+		d.row(&r, nil)
 		traces = append(traces, r.finish())
 	}
+	return traces
 }
 
 // row reads a trace. If wrapped is not nil, it gets what is in "data".
-func (d *decoder) row(r, wrapped *row) error {
-	isObject, err := d.enter('{')
-	for first := true; isObject && err == nil; first = false {
-		var more bool
-		if more, err = d.member(first); !more {
-			break
-		}
-		if key := d.key(); wrapped != nil && string(key) == "data" {
+func (d *decoder) row(r, wrapped *row) {
+	d.members(func(key []byte) {
+		if wrapped != nil && string(key) == "data" {
 			*wrapped = row{}
-			err = d.row(wrapped, nil)
+			d.row(wrapped, nil)
 		} else {
-			err = d.field(r, key)
+			d.field(r, key)
 		}
-	}
-	return err
+	})
 }
 
 // total reads the number of traces from the meta object; -1 if there is none.
-func (d *decoder) total() (int, error) {
+func (d *decoder) total() int {
 	count, total := int64(-1), int64(-1)
-	isObject, err := d.enter('{')
-	for first := true; isObject && err == nil; first = false {
-		var more bool
-		if more, err = d.member(first); !more {
-			break
-		}
-		switch string(d.key()) {
+	d.members(func(key []byte) {
+		switch string(key) {
 		case "total_count":
-			count, err = d.whole()
+			count = d.whole()
 		case "total":
-			total, err = d.whole()
+			total = d.whole()
 		default:
-			err = d.skip()
+			d.skip()
 		}
-	}
+	})
 	if count < 0 {
 		count = total
 	}
 	if count > math.MaxInt {
 		count = -1
 	}
-	return int(count), err
+	return int(count)
 }
 
 // row is a trace while its fields arrive, in any order.
@@ -202,30 +185,28 @@ type row struct {
 
 // field reads the value of a key. input and output are not among those that it
 // knows.
-func (d *decoder) field(r *row, key []byte) (err error) {
+func (d *decoder) field(r *row, key []byte) {
 	switch string(key) {
 	case "id":
-		r.ID, err = d.id()
+		r.ID = d.id()
 	case "uuid":
-		r.uuid, err = d.id()
+		r.uuid = d.id()
 	case "name":
-		r.Name, _, err = d.label()
+		r.Name, _ = d.label()
 	case "status":
-		r.Status, r.HasStatus, err = d.label()
+		r.Status, r.HasStatus = d.label()
 	case "start_time":
-		r.Start, err = d.instant()
+		r.Start = d.instant()
 	case "end_time":
-		r.End, err = d.instant()
+		r.End = d.instant()
 	case "duration_ms":
-		r.Duration, r.HasDuration, r.hasMillis, err = d.millis()
+		r.Duration, r.HasDuration, r.hasMillis = d.millis()
 	case "total_tokens":
-		var n int64
-		n, err = d.whole()
+		n := d.whole()
 		r.Tokens, r.HasTokens = max(n, 0), n >= 0
 	default:
-		err = d.skip()
+		d.skip()
 	}
-	return err
 }
 
 func (r *row) finish() Trace {
@@ -242,87 +223,147 @@ func (r *row) finish() Trace {
 }
 
 // id reads a string that no other row has; "" for anything else.
-func (d *decoder) id() (string, error) {
-	kind, err := d.value()
-	if kind != '"' {
-		return "", err
+func (d *decoder) id() string {
+	if d.value() != '"' {
+		return ""
 	}
-	return string(decoded(d.tok)), err
+	n, _ := d.ids.Write(decoded(d.tok())) // never fails
+	all := d.ids.String()
+	return all[len(all)-n:]
 }
 
 // label reads a string that many rows have; false for anything else.
-func (d *decoder) label() (string, bool, error) {
-	kind, err := d.value()
-	if kind != '"' || err != nil {
-		return "", false, err
+func (d *decoder) label() (string, bool) {
+	if d.value() != '"' {
+		return "", false
 	}
-	text, ok := d.interned[string(d.tok)]
+	tok := d.tok()
+	text, ok := d.interned[string(tok)]
 	if ok {
-		return text, true, nil
+		return text, true
 	}
-	text = string(decoded(d.tok))
-	if len(d.tok) <= maxInternee {
+	text = string(decoded(tok))
+	if len(tok) <= maxInternee {
 		if len(d.interned) == maxInterned {
 			clear(d.interned)
 		}
-		d.interned[string(d.tok)] = text
+		d.interned[string(tok)] = text
 	}
-	return text, true, nil
+	return text, true
 }
 
 // instant reads a time; zero for anything else.
-func (d *decoder) instant() (time.Time, error) {
-	kind, err := d.value()
-	if kind != '"' || err != nil {
-		return time.Time{}, err
+func (d *decoder) instant() time.Time {
+	if d.value() != '"' {
+		return time.Time{}
 	}
-	text := decoded(d.tok)
+	if t, ok := d.plainInstant(d.tok()); ok {
+		return t
+	}
+	text := decoded(d.tok())
 	if len(text) > 10 && text[10] == ' ' {
 		text[10] = 'T'
 	}
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
 		if t, err := time.Parse(layout, string(text)); err == nil {
-			return t.UTC(), nil
+			return t.UTC()
 		}
 	}
-	return time.Time{}, nil
+	return time.Time{}
+}
+
+// plainInstant reads a time as most are written, 2006-01-02T15:04:05.999999Z,
+// and reports false for any other. Most rows of a page are of the same day.
+func (d *decoder) plainInstant(text []byte) (time.Time, bool) {
+	const atT, atZone = len("2006-01-02"), len("2006-01-02T15:04:05")
+	n := len(text) - 1
+	if n < atZone || text[n] != 'Z' || text[atT] != 'T' || text[atT+3] != ':' || text[atT+6] != ':' {
+		return time.Time{}, false
+	}
+	hour, minute, second := twoDigits(text[atT+1:]), twoDigits(text[atT+4:]), twoDigits(text[atT+7:])
+	var nanos int64
+	if fraction := text[atZone:n]; len(fraction) > 0 {
+		if fraction[0] != '.' || len(fraction) == 1 || len(fraction) > 10 {
+			return time.Time{}, false
+		}
+		for i := 1; i < 10; i++ {
+			nanos *= 10
+			if i < len(fraction) {
+				if !isDigit(fraction[i]) {
+					return time.Time{}, false
+				}
+				nanos += int64(fraction[i] - '0')
+			}
+		}
+	}
+	if hour > 23 || minute > 59 || second > 59 {
+		return time.Time{}, false
+	}
+	if string(text[:atT]) != d.day {
+		t, err := time.Parse(time.DateOnly, string(text[:atT]))
+		if err != nil {
+			return time.Time{}, false
+		}
+		d.day, d.midnight = string(text[:atT]), t.Unix()
+	}
+	return time.Unix(d.midnight+int64(hour*3600+minute*60+second), nanos).UTC(), true
+}
+
+// twoDigits returns the number that text begins with, or more than any such.
+func twoDigits(text []byte) int {
+	if !isDigit(text[0]) || !isDigit(text[1]) {
+		return 100
+	}
+	return int(text[0]-'0')*10 + int(text[1]-'0')
 }
 
 // millis reads a number of milliseconds. It reports whether that fits into a
 // duration, and whether it is a number at all.
-func (d *decoder) millis() (_ time.Duration, fits, number bool, err error) {
-	kind, err := d.value()
-	if !isNumber(kind) || err != nil {
-		return 0, false, false, err
+func (d *decoder) millis() (_ time.Duration, fits, number bool) {
+	if !isNumber(d.value()) {
+		return 0, false, false
 	}
 	ms, ok := d.float()
 	us := math.Round(ms * 1000)
 	if !ok || math.Abs(us) >= math.MaxInt64/1000 {
-		return 0, false, true, nil
+		return 0, false, true
 	}
-	return time.Duration(us) * time.Microsecond, true, true, nil
+	return time.Duration(us) * time.Microsecond, true, true
 }
 
 // whole reads a whole number from 0 to maxExact; -1 for anything else.
-func (d *decoder) whole() (int64, error) {
-	kind, err := d.value()
-	if !isNumber(kind) || err != nil {
-		return -1, err
+func (d *decoder) whole() int64 {
+	if !isNumber(d.value()) {
+		return -1
 	}
 	f, ok := d.float()
 	if !ok || f < 0 || f > maxExact || f != math.Trunc(f) {
-		return -1, nil
+		return -1
 	}
 	// As a float, the first number that is too large rounds to the last that is not.
-	if f == maxExact && !bytes.ContainsAny(d.tok, ".eE") && string(d.tok) != "9007199254740992" {
-		return -1, nil
+	if f == maxExact && !bytes.ContainsAny(d.tok(), ".eE") && string(d.tok()) != "9007199254740992" {
+		return -1
 	}
-	return int64(f), nil
+	return int64(f)
 }
 
 // float returns the number that was read; false if it is out of range.
 func (d *decoder) float() (float64, bool) {
-	f, err := strconv.ParseFloat(string(d.tok), 64)
+	tok := d.tok()
+	if len(tok) <= 15 { // each of so many digits counts in a float
+		var n int64
+		for _, c := range tok {
+			if !isDigit(c) {
+				n = -1
+				break
+			}
+			n = 10*n + int64(c-'0')
+		}
+		if n >= 0 {
+			return float64(n), true
+		}
+	}
+	f, err := strconv.ParseFloat(string(tok), 64)
 	return f, err == nil
 }
 

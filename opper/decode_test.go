@@ -303,13 +303,13 @@ func TestDecoderKeepsLittle(t *testing.T) {
 	d := decoders.New().(*decoder)
 	for i := range 10 * maxInterned {
 		d.scanner = scanner{src: strings.NewReader(strconv.Quote("name " + strconv.Itoa(i))), buf: d.buf}
-		if name, ok, err := d.label(); name != "name "+strconv.Itoa(i) || !ok || err != nil {
-			t.Fatal(name, ok, err)
+		if name, ok := d.label(); name != "name "+strconv.Itoa(i) || !ok || d.err != nil {
+			t.Fatal(name, ok, d.err)
 		}
 	}
 	d.scanner = scanner{src: strings.NewReader(`"` + strings.Repeat("x", 10*maxInternee) + `"`), buf: d.buf}
-	if name, _, err := d.label(); len(name) != 10*maxInternee || err != nil {
-		t.Fatal(len(name), err)
+	if name, _ := d.label(); len(name) != 10*maxInternee || d.err != nil {
+		t.Fatal(len(name), d.err)
 	}
 	size := 0
 	for written, name := range d.interned {

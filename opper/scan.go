@@ -33,328 +33,327 @@ func (e syntaxError) Error() string {
 
 // scanner reads JSON as strictly as encoding/json does, but goes past what
 // nobody asked for without keeping it: its buffer does not grow with a value.
+// After an error it finds nothing more, so that the error need be looked at
+// only at the end.
 type scanner struct {
 	src      io.Reader
 	buf      []byte
 	pos, end int   // what is unread of buf
 	before   int64 // bytes read before buf
 	depth    int
-	// tok is the last key or the last value that was asked for: a string without
-	// its quotes and with its escapes as they are, or the digits of a number.
-	tok []byte
+	err      error // the first one
+
+	mark, limit int // bytes of buf are kept from mark on, but no more than limit; 0 keeps none
+	first, last int // what tok returns of buf
 }
 
-// fill reads on. It must be called only when all that was read is used up.
-func (s *scanner) fill() error {
-	s.before += int64(s.end)
-	s.pos, s.end = 0, 0
-	for range maxEmptyReads {
-		n, err := s.src.Read(s.buf)
-		if n > 0 {
-			s.end = n
-			return nil // an error comes again
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return io.ErrNoProgress
-}
-
-// take returns the next byte.
-func (s *scanner) take() (byte, error) {
-	if s.pos == s.end {
-		if err := s.fill(); err != nil {
-			return 0, err
-		}
-	}
-	c := s.buf[s.pos]
-	s.pos++
-	return c, nil
-}
-
-// untake gives back the byte that the last call of take returned.
-func (s *scanner) untake() { s.pos-- }
-
-// next returns the next byte that is no white space.
-func (s *scanner) next() (byte, error) {
-	for {
-		c, err := s.take()
-		if err != nil || c != ' ' && c != '\n' && c != '\r' && c != '\t' {
-			return c, err
-		}
+func (s *scanner) fail(err error) {
+	if s.err == nil {
+		s.err = err
+		s.end = s.pos
 	}
 }
 
 // malformed says that the last byte taken is wrong.
-func (s *scanner) malformed() error { return syntaxError(s.before + int64(s.pos)) }
+func (s *scanner) malformed() { s.fail(syntaxError(s.before + int64(s.pos))) }
 
-// close makes sure that nothing but white space follows.
-func (s *scanner) close() error {
-	_, err := s.next()
-	switch {
-	case err == nil:
-		return s.malformed()
-	case errors.Is(err, io.EOF):
-		return nil
+// fill reads on. It must be called only when all that was read is used up.
+func (s *scanner) fill() bool {
+	kept := 0
+	if n := s.end - s.mark; n <= s.limit {
+		if kept = n; kept == len(s.buf) {
+			s.buf = append(s.buf, make([]byte, kept)...)
+		}
+		copy(s.buf, s.buf[s.mark:s.end])
+	} else {
+		s.limit = 0
 	}
-	return err
+	s.before += int64(s.end - kept)
+	s.mark, s.pos, s.end = 0, kept, kept
+	for range maxEmptyReads {
+		if s.err != nil {
+			return false
+		}
+		n, err := s.src.Read(s.buf[kept:])
+		if n > 0 {
+			s.end += n
+			return true // an error comes again
+		}
+		s.err = err
+	}
+	s.fail(io.ErrNoProgress)
+	return false
+}
+
+// hold keeps what is read from here on, unless it becomes more than limit.
+func (s *scanner) hold(limit int) { s.mark, s.limit = s.pos, limit }
+
+// release ends that. The token is what was kept, but for some bytes at its end,
+// or empty if it became too much.
+func (s *scanner) release(but int) {
+	s.first, s.last = s.mark, s.pos-but
+	if s.limit == 0 || s.err != nil {
+		s.first, s.last = 0, 0
+	}
+	s.limit = 0
+}
+
+// tok returns the last value that was asked for: a string without its quotes and
+// with its escapes as they are, or the digits of a number. It is part of the
+// buffer, and good until more is read.
+func (s *scanner) tok() []byte { return s.buf[s.first:s.last] }
+
+// take returns the next byte; 0 after an error, which is right nowhere.
+func (s *scanner) take() byte {
+	if s.pos == s.end && !s.fill() {
+		return 0
+	}
+	c := s.buf[s.pos]
+	s.pos++
+	return c
+}
+
+// untake gives back the byte that the last call of take returned.
+func (s *scanner) untake() {
+	if s.err == nil {
+		s.pos--
+	}
+}
+
+// next returns the next byte that is no white space.
+func (s *scanner) next() byte {
+	if i := s.pos; i < s.end && s.buf[i] > ' ' {
+		s.pos++
+		return s.buf[i]
+	}
+	c := s.take()
+	for isSpace(c) {
+		c = s.take()
+	}
+	return c
+}
+
+// close makes sure that nothing but white space follows, and returns what went
+// wrong.
+func (s *scanner) close() error {
+	if s.err == nil {
+		s.next()
+		if errors.Is(s.err, io.EOF) {
+			return nil
+		}
+		s.malformed()
+	}
+	return s.err
 }
 
 // enter goes into the next value if it begins with open. Any other value is
 // skipped, and false returned.
-func (s *scanner) enter(open byte) (bool, error) {
-	c, err := s.next()
-	if err != nil {
-		return false, err
-	}
+func (s *scanner) enter(open byte) bool {
+	c := s.next()
 	if c != open {
-		return false, s.rest(c, 0)
+		s.rest(c)
+		return false
 	}
-	return true, s.deeper()
+	s.deeper()
+	return true
 }
 
-func (s *scanner) deeper() error {
+func (s *scanner) deeper() {
 	if s.depth++; s.depth > maxDepth {
-		return s.malformed()
+		s.malformed()
 	}
-	return nil
 }
 
-// member goes to the value of the next member of an object, whose key is in tok
-// then. It returns false at the end of the object.
-func (s *scanner) member(first bool) (bool, error) {
-	c, more, err := s.following('}', first)
-	if !more || err != nil {
-		return false, err
+// member goes to the value of the next member of an object, and returns its
+// key, which is good until more is read. It returns false at the end of the
+// object.
+func (s *scanner) member(first bool) (key []byte, more bool) {
+	c, more := s.following('}', first)
+	if !more {
+		return nil, false
 	}
 	if c != '"' {
-		return false, s.malformed()
+		s.malformed()
 	}
-	s.tok = s.tok[:0]
-	if err := s.text(maxKey); err != nil {
-		return false, err
+	s.hold(maxKey)
+	s.text()
+	s.release(1)
+	key = s.tok()
+	if s.pos < s.end && s.buf[s.pos] == ':' {
+		s.pos++
+		return key, true
 	}
-	if c, err = s.next(); err == nil && c != ':' {
-		err = s.malformed()
+	key = bytes.Clone(key) // reading on may take it away
+	if s.next() != ':' {
+		s.malformed()
 	}
-	return err == nil, err
+	return key, s.err == nil
 }
 
 // element goes to the next element of an array. It returns false at the end.
-func (s *scanner) element(first bool) (bool, error) {
-	_, more, err := s.following(']', first)
+func (s *scanner) element(first bool) bool {
+	_, more := s.following(']', first)
 	if more {
 		s.untake()
 	}
-	return more, err
+	return more
 }
 
 // following takes the comma between two members or elements, and the byte
 // after it, or else the end.
-func (s *scanner) following(end byte, first bool) (c byte, more bool, err error) {
-	c, err = s.next()
+func (s *scanner) following(end byte, first bool) (c byte, more bool) {
+	// As most programs write it.
+	if i := s.pos; !first && i+1 < s.end && s.buf[i] == ',' && s.buf[i+1] > ' ' && s.buf[i+1] != end {
+		s.pos += 2
+		return s.buf[i+1], true
+	}
+	c = s.next()
 	switch {
-	case err != nil:
-		return c, false, err
 	case c == end:
 		s.depth--
-		return c, false, nil
+		return c, false
 	case first:
-		return c, true, nil
 	case c != ',':
-		return c, false, s.malformed()
+		s.malformed()
+	default:
+		if c = s.next(); c == end {
+			s.malformed()
+		}
 	}
-	if c, err = s.next(); err == nil && c == end {
-		err = s.malformed()
-	}
-	return c, err == nil, err
+	return c, s.err == nil
 }
 
 // value reads the next value and returns its first byte. If it is a string or
 // a number, it is in tok.
-func (s *scanner) value() (byte, error) {
-	c, err := s.next()
-	if err != nil {
-		return c, err
+func (s *scanner) value() byte {
+	c := s.next()
+	switch {
+	case c == '"':
+		s.hold(math.MaxInt)
+		s.text()
+		s.release(1)
+	case c == '-' || isDigit(c):
+		s.untake()
+		s.hold(math.MaxInt)
+		s.number(s.take())
+		s.release(0)
+	default:
+		s.rest(c)
 	}
-	s.tok = s.tok[:0]
-	return c, s.rest(c, math.MaxInt)
+	return c
 }
 
 // skip goes past the next value.
-func (s *scanner) skip() error {
-	c, err := s.next()
-	if err != nil {
-		return err
-	}
-	return s.rest(c, 0)
-}
+func (s *scanner) skip() { s.rest(s.next()) }
 
-// rest goes past the value that begins with c, which was taken. Up to keep
-// bytes of a string or number are added to tok.
-func (s *scanner) rest(c byte, keep int) error {
+// rest goes past the value that begins with c, which was taken.
+func (s *scanner) rest(c byte) {
 	switch {
 	case c == '"':
-		return s.text(keep)
+		s.text()
 	case c == '-' || isDigit(c):
-		return s.number(c, keep)
+		s.number(c)
 	case c == '{':
-		return s.object()
+		s.deeper()
+		for _, more := s.member(true); more; _, more = s.member(false) {
+			s.skip()
+		}
 	case c == '[':
-		return s.array()
+		s.deeper()
+		for first := true; s.element(first); first = false {
+			s.skip()
+		}
 	case c == 't':
-		return s.literal("true")
+		s.literal("true")
 	case c == 'f':
-		return s.literal("false")
+		s.literal("false")
 	case c == 'n':
-		return s.literal("null")
-	}
-	return s.malformed()
-}
-
-func (s *scanner) object() error {
-	if err := s.deeper(); err != nil {
-		return err
-	}
-	for first := true; ; first = false {
-		if more, err := s.member(first); !more || err != nil {
-			return err
-		}
-		if err := s.skip(); err != nil {
-			return err
-		}
-	}
-}
-
-func (s *scanner) array() error {
-	if err := s.deeper(); err != nil {
-		return err
-	}
-	for first := true; ; first = false {
-		if more, err := s.element(first); !more || err != nil {
-			return err
-		}
-		if err := s.skip(); err != nil {
-			return err
-		}
+		s.literal("null")
+	default:
+		s.malformed()
 	}
 }
 
 // text goes past a string and its closing quote.
-func (s *scanner) text(keep int) error {
-	for {
-		if s.pos == s.end {
-			if err := s.fill(); err != nil {
-				return err
-			}
-		}
+func (s *scanner) text() {
+	for s.pos < s.end || s.fill() {
 		b := s.buf[s.pos:s.end]
 		n := inside(b)
-		s.keep(b[:n], keep)
 		if s.pos += n; n == len(b) {
 			continue
 		}
 		s.pos++
 		switch b[n] {
 		case '"':
-			return nil
+			return
 		case '\\':
-			if err := s.escape(keep); err != nil {
-				return err
-			}
+			s.escape()
 		default: // encoding/json wants control characters as escapes
-			return s.malformed()
+			s.malformed()
 		}
-	}
-}
-
-func (s *scanner) keep(b []byte, keep int) {
-	if n := keep - len(s.tok); n > 0 {
-		s.tok = append(s.tok, b[:min(n, len(b))]...)
 	}
 }
 
 // escape goes past what follows a backslash.
-func (s *scanner) escape(keep int) error {
-	c, err := s.take()
-	if err != nil {
-		return err
+func (s *scanner) escape() {
+	c := s.take()
+	if short[c] {
+		return
 	}
-	s.keep([]byte{'\\', c}, keep)
-	switch c {
-	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
-		return nil
-	case 'u':
-		for range 4 {
-			if c, err = s.take(); err != nil {
-				return err
-			}
-			if !isDigit(c) && (c|0x20 < 'a' || c|0x20 > 'f') {
-				return s.malformed()
-			}
-			s.keep([]byte{c}, keep)
+	if c != 'u' {
+		s.malformed()
+	}
+	for range 4 {
+		if c = s.take(); !isDigit(c) && (c|0x20 < 'a' || c|0x20 > 'f') {
+			s.malformed()
 		}
-		return nil
 	}
-	return s.malformed()
 }
 
-// number goes past a number that begins with c.
-func (s *scanner) number(c byte, keep int) (err error) {
-	more := func() (byte, error) {
-		s.keep([]byte{c}, keep)
-		return s.take()
-	}
+// number goes past a number that begins with c, which was taken.
+func (s *scanner) number(c byte) {
 	if c == '-' {
-		if c, err = more(); err != nil {
-			return err
-		}
-	}
-	digits := func() error {
-		if !isDigit(c) {
-			return s.malformed()
-		}
-		for err == nil && isDigit(c) {
-			c, err = more()
-		}
-		return err
+		c = s.take()
 	}
 	if c == '0' {
-		c, err = more()
+		c = s.take()
 	} else {
-		err = digits()
+		c = s.digits(c)
 	}
-	if err == nil && c == '.' {
-		if c, err = more(); err == nil {
-			err = digits()
+	if c == '.' {
+		c = s.digits(s.take())
+	}
+	if c|0x20 == 'e' {
+		if c = s.take(); c == '+' || c == '-' {
+			c = s.take()
 		}
+		s.digits(c)
 	}
-	if err == nil && c|0x20 == 'e' {
-		if c, err = more(); err == nil && (c == '+' || c == '-') {
-			c, err = more()
-		}
-		if err == nil {
-			err = digits()
-		}
+	s.untake() // what ended the number
+}
+
+// digits goes past one digit, which is c and was taken, and more, and returns
+// the byte after them.
+func (s *scanner) digits(c byte) byte {
+	if !isDigit(c) {
+		s.malformed()
 	}
-	if err == nil {
-		s.untake() // what ended the number
+	for isDigit(c) {
+		c = s.take()
 	}
-	return err
+	return c
 }
 
 // literal goes past true, false or null, behind its first letter.
-func (s *scanner) literal(word string) error {
+func (s *scanner) literal(word string) {
 	for i := 1; i < len(word); i++ {
-		if c, err := s.take(); err != nil {
-			return err
-		} else if c != word[i] {
-			return s.malformed()
+		if s.take() != word[i] {
+			s.malformed()
 		}
 	}
-	return nil
 }
+
+func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\r' || c == '\t' }
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
@@ -376,58 +375,71 @@ func decoded(tok []byte) []byte {
 // inside returns how many bytes at the start of b, which begins inside a
 // string, are surely of it and as they must be. It stops at the latest at the
 // closing quote, and at an escape that needs a closer look.
+//
+// Most of an answer is customers' text, so it looks at 64 bytes at a time for
+// those that are special. Which ones are cannot be foreseen, so it finds them
+// all without a branch.
 func inside(b []byte) int {
+	const width = 64
 	i := 0
-	for {
-		i = plain(b, i)
+	// Keys and most values that we want are short.
+	if len(b) >= 16 {
+		special := pack(plain(binary.LittleEndian.Uint64(b))) | pack(plain(binary.LittleEndian.Uint64(b[8:])))<<8
+		if n := bits.TrailingZeros64(special); special != 0 && b[n] == '"' {
+			return n
+		}
+	}
+	for i+width < len(b) { // an escape may end behind it
+		w := b[i : i+width : i+width]
+		w0, w1 := plain(binary.LittleEndian.Uint64(w)), plain(binary.LittleEndian.Uint64(w[8:]))
+		w2, w3 := plain(binary.LittleEndian.Uint64(w[16:])), plain(binary.LittleEndian.Uint64(w[24:]))
+		w4, w5 := plain(binary.LittleEndian.Uint64(w[32:])), plain(binary.LittleEndian.Uint64(w[40:]))
+		w6, w7 := plain(binary.LittleEndian.Uint64(w[48:])), plain(binary.LittleEndian.Uint64(w[56:]))
+		next := width
+		if w0&w1&w2&w3&w4&w5&w6&w7&highBits != highBits {
+			special := pack(w0) | pack(w1)<<8 | pack(w2)<<16 | pack(w3)<<24 |
+				pack(w4)<<32 | pack(w5)<<40 | pack(w6)<<48 | pack(w7)<<56
+			for special != 0 {
+				n := bits.TrailingZeros64(special)
+				if b[i+n] != '\\' || !short[b[i+n+1]] {
+					return i + n
+				}
+				special &^= 3 << n // whatever is escaped
+				next = max(next, n+2)
+			}
+		}
+		i += next
+	}
+	for ; ; i += 2 {
+		for i < len(b) && b[i] >= ' ' && b[i] != '"' && b[i] != '\\' {
+			i++
+		}
 		if i+1 >= len(b) || b[i] != '\\' || !short[b[i+1]] {
 			return i
 		}
-		i += 2
 	}
 }
 
 // short are what stands behind a backslash in an escape of two bytes.
 var short = [256]bool{'"': true, '\\': true, '/': true, 'b': true, 'f': true, 'n': true, 'r': true, 't': true}
 
-// plain returns where the first byte from i on is that is not inside a string
-// what it is anywhere: a quote, a backslash or a control character. Most of an
-// answer is customers' text, so it looks at 32 bytes at a time.
-func plain(b []byte, i int) int {
-	for ; i+32 <= len(b); i += 32 {
-		w := b[i : i+32 : i+32]
-		w0, w1 := special(binary.LittleEndian.Uint64(w)), special(binary.LittleEndian.Uint64(w[8:]))
-		w2, w3 := special(binary.LittleEndian.Uint64(w[16:])), special(binary.LittleEndian.Uint64(w[24:]))
-		if w0|w1|w2|w3 == 0 {
-			continue
-		}
-		// Without branches, which could not be foreseen.
-		found, at := w3, 24
-		if w2 != 0 {
-			found, at = w2, 16
-		}
-		if w1 != 0 {
-			found, at = w1, 8
-		}
-		if w0 != 0 {
-			found, at = w0, 0
-		}
-		return i + at + bits.TrailingZeros64(found)/8
-	}
-	for i < len(b) && b[i] >= ' ' && b[i] != '"' && b[i] != '\\' {
-		i++
-	}
-	return i
+const (
+	eachByte = 0x0101010101010101
+	highBits = 0x8080808080808080
+)
+
+// plain sets the high bit of each byte of x that is not special: a quote, a
+// backslash or a control character.
+func plain(x uint64) uint64 {
+	low := x &^ highBits // so that nothing is carried from one byte to another
+	// The first swaps the quote for the blank's place just above the control
+	// characters, and moves nothing else across it.
+	text := (low ^ 0x02*eachByte) + (0x7f-('"'^0x02))*eachByte
+	other := (low ^ '\\'*eachByte) + 0x7f*eachByte
+	return text&other | x
 }
 
-// special returns a word in which the lowest bit that is set is in the lowest
-// byte of x that is not plain. In higher bytes there may be bits by mistake: a
-// subtraction borrows from them.
-func special(x uint64) uint64 {
-	const each, high = 0x0101010101010101, 0x8080808080808080
-	// This swaps the quote for the blank's place just above the control
-	// characters, and moves nothing else across it.
-	low := x ^ 0x02*each
-	backslash := x ^ '\\'*each
-	return ((low-('"'^0x02+1)*each)&^low | (backslash-each)&^backslash) & high
+// pack returns a bit for each byte of a word, set if its high bit is not.
+func pack(word uint64) uint64 {
+	return (^word & highBits) >> 7 * 0x0102040810204080 >> 56
 }
