@@ -85,21 +85,17 @@ type Events struct {
 
 // Add appends what more says.
 func (e *Events) Add(more Events) {
-	// Most of the time there is nothing to append to.
-	if e.Met == nil {
-		e.Met = more.Met
-	} else {
-		e.Met = append(e.Met, more.Met...)
-	}
-	if e.Counted == nil {
-		e.Counted = more.Counted
-	} else {
-		e.Counted = append(e.Counted, more.Counted...)
-	}
+	e.Met = append(e.Met, more.Met...)
+	e.Counted = append(e.Counted, more.Counted...)
 	e.Vanished = append(e.Vanished, more.Vanished...)
 	e.LateEnds = append(e.LateEnds, more.LateEnds...)
 	e.Nameless += more.Nameless
 	e.Gaps += more.Gaps
+}
+
+// Clear empties the events, and keeps their memory for others.
+func (e *Events) Clear() {
+	*e = Events{Met: e.Met[:0], Counted: e.Counted[:0], Vanished: e.Vanished[:0], LateEnds: e.LateEnds[:0]}
 }
 
 // Pending is a trace that has been met and not yet judged.
@@ -128,6 +124,11 @@ type Ledger struct {
 	// What has changed since it was last saved.
 	touched  map[ID]struct{} // pending
 	reckoned map[ID]struct{} // abandoned
+
+	// Of the rows of one observation, to be used again: where they are believed
+	// to stand, and whether they have been met.
+	at    []int
+	known []bool
 }
 
 // New returns an empty ledger, in its baseline: until EndBaseline, a trace's
@@ -214,87 +215,72 @@ func (l *Ledger) dueAt(p *Pending) time.Time {
 	}
 }
 
-// Observe takes in a run of rows. Where the rows show that ids are not where
-// they were believed to be, these are no longer believed to be listed.
-func (l *Ledger) Observe(run Run) Events {
+// Observe takes in a run of rows, and adds what that changed to ev. Where the
+// rows show that ids are not where they were believed to be, these are no longer
+// believed to be listed.
+func (l *Ledger) Observe(run Run, ev *Events) {
 	rows := distinct(run.Rows)
 	gaps := l.nameHoles(rows)
-	at, known := make([]int, len(rows)), make([]bool, len(rows))
-	news := 0
-	for i, r := range rows {
-		at[i] = l.order.index(r.ID)
-		known[i] = at[i] >= 0 || l.pending[r.ID] != nil || l.gone.has(r.ID)
-		if !known[i] {
-			news++
-		}
+	at, known := slices.Grow(l.at[:0], len(rows))[:len(rows)], slices.Grow(l.known[:0], len(rows))[:len(rows)]
+	l.at, l.known = at, known
+	for i := range rows {
+		id := rows[i].ID
+		at[i] = l.order.index(id)
+		known[i] = at[i] >= 0 || l.pending[id] != nil || l.gone.has(id)
 	}
-	var ev Events
 	// What nothing ties to the list that we know may be of another one.
 	if !l.place(rows, at, run.AtStart, run.AtEnd) {
-		return ev
+		return
 	}
-	ev.Gaps = gaps
-	if news > 0 {
-		ev.Met = make([]Row, 0, news)
-		if l.baseline {
-			ev.Counted = make([]Counted, 0, news)
-		}
-	}
-	for i, r := range rows {
-		switch {
+	ev.Gaps += gaps
+	for i := range rows {
+		switch r := &rows[i]; {
 		case r.Kind == Nameless && !known[i]:
 			ev.Nameless++
 		case r.Kind != Normal:
-		case l.pending[r.ID] != nil || !known[i]:
-			l.look(r, run.When, &ev)
+		case !known[i] || l.pending[r.ID] != nil:
+			l.look(r, run.When, ev)
 		default:
-			l.lookJudged(r, &ev)
+			l.lookJudged(r, ev)
 		}
 	}
-	return ev
 }
 
 // Resolve takes in the row that Opper gave for one id.
-func (l *Ledger) Resolve(row Row, when When) Events {
-	var ev Events
+func (l *Ledger) Resolve(row Row, when When, ev *Events) {
 	if l.pending[row.ID] != nil {
-		l.look(row, when, &ev)
+		l.look(&row, when, ev)
 	} else {
-		l.lookJudged(row, &ev)
+		l.lookJudged(&row, ev)
 	}
-	return ev
 }
 
 // Gone takes in that Opper no longer has a trace. If it had ended, it is
 // counted as last seen.
-func (l *Ledger) Gone(id ID) Events {
-	var ev Events
+func (l *Ledger) Gone(id ID, ev *Events) {
 	p := l.pending[id]
 	if p == nil {
-		return ev
+		return
 	}
 	l.order.drop(id)
 	if p.Ended.IsZero() {
 		ev.Vanished = append(ev.Vanished, p.Row)
 		l.judge(id)
 	} else {
-		l.count(p, false, &ev)
+		l.count(p, false, ev)
 	}
-	return ev
 }
 
 // Unanswered takes in that at now Opper would not say what became of a trace
 // that is not where it was. It is asked again later, and judged as last seen
 // when it would have been given up.
-func (l *Ledger) Unanswered(id ID, now time.Time) Events {
-	var ev Events
+func (l *Ledger) Unanswered(id ID, now time.Time, ev *Events) {
 	if p := l.pending[id]; p != nil {
 		p.Seen = now
 		if now.Sub(p.Since) >= l.cfg.Abandon {
-			l.count(p, p.Ended.IsZero(), &ev)
+			l.count(p, p.Ended.IsZero(), ev)
 		}
 	}
-	return ev
 }
 
 // Complete takes in that at now a walk met every row that kept its place. An id
@@ -316,7 +302,7 @@ func (l *Ledger) Complete(now time.Time) {
 }
 
 // look takes in a row of a trace that has not been judged.
-func (l *Ledger) look(r Row, when When, ev *Events) {
+func (l *Ledger) look(r *Row, when When, ev *Events) {
 	p := l.pending[r.ID]
 	if p == nil {
 		l.meet(r, when, ev)
@@ -324,8 +310,8 @@ func (l *Ledger) look(r Row, when When, ev *Events) {
 	}
 	// When it was last seen only says when to look again, so it is not worth
 	// being saved by itself.
-	if lost := !l.order.has(r.ID); p.Row != r || p.Lost != lost {
-		p.Row, p.Lost = r, lost
+	if lost := !l.order.has(r.ID); p.Row != *r || p.Lost != lost {
+		p.Row, p.Lost = *r, lost
 		l.touched[r.ID] = struct{}{}
 	}
 	switch l.weigh(p, when) {
@@ -341,10 +327,10 @@ func (l *Ledger) look(r Row, when When, ev *Events) {
 
 // meet takes in a row of a trace for the first time. It has its place in the
 // order by now.
-func (l *Ledger) meet(r Row, when When, ev *Events) {
-	ev.Met = append(ev.Met, r)
+func (l *Ledger) meet(r *Row, when When, ev *Events) {
+	ev.Met = append(ev.Met, *r)
 	// Most traces of a first walk are judged at once, and never pending.
-	p := Pending{Row: r, Met: when.Asked, Since: when.Read}
+	p := Pending{Row: *r, Met: when.Asked, Since: when.Read}
 	if l.baseline {
 		// Without a start it is old: history is judged at once.
 		p.Since = when.Asked.Add(-l.cfg.Abandon)
@@ -399,10 +385,10 @@ func (l *Ledger) weigh(p *Pending, when When) verdict {
 	return waits
 }
 
-func (l *Ledger) lookJudged(r Row, ev *Events) {
+func (l *Ledger) lookJudged(r *Row, ev *Events) {
 	if _, ok := l.abandoned[r.ID]; ok && !r.End.IsZero() {
 		l.setAbandoned(r.ID, false)
-		ev.LateEnds = append(ev.LateEnds, r)
+		ev.LateEnds = append(ev.LateEnds, *r)
 	}
 }
 
@@ -414,20 +400,20 @@ func (l *Ledger) count(p *Pending, abandoned bool, ev *Events) {
 
 // add makes a count of a trace.
 func (l *Ledger) add(p *Pending, abandoned bool, ev *Events) {
-	c := Counted{Row: p.Row, Abandoned: abandoned}
+	if abandoned {
+		l.setAbandoned(p.Row.ID, true)
+	}
+	if abandoned && l.baseline && l.cfg.Backfill != nil {
+		return
+	}
+	ev.Counted = append(ev.Counted, Counted{Row: p.Row, Abandoned: abandoned})
+	c := &ev.Counted[len(ev.Counted)-1]
 	if !c.Start.IsZero() {
 		c.Start = earliest(c.Start, p.Met)
 	}
 	if !c.End.IsZero() {
 		c.End = earliest(c.End, p.EndBy)
 	}
-	if abandoned {
-		l.setAbandoned(c.ID, true)
-	}
-	if abandoned && l.baseline && l.cfg.Backfill != nil {
-		return
-	}
-	ev.Counted = append(ev.Counted, c)
 }
 
 // judge ends the pending state of an id.
@@ -490,32 +476,33 @@ func (l *Ledger) place(rows []Row, at []int, atStart, atEnd bool) bool {
 // rewrite puts the rows, as they are, in the place of what was believed to
 // stand from the first to the last of those that kept their place.
 func (l *Ledger) rewrite(rows []Row, at, kept []int) {
-	for i, r := range rows {
+	for i := range rows {
 		if at[i] >= 0 && !slices.Contains(kept, i) {
-			j := l.order.index(r.ID)
-			l.order.remove(j, j+1)
+			l.order.drop(rows[i].ID)
 		}
 	}
 	from := 0
 	if len(kept) > 0 {
 		from = l.order.index(rows[kept[0]].ID)
 		to := l.order.index(rows[kept[len(kept)-1]].ID) + 1
-		onPage := make(map[ID]struct{}, len(rows))
-		for _, r := range rows {
-			onPage[r.ID] = struct{}{}
-		}
 		between := l.order.slice(from, to)
 		l.order.remove(from, to)
-		for _, id := range between {
-			if _, ok := onPage[id]; !ok {
-				l.unlisted(id)
+		if len(between) > len(kept) {
+			onPage := make(map[ID]struct{}, len(rows))
+			for _, r := range rows {
+				onPage[r.ID] = struct{}{}
+			}
+			for _, id := range between {
+				if _, ok := onPage[id]; !ok {
+					l.unlisted(id)
+				}
 			}
 		}
 	}
 	ids := make([]ID, len(rows))
-	for i, r := range rows {
-		ids[i] = r.ID
-		l.gone.drop(r.ID)
+	for i := range rows {
+		ids[i] = rows[i].ID
+		l.gone.drop(ids[i])
 	}
 	l.order.insert(from, ids)
 }

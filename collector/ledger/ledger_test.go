@@ -53,6 +53,28 @@ func instant(after time.Duration) When {
 	return When{Asked: epoch.Add(after), Read: epoch.Add(after)}
 }
 
+// The methods of a book return the events.
+
+func (b *book) Observe(run Run) (ev Events) {
+	b.Ledger.Observe(run, &ev)
+	return ev
+}
+
+func (b *book) Resolve(row Row, when When) (ev Events) {
+	b.Ledger.Resolve(row, when, &ev)
+	return ev
+}
+
+func (b *book) Gone(id ID) (ev Events) {
+	b.Ledger.Gone(id, &ev)
+	return ev
+}
+
+func (b *book) Unanswered(id ID, now time.Time) (ev Events) {
+	b.Ledger.Unanswered(id, now, &ev)
+	return ev
+}
+
 // list observes the whole list at a time after the epoch.
 func (b *book) list(after time.Duration, rows ...Row) Events {
 	return b.Observe(Run{Rows: rows, AtStart: true, AtEnd: true, When: instant(after)})
@@ -634,7 +656,7 @@ func TestBackfill(t *testing.T) {
 		open := Row{ID: num(2), Start: now.Add(-time.Minute)}
 		abandoned := Row{ID: num(3), Start: now.Add(-2 * time.Hour)}
 		see := func() Events {
-			return l.Observe(Run{Rows: []Row{old, open, abandoned}, AtStart: true, AtEnd: true, When: When{now, now}})
+			return (&book{l, t}).Observe(Run{Rows: []Row{old, open, abandoned}, AtStart: true, AtEnd: true, When: When{now, now}})
 		}
 		ev := see()
 		l.EndBaseline()

@@ -81,7 +81,8 @@ func TestRestoreAnywhere(t *testing.T) {
 		if rng.IntN(3) == 0 {
 			i = 0
 		}
-		ev := l.Observe(Run{Rows: list[i:j], AtStart: i == 0, AtEnd: j == len(list), When: When{now, now}})
+		var ev Events
+		l.Observe(Run{Rows: list[i:j], AtStart: i == 0, AtEnd: j == len(list), When: When{now, now}}, &ev)
 		if step == 100 {
 			l.EndBaseline()
 		}
@@ -90,7 +91,7 @@ func TestRestoreAnywhere(t *testing.T) {
 		}
 		for _, d := range l.Due(now) {
 			if d.Index < 0 {
-				ev.Add(l.Gone(d.ID))
+				l.Gone(d.ID, &ev)
 			}
 		}
 		for _, c := range ev.Counted {

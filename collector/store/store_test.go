@@ -259,7 +259,7 @@ func TestLedgerGoesOn(t *testing.T) {
 			list = slices.Insert(list, rng.IntN(min(len(list), 5)+1), r)
 		}
 		list = list[:min(len(list), 400)]
-		l.Observe(ledger.Run{Rows: list, AtStart: true, AtEnd: true, When: ledger.When{Asked: now, Read: now}})
+		l.Observe(ledger.Run{Rows: list, AtStart: true, AtEnd: true, When: ledger.When{Asked: now, Read: now}}, &ledger.Events{})
 		if step == 5 {
 			l.EndBaseline()
 		}

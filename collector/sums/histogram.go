@@ -1,10 +1,8 @@
 package sums
 
 import (
-	"cmp"
 	"math"
 	"slices"
-	"sort"
 	"time"
 )
 
@@ -49,20 +47,33 @@ type Bucket struct {
 	Count uint64
 }
 
-// observe counts value, which is units in another measure.
-func (h *Histogram) observe(bounds []float64, value float64, units int64, ex Exemplar) {
+// observe counts value, which is units in another measure, and returns its
+// place among the classic buckets.
+func (h *Histogram) observe(bounds []float64, value float64, units int64) int {
 	h.grow(len(bounds) + 1)
 	h.Count++
 	h.Sum = addSaturating(h.Sum, units)
-	i := sort.SearchFloat64s(bounds, value)
+	i := placeOf(value, bounds)
 	h.Classic[i]++
-	h.offer(i, ex)
 	if value <= ZeroThreshold {
 		h.Zero++
-		return
+		return i
 	}
 	h.add(Bucket{Key: keyOf(value, h.Halvings), Count: 1})
 	h.bound()
+	return i
+}
+
+// placeOf returns how many of the bounds are below value. There are few, and
+// where a search would turn could not be foreseen.
+func placeOf(value float64, bounds []float64) int {
+	i := 0
+	for _, b := range bounds {
+		if b < value {
+			i++
+		}
+	}
+	return i
 }
 
 func (h *Histogram) grow(buckets int) {
@@ -74,9 +85,14 @@ func (h *Histogram) grow(buckets int) {
 // offer shows an exemplar if it is later than the one shown: a server drops
 // those that are not.
 func (h *Histogram) offer(i int, ex Exemplar) {
-	if ex.TraceID != "" && !ex.Time.IsZero() && later(ex, h.Exemplars[i]) {
+	if ex.TraceID != "" && h.wants(i, ex) {
 		h.Exemplars[i] = ex
 	}
+}
+
+// wants reports whether an exemplar is late enough to be shown.
+func (h *Histogram) wants(i int, ex Exemplar) bool {
+	return !ex.Time.IsZero() && later(ex, h.Exemplars[i])
 }
 
 // Latest returns the latest exemplar, if there is any. Of several in the same
@@ -98,9 +114,16 @@ func later(a, b Exemplar) bool {
 }
 
 func (h *Histogram) add(b Bucket) {
-	i, found := slices.BinarySearchFunc(h.Positive, b.Key, func(b Bucket, key int32) int { return cmp.Compare(b.Key, key) })
-	if found {
-		h.Positive[i].Count += b.Count
+	// Most buckets have neighbours on both sides, so this is close above.
+	i := 0
+	if n := len(h.Positive); n > 0 {
+		i = int(min(max(int64(b.Key)-int64(h.Positive[0].Key)+1, 0), int64(n)))
+	}
+	for i > 0 && h.Positive[i-1].Key > b.Key {
+		i--
+	}
+	if i > 0 && h.Positive[i-1].Key == b.Key {
+		h.Positive[i-1].Count += b.Count
 		return
 	}
 	h.Positive = slices.Insert(h.Positive, i, b)
@@ -158,7 +181,7 @@ var fractions = []float64{
 // keyOf returns the key of the native bucket of a positive value.
 func keyOf(value float64, halvings int32) int32 {
 	frac, exp := math.Frexp(value)
-	return coarser(int32(sort.SearchFloat64s(fractions, frac)+(exp-1)*len(fractions)), halvings)
+	return coarser(int32(placeOf(frac, fractions)+(exp-1)*len(fractions)), halvings)
 }
 
 // coarser returns the key of the bucket into which that of key merges.

@@ -123,7 +123,7 @@ func TestHistogramLikeClientGolang(t *testing.T) {
 			ref := reference()
 			for n := range values {
 				v := draw(rng)
-				h.observe(someBounds, v, 0, Exemplar{})
+				h.observe(someBounds, v, 0)
 				ref.Observe(v)
 				if n > 1000 && n%5000 != 0 && n != values-1 {
 					continue
@@ -150,7 +150,7 @@ func TestHistogramSum(t *testing.T) {
 	for range 100_000 {
 		units := int64(math.Exp2(40 * rng.Float64()))
 		sum += units
-		h.observe(someBounds, float64(units)/1e6, units, Exemplar{})
+		h.observe(someBounds, float64(units)/1e6, units)
 		ref.Observe(float64(units) / 1e6)
 	}
 	if h.Sum != sum {
@@ -194,11 +194,12 @@ func TestHistogramMerge(t *testing.T) {
 				}
 				for i, j := range rng.Perm(len(values)) {
 					ex := Exemplar{TraceID: fmt.Sprint(i), Value: values[j], Time: time.Unix(int64(j), 0)}
-					all.observe(someBounds, values[j], int64(j), ex)
+					all.offer(all.observe(someBounds, values[j], int64(j)), ex)
 				}
 				for j, v := range values {
 					ex := Exemplar{TraceID: fmt.Sprint(j), Value: v, Time: time.Unix(int64(j), 0)}
-					parts[rng.IntN(2)].observe(someBounds, v, int64(j), ex) // the third stays empty
+					part := &parts[rng.IntN(2)] // the third stays empty
+					part.offer(part.observe(someBounds, v, int64(j)), ex)
 				}
 				for i := range parts {
 					merged.merge(&parts[i])
@@ -232,12 +233,12 @@ func TestExemplarsDoNotGoBack(t *testing.T) {
 		{"in the same millisecond", Exemplar{TraceID: "same", Time: at(10).Add(time.Microsecond)}, "first"},
 		{"later", Exemplar{TraceID: "later", Time: at(11)}, "later"},
 	} {
-		h.observe(someBounds, 2, 0, c.ex)
+		h.offer(h.observe(someBounds, 2, 0), c.ex)
 		if got := h.Exemplars[4].TraceID; got != c.want {
 			t.Errorf("%s: exemplar %q, want %q", c.what, got, c.want)
 		}
 	}
-	h.observe(someBounds, 1e9, 0, Exemplar{TraceID: "above all bounds", Time: at(1)})
+	h.offer(h.observe(someBounds, 1e9, 0), Exemplar{TraceID: "above all bounds", Time: at(1)})
 	if got := h.Exemplars[len(someBounds)].TraceID; got != "above all bounds" {
 		t.Errorf("exemplar %q above all bounds", got)
 	}

@@ -132,15 +132,13 @@ func (s *Sums) Distinct() float64 { return s.distinct.count() }
 func (s *Sums) Apply(ev ledger.Events, before time.Time) {
 	s.Gaps += ev.Gaps
 	s.Nameless += ev.Nameless
-	for _, r := range ev.Met {
-		if s.Wants(r.Name) {
-			n := s.name(r.Name, before)
-			if s.baseline {
-				n.met++
-				n.Changes++
-				if !s.cfg.Partial {
-					n.bornBy(r.Start)
-				}
+	for i := range ev.Met {
+		r := &ev.Met[i]
+		if n := s.name(r.Name, before); n != nil && s.baseline {
+			n.met++
+			n.Changes++
+			if !s.cfg.Partial {
+				n.bornBy(r.Start)
 			}
 		}
 	}
@@ -154,20 +152,14 @@ func (s *Sums) Apply(ev ledger.Events, before time.Time) {
 			s.LateEnds++
 		}
 	}
-	for _, c := range ev.Counted {
-		if s.Wants(c.Name) {
-			s.count(c, before)
-		}
+	for i := range ev.Counted {
+		s.count(&ev.Counted[i], before)
 	}
 }
 
 // Meet gives a name sums, which were 0 at before: a trace that was met under
 // another one has it by now.
-func (s *Sums) Meet(raw string, before time.Time) {
-	if s.Wants(raw) {
-		s.name(raw, before)
-	}
-}
+func (s *Sums) Meet(raw string, before time.Time) { s.name(raw, before) }
 
 // Wants reports whether traces of a name are counted.
 func (s *Sums) Wants(raw string) bool { return s.resolve(raw).wanted }
@@ -181,10 +173,11 @@ func (s *Sums) Find(raw string) *Name {
 	return s.names[Other]
 }
 
-// name returns the sums in which a name is counted. New ones were 0 at created.
+// name returns the sums in which a name is counted, nil if its traces are not.
+// New ones were 0 at created.
 func (s *Sums) name(raw string, created time.Time) *Name {
 	r := s.resolve(raw)
-	if r.name != nil {
+	if r.name != nil || !r.wanted {
 		return r.name
 	}
 	label := r.label
@@ -213,8 +206,11 @@ func (s *Sums) places() int {
 	return n
 }
 
-func (s *Sums) count(c ledger.Counted, before time.Time) {
+func (s *Sums) count(c *ledger.Counted, before time.Time) {
 	n := s.name(c.Name, before)
+	if n == nil {
+		return
+	}
 	n.Changes++
 	if s.baseline {
 		n.bornBy(c.Start)
@@ -224,18 +220,13 @@ func (s *Sums) count(c ledger.Counted, before time.Time) {
 	}
 	outcome := Abandoned
 	if !c.Abandoned {
-		outcome = s.outcome(c.Row)
+		outcome = s.outcome(&c.Row)
 	}
 	t := &n.Tallies[outcome]
 	t.Traces++
-	var ex Exemplar
-	if id := cmp.Or(c.Ref, c.ID.String()); len(id) <= maxTraceID && utf8.ValidString(id) && !strings.ContainsFunc(id, unicode.IsControl) {
-		ex = Exemplar{TraceID: id, Time: c.End}
-	}
 	if c.HasTokens {
 		t.Tokens = addSaturating(t.Tokens, c.Row.Tokens)
-		ex.Value = float64(c.Row.Tokens)
-		n.Tokens.observe(s.cfg.TokenBuckets, ex.Value, c.Row.Tokens, ex)
+		n.Tokens.count(s.cfg.TokenBuckets, float64(c.Row.Tokens), c.Row.Tokens, c)
 	}
 	if c.End.After(n.LastEnd) {
 		n.LastEnd = c.End
@@ -247,12 +238,32 @@ func (s *Sums) count(c ledger.Counted, before time.Time) {
 	case c.Duration < 0:
 		s.BadDuration++
 	default:
-		ex.Value = float64(c.Duration.Microseconds()) / 1e6
-		t.Durations.observe(s.cfg.DurationBuckets, ex.Value, c.Duration.Microseconds(), ex)
+		us := c.Duration.Microseconds()
+		t.Durations.count(s.cfg.DurationBuckets, float64(us)/1e6, us, c)
 	}
 }
 
-func (s *Sums) outcome(r ledger.Row) Outcome {
+// count observes a value of a trace, and offers the trace as an exemplar.
+func (h *Histogram) count(bounds []float64, value float64, units int64, c *ledger.Counted) {
+	i := h.observe(bounds, value, units)
+	ex := Exemplar{Value: value, Time: c.End}
+	if h.wants(i, ex) {
+		ex.TraceID = traceID(c)
+		h.offer(i, ex)
+	}
+}
+
+// traceID returns the identifier of a trace for an exemplar, empty if it can't
+// be in one.
+func traceID(c *ledger.Counted) string {
+	id := cmp.Or(c.Ref, c.ID.String())
+	if len(id) > maxTraceID || !utf8.ValidString(id) || strings.ContainsFunc(id, unicode.IsControl) {
+		return ""
+	}
+	return id
+}
+
+func (s *Sums) outcome(r *ledger.Row) Outcome {
 	status := strings.ToLower(r.Status)
 	switch {
 	case !r.HasStatus:

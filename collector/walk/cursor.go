@@ -44,6 +44,7 @@ type cursor struct {
 	blind bool         // rows known to be unreadable were not tried
 
 	queue  []future
+	slots  chan struct{}   // of the requests that are made at once
 	flight context.Context // of the pages in the queue
 	cancel context.CancelFunc
 }
@@ -52,6 +53,10 @@ type future struct {
 	offset int
 	done   chan result
 }
+
+// aheadOf is how many times as many pages as are asked for at once may be on
+// their way or wait to be taken.
+const aheadOf = 2
 
 type result struct {
 	page page
@@ -107,8 +112,12 @@ func (c *cursor) listed(r ledger.Row) bool { return c.led.Index(r.ID) >= 0 }
 func (c *cursor) take(p page) ledger.Run {
 	n := len(p.rows)
 	end := p.offset + n
+	rows := p.rows
+	if len(c.carry) > 0 {
+		rows = append(c.carry, rows...)
+	}
 	run := ledger.Run{
-		Rows:    append(c.carry, p.rows...),
+		Rows:    rows,
 		AtStart: p.offset == len(c.carry),
 		// A server may give fewer rows than asked for before the list ends, and
 		// rows that have moved down make a page that holds nothing new.
@@ -190,16 +199,19 @@ func (c *cursor) fetchAhead(ctx context.Context) (page, error) {
 	}
 	if c.cancel == nil {
 		c.flight, c.cancel = context.WithCancel(ctx)
+		c.slots = make(chan struct{}, c.ahead)
 	}
-	for at := c.next + len(c.queue)*(maxLimit-c.overlap); len(c.queue) < c.ahead; at += maxLimit - c.overlap {
+	for at := c.next + len(c.queue)*(maxLimit-c.overlap); len(c.queue) < aheadOf*c.ahead; at += maxLimit - c.overlap {
 		if len(c.queue) > 0 && at >= c.total {
 			break
 		}
 		f := future{offset: at, done: make(chan result, 1)}
-		go func(ctx context.Context) {
+		go func(ctx context.Context, slots chan struct{}) {
+			slots <- struct{}{}
 			p, err := c.r.list(ctx, f.offset, maxLimit)
+			<-slots
 			f.done <- result{p, err}
-		}(c.flight)
+		}(c.flight, c.slots)
 		c.queue = append(c.queue, f)
 	}
 	got := <-c.queue[0].done
@@ -212,7 +224,7 @@ func (c *cursor) close() {
 	if c.cancel != nil {
 		c.cancel()
 	}
-	c.queue, c.flight, c.cancel = nil, nil, nil
+	c.queue, c.slots, c.flight, c.cancel = nil, nil, nil, nil
 }
 
 // stitched reports whether rows begin no later than where the page before them

@@ -3,6 +3,8 @@ package walk
 import (
 	"context"
 	"fmt"
+	"strings"
+	"sync"
 	"time"
 
 	"opper_exporter/collector/ledger"
@@ -50,11 +52,29 @@ func (r *reader) list(ctx context.Context, offset, limit int) (page, error) {
 	}
 	p.when.Read = r.now()
 	p.total = got.Total
-	p.rows = make([]ledger.Row, len(got.Traces))
-	for i, t := range got.Traces {
-		p.rows[i] = rowOf(t)
+	p.rows = newRows(len(got.Traces))
+	for i := range got.Traces {
+		setRow(&p.rows[i], &got.Traces[i])
 	}
+	got.Release()
 	return p, nil
+}
+
+var pages = sync.Pool{New: func() any { return new([maxLimit]ledger.Row) }}
+
+// newRows returns n rows that are to be set.
+func newRows(n int) []ledger.Row {
+	if n > maxLimit {
+		return make([]ledger.Row, n)
+	}
+	return pages.Get().(*[maxLimit]ledger.Row)[:n] // there is nothing else in it
+}
+
+// release gives up the rows of a run, so that their memory serves for others.
+func release(run ledger.Run) {
+	if cap(run.Rows) == maxLimit {
+		pages.Put((*[maxLimit]ledger.Row)(run.Rows[:maxLimit]))
+	}
 }
 
 // read reads up to limit rows from offset on: fewer if Opper can't give that
@@ -101,8 +121,8 @@ func (r *reader) well(ctx context.Context, beyond int) bool {
 	return false
 }
 
-func rowOf(t opper.Trace) ledger.Row {
-	r := ledger.Row{
+func setRow(r *ledger.Row, t *opper.Trace) {
+	*r = ledger.Row{
 		Name: t.Name, Status: t.Status, HasStatus: t.HasStatus,
 		Start: t.Start, End: t.End,
 		Duration: t.Duration, HasDuration: t.HasDuration,
@@ -111,11 +131,10 @@ func rowOf(t opper.Trace) ledger.Row {
 	if t.ID == "" {
 		r.Kind = ledger.Nameless
 		r.ID = ledger.KeyOfNameless(t.Name, t.Start)
-		return r
+		return
 	}
 	r.ID = ledger.KeyOf(t.ID)
 	if !r.ID.Spells(t.ID) {
-		r.Ref = t.ID
+		r.Ref = strings.Clone(t.ID) // it must not keep the identifiers of a whole page
 	}
-	return r
 }

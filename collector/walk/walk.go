@@ -43,6 +43,7 @@ type Config struct {
 	Logger      log.Logger
 	// Progress is called as the first walk goes on, with what it found since
 	// the last call, how many rows were met, and how many are said to be listed.
+	// The events are used again afterwards.
 	Progress func(ev ledger.Events, met, total int)
 }
 
@@ -309,9 +310,10 @@ func (w *Walker) everything(ctx context.Context, r *reader) (bool, error) {
 		w.trend.addAll(run.Rows)
 		if w.cfg.Progress != nil {
 			w.cfg.Progress(w.ev, w.led.Listed(), c.total)
-			w.ev = ledger.Events{}
+			w.ev.Clear()
 		}
 		reached = run.AtEnd
+		release(run)
 	}
 	if reached {
 		w.refused = 0
@@ -421,7 +423,7 @@ func (w *Walker) lookAtDue(ctx context.Context, r *reader) error {
 		if opper.OutOfRange(err) {
 			// Nothing that a walk can read stands here, or Opper is not itself:
 			// what it says of an id would be no better.
-			w.ev.Add(w.led.Unanswered(due[0].ID, w.cfg.Now()))
+			w.led.Unanswered(due[0].ID, w.cfg.Now(), &w.ev)
 			due = due[1:]
 			continue
 		}
@@ -473,7 +475,7 @@ func (w *Walker) lookAtDue(ctx context.Context, r *reader) error {
 		return ErrForeign
 	}
 	for _, id := range gone {
-		w.ev.Add(w.led.Gone(id))
+		w.led.Gone(id, &w.ev)
 	}
 	return nil
 }
@@ -489,15 +491,16 @@ func (w *Walker) ask(ctx context.Context, r *reader, d ledger.Due) (there bool, 
 	when.Read = w.cfg.Now()
 	switch {
 	case err == nil:
-		row := rowOf(t)
+		var row ledger.Row
+		setRow(&row, &t)
 		row.ID, row.Ref, row.Kind = d.ID, d.Ref, ledger.Normal
-		w.ev.Add(w.led.Resolve(row, when))
+		w.led.Resolve(row, when, &w.ev)
 	case errors.Is(err, opper.ErrNotFound):
 		return false, nil
 	case ctx.Err() != nil || opper.Refused(err):
 		return true, fmt.Errorf("trace %s: %w", d.ID, err)
 	default:
-		w.ev.Add(w.led.Unanswered(d.ID, when.Read))
+		w.led.Unanswered(d.ID, when.Read, &w.ev)
 	}
 	return true, nil
 }
@@ -570,11 +573,11 @@ func (w *Walker) observe(run ledger.Run) {
 }
 
 func (w *Walker) take(run ledger.Run) {
-	ev := w.led.Observe(run)
-	if ev.Gaps > 0 {
-		level.Warn(w.cfg.Logger).Log("msg", "rows that Opper can't give are stepped over, their traces are not counted", "gaps", ev.Gaps)
+	before := w.ev.Gaps
+	w.led.Observe(run, &w.ev)
+	if gaps := w.ev.Gaps - before; gaps > 0 {
+		level.Warn(w.cfg.Logger).Log("msg", "rows that Opper can't give are stepped over, their traces are not counted", "gaps", gaps)
 	}
-	w.ev.Add(ev)
 	for _, row := range run.Rows {
 		start := row.Start
 		if start.After(run.Read) {

@@ -61,7 +61,7 @@ func (b *bench) commit(ctx context.Context) (err error) {
 		side{name: "a key for each", run: func(context.Context) error { return putIDs(plain, rng, 100) }},
 		side{name: "ours", prepare: func(context.Context) error {
 			rows := newRows(rng, 100, now)
-			l.Observe(ledger.Run{Rows: append(rows, head), AtStart: true, When: ledger.When{Asked: now, Read: now}})
+			l.Observe(ledger.Run{Rows: append(rows, head), AtStart: true, When: ledger.When{Asked: now, Read: now}}, &ledger.Events{})
 			head = rows[0]
 			return nil
 		}, run: func(context.Context) error {

@@ -57,12 +57,14 @@ func filled(traces int) *ledger.Ledger {
 	rng := rand.New(rand.NewPCG(1, 2))
 	l := ledger.New(ledger.Config{Settle: time.Second, Abandon: time.Hour})
 	var last []ledger.Row
+	var ev ledger.Events
 	for at := 0; at < traces; at += pageSize {
 		rows := newRows(rng, min(pageSize, traces-at), now)
 		l.Observe(ledger.Run{
 			Rows: append(last, rows...), AtStart: at == 0, AtEnd: at+pageSize >= traces,
 			When: ledger.When{Asked: now, Read: now},
-		})
+		}, &ev)
+		ev.Clear()
 		last = rows[len(rows)-1:]
 	}
 	l.EndBaseline()
