@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -112,30 +114,36 @@ func write(tx *bbolt.Tx, project string, changes State, fresh bool) error {
 			return err
 		}
 	}
+	// In the order of the keys: bbolt divides a leaf only when it commits, and
+	// until then moves all of it that stands behind what is put into it.
 	w := writer{bucket: b, digest: d}
-	w.chunks(kindListed, changes.Ledger.Listed)
-	w.chunks(kindGone, changes.Ledger.Gone)
-	for id, p := range changes.Ledger.Pending {
-		w.put(kindPending, id[:], encodePending(p))
-	}
-	for id, abandoned := range changes.Ledger.Abandoned {
+	for _, id := range sortedIDs(changes.Ledger.Abandoned) {
 		var body []byte
-		if abandoned {
+		if changes.Ledger.Abandoned[id] {
 			body = []byte{}
 		}
 		w.put(kindAbandoned, id[:], body)
 	}
-	for label, sums := range changes.Names {
-		w.put(kindName, []byte(label), sums)
+	for _, name := range slices.Sorted(maps.Keys(changes.Docs)) {
+		w.put(kindDoc, []byte(name), changes.Docs[name])
 	}
-	for name, doc := range changes.Docs {
-		w.put(kindDoc, []byte(name), doc)
+	w.chunks(kindGone, changes.Ledger.Gone)
+	w.chunks(kindListed, changes.Ledger.Listed)
+	for _, label := range slices.Sorted(maps.Keys(changes.Names)) {
+		w.put(kindName, []byte(label), changes.Names[label])
+	}
+	for _, id := range sortedIDs(changes.Ledger.Pending) {
+		w.put(kindPending, id[:], encodePending(changes.Ledger.Pending[id]))
 	}
 	w.put(kindScalars, nil, encodeScalars(changes.Ledger))
 	if w.err != nil {
 		return w.err
 	}
 	return tx.Bucket(metaBucket).Put(key, seal(key, w.digest.encode()))
+}
+
+func sortedIDs[V any](m map[ledger.ID]V) []ledger.ID {
+	return slices.SortedFunc(maps.Keys(m), func(a, b ledger.ID) int { return bytes.Compare(a[:], b[:]) })
 }
 
 func (w *writer) chunks(kind byte, chunks []ledger.Chunk) {
