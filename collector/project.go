@@ -24,6 +24,10 @@ import (
 // and saves what it has met.
 const progressEvery = 10 * time.Second
 
+// progressRows is after how many rows it is saved in any case: what a
+// transaction needs of memory grows with what is put into it.
+const progressRows = 1 << 17
+
 // holdAtMost is how long the zeros of a new name are shown if they are not read
 // by everybody who scrapes.
 const holdAtMost = 10 * time.Minute
@@ -84,6 +88,7 @@ type Project struct {
 	// Only of the goroutine that runs the syncs.
 	began, lastGood time.Time
 	told, saved     time.Time // of the first walk: when it last logged, and was saved
+	savedRows       int       // and how many rows had been met then
 	failing         bool
 	swept           time.Time                // when a page of a sweep was read last
 	origin          origin                   // of what the first walk begins
@@ -364,9 +369,9 @@ func (p *Project) progress(ev ledger.Events, met, total int) {
 		p.told = now
 	}
 	// What another list left is kept until there is something in its place.
-	if p.origin != otherList && now.Sub(p.saved) >= progressEvery {
+	if p.origin != otherList && (now.Sub(p.saved) >= progressEvery || met-p.savedRows >= progressRows) {
 		p.commit()
-		p.saved = now
+		p.saved, p.savedRows = now, met
 	}
 }
 

@@ -19,6 +19,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
+	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/store"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -622,4 +624,54 @@ func TestZerosFirst(t *testing.T) {
 		t.Error("a failed sync released a name")
 	}
 	see(2, 2, 1, 0)
+}
+
+// commits counts what a store is given.
+type commits struct {
+	*memory
+	n int
+}
+
+func (c *commits) Commit(project string, changes store.State, fresh bool) error {
+	c.n++
+	return c.memory.Commit(project, changes, fresh)
+}
+
+// A first walk is stored in parts, by time and by rows, unless what is stored
+// is of another list: that stays until the walk is done.
+func TestFirstWalkIsStoredInParts(t *testing.T) {
+	kept := &commits{memory: newMemory()}
+	cfg := testConfig()
+	cfg.Store = kept
+	b := newBench(t, oppertest.Config{}, cfg)
+	for _, c := range []struct {
+		met     int
+		after   time.Duration
+		commits int
+	}{
+		{100, 0, 0},
+		{progressRows - 1, 0, 0},
+		{progressRows, 0, 1},
+		{progressRows + 100, 0, 1},
+		{2*progressRows - 1, 0, 1},
+		{2 * progressRows, 0, 2},
+		{2*progressRows + 100, progressEvery - time.Second, 2},
+		{2*progressRows + 200, time.Second, 3},
+		{3*progressRows + 199, 0, 3},
+		{3*progressRows + 200, 0, 4},
+	} {
+		b.step(c.after)
+		b.project.progress(ledger.Events{}, c.met, 10*progressRows)
+		if kept.n != c.commits {
+			t.Errorf("%d commits after %d rows, want %d", kept.n, c.met, c.commits)
+		}
+	}
+
+	cfg.List.URL = "another list"
+	again := newBench(t, oppertest.Config{}, cfg)
+	again.step(progressEvery)
+	again.project.progress(ledger.Events{}, progressRows, 10*progressRows)
+	if kept.n != 4 {
+		t.Error("a first walk replaced the state of another list before it was done")
+	}
 }
