@@ -29,7 +29,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	_ "github.com/prometheus/client_golang/prometheus/promhttp/zstd" // zstd as an encoding
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/exporter-toolkit/web"
@@ -114,7 +113,7 @@ func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.
 	}
 
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(project, requests, versioncollector.NewCollector(program))
+	registry.MustRegister(requests, versioncollector.NewCollector(program))
 	handler, err := newHandler(cfg, project, readers, registry, logger)
 	if err != nil {
 		return err
@@ -172,9 +171,8 @@ func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.
 // newHandler returns all pages of the exporter.
 func newHandler(cfg *config, project *collector.Project, readers *collector.Readers, registry *prometheus.Registry, logger log.Logger) (http.Handler, error) {
 	opts := promhttp.HandlerOpts{
-		ErrorLog:          scrapeErrors{logger},
-		ErrorHandling:     promhttp.HTTPErrorOnError,
-		EnableOpenMetrics: true,
+		ErrorLog:      scrapeErrors{logger},
+		ErrorHandling: promhttp.HTTPErrorOnError,
 
 		EnableOpenMetricsTextCreatedSamples: cfg.openMetricsCreated,
 	}
@@ -182,7 +180,10 @@ func newHandler(cfg *config, project *collector.Project, readers *collector.Read
 		registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 		opts.Registry = registry
 	}
-	metrics := promhttp.HandlerFor(registry, opts)
+	metrics, err := collector.Handler(project, registry, opts)
+	if err != nil {
+		return nil, err
+	}
 	if cfg.collector.Interval == 0 {
 		metrics = collector.RefreshFirst(project, metrics)
 	}

@@ -54,7 +54,7 @@ func (r *Requests) Collect(ch chan<- prometheus.Metric) {
 	r.duration.Collect(ch)
 }
 
-// health is how the syncs go.
+// health is how the syncs go. It is a prometheus.Collector.
 type health struct {
 	up, lastSuccess, progress prometheus.Gauge
 	syncs, commits            *prometheus.CounterVec
@@ -93,6 +93,20 @@ func newHealth(project string, native bool) *health {
 		h.commits.WithLabelValues(result)
 	}
 	return h
+}
+
+// Describe implements prometheus.Collector.
+func (h *health) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range h.collectors() {
+		c.Describe(ch)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (h *health) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range h.collectors() {
+		c.Collect(ch)
+	}
 }
 
 func (h *health) collectors() []prometheus.Collector {

@@ -42,6 +42,15 @@ func (m *metric) Write(out *dto.Metric) error {
 	return nil
 }
 
+// same reports whether another metric shows the same value, if both are single
+// values.
+func (m *metric) same(as *metric) bool {
+	return m.desc == as.desc && m.histogram == nil && as.histogram == nil &&
+		m.counter.GetValue() == as.counter.GetValue() && m.gauge.GetValue() == as.gauge.GetValue() &&
+		m.counter.GetCreatedTimestamp().AsTime().Equal(as.counter.GetCreatedTimestamp().AsTime()) &&
+		slices.EqualFunc(m.labels, as.labels, func(a, b *dto.LabelPair) bool { return a.GetValue() == b.GetValue() })
+}
+
 func (f *family) metric(values []string) *metric {
 	m := &metric{desc: f.desc, labels: make([]*dto.LabelPair, len(values))}
 	for i, v := range values {

@@ -72,7 +72,7 @@ func TestHistogramsLikeClientGolang(t *testing.T) {
 				series string
 				ref    prometheus.Histogram
 			}{{traceDuration, "unknown", durations}, {tokensPerTrace, "a", tokens}} {
-				all := written(t, shot, c.family)
+				all := written(t, *shot, c.family)
 				i := slices.IndexFunc(all, func(m *dto.Metric) bool {
 					return slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return l.GetValue() == c.series })
 				})
@@ -140,6 +140,39 @@ func TestMetricsAreKept(t *testing.T) {
 	}
 	if want := 4 + 4 + 3 + 1 + 1; kept != want {
 		t.Errorf("%d metrics are kept, want %d", kept, want)
+	}
+}
+
+// A snapshot is made anew if one value, time or series is another.
+func TestSameMetrics(t *testing.T) {
+	s := &scale{bounds: []float64{1}, perOne: 1, classic: true}
+	counter := func(f *family, value float64, created time.Time, reason string) prometheus.Metric {
+		return f.counter(value, created, "p", reason)
+	}
+	base := counter(skippedTotal, 1, epoch, "no_id")
+	histogram := tokensPerTrace.histogram(&sums.Histogram{}, s, epoch, "p", "a")
+	for _, c := range []struct {
+		what string
+		a, b prometheus.Metric
+		same bool
+	}{
+		{"the same counter", base, base, true},
+		{"an equal counter", base, counter(skippedTotal, 1, epoch, "no_id"), true},
+		{"another value", base, counter(skippedTotal, 2, epoch, "no_id"), false},
+		{"another time", base, counter(skippedTotal, 1, epoch.Add(1), "no_id"), false},
+		{"another label", base, counter(skippedTotal, 1, epoch, "vanished_open"), false},
+		{"another family", base, counter(unusableTotal, 1, epoch, "no_id"), false},
+		{"an equal gauge", tracesListed.gauge(1, "p"), tracesListed.gauge(1, "p"), true},
+		{"another gauge", tracesListed.gauge(1, "p"), tracesListed.gauge(2, "p"), false},
+		{"the same histogram", histogram, histogram, true},
+		{"a new histogram", histogram, tokensPerTrace.histogram(&sums.Histogram{}, s, epoch, "p", "a"), false},
+	} {
+		if got := (&snapshot{c.a}).same(&snapshot{c.b}); got != c.same {
+			t.Errorf("%s: same is %t", c.what, got)
+		}
+	}
+	if (&snapshot{base}).same(&snapshot{base, base}) {
+		t.Error("one more is not the same")
 	}
 }
 

@@ -297,8 +297,7 @@ func (p *Project) tellBaseline() {
 
 // publish shows the sums as they are. They must be durable.
 func (p *Project) publish() {
-	shot := p.press.print(p.sums, p.led, p.walker.Total())
-	p.published.Store(&shot)
+	p.published.Store(p.press.print(p.sums, p.led, p.walker.Total()))
 	p.health.published(p.lastGood)
 	now := p.cfg.Now()
 	for _, n := range p.sums.Names() {
@@ -377,20 +376,12 @@ func (p *Project) progress(ev ledger.Events, met, total int) {
 
 // Describe implements prometheus.Collector.
 func (p *Project) Describe(ch chan<- *prometheus.Desc) {
-	for _, f := range families {
-		ch <- f.desc
-	}
-	for _, c := range p.health.collectors() {
-		c.Describe(ch)
-	}
+	p.published.Load().Describe(ch)
+	p.health.Describe(ch)
 }
 
 // Collect implements prometheus.Collector.
 func (p *Project) Collect(ch chan<- prometheus.Metric) {
-	for _, m := range *p.published.Load() {
-		ch <- m
-	}
-	for _, c := range p.health.collectors() {
-		c.Collect(ch)
-	}
+	p.published.Load().Collect(ch)
+	p.health.Collect(ch)
 }

@@ -1,17 +1,47 @@
 package collector
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/sums"
 )
 
 // snapshot is what a scrape shows of the traces: all of one sync, or nothing.
-// It never changes once it is published.
+// It never changes once it is published. It is a prometheus.Collector.
 type snapshot []prometheus.Metric
+
+// Describe implements prometheus.Collector.
+func (s *snapshot) Describe(ch chan<- *prometheus.Desc) {
+	for _, f := range families {
+		ch <- f.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (s *snapshot) Collect(ch chan<- prometheus.Metric) {
+	for _, m := range *s {
+		ch <- m
+	}
+}
+
+// Gather implements prometheus.Gatherer.
+func (s *snapshot) Gather() ([]*dto.MetricFamily, error) {
+	r := prometheus.NewRegistry()
+	if err := r.Register(s); err != nil {
+		return nil, err
+	}
+	return r.Gather()
+}
+
+// same reports whether two snapshots show the same.
+func (s *snapshot) same(as *snapshot) bool {
+	return slices.EqualFunc(*s, *as, func(a, b prometheus.Metric) bool { return a == b || a.(*metric).same(b.(*metric)) })
+}
 
 // press makes snapshots. Metrics are made anew only for names whose sums have
 // changed.
@@ -19,6 +49,7 @@ type press struct {
 	project           string
 	durations, tokens scale
 	made              map[string]edition
+	last              *snapshot
 }
 
 type edition struct {
@@ -33,10 +64,12 @@ func newPress(cfg Config) *press {
 		durations: scale{bounds: cfg.Sums.DurationBuckets, perOne: 1e6, classic: cfg.Classic, native: cfg.Native},
 		tokens:    scale{bounds: cfg.Sums.TokenBuckets, perOne: 1, classic: cfg.Classic, native: cfg.Native},
 		made:      map[string]edition{},
+		last:      &snapshot{},
 	}
 }
 
-func (p *press) print(s *sums.Sums, led *ledger.Ledger, listed int) snapshot {
+// print makes a snapshot, or returns the last one if nothing has changed since.
+func (p *press) print(s *sums.Sums, led *ledger.Ledger, listed int) *snapshot {
 	var out snapshot
 	open := map[*sums.Name]int{}
 	led.Open(func(r ledger.Row) {
@@ -76,7 +109,11 @@ func (p *press) print(s *sums.Sums, led *ledger.Ledger, listed int) snapshot {
 	} {
 		out = append(out, c.family.counter(float64(c.value), s.Since, append([]string{p.project}, c.reason...)...))
 	}
-	return append(out, traceNames.gauge(s.Distinct(), p.project), namesHeld.gauge(float64(held), p.project))
+	out = append(out, traceNames.gauge(s.Distinct(), p.project), namesHeld.gauge(float64(held), p.project))
+	if !out.same(p.last) {
+		p.last = &out
+	}
+	return p.last
 }
 
 // name makes the metrics of one trace name: all of them, from 0 on.
