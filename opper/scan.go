@@ -385,8 +385,8 @@ func inside(b []byte) int {
 	i := 0
 	// Keys and most values that we want are short.
 	if len(b) >= 16 {
-		special := pack(plain(binary.LittleEndian.Uint64(b))) | pack(plain(binary.LittleEndian.Uint64(b[8:])))<<8
-		if n := bits.TrailingZeros64(special); special != 0 && b[n] == '"' {
+		special := ^uint16(pack(plain(binary.LittleEndian.Uint64(b))) | pack(plain(binary.LittleEndian.Uint64(b[8:])))<<8)
+		if n := bits.TrailingZeros16(special); special != 0 && b[n] == '"' {
 			return n
 		}
 	}
@@ -398,8 +398,8 @@ func inside(b []byte) int {
 		w6, w7 := plain(binary.LittleEndian.Uint64(w[48:])), plain(binary.LittleEndian.Uint64(w[56:]))
 		next := width
 		if w0&w1&w2&w3&w4&w5&w6&w7&highBits != highBits {
-			special := pack(w0) | pack(w1)<<8 | pack(w2)<<16 | pack(w3)<<24 |
-				pack(w4)<<32 | pack(w5)<<40 | pack(w6)<<48 | pack(w7)<<56
+			special := ^(pack(w0) | pack(w1)<<8 | pack(w2)<<16 | pack(w3)<<24 |
+				pack(w4)<<32 | pack(w5)<<40 | pack(w6)<<48 | pack(w7)<<56)
 			for special != 0 {
 				n := bits.TrailingZeros64(special)
 				if b[i+n] != '\\' || !short[b[i+n+1]] {
@@ -440,7 +440,6 @@ func plain(x uint64) uint64 {
 	return text&other | x
 }
 
-// pack returns a bit for each byte of a word, set if its high bit is not.
-func pack(word uint64) uint64 {
-	return (^word & highBits) >> 7 * 0x0102040810204080 >> 56
-}
+// pack gathers the high bits of the bytes of a word in the lowest byte: no two of
+// the products meet in a bit.
+func pack(word uint64) uint64 { return (word & highBits) * 0x0002040810204081 >> 56 }
