@@ -285,10 +285,20 @@ func (s *simulation) start() {
 		*z = zeros{since: s.at, read: z.released, released: z.released}
 	}
 	s.project = newTestProject(s.t, s.cfg)
-	s.project.found = s.counting.Add
+	s.project.found = s.found
 	s.strangers = false
 	s.calm, s.full = calm, full
 	s.watch()
+}
+
+// found takes note of what the project adds up, which uses the memory again.
+func (s *simulation) found(ev ledger.Events) {
+	c := &s.counting
+	c.Counted = append(c.Counted, ev.Counted...)
+	c.Vanished = append(c.Vanished, ev.Vanished...)
+	c.LateEnds = append(c.LateEnds, ev.LateEnds...)
+	c.Nameless += ev.Nameless
+	c.Gaps += ev.Gaps
 }
 
 // beginHistograms forgets those that were shown with other bounds.

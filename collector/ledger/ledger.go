@@ -83,16 +83,6 @@ type Events struct {
 	Gaps     uint64    // places that could not be read, met for the first time
 }
 
-// Add appends what more says.
-func (e *Events) Add(more Events) {
-	e.Met = append(e.Met, more.Met...)
-	e.Counted = append(e.Counted, more.Counted...)
-	e.Vanished = append(e.Vanished, more.Vanished...)
-	e.LateEnds = append(e.LateEnds, more.LateEnds...)
-	e.Nameless += more.Nameless
-	e.Gaps += more.Gaps
-}
-
 // Clear empties the events, and keeps their memory for others.
 func (e *Events) Clear() {
 	*e = Events{Met: e.Met[:0], Counted: e.Counted[:0], Vanished: e.Vanished[:0], LateEnds: e.LateEnds[:0]}

@@ -173,13 +173,12 @@ func TestIncludeExclude(t *testing.T) {
 			return regexp.MustCompile("^(?:" + s + ")$")
 		}
 		cfg.Include, cfg.Exclude = compile(c.include), compile(c.exclude)
-		var ev ledger.Events
+		var rows []ledger.Row
 		for _, name := range names {
-			r := row(name)
-			ev.Add(counted(r))
-			ev.Vanished = append(ev.Vanished, r)
-			ev.LateEnds = append(ev.LateEnds, r)
+			rows = append(rows, row(name))
 		}
+		ev := counted(rows...)
+		ev.Vanished, ev.LateEnds = rows, rows
 		s := summed(cfg, ev)
 		want := map[string]int{}
 		for _, name := range c.want {

@@ -90,7 +90,8 @@ func (b *bench) sync() error {
 }
 
 func (b *bench) take(ev ledger.Events) {
-	b.events.Add(ev)
+	b.events.Gaps += ev.Gaps
+	b.events.Nameless += ev.Nameless
 	for _, c := range ev.Counted {
 		b.counted = append(b.counted, versionOf(c))
 	}
