@@ -44,8 +44,7 @@ type cursor struct {
 	blind bool         // rows known to be unreadable were not tried
 
 	queue  []future
-	slots  chan struct{}   // of the requests that are made at once
-	flight context.Context // of the pages in the queue
+	wanted chan future // takes all of the queue without waiting
 	cancel context.CancelFunc
 }
 
@@ -198,20 +197,20 @@ func (c *cursor) fetchAhead(ctx context.Context) (page, error) {
 		c.close()
 	}
 	if c.cancel == nil {
-		c.flight, c.cancel = context.WithCancel(ctx)
-		c.slots = make(chan struct{}, c.ahead)
+		flight, cancel := context.WithCancel(ctx)
+		c.wanted, c.cancel = make(chan future, aheadOf*c.ahead), cancel
+		// Those that fetch last as long as the walk: a stack that is deep enough
+		// to decode a page is not made anew for each.
+		for range c.ahead {
+			go c.r.listAll(flight, c.wanted)
+		}
 	}
 	for at := c.next + len(c.queue)*(maxLimit-c.overlap); len(c.queue) < aheadOf*c.ahead; at += maxLimit - c.overlap {
 		if len(c.queue) > 0 && at >= c.total {
 			break
 		}
 		f := future{offset: at, done: make(chan result, 1)}
-		go func(ctx context.Context, slots chan struct{}) {
-			slots <- struct{}{}
-			p, err := c.r.list(ctx, f.offset, maxLimit)
-			<-slots
-			f.done <- result{p, err}
-		}(c.flight, c.slots)
+		c.wanted <- f
 		c.queue = append(c.queue, f)
 	}
 	got := <-c.queue[0].done
@@ -219,12 +218,21 @@ func (c *cursor) fetchAhead(ctx context.Context) (page, error) {
 	return got.page, got.err
 }
 
+// listAll lists one page after the other until no more is wanted.
+func (r *reader) listAll(ctx context.Context, wanted <-chan future) {
+	for f := range wanted {
+		p, err := r.list(ctx, f.offset, maxLimit)
+		f.done <- result{p, err}
+	}
+}
+
 // close gives up the pages that are on their way.
 func (c *cursor) close() {
 	if c.cancel != nil {
 		c.cancel()
+		close(c.wanted)
 	}
-	c.queue, c.slots, c.flight, c.cancel = nil, nil, nil, nil
+	c.queue, c.wanted, c.cancel = nil, nil, nil
 }
 
 // stitched reports whether rows begin no later than where the page before them

@@ -13,7 +13,7 @@ import (
 
 // Source is where pages come from: an *opper.Client.
 type Source interface {
-	// List reads up to limit rows from offset on.
+	// List reads up to limit rows from offset on. The page becomes the caller's.
 	List(ctx context.Context, offset, limit int) (opper.Page, error)
 	// Get reads one trace. The error is opper.ErrNotFound if there is none.
 	Get(ctx context.Context, id string) (opper.Trace, error)
