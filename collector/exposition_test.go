@@ -247,24 +247,13 @@ func BenchmarkExposition(b *testing.B) {
 		bench := newBench(b, oppertest.Config{Seed: 1, NoRecord: true}, cfg)
 		bench.opper.FillHistory(100_000, 200, epoch.Add(-20*24*time.Hour), epoch.Add(-time.Hour))
 		bench.sync()
-		families := bench.families()
-		openMetrics, err := expfmt.NewOpenMetricsFormat(expfmt.OpenMetricsVersion_1_0_0)
-		if err != nil {
-			b.Fatal(err)
-		}
-		for name, format := range map[string]expfmt.Format{
-			"text": expfmt.NewFormat(expfmt.TypeTextPlain), "openmetrics": openMetrics, "protobuf": expfmt.NewFormat(expfmt.TypeProtoDelim),
-		} {
-			b.Run(shown.what+"/"+name, func(b *testing.B) {
+		families, handler := bench.families(), bench.handler(promhttp.HandlerOpts{})
+		for _, format := range []string{"text", "OpenMetrics", "protobuf"} {
+			b.Run(shown.what+"/"+format, func(b *testing.B) {
 				var size, packed int
 				for b.Loop() {
-					out := encoded(b, families, format)
-					size = len(out)
-					var zipped bytes.Buffer
-					z := gzip.NewWriter(&zipped)
-					_, _ = z.Write(out) // a buffer takes all
-					_ = z.Close()
-					packed = zipped.Len()
+					size = asked(handler, "/metrics", accepts[format], "identity").Body.Len()
+					packed = asked(handler, "/metrics", accepts[format], "gzip").Body.Len()
 				}
 				b.ReportMetric(float64(size), "bytes")
 				b.ReportMetric(float64(packed), "gzip-bytes")
