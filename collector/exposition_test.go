@@ -38,7 +38,7 @@ func (b *bench) handler(opts promhttp.HandlerOpts, others ...prometheus.Collecto
 
 type printer struct{ io.Writer }
 
-func (p printer) Println(v ...any) { fmt.Fprintln(p, v...) }
+func (p printer) Println(v ...any) { _, _ = fmt.Fprintln(p, v...) }
 
 // asked returns what a handler answers.
 func asked(h http.Handler, path, accept, encoding string) *httptest.ResponseRecorder {

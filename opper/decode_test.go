@@ -370,6 +370,27 @@ func TestDecodeBytes(t *testing.T) {
 	}
 }
 
+// Wherever an escape or a special byte stands, and wherever the reader stops, a
+// string is what it is to encoding/json.
+func TestDecodePlaces(t *testing.T) {
+	const length = 140
+	for _, unit := range []string{
+		`\"`, `\\`, `\\\"`, `\\"`, `\n`, `\n\t`, `\x`, `\u00e9`, `\u12g4`, `\`, `"`, "\x00", "\x1f", `é"`, `é\"`, "é\x1f", "\xff\"", "\xff\\", "\xff \xff",
+	} {
+		for at := range length {
+			text := strings.Repeat("x", at) + unit + strings.Repeat("y", length-at)
+			body := []byte(`{"data":[{"input":"` + text + `","name":"` + text + `","id":"a"}]}`)
+			want, ok := plainPage(body)
+			for _, size := range []int{13, 64, len(`{"data":[{"input":"`) + at + 1, len(body)} {
+				page, err := DecodePage(&pieces{body, size})
+				if ok != (err == nil) || !reflect.DeepEqual(page, want) {
+					t.Fatalf("%q in place %d, read %d at once: got %+v, %v, want %+v, %v", unit, at, size, page, err, want, ok)
+				}
+			}
+		}
+	}
+}
+
 // plainPage is what DecodePage must find, in the words of encoding/json.
 func plainPage(body []byte) (Page, bool) {
 	var top map[string]json.RawMessage
@@ -511,10 +532,12 @@ func FuzzDecodeText(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		body := []byte(`{"data":[{"input":"` + string(text) + `","name":"` + string(text) + `","` + string(text) + `":"` + string(text) + `"}]}`)
-		page, err := DecodePage(&pieces{body, 7})
 		want, ok := plainPage(body)
-		if ok != (err == nil) || !reflect.DeepEqual(page, want) {
-			t.Errorf("got %+v, %v, want %+v, %v", page, err, want, ok)
+		for _, size := range []int{7, len(body)} {
+			page, err := DecodePage(&pieces{body, size})
+			if ok != (err == nil) || !reflect.DeepEqual(page, want) {
+				t.Errorf("read %d at once: got %+v, %v, want %+v, %v", size, page, err, want, ok)
+			}
 		}
 	})
 }

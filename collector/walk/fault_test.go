@@ -7,7 +7,10 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/go-kit/log"
 
 	"opper_exporter/collector/ledger"
 	"opper_exporter/opper"
@@ -310,6 +313,42 @@ func TestSmallPages(t *testing.T) {
 	}
 	if b.led.Listed() != 500 {
 		t.Errorf("%d listed", b.led.Listed())
+	}
+}
+
+// rows is a Source of so many traces, which fails from one of them on if that is
+// not 0.
+type rows struct{ n, fails int }
+
+// List implements Source.
+func (s rows) List(_ context.Context, offset, limit int) (opper.Page, error) {
+	page := opper.Page{Total: s.n}
+	for i := offset; i < min(offset+limit, s.n); i++ {
+		if s.fails > 0 && i >= s.fails {
+			return opper.Page{}, errors.New("it fails")
+		}
+		page.Traces = append(page.Traces, opper.Trace{ID: fmt.Sprint(i), Start: epoch.Add(-time.Duration(i) * time.Second), End: epoch})
+	}
+	return page, nil
+}
+
+// Get implements Source.
+func (rows) Get(context.Context, string) (opper.Trace, error) {
+	return opper.Trace{}, opper.ErrNotFound
+}
+
+// Those that fetch pages ahead end with the walk, whichever way it ends.
+func TestNobodyFetchesOn(t *testing.T) {
+	for _, src := range []rows{{3000, 0}, {3000, 1500}} {
+		synctest.Test(t, func(t *testing.T) {
+			led := ledger.New(ledger.Config{Settle: settle, Abandon: abandon})
+			w := New(Config{Now: time.Now, Concurrency: 4, Logger: log.NewNopLogger()}, led)
+			_, err := w.Sync(t.Context(), src)
+			if (err == nil) != (src.fails == 0) || led.Listed() < 1400 {
+				t.Errorf("%+v: listed %d, %v", src, led.Listed(), err)
+			}
+			synctest.Wait() // the bubble fails if somebody is left in it
+		})
 	}
 }
 
