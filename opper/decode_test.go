@@ -391,6 +391,26 @@ func TestDecodePlaces(t *testing.T) {
 	}
 }
 
+// What is given up holds on to no identifier, and a page that was never ours is
+// left alone.
+func TestRelease(t *testing.T) {
+	page, err := DecodePage(strings.NewReader(samplePage))
+	if err != nil {
+		t.Fatal(err)
+	}
+	traces := page.Traces
+	page.Release()
+	if page.Traces != nil || traces[0] != (Trace{}) {
+		t.Errorf("after its release a page has %+v", traces)
+	}
+	foreign := Page{Traces: []Trace{{ID: "a"}}}
+	traces = foreign.Traces
+	foreign.Release()
+	if traces[0].ID != "a" {
+		t.Error("a page of another source was emptied")
+	}
+}
+
 // plainPage is what DecodePage must find, in the words of encoding/json.
 func plainPage(body []byte) (Page, bool) {
 	var top map[string]json.RawMessage

@@ -232,6 +232,7 @@ func TestExemplarsDoNotGoBack(t *testing.T) {
 		{"earlier", Exemplar{TraceID: "earlier", Time: at(9)}, "first"},
 		{"in the same millisecond", Exemplar{TraceID: "same", Time: at(10).Add(time.Microsecond)}, "first"},
 		{"later", Exemplar{TraceID: "later", Time: at(11)}, "later"},
+		{"without an id", Exemplar{Time: at(12)}, "later"},
 	} {
 		h.offer(h.observe(someBounds, 2, 0), c.ex)
 		if got := h.Exemplars[4].TraceID; got != c.want {
