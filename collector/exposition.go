@@ -17,8 +17,9 @@ import (
 const maxFormats = 4
 
 // exposition serves what a project has published, and behind it its health and
-// what others gather. What is published is by far the most and changes once a sync at most,
-// so it is encoded when it is first asked for in a format, and not by each scrape.
+// what others gather. What is published is by far the most and changes once a
+// sync at most, so it is encoded when it is first asked for in a format, and not
+// by each scrape.
 type exposition struct {
 	project *Project
 	opts    promhttp.HandlerOpts
@@ -27,14 +28,7 @@ type exposition struct {
 
 	mu      sync.Mutex
 	of      *snapshot
-	encoded map[expfmt.Format]*encoding // of it
-}
-
-// encoding is a snapshot in one format, without the end that some formats have.
-type encoding struct {
-	once sync.Once
-	body []byte
-	err  error
+	encoded map[expfmt.Format]func() ([]byte, error) // of it
 }
 
 // Handler serves the metrics of a project and of others, in all formats of
@@ -71,24 +65,24 @@ func (e *exposition) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.whole.ServeHTTP(w, r)
 }
 
-// encode returns what is published in a format.
+// encode returns what is published in a format, without the end that some
+// formats have.
 func (e *exposition) encode(format expfmt.Format) ([]byte, error) {
 	e.mu.Lock()
 	shot := e.project.published.Load()
 	if e.of != shot {
-		e.of, e.encoded = shot, map[expfmt.Format]*encoding{}
+		e.of, e.encoded = shot, map[expfmt.Format]func() ([]byte, error){}
 	}
-	enc := e.encoded[format]
-	if enc == nil {
+	once := e.encoded[format]
+	if once == nil {
 		if len(e.encoded) == maxFormats {
 			clear(e.encoded)
 		}
-		enc = &encoding{}
-		e.encoded[format] = enc
+		once = sync.OnceValues(func() ([]byte, error) { return shot.encode(format, e.opts.EnableOpenMetricsTextCreatedSamples) })
+		e.encoded[format] = once
 	}
 	e.mu.Unlock()
-	enc.once.Do(func() { enc.body, enc.err = shot.encode(format, e.opts.EnableOpenMetricsTextCreatedSamples) })
-	return enc.body, enc.err
+	return once()
 }
 
 func (s *snapshot) encode(format expfmt.Format, created bool) ([]byte, error) {
