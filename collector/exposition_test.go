@@ -3,7 +3,6 @@ package collector
 import (
 	"bytes"
 	"compress/gzip"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -40,16 +39,6 @@ type printer struct{ io.Writer }
 
 func (p printer) Println(v ...any) { _, _ = fmt.Fprintln(p, v...) }
 
-// asked returns what a handler answers.
-func asked(h http.Handler, path, accept, encoding string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(http.MethodGet, path, nil)
-	r.Header.Set("Accept", accept)
-	r.Header.Set("Accept-Encoding", encoding)
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r)
-	return w
-}
-
 // The formats that can be asked for.
 var accepts = map[string]string{
 	"text":                   "text/plain;version=0.0.4",
@@ -81,11 +70,11 @@ func TestExpositionIsWhole(t *testing.T) {
 		opts.EnableOpenMetrics = true
 		theirs := promhttp.HandlerFor(b.registry, opts)
 		for name, accept := range accepts {
-			want := asked(theirs, "/metrics", accept, "identity")
+			want := get(t, theirs, "Accept", accept)
 			for encoding, reader := range decode {
 				t.Run(fmt.Sprint(name, "/", encoding, "/", created), func(t *testing.T) {
 					for range 2 {
-						got := asked(ours, "/metrics", accept, encoding)
+						got := get(t, ours, "Accept", accept, "Accept-Encoding", encoding)
 						plain, err := reader(got.Body)
 						if err != nil {
 							t.Fatal(err)
@@ -110,7 +99,9 @@ func TestExpositionIsWhole(t *testing.T) {
 			}
 		}
 	}
-	chosen := asked(b.handler(promhttp.HandlerOpts{}, odd), "/metrics?name[]=zz_other_total&name[]=opper_gone&name[]=opper_traces_listed", accepts["text"], "identity")
+	chosen := httptest.NewRecorder()
+	query := "?name[]=zz_other_total&name[]=opper_gone&name[]=opper_traces_listed"
+	b.handler(promhttp.HandlerOpts{}, odd).ServeHTTP(chosen, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics"+query, nil))
 	if got := strings.Count(chosen.Body.String(), "# TYPE"); got != 2 {
 		t.Errorf("2 metrics are chosen, %d come: %s", got, chosen.Body)
 	}
@@ -121,17 +112,15 @@ func pieces(t *testing.T, header http.Header, body []byte) []string {
 	t.Helper()
 	format := expfmt.ResponseFormat(header)
 	if format.FormatType() == expfmt.TypeProtoDelim {
-		var out []string
-		d := expfmt.NewDecoder(bytes.NewReader(body), format)
-		for {
-			var f dto.MetricFamily
-			if err := d.Decode(&f); errors.Is(err, io.EOF) {
-				return out
-			} else if err != nil {
-				t.Fatal(err)
-			}
-			out = append(out, string(encoded(t, []*dto.MetricFamily{&f}, expfmt.NewFormat(expfmt.TypeProtoText))))
+		families, err := decoded(header, bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
 		}
+		var out []string
+		for _, f := range families {
+			out = append(out, string(encoded(t, []*dto.MetricFamily{f}, expfmt.NewFormat(expfmt.TypeProtoText))))
+		}
+		return out
 	}
 	text := string(body)
 	first := "# HELP "
@@ -220,7 +209,7 @@ func TestExpositionFails(t *testing.T) {
 	check := func(what string, h http.Handler) {
 		t.Helper()
 		mark := len(b.log.String())
-		w := asked(h, "/metrics", accepts["text"], "identity")
+		w := get(t, h)
 		if w.Code != http.StatusInternalServerError || strings.Contains(w.Body.String(), "# TYPE") {
 			t.Errorf("%s: answered %d: %.200s", what, w.Code, w.Body)
 		}
@@ -252,8 +241,8 @@ func BenchmarkExposition(b *testing.B) {
 			b.Run(shown.what+"/"+format, func(b *testing.B) {
 				var size, packed int
 				for b.Loop() {
-					size = asked(handler, "/metrics", accepts[format], "identity").Body.Len()
-					packed = asked(handler, "/metrics", accepts[format], "gzip").Body.Len()
+					size = get(b, handler, "Accept", accepts[format]).Body.Len()
+					packed = get(b, handler, "Accept", accepts[format], "Accept-Encoding", "gzip").Body.Len()
 				}
 				b.ReportMetric(float64(size), "bytes")
 				b.ReportMetric(float64(packed), "gzip-bytes")

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -75,7 +74,7 @@ func TestHistory(t *testing.T) {
 				list.NoRecord = true
 				b := newBench(t, list, cfg)
 				b.opper.FillHistory(traces, 40, epoch.Add(-25*24*time.Hour), epoch.Add(-time.Hour))
-				page := httptest.NewServer(RefreshFirst(b.project, promhttp.HandlerFor(b.registry, promhttp.HandlerOpts{})))
+				page := httptest.NewServer(RefreshFirst(b.project, b.handler(promhttp.HandlerOpts{})))
 				t.Cleanup(page.Close)
 				b.noted(func() {
 					b.start()
@@ -118,13 +117,21 @@ func scrape(t testing.TB, url string) values {
 	if resp.StatusCode != http.StatusOK {
 		t.Fatal(resp.Status)
 	}
-	var families []*dto.MetricFamily
-	for decoder := expfmt.NewDecoder(resp.Body, expfmt.ResponseFormat(resp.Header)); ; {
+	families, err := decoded(resp.Header, resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return valuesOf(families)
+}
+
+// decoded reads an exposition as text or as delimited protobuf.
+func decoded(header http.Header, body io.Reader) (families []*dto.MetricFamily, err error) {
+	for decoder := expfmt.NewDecoder(body, expfmt.ResponseFormat(header)); ; {
 		f := new(dto.MetricFamily)
 		if err := decoder.Decode(f); errors.Is(err, io.EOF) {
-			return valuesOf(families)
+			return families, nil
 		} else if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		families = append(families, f)
 	}
@@ -484,13 +491,13 @@ func TestScrapesDuringSyncs(t *testing.T) {
 	traffic.Step(b.now())
 	stop := make(chan struct{})
 	var scrapers sync.WaitGroup
-	for range 2 {
+	handler := b.handler(promhttp.HandlerOpts{})
+	for _, format := range []string{"protobuf", "protobuf", "text"} {
 		scrapers.Go(func() {
-			registry := prometheus.NewPedanticRegistry()
-			registry.MustRegister(b.project)
 			before := values{}
 			for {
-				families, err := registry.Gather()
+				answer := get(t, handler, "Accept", accepts[format])
+				families, err := decoded(answer.Header(), answer.Body)
 				if err != nil {
 					t.Error(err)
 					return
@@ -530,7 +537,6 @@ func TestScrapesDuringSyncs(t *testing.T) {
 // Private content and the key reach neither the exposition nor the log.
 func TestPrivate(t *testing.T) {
 	b := newBench(t, oppertest.Config{BodyBytes: 2000}, testConfig())
-	b.registry.MustRegister(b.requests)
 	b.opper.FillHistory(300, 5, epoch.Add(-24*time.Hour), epoch.Add(-time.Hour))
 	b.opper.Add(b.open(1, "a"), b.trace(2, "b"))
 	b.sync()
@@ -541,7 +547,7 @@ func TestPrivate(t *testing.T) {
 	}
 	b.step(settle)
 	b.sync()
-	handler := promhttp.HandlerFor(b.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
+	handler := b.handler(promhttp.HandlerOpts{}, b.requests)
 	seen := map[string][]byte{"log": []byte(b.log.String())}
 	for _, format := range []expfmt.FormatType{expfmt.TypeTextPlain, expfmt.TypeOpenMetrics, expfmt.TypeProtoDelim} {
 		accept := string(expfmt.NewFormat(format))
