@@ -61,6 +61,9 @@ type Run struct {
 	When
 }
 
+// Stretch is a number of consecutive rows from an index on.
+type Stretch struct{ Index, Rows int }
+
 // When says between which times something was read. What Opper said may be as
 // old as Asked, and was not known to us before Read.
 type When struct {
@@ -586,6 +589,31 @@ func (l *Ledger) Hole(i, n int) int {
 		}
 	}
 	return -1
+}
+
+// HasUnreadable reports whether there has been an unreadable row.
+func (l *Ledger) HasUnreadable() bool { return l.holes > 0 }
+
+// Unreadable returns the indexes of the listed rows that could not be read, and
+// for each stretch of them how many there are.
+func (l *Ledger) Unreadable() (stretches []Stretch) {
+	if l.holes == 0 {
+		return nil
+	}
+	i := 0
+	for _, c := range l.order.chunks {
+		for _, id := range c.ids {
+			switch n := len(stretches); {
+			case !isHole(id):
+			case n > 0 && stretches[n-1].Index+stretches[n-1].Rows == i:
+				stretches[n-1].Rows++
+			default:
+				stretches = append(stretches, Stretch{Index: i, Rows: 1})
+			}
+			i++
+		}
+	}
+	return stretches
 }
 
 // distinct returns rows in which each id stands once, as last read. Where

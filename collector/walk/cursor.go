@@ -3,6 +3,7 @@ package walk
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -20,8 +21,23 @@ const (
 	maxSteps    = 4 // how often a border is read again
 )
 
-// errMoving says that no shared row could be found at a border between pages.
-var errMoving = errors.New("the list moves faster than it can be read")
+// A list is taken to have no end when it goes on far beyond what total_count
+// says: it may be capped, so that is not meant literally.
+const (
+	totalFactor  = 10
+	totalSlack   = 100_000
+	maxUncounted = 5_000_000 // without a total_count
+	maxRepeats   = 3         // full pages in a row that only repeat the one before
+)
+
+var (
+	// errMoving says that no shared row could be found at a border between pages.
+	errMoving = errors.New("the list moves faster than it can be read")
+	// errRepeated says that pages of different offsets hold the same rows.
+	errRepeated = errors.New("offset is ignored: pages at different offsets hold the same rows")
+	// errEndless says that reading on does not come to an end.
+	errEndless = errors.New("the list does not end")
+)
 
 // cursor reads consecutive pages, each stitched to the one before it.
 type cursor struct {
@@ -42,6 +58,7 @@ type cursor struct {
 	shift int          // how much further down than believed rows stand
 	sure  bool         // the last row that was read says so
 	blind bool         // rows known to be unreadable were not tried
+	same  int          // full pages in a row that held the rows of the one before
 
 	queue  []future
 	wanted chan future // takes all of the queue without waiting
@@ -82,6 +99,9 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 		if p.total >= 0 {
 			c.total = p.total
 		}
+		if err := c.progress(p); err != nil {
+			return ledger.Run{}, err
+		}
 		switch {
 		case len(p.rows) == 1 && p.rows[0].Kind == ledger.Unreadable:
 			c.carry = append(c.carry, p.rows[0])
@@ -102,6 +122,27 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			steps++
 		}
 	}
+}
+
+// progress returns an error if reading on leads nowhere. Rows that arrive while
+// pages are read can make one page repeat another, but not again and again.
+func (c *cursor) progress(p page) error {
+	end := p.offset + len(p.rows)
+	limit := maxUncounted
+	if c.total >= 0 {
+		limit = totalFactor*c.total + totalSlack
+	}
+	if end > limit && len(p.rows) > 0 {
+		return fmt.Errorf("%w: a row at offset %d, total_count %d", errEndless, end-1, c.total)
+	}
+	if c.prev == nil || p.offset <= c.floor || len(p.rows) < p.asked || hasNew(p.rows, c.prev) {
+		c.same = 0
+		return nil
+	}
+	if c.same++; c.same == maxRepeats {
+		return fmt.Errorf("%w, the last one at %d", errRepeated, p.offset)
+	}
+	return nil
 }
 
 // listed reports whether a row is believed to be listed.

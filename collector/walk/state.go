@@ -26,6 +26,8 @@ type state struct {
 	LastGood   time.Time `json:"last_good"`
 	Oldest     time.Time `json:"oldest"`
 	Newest     time.Time `json:"newest"`
+
+	Retention time.Duration `json:"retention"`
 }
 
 // State returns what the Walker remembers of the list, to be stored.
@@ -34,7 +36,7 @@ func (w *Walker) State() ([]byte, error) {
 		Version: stateVersion, Total: w.total, Sorted: w.sorted, NewestLast: w.newestLast,
 		Surplus: w.surplus, Puzzles: w.puzzles, Distrust: w.distrust, Low: w.low, Refused: w.refused,
 		WantFull: w.wantFull, NextFull: w.nextFull, FullAt: w.fullAt, Sweep: w.sweep,
-		LastGood: w.lastGood, Oldest: w.oldest, Newest: w.newest,
+		LastGood: w.lastGood, Oldest: w.span.oldest, Newest: w.span.newest, Retention: w.retention,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("state of the walk: %w", err)
@@ -56,7 +58,10 @@ func (w *Walker) Restore(b []byte) error {
 	w.total, w.sorted, w.newestLast = s.Total, s.Sorted, s.NewestLast
 	w.surplus, w.puzzles, w.distrust, w.low, w.refused = s.Surplus, s.Puzzles, s.Distrust, s.Low, s.Refused
 	w.wantFull, w.nextFull, w.fullAt, w.sweep = s.WantFull, s.NextFull, s.FullAt, s.Sweep
-	w.lastGood, w.oldest, w.newest = s.LastGood, s.Oldest, s.Newest
+	w.lastGood, w.span, w.retention = s.LastGood, span{s.Oldest, s.Newest}, s.Retention
+	if w.led.HasUnreadable() {
+		w.retryAt = w.cfg.Now()
+	}
 	if now := w.cfg.Now(); w.lastGood.After(now) {
 		w.nextFull, w.fullAt = time.Time{}, time.Time{}
 	}

@@ -26,6 +26,9 @@ func (w *Walker) SweepDue() bool {
 	if w.led.Baseline() {
 		return false
 	}
+	if w.retryDue() {
+		return true
+	}
 	if w.sweep != nil {
 		return !w.sweep.Done
 	}
@@ -42,6 +45,9 @@ func (w *Walker) Unsorted() bool { return !w.sorted && w.led.Listed() > maxLimit
 // The events are those since the last call, also if there is an error.
 func (w *Walker) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 	w.ev = ledger.Events{}
+	if w.retryDue() {
+		return w.ev, w.retryUnreadable(ctx, &reader{src: src, now: w.cfg.Now, good: -1})
+	}
 	if w.sweep == nil {
 		w.sweep = &sweep{}
 		w.trend, w.sampled = trend{}, true

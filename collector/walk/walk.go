@@ -22,6 +22,7 @@ import (
 const (
 	maxWalkOn = 3
 	maxByID   = 500
+	maxMisses = 3 // pages that do not hold what should be on them, before ids are asked for instead
 )
 
 // maxRetention is longer than Opper keeps any trace.
@@ -64,7 +65,7 @@ type Walker struct {
 	surplus  int  // rows listed beyond those believed to be, at the last sync
 	puzzles  int  // complete walks in a row that did not explain it
 	distrust bool // total_count does not agree with what is listed
-	low      bool // total_count is lower than what is listed: capped, perhaps
+	low      bool // more rows were found than total_count said: it is capped, perhaps
 	skipped  bool // the last head was read without trying rows known to be unreadable
 	refused  int  // the offset from which on Opper refuses to list, 0 if it does not
 	wantFull bool // something slipped in where only a complete walk finds it
@@ -73,8 +74,35 @@ type Walker struct {
 	sweep    *sweep          // under way, or done and to be concluded by a sync; else nil
 	told     map[string]bool // warnings that this process has given
 
-	lastGood       time.Time
-	oldest, newest time.Time // start times met at the last good sync
+	lastGood  time.Time
+	span      span          // start times of the rows read at the last good sync
+	reading   span          // and of those read since
+	retention time.Duration // age at which rows were last seen to expire, 0 if never
+	foreign   bool          // the list last read is another project's
+	asked     int           // known ids asked for in vain since a row was known
+
+	retryAt   time.Time     // when unreadable rows are read again; zero if there are none
+	retryWait time.Duration // since they were last read
+	retried   int           // stretches of them read again
+}
+
+// span is the range of the start times of some rows; zero if none had one.
+type span struct{ oldest, newest time.Time }
+
+// add extends the range by a row that was read at some time.
+func (s *span) add(start, read time.Time) {
+	if start.IsZero() {
+		return
+	}
+	if start.After(read) {
+		start = read // a client's clock is fast
+	}
+	if s.oldest.IsZero() || start.Before(s.oldest) {
+		s.oldest = start
+	}
+	if start.After(s.newest) {
+		s.newest = start
+	}
 }
 
 // New returns a Walker that fills led.
@@ -91,6 +119,7 @@ func (w *Walker) Total() int { return w.total }
 // error: they will not come again.
 func (w *Walker) Sync(ctx context.Context, src Source) (ledger.Events, error) {
 	w.ev = ledger.Events{}
+	w.reading = span{}
 	err := w.sync(ctx, &reader{src: src, now: w.cfg.Now, good: -1})
 	return w.ev, err
 }
@@ -147,13 +176,14 @@ func (w *Walker) sync(ctx context.Context, r *reader) error {
 		w.fullAt = now // it could not be better: a sweep follows on schedule
 	}
 	w.led.EndBaseline()
-	w.lastGood = now
+	w.lastGood, w.span = now, w.reading
 	return nil
 }
 
 // head reads from the start of the list until rows are where they are believed
 // to be. It reports whether it came to the end, and else how far it came.
-// Nothing is taken in before a row shows that this is the list that we know.
+// Nothing is taken in before a known row shows that this is the list that we
+// know, and pages that share rows tie what came before it to that row.
 func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err error) {
 	c := newCursor(r, w.led, 0, w.total)
 	if w.newestLast {
@@ -161,9 +191,7 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 	}
 	w.least = -1
 	holes := w.startHoles(c)
-	var runs []ledger.Run
-	met := w.led.Listed() == 0
-	tied := met // to what we know, page by page: the key may be mended between two pages
+	ev := evidence{walker: w, reader: r, tied: w.led.Listed() == 0}
 	for {
 		run, err := c.page(ctx)
 		if err != nil {
@@ -176,32 +204,21 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 				continue
 			}
 		}
-		if run.AtStart && len(runs) > 0 {
-			runs = runs[:0] // nothing tied what came before to the list as it is now
-		}
-		runs = append(runs, run)
 		w.skipped = w.skipped || c.blind
 		whole = run.AtEnd
-		tied = tied || w.anyKnown(run.Rows)
-		met = met || tied
-		if !met && len(run.Rows) > 0 {
-			if met, err = w.knownAtEnd(ctx, r, c.total, whole); err != nil {
-				return false, 0, err
-			}
+		again, err := ev.add(ctx, run)
+		if err != nil {
+			return false, 0, err
 		}
-		if whole || w.settledDown(run.Rows) {
+		if again {
+			c = newCursor(r, w.led, 0, c.total)
+			continue
+		}
+		if whole || ev.tied && w.settledDown(run.Rows) {
 			break
 		}
 	}
-	empty := whole && len(runs[0].Rows) == 0
-	if !tied && !empty && !w.mayHaveExpired() {
-		return false, 0, ErrForeign
-	}
 	w.note(c.total)
-	w.oldest, w.newest = time.Time{}, time.Time{}
-	for _, run := range runs {
-		w.take(run)
-	}
 	return whole, c.next, nil
 }
 
@@ -217,42 +234,6 @@ func (w *Walker) startHoles(c *cursor) int {
 	}
 	c.next, c.blind = n, n > 0
 	return n
-}
-
-// knownAtEnd looks for rows that we know at the end of the list, where none of
-// its head was known. Without any, the list must have had the time to expire.
-func (w *Walker) knownAtEnd(ctx context.Context, r *reader, total int, whole bool) (bool, error) {
-	if !whole {
-		p, err := r.read(ctx, max(w.end(total)-overlap, 0), maxLimit)
-		if err != nil {
-			return false, err
-		}
-		if w.anyKnown(p.rows) {
-			return true, nil
-		}
-	}
-	if !w.mayHaveExpired() {
-		return false, ErrForeign
-	}
-	return true, nil
-}
-
-// mayHaveExpired reports whether there was time for all that was listed at the
-// last good sync to expire.
-func (w *Walker) mayHaveExpired() bool {
-	now := w.cfg.Now()
-	if now.Sub(w.lastGood) >= maxRetention {
-		return true
-	}
-	return !w.newest.IsZero() && now.Sub(w.newest) >= max(w.lastGood.Sub(w.oldest), time.Hour)
-}
-
-// end returns where the list is believed to end.
-func (w *Walker) end(total int) int {
-	if listed := w.led.Listed(); total < 0 || w.low || total > listed {
-		return listed
-	}
-	return total
 }
 
 func (w *Walker) anyKnown(rows []ledger.Row) bool {
@@ -361,59 +342,16 @@ func (w *Walker) tooDeep(offset int, err error) {
 	}
 }
 
-// tail reads the end of the list: what is believed to stand behind its last row
-// has expired.
-func (w *Walker) tail(ctx context.Context, r *reader) error {
-	if w.total >= w.led.Listed() {
-		w.low = false
-	}
-	at, back := w.end(w.total)-overlap, maxLimit
-	c := newCursor(r, w.led, at, w.total)
-	for {
-		run, err := c.page(ctx)
-		refused := opper.OutOfRange(err)
-		if err != nil && !refused {
-			return err
-		}
-		if refused && w.refused > 0 {
-			return nil
-		}
-		if lost := refused || len(run.Rows) == 0 || w.led.Index(run.Rows[0].ID) < 0; lost && at > 0 {
-			at, back = at-back, 2*back
-			c = newCursor(r, w.led, at, w.total)
-			continue
-		}
-		if refused {
-			w.tooDeep(c.next, err)
-			return nil
-		}
-		if !w.ties(run.Rows) {
-			return ErrForeign
-		}
-		at = 0
-		w.note(c.total)
-		w.observe(run)
-		if run.AtEnd {
-			w.refused = 0
-			return nil
-		}
-		last := w.led.Index(run.Rows[len(run.Rows)-1].ID)
-		if rest := w.led.Listed() - 1 - last; last >= 0 && rest > maxLimit {
-			w.low = true
-			c = newCursor(r, w.led, c.next+rest-overlap, w.total)
-		}
-	}
-}
-
 // lookAtDue looks at the pending traces that want it: page by page where they
 // are believed to stand, and by id those that are not there.
 func (w *Walker) lookAtDue(ctx context.Context, r *reader) error {
 	var lost []ledger.Due
-	shift := 0 // how much further down than believed the last page stood
+	shift := 0  // how much further down than believed the last page stood
+	misses := 0 // pages in a row without any row that was looked for
 	due := w.led.Due(w.cfg.Now())
 	for len(due) > 0 {
 		at := w.led.Index(due[0].ID)
-		if at < 0 {
+		if at < 0 || misses == maxMisses {
 			lost, due = append(lost, due[0]), due[1:]
 			continue
 		}
@@ -431,6 +369,7 @@ func (w *Walker) lookAtDue(ctx context.Context, r *reader) error {
 			return err
 		}
 		w.observe(run)
+		misses++
 		met := make(map[ledger.ID]struct{}, len(run.Rows))
 		for _, row := range run.Rows {
 			met[row.ID] = struct{}{}
@@ -449,6 +388,8 @@ func (w *Walker) lookAtDue(ctx context.Context, r *reader) error {
 					break
 				}
 				lost = append(lost, due[0])
+			} else {
+				misses = 0
 			}
 			due = due[1:]
 		}
@@ -467,12 +408,8 @@ func (w *Walker) lookAtDue(ctx context.Context, r *reader) error {
 		return nil
 	}
 	// Another project has none of our traces.
-	run, err := newCursor(r, w.led, 0, w.total).page(ctx)
-	if err != nil {
+	if _, _, err := w.head(ctx, r); err != nil {
 		return err
-	}
-	if !w.ties(run.Rows) {
-		return ErrForeign
 	}
 	for _, id := range gone {
 		w.led.Gone(id, &w.ev)
@@ -573,26 +510,16 @@ func (w *Walker) observe(run ledger.Run) {
 }
 
 func (w *Walker) take(run ledger.Run) {
+	w.noteExpiry(run)
 	before := w.ev.Gaps
 	w.led.Observe(run, &w.ev)
 	if gaps := w.ev.Gaps - before; gaps > 0 {
-		level.Warn(w.cfg.Logger).Log("msg", "rows that Opper can't give are stepped over, their traces are not counted", "gaps", gaps)
+		w.retryWait = 0
+		w.scheduleRetry()
+		level.Warn(w.cfg.Logger).Log("msg", "unreadable rows skipped, reading them again later", "gaps", gaps)
 	}
 	for _, row := range run.Rows {
-		start := row.Start
-		if start.After(run.Read) {
-			start = run.Read // a client's clock is fast
-		}
-		switch {
-		case start.IsZero():
-			continue
-		case w.oldest.IsZero():
-			w.oldest, w.newest = start, start
-		case start.Before(w.oldest):
-			w.oldest = start
-		case start.After(w.newest):
-			w.newest = start
-		}
+		w.reading.add(row.Start, run.Read)
 	}
 }
 

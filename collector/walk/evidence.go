@@ -1,0 +1,265 @@
+package walk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"opper_exporter/collector/ledger"
+	"opper_exporter/opper"
+)
+
+const (
+	// maxUntied bounds the rows that wait in memory for a known row. Beyond it, an
+	// answer for a known id has to do.
+	maxUntied = 20_000
+	// maxAsked is how many known ids are asked for at each end of the list.
+	maxAsked = 3
+	// unseenExpiry is by how much the newest known trace must be older than any
+	// was seen listed, before an expiry that was never seen explains its absence.
+	unseenExpiry = time.Hour
+)
+
+// evidence decides whether the pages of a head are of the list that we know.
+// Only a known row ties them to it. News may outnumber the list, so pages wait
+// until one has such a row or the list ends.
+type evidence struct {
+	walker *Walker
+	reader *reader
+	tied   bool         // what is read from now on is of our list
+	runs   []ledger.Run // read before that
+	rows   int          // of these runs
+	found  verdict      // what asking for known ids said
+	twice  bool         // the list has been read again after such an id was found
+}
+
+// verdict is what Opper says of known ids.
+type verdict int
+
+const (
+	notAsked verdict = iota
+	unsure           // it does not say
+	absent           // it has none of them, although it has others
+	present          // it has one
+)
+
+// add takes in a run, if need be later. It reports whether the list has to be
+// read again from its start. The error is ErrForeign if nothing explains why no
+// row is known.
+func (e *evidence) add(ctx context.Context, run ledger.Run) (again bool, err error) {
+	w := e.walker
+	if e.tied {
+		w.take(run)
+		return false, nil
+	}
+	if run.AtStart {
+		e.runs, e.rows = e.runs[:0], 0 // nothing ties what was read before to this
+	}
+	e.runs = append(e.runs, run)
+	e.rows += len(run.Rows)
+	switch {
+	case w.anyKnown(run.Rows):
+		w.foreign, w.asked = false, 0
+	case e.rows == 0 && run.AtEnd: // an empty list is a valid answer
+	case !run.AtEnd:
+		return false, e.wait(ctx)
+	case w.mayHaveExpired() && !w.foreign && e.isNewer(e.runs):
+	default:
+		if err := e.ask(ctx); err != nil {
+			return false, err
+		}
+		if e.found != present {
+			return false, e.refuse(e.runs)
+		}
+		if !e.twice {
+			e.twice, e.found = true, notAsked
+			e.runs, e.rows = nil, 0
+			return true, nil
+		}
+	}
+	e.accept()
+	return false, nil
+}
+
+func (e *evidence) accept() {
+	for _, run := range e.runs {
+		e.walker.take(run)
+	}
+	e.tied, e.runs = true, nil
+}
+
+// wait decides whether it is worth reading on.
+func (e *evidence) wait(ctx context.Context) error {
+	w := e.walker
+	if e.found == notAsked {
+		if err := e.ask(ctx); err != nil {
+			return err
+		}
+		// In a list that is not sorted by time, those that are left may be any.
+		if e.found == absent && w.sorted && (w.foreign || !w.mayHaveExpired()) {
+			return e.refuseEarly(ctx)
+		}
+	}
+	if e.rows < maxUntied {
+		return nil
+	}
+	if e.found != present {
+		return fmt.Errorf("%w: none of the first %d rows is known", ErrForeign, e.rows)
+	}
+	e.accept()
+	return nil
+}
+
+// refuseEarly refuses a list of which the start was read. Its last rows tell
+// best whether it is another project's.
+func (e *evidence) refuseEarly(ctx context.Context) error {
+	w := e.walker
+	p, err := e.reader.read(ctx, max(w.believedEnd(), 1)-1, maxLimit)
+	if err != nil {
+		return err
+	}
+	return e.refuse([]ledger.Run{{Rows: p.rows, When: p.when}})
+}
+
+// refuse refuses a list. If most of its rows were listed when ours was read
+// last, it is another one, and time does not change that.
+func (e *evidence) refuse(runs []ledger.Run) error {
+	older, newer := e.ages(runs)
+	e.walker.foreign = e.walker.foreign || older > newer
+	return ErrForeign
+}
+
+// isNewer reports whether most rows are newer than the last good sync, as they
+// must be where all that was listed then has expired.
+func (e *evidence) isNewer(runs []ledger.Run) bool {
+	older, newer := e.ages(runs)
+	return newer > older || e.walker.cfg.Now().Sub(e.walker.lastGood) >= maxRetention
+}
+
+// ages counts the rows that are older and newer than the last good sync, as far
+// as they have times that can be true.
+func (e *evidence) ages(runs []ledger.Run) (older, newer int) {
+	for _, run := range runs {
+		for _, row := range run.Rows {
+			at := row.Start
+			if !row.End.IsZero() {
+				at = row.End
+			}
+			switch {
+			case at.IsZero() || at.After(run.Read):
+			case at.Before(e.walker.lastGood):
+				older++
+			default:
+				newer++
+			}
+		}
+	}
+	return older, newer
+}
+
+// ask asks Opper for known ids at both ends of the list, others each time.
+// That it has one is the best proof that the list is ours. That it has none says
+// something only if it has one that it has just listed.
+func (e *evidence) ask(ctx context.Context) error {
+	w := e.walker
+	if e.found != notAsked {
+		return nil
+	}
+	e.found = unsure
+	listed := w.led.Listed()
+	for i := range min(2*maxAsked, listed) {
+		at := (w.asked + i/2) % listed
+		if (i%2 == 1) != w.newestLast {
+			at = listed - 1 - at
+		}
+		switch has, err := e.has(ctx, w.led.IDs(at, at+1)[0]); {
+		case err != nil:
+			return err
+		case has == present:
+			e.found = present
+			return nil
+		case has == unsure:
+			return nil
+		}
+	}
+	w.asked += maxAsked
+	for _, run := range e.runs {
+		for _, row := range run.Rows {
+			if row.Ref != "" {
+				return nil // nor can all of ours be asked for
+			}
+		}
+	}
+	for _, row := range e.runs[0].Rows {
+		if row.Kind != ledger.Normal {
+			continue
+		}
+		has, err := e.has(ctx, row.ID)
+		if has == present {
+			e.found = absent
+		}
+		return err
+	}
+	return nil
+}
+
+// has asks Opper for one trace.
+func (e *evidence) has(ctx context.Context, id ledger.ID) (verdict, error) {
+	_, err := e.reader.src.Get(ctx, id.String())
+	switch {
+	case err == nil:
+		return present, nil
+	case errors.Is(err, opper.ErrNotFound):
+		return absent, nil
+	case ctx.Err() != nil || opper.Refused(err):
+		return unsure, fmt.Errorf("trace %s: %w", id, err)
+	}
+	return unsure, nil
+}
+
+// mayHaveExpired reports whether all that was listed at the last good sync can
+// have expired since.
+func (w *Walker) mayHaveExpired() bool {
+	now := w.cfg.Now()
+	if now.Sub(w.lastGood) >= maxRetention {
+		return true
+	}
+	if w.span.newest.IsZero() {
+		return false
+	}
+	youngest := now.Sub(w.span.newest)
+	if w.retention > 0 {
+		return youngest >= w.retention
+	}
+	return youngest >= min(w.lastGood.Sub(w.span.oldest)+unseenExpiry, maxRetention)
+}
+
+// noteExpiry takes in from a run that rows at an end of the list have expired:
+// those beside them are about as old.
+func (w *Walker) noteExpiry(run ledger.Run) {
+	n := len(run.Rows)
+	if n == 0 || w.led.Baseline() {
+		return
+	}
+	beside := run.Rows[max(n-overlap, 0):]
+	last := w.led.Index(run.Rows[n-1].ID)
+	switch {
+	case run.AtEnd && last >= 0 && last < w.led.Listed()-1:
+	case run.AtStart && w.led.Index(run.Rows[0].ID) > 0:
+		beside = run.Rows[:min(overlap, n)]
+	default:
+		return
+	}
+	var ages []time.Duration
+	for _, row := range beside {
+		if age := run.Read.Sub(row.Start); !row.Start.IsZero() && age > 0 {
+			ages = append(ages, age)
+		}
+	}
+	if len(ages) > 0 {
+		slices.Sort(ages)
+		w.retention = ages[len(ages)/2]
+	}
+}

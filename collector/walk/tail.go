@@ -1,0 +1,120 @@
+package walk
+
+import (
+	"context"
+
+	"opper_exporter/collector/ledger"
+	"opper_exporter/opper"
+)
+
+// believedEnd returns the offset at which the list is believed to end.
+func (w *Walker) believedEnd() int {
+	if listed := w.led.Listed(); w.total < 0 || w.low || w.total > listed {
+		return listed
+	}
+	return w.total
+}
+
+// tail reads the end of the list: what is believed to be listed behind its last
+// row has expired.
+func (w *Walker) tail(ctx context.Context, r *reader) error {
+	s := tailSearch{w: w, reader: r, beyond: -1}
+	c, run, err := s.start(ctx)
+	for err == nil && c != nil {
+		if !w.ties(run.Rows) {
+			// At the start of the list, this takes more than one page to tell.
+			_, _, err = w.head(ctx, r)
+			return err
+		}
+		w.note(c.total)
+		w.take(run)
+		if run.AtEnd {
+			w.refused, w.low = 0, c.total >= 0 && c.end > c.total
+			return nil
+		}
+		c, run, err = s.next(ctx, c, run)
+	}
+	return err
+}
+
+// tailSearch looks for the end of the list. An offset at which nothing is
+// listed says only that the list ends before it.
+type tailSearch struct {
+	w      *Walker
+	reader *reader
+	beyond int // lowest offset found to have no row, -1 if none was
+}
+
+// start reads the first page that begins with a row that we know, going back
+// from where the list is believed to end.
+func (s *tailSearch) start(ctx context.Context) (*cursor, ledger.Run, error) {
+	at := max(s.w.believedEnd()-overlap, 0)
+	for back := maxLimit; ; back *= 2 {
+		c := newCursor(s.reader, s.w.led, at, s.w.total)
+		run, err := s.page(ctx, c, at)
+		if opper.OutOfRange(err) && s.w.refused > 0 {
+			return nil, run, nil
+		}
+		if err != nil && !opper.OutOfRange(err) {
+			return nil, run, err
+		}
+		if err == nil && (at == 0 || len(run.Rows) > 0 && s.w.led.Index(run.Rows[0].ID) >= 0) {
+			return c, run, nil
+		}
+		if at == 0 {
+			s.w.tooDeep(c.next, err)
+			return nil, run, nil
+		}
+		at = max(at-back, 0)
+	}
+}
+
+// next reads the next page, or one closer to the end where many rows are
+// believed to be listed between.
+func (s *tailSearch) next(ctx context.Context, c *cursor, read ledger.Run) (*cursor, ledger.Run, error) {
+	last := s.w.led.Index(read.Rows[len(read.Rows)-1].ID)
+	for at := s.target(c, last); at-c.next > maxLimit; at = s.target(c, last) {
+		closer := newCursor(s.reader, s.w.led, at, s.w.total)
+		run, err := s.page(ctx, closer, at)
+		switch {
+		case opper.OutOfRange(err), err == nil && len(run.Rows) == 0:
+			continue
+		case err != nil:
+			return nil, run, err
+		}
+		// More rows between than are known to be there have to be read.
+		if known := s.w.led.Index(run.Rows[0].ID) - last; known > 0 && at-(c.end-1) <= known {
+			return closer, run, nil
+		}
+		break
+	}
+	run, err := s.page(ctx, c, c.next)
+	if opper.OutOfRange(err) {
+		if s.w.refused == 0 {
+			s.w.tooDeep(c.next, err)
+		}
+		return nil, run, nil
+	}
+	return c, run, err
+}
+
+// target returns where the list is believed to end, given a row of a known
+// index before c, or else the middle of where its end must be.
+func (s *tailSearch) target(c *cursor, last int) int {
+	switch {
+	case last < 0:
+		return c.next
+	case s.beyond >= 0:
+		return (c.next + s.beyond) / 2
+	}
+	return c.next + s.w.led.Listed() - 1 - last - overlap
+}
+
+// page reads a page at some offset, and notes whether nothing is listed there.
+func (s *tailSearch) page(ctx context.Context, c *cursor, at int) (ledger.Run, error) {
+	run, err := c.page(ctx)
+	if (opper.OutOfRange(err) || err == nil && len(run.Rows) == 0) && (s.beyond < 0 || at < s.beyond) {
+		s.beyond = at
+	}
+	return run, err
+}
