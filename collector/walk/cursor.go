@@ -25,9 +25,9 @@ const (
 // says: it may be capped, so that is not meant literally.
 const (
 	totalFactor  = 10
-	totalSlack   = 100_000
+	totalSlack   = 20_000
 	maxUncounted = 5_000_000 // without a total_count
-	maxRepeats   = 3         // full pages in a row that only repeat the one before
+	maxRepeats   = 3         // pages in a row that lead no further
 )
 
 var (
@@ -48,6 +48,7 @@ type cursor struct {
 	overlap int
 	ahead   int  // requests at once
 	retry   bool // try again to read rows known to be unreadable
+	known   int  // rows of the list that were read before; 0 in an initial sync
 	total   int  // the newest meta.total_count, or -1
 
 	prev  []ledger.ID  // the page before; nil if there is nothing to stitch to
@@ -58,7 +59,7 @@ type cursor struct {
 	shift int          // how much further down than believed rows stand
 	sure  bool         // the last row that was read says so
 	blind bool         // rows known to be unreadable were not tried
-	same  int          // full pages in a row that held the rows of the one before
+	same  int          // pages in a row that led no further
 
 	queue  []future
 	wanted chan future // takes all of the queue without waiting
@@ -80,7 +81,11 @@ type result struct {
 }
 
 func newCursor(r *reader, led *ledger.Ledger, offset, total int) *cursor {
-	return &cursor{r: r, led: led, next: max(offset, 0), size: maxLimit, overlap: overlap, total: total}
+	c := &cursor{r: r, led: led, next: max(offset, 0), size: maxLimit, overlap: overlap, total: total}
+	if !led.Baseline() {
+		c.known = led.Listed()
+	}
+	return c
 }
 
 // stitchTo makes the next page share one of some ids at least.
@@ -130,17 +135,23 @@ func (c *cursor) progress(p page) error {
 	end := p.offset + len(p.rows)
 	limit := maxUncounted
 	if c.total >= 0 {
-		limit = totalFactor*c.total + totalSlack
+		limit = totalFactor*max(c.total, c.known) + totalSlack
 	}
 	if end > limit && len(p.rows) > 0 {
 		return fmt.Errorf("%w: a row at offset %d, total_count %d", errEndless, end-1, c.total)
 	}
-	if c.prev == nil || p.offset <= c.floor || len(p.rows) < p.asked || hasNew(p.rows, c.prev) {
+	switch {
+	case c.prev != nil && p.offset == 0: // again
+	case c.prev == nil || p.offset <= c.floor:
+		return nil
+	case len(p.rows) < p.asked || hasNew(p.rows, c.prev) && c.stitched(p.rows):
 		c.same = 0
+		return nil
+	case hasNew(p.rows, c.prev):
 		return nil
 	}
 	if c.same++; c.same == maxRepeats {
-		return fmt.Errorf("%w, the last one at %d", errRepeated, p.offset)
+		return fmt.Errorf("%w, the last of them at %d", errRepeated, p.offset)
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 
 const (
 	// maxUntied bounds the rows that wait in memory for a known row. Beyond it, an
-	// answer for a known id has to do.
+	// answer for a known id and a total_count of that many have to do.
 	maxUntied = 20_000
 	// maxAsked is how many known ids are asked for at each end of the list.
 	maxAsked = 3
@@ -48,7 +48,7 @@ const (
 // add takes in a run, if need be later. It reports whether the list has to be
 // read again from its start. The error is ErrForeign if nothing explains why no
 // row is known.
-func (e *evidence) add(ctx context.Context, run ledger.Run) (again bool, err error) {
+func (e *evidence) add(ctx context.Context, run ledger.Run, total int) (again bool, err error) {
 	w := e.walker
 	if e.tied {
 		w.take(run)
@@ -64,7 +64,7 @@ func (e *evidence) add(ctx context.Context, run ledger.Run) (again bool, err err
 		w.foreign, w.asked = false, 0
 	case e.rows == 0 && run.AtEnd: // an empty list is a valid answer
 	case !run.AtEnd:
-		return false, e.wait(ctx)
+		return false, e.wait(ctx, total)
 	case w.mayHaveExpired() && !w.foreign && e.isNewer(e.runs):
 	default:
 		if err := e.ask(ctx); err != nil {
@@ -91,7 +91,7 @@ func (e *evidence) accept() {
 }
 
 // wait decides whether it is worth reading on.
-func (e *evidence) wait(ctx context.Context) error {
+func (e *evidence) wait(ctx context.Context, total int) error {
 	w := e.walker
 	if e.found == notAsked {
 		if err := e.ask(ctx); err != nil {
@@ -102,13 +102,9 @@ func (e *evidence) wait(ctx context.Context) error {
 			return e.refuseEarly(ctx)
 		}
 	}
-	if e.rows < maxUntied {
-		return nil
+	if e.rows >= maxUntied && e.rows <= total && e.found == present {
+		e.accept()
 	}
-	if e.found != present {
-		return fmt.Errorf("%w: none of the first %d rows is known", ErrForeign, e.rows)
-	}
-	e.accept()
 	return nil
 }
 

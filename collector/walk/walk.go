@@ -206,7 +206,7 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		}
 		w.skipped = w.skipped || c.blind
 		whole = run.AtEnd
-		again, err := ev.add(ctx, run)
+		again, err := ev.add(ctx, run, c.total)
 		if err != nil {
 			return false, 0, err
 		}
