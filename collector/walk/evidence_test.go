@@ -362,11 +362,20 @@ func pageOf(traces []oppertest.Trace, total int, said bool) opper.Page {
 		if tr.Status != nil {
 			row.Status, row.HasStatus = *tr.Status, true
 		}
+		if tr.Tokens != nil {
+			row.Tokens, row.HasTokens = *tr.Tokens, true
+		}
 		if tr.Start != nil {
 			row.Start = *tr.Start
 		}
 		if tr.End != nil {
 			row.End = *tr.End
+		}
+		switch {
+		case tr.DurationMS != nil:
+			row.Duration, row.HasDuration = time.Duration(*tr.DurationMS*1000)*time.Microsecond, true
+		case tr.Start != nil && tr.End != nil:
+			row.Duration, row.HasDuration = tr.End.Sub(*tr.Start), true
 		}
 		page.Traces = append(page.Traces, row)
 	}
