@@ -59,15 +59,16 @@ type health struct {
 	up, lastSuccess, progress prometheus.Gauge
 	syncs, commits            *prometheus.CounterVec
 	duration                  prometheus.Histogram
+	stall                     *stall
 }
 
-func newHealth(project string, native bool) *health {
+func newHealth(project string, native bool, now func() time.Time, interval time.Duration) *health {
 	labels := prometheus.Labels{"project": project}
 	gauge := func(name, help string) prometheus.Gauge {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels})
 	}
 	h := &health{
-		up:          gauge("opper_up", "1 if the last sync with Opper succeeded, or if the first one is under way and Opper answers; else 0."),
+		up:          gauge("opper_up", "1 if the last sync with Opper succeeded, or if the first one is under way and Opper answers; 0 if it failed, or while a sync makes no progress."),
 		lastSuccess: gauge("opper_exporter_last_success_timestamp_seconds", "End of the last sync that succeeded, in seconds since the epoch; 0 if there was none."),
 		progress:    gauge("opper_exporter_baseline_progress_ratio", "Share of the listed traces that the first complete walk has met, 1 when it is done."),
 		syncs: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -88,6 +89,7 @@ func newHealth(project string, native bool) *health {
 			NativeHistogramBucketFactor: nativeFactor(native),
 		}),
 	}
+	h.stall = newStall(now, interval, h.up)
 	for _, result := range []string{"success", "error"} {
 		h.syncs.WithLabelValues(result)
 		h.commits.WithLabelValues(result)
@@ -104,6 +106,7 @@ func (h *health) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (h *health) Collect(ch chan<- prometheus.Metric) {
+	h.stall.update()
 	for _, c := range h.collectors() {
 		c.Collect(ch)
 	}

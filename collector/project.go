@@ -116,7 +116,7 @@ func NewProject(cfg Config) (*Project, error) {
 	p := &Project{
 		cfg:    cfg,
 		press:  newPress(cfg),
-		health: newHealth(cfg.Project, cfg.Native),
+		health: newHealth(cfg.Project, cfg.Native, cfg.Now, cfg.Interval),
 		ready:  make(chan struct{}),
 		wanted: make(chan struct{}, 1),
 		began:  cfg.Now(),
@@ -192,7 +192,9 @@ func (p *Project) sweepPause() time.Duration {
 // follow before the next sync, which publishes what was found.
 func (p *Project) sweep(ctx context.Context) bool {
 	p.swept = time.Now()
-	ev, err := p.walker.Sweep(ctx, p.cfg.Source())
+	p.health.stall.begin()
+	defer p.health.stall.end()
+	ev, err := p.walker.Sweep(ctx, watchedSource{p.cfg.Source(), p.health.stall})
 	p.apply(ev)
 	if err != nil && ctx.Err() == nil {
 		level.Warn(p.cfg.Logger).Log("msg", "complete walk interrupted, it goes on after the next sync", "project", p.cfg.Project, "err", err)
@@ -245,7 +247,9 @@ func (p *Project) Ready() <-chan struct{} { return p.ready }
 // next one that succeeds. So it is if the state can't be stored.
 func (p *Project) sync(ctx context.Context) bool {
 	start := p.cfg.Now()
-	ev, err := p.walker.Sync(ctx, p.cfg.Source())
+	p.health.stall.begin()
+	defer p.health.stall.end()
+	ev, err := p.walker.Sync(ctx, watchedSource{p.cfg.Source(), p.health.stall})
 	p.apply(ev)
 	now := p.cfg.Now()
 	took := now.Sub(start)

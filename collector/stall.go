@@ -1,0 +1,86 @@
+package collector
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"opper_exporter/collector/walk"
+	"opper_exporter/opper"
+)
+
+// minStall is the shortest time without progress after which opper_up is 0.
+const minStall = time.Minute
+
+// stall sets opper_up to 0 while a sync or a page of a sweep makes no progress:
+// Opper may take minutes to fail, and retries longer. Only a sync that succeeds
+// sets it to 1 again. It is safe for concurrent use.
+type stall struct {
+	now   func() time.Time
+	limit time.Duration
+	up    prometheus.Gauge
+
+	mu       sync.Mutex
+	reading  bool
+	progress time.Time // the last answer, or the start if there was none yet
+}
+
+func newStall(now func() time.Time, interval time.Duration, up prometheus.Gauge) *stall {
+	return &stall{now: now, limit: max(3*interval, minStall), up: up}
+}
+
+func (s *stall) begin() { s.set(true) }
+func (s *stall) end()   { s.set(false) }
+
+func (s *stall) set(reading bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reading, s.progress = reading, s.now()
+}
+
+// answered takes in progress.
+func (s *stall) answered() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.check()
+	s.progress = s.now()
+}
+
+// update sets opper_up as it is to be exposed now.
+func (s *stall) update() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.check()
+}
+
+func (s *stall) check() {
+	if s.reading && s.now().Sub(s.progress) >= s.limit {
+		s.up.Set(0)
+	}
+}
+
+// watchedSource reports the answers of a Source as progress.
+type watchedSource struct {
+	walk.Source
+	stall *stall
+}
+
+// List implements walk.Source.
+func (s watchedSource) List(ctx context.Context, offset, limit int) (opper.Page, error) {
+	page, err := s.Source.List(ctx, offset, limit)
+	if err == nil {
+		s.stall.answered()
+	}
+	return page, err
+}
+
+// Get implements walk.Source.
+func (s watchedSource) Get(ctx context.Context, id string) (opper.Trace, error) {
+	trace, err := s.Source.Get(ctx, id)
+	if err == nil {
+		s.stall.answered()
+	}
+	return trace, err
+}
