@@ -85,7 +85,8 @@ func (w *Walker) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 			return w.ev, fmt.Errorf("sweep: %w", err)
 		}
 		if !w.ties(run.Rows) {
-			return w.ev, fmt.Errorf("sweep: %w", ErrForeign)
+			// A burst may have arrived: the next sync finds out.
+			return w.ev, fmt.Errorf("sweep: no row is known at offset %d", c.end-len(run.Rows))
 		}
 		w.take(run)
 		w.trend.addAll(run.Rows)
