@@ -42,7 +42,7 @@ func (d disk) Commit(project string, changes store.State, fresh bool) error {
 
 // lasts notes that all that was counted so far is durable.
 func (s *simulation) lasts(baselineDone bool) {
-	s.sweepLasts = s.sweepBegan
+	s.sweepLasts, s.savedAt = s.sweepBegan, s.at
 	for _, z := range s.zero {
 		z.released = z.released || z.read || s.at.Sub(z.since) >= holdAtMost || s.clockSet.After(z.since)
 	}

@@ -25,18 +25,33 @@ func randomPlan(pick func(n int) int) plan {
 		fault: often(0, 0, 5, 20), foreign: often(0, 0, 0, 20), poison: often(0, 0, 0, 10),
 		crash: often(0, 0, 10, 40), unwritable: often(0, 0, 8), restart: often(0, 0, 8),
 		clock: often(0, 0, 0, 8),
+		burst: often(0, 0, 3, 8), pause: often(0, 0, 4), stall: often(0, 0, 0, 20), outage: often(0, 0, 0, 6),
+		moved: often(0, 0, 0, 5), dim: often(0, 0, 0, 4), stuck: often(0, 0, 0, 0, 6), endless: often(0, 0, 0, 0, 8),
+		sweepEvery: []time.Duration{20 * time.Minute, 20 * time.Minute, 24 * time.Hour}[pick(3)],
 	}
 	if pick(2) == 0 {
 		p.list.Retention = time.Duration(10+pick(120)) * time.Minute
 		p.list.ExpireByStart = pick(2) == 0
 	}
-	switch pick(8) {
+	switch pick(10) {
+	case 8:
+		p.idle, p.old = true, time.Duration(pick(72*60))*time.Minute
+	case 9:
+		// It turns over several times, so that what arrives is about what expires.
+		p.list.Retention, p.list.SortBy = time.Duration(10+pick(20))*time.Minute, oppertest.Sort([]int{0, 0, 1, 1, 2, 3}[pick(6)])
+		p.every = p.list.Retention / time.Duration([]int{20, 100, 250, 400}[pick(4)])
+		p.history, p.steps, p.idle = 0, 10+pick(20), pick(2) == 0
+		p.remove, p.backdate, p.relist = 0, 0, 0
+	}
+	switch pick(10) {
 	case 0:
 		p.list.TotalCount = missingTotal
 	case 1:
 		p.list.TotalCount = cappedTotal(20 + pick(100))
 	case 2:
 		p.list.TotalCount = lyingTotal(pick(1000) - 500)
+	case 3:
+		p.list.TotalCount = lateTotal(1 + pick(20))
 	default:
 		if pick(3) > 0 {
 			p.short = 15 + pick(20)
@@ -44,13 +59,13 @@ func randomPlan(pick func(n int) int) plan {
 	}
 	if pick(10) == 0 {
 		// On a small page, due rows may be missed and have to be asked for.
-		p.list.NoGet, p.poison, p.fault, p.short = []int{405, 500}[pick(2)], 0, 0, 0
+		p.list.NoGet, p.poison, p.dim, p.fault, p.short = []int{405, 500}[pick(2)], 0, 0, 0, 0
 	}
 	if pick(20) == 0 {
 		// What was served to who then crashed is not what the truth asks for.
 		p.list.MaxOffset, p.crash, p.restart = 20+pick(150), 0, 0
 	}
-	if p.fault > 0 || p.poison > 0 {
+	if p.fault > 0 || p.poison > 0 || p.dim > 0 {
 		// Read row by row, a list has nothing that ties one answer to the next.
 		p.foreign = 0
 	}

@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -38,11 +39,40 @@ type plan struct {
 	quiet   bool          // nothing but arrivals, ends and expiry: no gap may be counted
 	cancel  bool          // as many traces arrive behind the newest as expire
 
+	every      time.Duration // between two arrivals; 0 means that there are only those of changes
+	idle       bool          // nothing else happens to the list
+	old        time.Duration // how long ago the history arrived
+	sweepEvery time.Duration
+
 	change, backdate, remove, relist int // of the list, before each page
 	fault, foreign, poison           int
 	crash, unwritable, restart       int
 	clock                            int // steps of our clock
+	burst                            int // more arrive at once than are listed
+	pause, stall                     int // the process stands still, between two syncs and between two requests
+	outage                           int // every request fails for some syncs
+	moved                            int // the key belongs to another project for some syncs
+	dim                              int // rows can't be read for some time
+	stuck, endless                   int // offset is ignored, or the list has no end, for some syncs
 }
+
+// What the exporter is held to, beyond what a sync that ended well has seen.
+const (
+	// rereadSoon after rows can be read again, and so many good syncs later, they
+	// have been: a retry with backoff comes about as long after the end of the
+	// trouble as the trouble lasted.
+	rereadSoon  = 15 * time.Minute
+	rereadSyncs = 5
+	longestDim  = 3 * time.Minute
+	// maxRefusals is how many syncs in a row may fail of which no answer was
+	// wrong. One may meet a list that moves too fast.
+	maxRefusals = 1
+	// A list without anything known must be believed if all that was known at the
+	// last good sync has expired surely, and must not if that can't be. Between
+	// the two it is up to the exporter, as it can only guess the retention.
+	turnoverMargin = 10 * time.Minute
+	longestMoved   = 20 * time.Minute
+)
 
 // simulation drives a Project through a schedule, by one goroutine and one fake
 // clock, and watches that its promises are kept at each step.
@@ -70,10 +100,18 @@ type simulation struct {
 	made      int
 	listed    int // at the last step
 
-	badness   int // requests that fail from now on, as the last one did
+	next      time.Time            // when the next of the traces arrives that come at an interval
+	arrived   map[string]time.Time // the latest of each
+	dims      map[string]time.Time // rows that can't be read, and until when
+	badness   int                  // requests that fail from now on, as the last one did
 	badAnswer error
+	down      int  // syncs of which every request fails
 	strangers bool // another project's list answers
-	full      int  // commits that fail
+	away      int  // for so many syncs
+	wrong     int  // syncs in which lists are not what was asked for
+	wrongBy   lie
+	salt      int // of the rows that an endless list makes up
+	full      int // commits that fail
 
 	// What is durable of what the project counted.
 	counting ledger.Events // since the last commit
@@ -96,8 +134,15 @@ type simulation struct {
 	syncs                   int
 	requests                int       // since the sync, or the page of the sweep, began
 	spoiled                 bool      // an answer in this sync was a lie
+	disturbed               bool      // it was, or a request failed
+	gotOurs, gotOther       bool      // some list in this sync was ours, or another one
+	refusals                int       // syncs in a row that failed for no reason
+	trouble                 error     // the last one that was logged
+	goodAt, savedAt         time.Time // the last good sync began, the last commit
+	lied                    time.Time // the last answer that was a lie
 	unanswered              bool      // Opper did not say what became of a trace
-	blind                   time.Time // rows may have been taken for unreadable then
+	blind, blindSince       time.Time // rows may have been taken for unreadable then, and at first
+	seeing                  int       // good syncs since
 	gaps                    uint64    // counted until the last look
 	partial                 bool      // the first walk could not read all
 }
@@ -117,11 +162,11 @@ func newSimulation(t testing.TB, name string, pick func(n int) int, p plan) *sim
 	s := &simulation{
 		plan: p, t: t, name: name, pick: pick, tells: *replay >= 0,
 		at: epoch, left: map[string]time.Time{}, poisoned: map[string]bool{}, judged: map[string]bool{},
+		arrived: map[string]time.Time{}, dims: map[string]time.Time{},
 		lateEnds: map[string]bool{}, totals: map[string]uint64{}, shown: map[string]*metric{}, zero: map[string]*zeros{},
 	}
-	now := func() time.Time { return s.at }
-	p.list.Now = now
-	s.opper, s.other = oppertest.New(p.list), oppertest.New(oppertest.Config{Now: now})
+	p.list.Now = func() time.Time { return s.at }
+	s.opper = oppertest.New(p.list)
 	s.reopen = func() Store { return s.inner }
 	s.inner = newMemory()
 	if p.onDisk {
@@ -146,12 +191,20 @@ func newSimulation(t testing.TB, name string, pick func(n int) int, p plan) *sim
 	}
 	s.cfg = testConfig()
 	s.cfg.Concurrency = 1
-	s.cfg.Interval, s.cfg.SweepEvery = 30*time.Second, 20*time.Minute
+	s.cfg.Interval, s.cfg.SweepEvery = 30*time.Second, cmp.Or(p.sweepEvery, 20*time.Minute)
 	s.cfg.Now = s.now
-	s.cfg.Logger = log.NewNopLogger()
-	if s.tells {
-		s.cfg.Logger = log.NewLogfmtLogger(&s.told)
-	}
+	told := log.NewLogfmtLogger(&s.told)
+	s.cfg.Logger = log.LoggerFunc(func(keyvals ...any) error {
+		for i := 1; i < len(keyvals); i += 2 {
+			if err, ok := keyvals[i].(error); ok {
+				s.trouble = err
+			}
+		}
+		if !s.tells {
+			return nil
+		}
+		return told.Log(keyvals...)
+	})
 	s.cfg.Source = func() walk.Source { return simulatedSource{s} }
 	s.cfg.AllRead = func(time.Time) bool {
 		if !s.calm && s.pick(3) > 0 {
@@ -184,7 +237,13 @@ func (s *simulation) fail(format string, args ...any) {
 // chance is true one time in n.
 func (s *simulation) chance(n int) bool { return n > 0 && !s.calm && s.pick(n) == 0 }
 
-func (s *simulation) wait(d time.Duration) { s.at = s.at.Add(d) }
+// wait lets time pass, and what arrives in it.
+func (s *simulation) wait(d time.Duration) {
+	until := s.at.Add(d)
+	s.traffic(until)
+	s.at = until
+	s.brighten()
+}
 
 // tick lets up to about a second pass.
 func (s *simulation) tick() { s.wait(time.Duration(1+s.pick(1000)) * time.Millisecond) }
@@ -199,9 +258,16 @@ func (s *simulation) run() {
 	for range s.history {
 		s.arrive(s.pick(8) == 0, time.Duration(1+s.pick(40*60))*time.Second)
 	}
-	for range 3 {
-		s.other.Add(s.trace(true, time.Minute))
+	s.next = s.at
+	switch {
+	case s.every == 0:
+	case s.list.Retention > 0:
+		s.wait(s.list.Retention)
+	default:
+		s.wait(time.Duration(s.history) * s.every)
 	}
+	s.wait(s.old)
+	s.other = s.otherProject(3)
 	s.start()
 	for range s.steps {
 		s.step()
@@ -219,8 +285,9 @@ func (s *simulation) step() {
 	default:
 		s.wait(time.Duration(1+s.pick(40)) * time.Second)
 	}
+	s.beginTrouble()
 	listed := len(s.opper.Snapshot())
-	for range s.pick(4) {
+	for n := s.pick(4); n > 0 && !s.idle; n-- {
 		s.changeList()
 	}
 	for ; s.cancel && listed < s.listed; listed++ {
@@ -254,7 +321,7 @@ func (s *simulation) step() {
 	}
 	s.sync()
 	s.sweep(s.pick(4))
-	s.strangers = false
+	s.relieve()
 }
 
 // start makes a project of what is stored, as a start of the program does.
@@ -280,7 +347,7 @@ func (s *simulation) start() {
 	}
 	s.project = newTestProject(s.t, s.cfg)
 	s.project.found = s.found
-	s.strangers = false
+	s.strangers = s.away > 0
 	s.calm, s.full = calm, full
 	s.watch()
 }
@@ -346,18 +413,19 @@ func (s *simulation) sync() {
 	if baseline && s.baseline.IsZero() {
 		s.baseline = start
 	}
-	s.spoiled, s.requests = false, 0
+	s.spoiled, s.disturbed, s.gotOurs, s.gotOther, s.requests = false, false, false, false, 0
 	s.syncs++
 	s.tell("sync")
-	succeeded := false
+	succeeded, ours := false, s.recognizable()
 	alive := s.survive(func() {
 		succeeded = s.project.sync(context.Background())
 		if !succeeded && s.project.published.Load() != shot {
 			s.fail("a failed sync published numbers")
 		}
+		s.partial = s.partial || baseline && s.spoiled
 		if baseline && !s.project.led.Baseline() {
 			s.ended = s.at
-			s.partial = s.spoiled || s.project.sums.Gaps > 0
+			s.partial = s.partial || s.project.sums.Gaps > 0
 		}
 	})
 	s.wait(time.Millisecond)
@@ -366,6 +434,10 @@ func (s *simulation) sync() {
 		return
 	}
 	s.tell("sync ends: %v", succeeded)
+	s.checkRefusal(start, succeeded)
+	if succeeded && ours && s.gotOther && !s.gotOurs {
+		s.fail("another list is taken for ours")
+	}
 	if published := s.project.published.Load(); published != shot && !s.lasted.IsZero() {
 		s.looked(start, baseline, swept)
 	}
@@ -374,11 +446,8 @@ func (s *simulation) sync() {
 
 // walked is what the walk remembers of complete walks.
 func (s *simulation) walked() (state struct {
-	FullAt   time.Time `json:"full_at"`
-	LastGood time.Time `json:"last_good"`
-	Oldest   time.Time
-	Newest   time.Time
-	Sweep    *struct{ Done bool }
+	FullAt time.Time `json:"full_at"`
+	Sweep  *struct{ Done bool }
 },
 ) {
 	b, err := s.project.walker.State()
@@ -397,20 +466,22 @@ func (s *simulation) looked(start time.Time, baseline, swept bool) {
 	missed := gaps > s.gaps
 	s.gaps = gaps
 	if missed {
-		s.blind = s.at
+		s.blinded()
 	}
 	if baseline || s.spoiled {
 		return
 	}
+	s.goodAt = start
+	s.seeing++
 	from := start
 	if swept {
 		from = s.sweepBegan
 	}
-	if isFull := !s.walked().FullAt.Add(-s.ours).Before(start); isFull && (s.blind.IsZero() || from.After(s.blind)) {
+	if isFull := !s.walked().FullAt.Add(-s.ours).Before(start); isFull && from.After(s.lied) && (s.blind.IsZero() || from.After(s.blind)) {
 		s.blind = time.Time{}
 		s.looks = append(s.looks, oppertest.Sync{Start: from, End: s.at, Full: true})
 	}
-	if s.blind.IsZero() && s.project.led.Hole(0, s.project.led.Listed()) < 0 {
+	if s.sees(start) {
 		s.looks = append(s.looks, oppertest.Sync{Start: start, End: s.at})
 	}
 	if s.syncs%4 == 0 || len(s.looks) < 4 {
@@ -442,7 +513,11 @@ func (s *simulation) sweep(pages int) {
 
 // rest lets things settle, and compares what was counted with the truth.
 func (s *simulation) rest() {
-	s.calm, s.badness, s.strangers, s.full = true, 0, false, 0
+	s.calm, s.badness, s.down, s.strangers, s.away, s.wrong, s.full = true, 0, 0, false, 0, 0, 0
+	for id := range s.dims {
+		s.opper.Heal(id)
+	}
+	clear(s.dims)
 	s.tell("rest")
 	began := s.at
 	pauses := []time.Duration{31 * time.Second, abandon * 3 / 2, 31 * time.Second, abandon * 3 / 2, 31 * time.Second}
@@ -453,6 +528,10 @@ func (s *simulation) rest() {
 		s.wait(pause)
 		s.sync()
 		s.sweep(100)
+	}
+	for n := 0; n < rereadSyncs && !s.blind.IsZero(); n++ {
+		s.wait(rereadSoon / rereadSyncs)
+		s.sync()
 	}
 	// What the last sweep found is shown at 0 by one sync, and counted by the next.
 	for range 2 {
@@ -474,7 +553,7 @@ func (s *simulation) check() {
 	if s.lasted.IsZero() {
 		return
 	}
-	rules := oppertest.Rules{Settle: settle, Abandon: abandon, Look: s.cfg.Interval, Baseline: s.baseline, BaselineDone: s.lasted, Syncs: s.looks}
+	rules := oppertest.Rules{Settle: settle, Abandon: abandon, Look: s.cfg.Interval, Baseline: s.baseline, BaselineDone: s.lasted, Syncs: s.looks, Reread: rereadSoon}
 	if s.partial {
 		rules.Baseline = time.Time{}
 	}
@@ -501,6 +580,95 @@ func (s *simulation) check() {
 			s.fail("the sums are %+v, want %+v", got, want)
 		}
 	}
+}
+
+// checkRefusal fails if syncs keep failing, though Opper answered all that they
+// asked for, and the list is to be known as ours: a sync that failed demands
+// nothing of what is counted, and what expires meanwhile is lost.
+func (s *simulation) checkRefusal(start time.Time, succeeded bool) {
+	switch {
+	case succeeded:
+		s.refusals = 0
+	case s.disturbed:
+	case s.isOurs() || s.hasTurnedOver(start):
+		if s.refusals++; s.refusals > maxRefusals {
+			s.fail("%d syncs in a row failed, though nothing was wrong with what they read: %v", s.refusals, s.trouble)
+		}
+	}
+}
+
+// isOurs reports whether something ties the list to what is known.
+func (s *simulation) isOurs() bool {
+	rows := s.opper.Snapshot()
+	return len(rows) == 0 || s.project.led.Baseline() || slices.ContainsFunc(rows, func(tr oppertest.Trace) bool {
+		return tr.ID != "" && s.isReadable(tr.ID) && s.project.led.Known(ledger.KeyOf(tr.ID))
+	})
+}
+
+func (s *simulation) isReadable(id string) bool {
+	_, dim := s.dims[id]
+	return !dim && !s.poisoned[id]
+}
+
+// hasTurnedOver reports whether the exporter must see that all that it knew has
+// expired: for long enough it has seen how long traces stay, where nothing
+// misleads it about that.
+func (s *simulation) hasTurnedOver(start time.Time) bool {
+	stay := s.list.Retention
+	byAge := s.list.SortBy == oppertest.ByArrival || s.list.SortBy == oppertest.ByStart
+	if stay == 0 || s.every == 0 || !byAge || s.remove+s.backdate+s.clock > 0 || s.clients != 0 || s.ours != 0 || s.ended.IsZero() {
+		return false
+	}
+	return s.goodAt.Sub(s.ended) >= 2*stay && start.Sub(s.savedAt) >= stay+stay/2+turnoverMargin
+}
+
+// recognizable reports whether another list can be told from ours for sure: the
+// last good sync is so close that no known row has left since, of those that
+// arrived last.
+func (s *simulation) recognizable() bool {
+	if s.project.led.Baseline() || s.at.Sub(s.goodAt) > s.maxMoved() {
+		return false
+	}
+	stay := s.list.Retention
+	if stay > 0 && s.clients != 0 {
+		return false
+	}
+	return slices.ContainsFunc(s.opper.Snapshot(), func(tr oppertest.Trace) bool {
+		young := stay == 0 || s.at.Sub(s.arrived[tr.ID]) < stay/2
+		return tr.ID != "" && young && s.isReadable(tr.ID) && s.project.led.Index(ledger.KeyOf(tr.ID)) >= 0
+	})
+}
+
+func (s *simulation) maxMoved() time.Duration {
+	if stay := s.list.Retention; stay > 0 {
+		return min(stay/4, longestMoved)
+	}
+	return longestMoved
+}
+
+// blinded notes that rows may have been taken for unreadable.
+func (s *simulation) blinded() {
+	if s.blind.IsZero() {
+		s.blindSince = s.at
+	}
+	s.blind, s.seeing = s.at, 0
+}
+
+// sees reports whether a sync that began at some time has read all rows, as far
+// as they could be.
+func (s *simulation) sees(start time.Time) bool {
+	if s.poison > 0 {
+		return s.blind.IsZero() && s.project.led.Hole(0, s.project.led.Listed()) < 0
+	}
+	if s.blind.IsZero() {
+		return true
+	}
+	again := s.blind.Add(max(rereadSoon, 2*s.blind.Sub(s.blindSince)))
+	if start.Before(again) || s.seeing < rereadSyncs {
+		return false
+	}
+	s.blind = time.Time{}
+	return true
 }
 
 // checkLateEnds looks for abandoned traces whose end a complete walk met since

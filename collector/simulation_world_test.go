@@ -52,6 +52,7 @@ func (s *simulation) finish(tr *oppertest.Trace, clients time.Duration) {
 func (s *simulation) arrive(running bool, age time.Duration) {
 	tr := s.trace(!running, age)
 	s.opper.Add(tr)
+	s.arrived[tr.ID] = s.at
 	s.tell("%s arrives, running: %v", tr.ID, running)
 	if tr.ID == "" {
 		return
@@ -92,6 +93,7 @@ func (s *simulation) changeList() {
 			if _, listed := s.opper.Get(id); !listed {
 				s.tell("%s comes back", id)
 				s.opper.Add(tr)
+				s.arrived[id] = s.at
 			}
 		}
 		delete(s.left, id)
@@ -125,6 +127,139 @@ func (s *simulation) changeList() {
 	}
 }
 
+// traffic lists what arrives at an interval until some time. What nobody could
+// ever see is left out.
+func (s *simulation) traffic(until time.Time) {
+	if s.every == 0 || s.calm {
+		return
+	}
+	most := 400 * s.every
+	if stay := s.list.Retention; stay > 0 {
+		most = stay + stay/5
+	}
+	if start := until.Add(-most); s.next.Before(start) {
+		s.next = start
+	}
+	for ; !s.next.After(until); s.next = s.next.Add(s.every/2 + time.Duration(s.pick(int(s.every)))) {
+		if s.next.After(s.at) {
+			s.at = s.next
+		}
+		s.arrive(s.pick(12) == 0, time.Duration(1+s.pick(100))*time.Second)
+	}
+}
+
+// brighten makes rows readable whose time has come.
+func (s *simulation) brighten() {
+	for id, until := range s.dims {
+		if !s.at.Before(until) {
+			s.tell("%s can be read again", id)
+			s.opper.Heal(id)
+			delete(s.dims, id)
+		}
+	}
+}
+
+// arriveAtOnce lists more than are listed, or many.
+func (s *simulation) arriveAtOnce() {
+	n := 20 + s.pick(150)
+	if listed := s.opper.Len(); listed < 200 && s.pick(2) == 0 {
+		n = listed + 91 + s.pick(100)
+	} else if s.pick(4) == 0 {
+		n = 150 + s.pick(250)
+	}
+	for range n {
+		s.arrive(s.pick(20) == 0, time.Duration(1+s.pick(100))*time.Second)
+	}
+}
+
+// stand is how long the process stands still.
+func (s *simulation) stand() time.Duration {
+	return []time.Duration{
+		time.Duration(5+s.pick(60)) * time.Second,
+		time.Duration(60+s.pick(600)) * time.Second,
+		time.Duration(10+s.pick(50)) * time.Minute,
+		time.Duration(60+s.pick(11*60)) * time.Minute,
+	}[s.pick(4)]
+}
+
+// beginTrouble begins what lasts for some syncs.
+func (s *simulation) beginTrouble() {
+	if s.chance(s.pause) {
+		d := s.stand()
+		s.tell("nobody syncs for %v", d)
+		s.wait(d)
+	}
+	if s.chance(s.burst) {
+		s.arriveAtOnce()
+	}
+	if s.down == 0 && s.chance(s.outage) {
+		s.down = 1 + s.pick(6)
+		s.badAnswer = []error{
+			errors.New("connection refused"), context.DeadlineExceeded, opper.ErrTooLarge,
+			&opper.Error{Status: 500}, &opper.Error{Status: 503}, &opper.Error{Status: 401},
+		}[s.pick(6)]
+		s.tell("Opper is down for %d syncs: %v", s.down, s.badAnswer)
+	}
+	if s.chance(s.dim) {
+		if rows := s.opper.Snapshot(); len(rows) > 0 {
+			i := []int{0, s.pick(len(rows)), max(len(rows)-4, 0)}[s.pick(3)]
+			until := s.at.Add(time.Second + time.Duration(s.pick(int(longestDim))))
+			for _, row := range rows[i:min(len(rows), i+1+s.pick(4))] {
+				if _, before := s.dims[row.ID]; row.ID == "" || before || s.poisoned[row.ID] {
+					continue
+				}
+				s.tell("%s can't be read until %v", row.ID, until.Sub(epoch))
+				s.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: row.ID, Times: -1})
+				s.dims[row.ID] = until
+			}
+		}
+	}
+	switch {
+	case s.away > 0 || s.wrong > 0:
+	case s.chance(s.moved) && s.recognizable():
+		n := []int{0, 1 + s.pick(5), s.opper.Len(), 150 + s.pick(200)}[s.pick(4)]
+		s.other, s.away, s.strangers = s.otherProject(n), 1+s.pick(12), true
+		s.tell("the key belongs to another project of %d traces for %d syncs", n, s.away)
+	case s.chance(s.stuck):
+		s.wrong, s.wrongBy = 1+s.pick(3), []lie{samePage, sameFullPage, longPage}[s.pick(3)]
+		s.tell("for %d syncs, %s", s.wrong, s.wrongBy)
+	case s.chance(s.endless) && s.recognizable():
+		s.wrong, s.wrongBy = 1+s.pick(3), endless
+		s.salt++
+		s.tell("for %d syncs, %s", s.wrong, s.wrongBy)
+	}
+}
+
+// relieve ends what lasted long enough.
+func (s *simulation) relieve() {
+	s.away, s.wrong = max(s.away-1, 0), max(s.wrong-1, 0)
+	s.strangers = s.away > 0
+	if s.down > 0 {
+		if s.down--; s.down == 0 && s.pick(2) == 0 {
+			s.arriveAtOnce()
+		}
+	}
+}
+
+// otherProject makes one of n traces.
+func (s *simulation) otherProject(n int) *oppertest.Server {
+	other := oppertest.New(oppertest.Config{Now: func() time.Time { return s.at }})
+	for range n {
+		other.Add(s.trace(true, time.Duration(1+s.pick(180))*time.Minute))
+	}
+	return other
+}
+
+// lie is a way in which lists are not what was asked for.
+type lie string
+
+const (
+	samePage     lie = "the page at 0 answers for each offset"
+	sameFullPage lie = "the page at 0 answers for each offset and limit"
+	longPage     lie = "pages are longer than asked for"
+	endless      lie = "the list is made up and has no end"
+)
+
 // simulatedSource is Opper as the project reads it.
 type simulatedSource struct{ *simulation }
 
@@ -132,16 +267,25 @@ func (s simulatedSource) List(_ context.Context, offset, limit int) (opper.Page,
 	if err := s.request(limit, true); err != nil {
 		return opper.Page{}, err
 	}
-	from := s.opper
-	if s.strangers {
-		s.spoiled = true
+	at, n, from := offset, limit, s.opper
+	switch {
+	case s.strangers:
 		from = s.other
+	case s.wrong == 0:
+	case s.wrongBy == endless:
+		return s.madeUp(offset, limit), nil
+	case s.wrongBy == longPage:
+		n += 1 + s.pick(50)
+	case s.wrongBy == sameFullPage:
+		at, n = 0, 100
+	case s.wrongBy == samePage:
+		at = 0
 	}
 	if s.short > 0 {
-		limit = min(limit, s.short)
+		n = min(n, s.short)
 	}
-	rows, total, ok := from.List(offset, limit)
-	s.tell("rows %d to %d", offset, offset+len(rows))
+	rows, total, ok := from.List(at, n)
+	s.tell("rows %d to %d", at, at+len(rows))
 	s.tick()
 	s.point()
 	switch {
@@ -149,7 +293,18 @@ func (s simulatedSource) List(_ context.Context, offset, limit int) (opper.Page,
 	case s.list.MaxOffset > 0 && offset > s.list.MaxOffset:
 		return opper.Page{}, &opper.Error{Status: http.StatusUnprocessableEntity}
 	default:
+		if len(s.dims) > 0 {
+			s.disturbed = true
+			if n == 1 {
+				s.blinded()
+			}
+		}
 		return opper.Page{}, opper.ErrTooLarge
+	}
+	if s.strangers || at != offset || len(rows) > limit {
+		s.lieTold(from != s.opper && len(rows) > 0)
+	} else {
+		s.gotOurs = true
 	}
 	page := opper.Page{Total: -1, Traces: make([]opper.Trace, len(rows))}
 	if total != nil {
@@ -161,6 +316,29 @@ func (s simulatedSource) List(_ context.Context, offset, limit int) (opper.Page,
 	return page, nil
 }
 
+// lieTold notes a list that is not what was asked for.
+func (s *simulation) lieTold(foreign bool) {
+	s.spoiled, s.disturbed, s.lied = true, true, s.at
+	s.gotOther = s.gotOther || foreign
+}
+
+// madeUp is a page of a list without end.
+func (s *simulation) madeUp(offset, limit int) opper.Page {
+	s.lieTold(true)
+	s.tick()
+	page := opper.Page{Traces: make([]opper.Trace, limit)}
+	for i := range page.Traces {
+		page.Traces[i] = opper.Trace{
+			ID: fmt.Sprintf("%08x-0000-4000-9000-%012d", s.salt, offset+i), Name: "made up",
+			Start: s.at.Add(-time.Minute - time.Duration(offset+i)*time.Second), End: s.at.Add(-time.Minute),
+		}
+	}
+	page.Total = []int{-1, s.opper.Len(), 1000, offset + limit + 1}[s.salt%4]
+	s.tell("rows %d to %d, made up", offset, offset+limit)
+	s.point()
+	return page
+}
+
 func (s simulatedSource) Get(_ context.Context, id string) (opper.Trace, error) {
 	if err := s.request(0, false); err != nil {
 		return opper.Trace{}, err
@@ -170,7 +348,7 @@ func (s simulatedSource) Get(_ context.Context, id string) (opper.Trace, error) 
 	}
 	from := s.opper
 	if s.strangers {
-		s.spoiled = true
+		s.lieTold(false)
 		from = s.other
 	}
 	tr, ok := from.Show(id)
@@ -190,8 +368,18 @@ func (s *simulation) request(limit int, list bool) error {
 	}
 	s.tick()
 	s.point()
-	for s.chance(s.change) {
+	if s.chance(s.stall) {
+		d := s.stand()
+		s.tell("the process stands still for %v", d)
+		s.wait(d)
+	}
+	for !s.idle && s.chance(s.change) {
 		s.changeList()
+	}
+	if s.down > 0 {
+		s.disturbed, s.unanswered = true, s.unanswered || !list
+		s.tell("answer: %v", s.badAnswer)
+		return s.badAnswer
 	}
 	if s.badness == 0 && s.chance(s.fault) {
 		s.badness = 1 + s.pick(3)*s.pick(6)
@@ -204,6 +392,7 @@ func (s *simulation) request(limit int, list bool) error {
 	}
 	if s.badness > 0 {
 		s.badness--
+		s.disturbed = true
 		if opper.OutOfRange(s.badAnswer) {
 			// That one trace is gone could only be believed.
 			s.unanswered = true
@@ -213,25 +402,26 @@ func (s *simulation) request(limit int, list bool) error {
 			s.spoiled = true
 		}
 		if limit == 1 && opper.Unreadable(s.badAnswer) {
-			s.blind = s.at
+			s.blinded()
 		}
 		s.unanswered = s.unanswered || !list
 		s.tell("answer: %v", s.badAnswer)
 		return s.badAnswer
 	}
-	if !s.strangers && s.recognizable() && s.chance(s.foreign) {
+	if s.isWrongOverall() && s.at.Sub(s.goodAt) > s.maxMoved() {
+		s.tell("the list is ours again")
+		s.strangers, s.away, s.wrong = false, 0, 0
+	}
+	if !s.strangers && s.chance(s.foreign) && s.project.led.Listed() > 20 && s.recognizable() {
 		s.strangers = true
 		s.tell("another project's list")
 	}
 	return nil
 }
 
-// recognizable reports whether the list can be told from another one: some of
-// it must be known, and expiry must not explain that all of it is gone.
-func (s *simulation) recognizable() bool {
-	w := s.walked()
-	return !s.project.led.Baseline() && s.project.led.Listed() > 20 &&
-		!w.Newest.IsZero() && s.now().Sub(w.Newest) < max(w.LastGood.Sub(w.Oldest), time.Hour)-10*time.Minute
+// isWrongOverall reports whether all that is listed is another list.
+func (s *simulation) isWrongOverall() bool {
+	return s.strangers || s.wrong > 0 && s.wrongBy == endless
 }
 
 // readBy is what a client makes of a row.
@@ -259,6 +449,17 @@ func readBy(tr *oppertest.Trace) opper.Trace {
 		out.Tokens, out.HasTokens = *tr.Tokens, true
 	}
 	return out
+}
+
+// lateTotal says how long the list was, each time for so many answers.
+func lateTotal(answers int) func(int) *int {
+	said, left := 0, 0
+	return func(n int) *int {
+		if left--; left < 0 {
+			said, left = n, answers
+		}
+		return new(said)
+	}
 }
 
 func missingTotal(int) *int { return nil }
