@@ -1,27 +1,22 @@
 package collector
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"maps"
-	"math"
-	"math/rand/v2"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-kit/log"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/store"
 	"opper_exporter/collector/walk"
-	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -44,11 +39,40 @@ type plan struct {
 	quiet   bool          // nothing but arrivals, ends and expiry: no gap may be counted
 	cancel  bool          // as many traces arrive behind the newest as expire
 
+	every      time.Duration // between two arrivals; 0 means that there are only those of changes
+	idle       bool          // nothing else happens to the list
+	old        time.Duration // how long ago the history arrived
+	sweepEvery time.Duration
+
 	change, backdate, remove, relist int // of the list, before each page
 	fault, foreign, poison           int
 	crash, unwritable, restart       int
 	clock                            int // steps of our clock
+	burst                            int // more arrive at once than are listed
+	pause, stall                     int // the process stands still, between two syncs and between two requests
+	outage                           int // every request fails for some syncs
+	moved                            int // the key belongs to another project for some syncs
+	dim                              int // rows can't be read for some time
+	stuck, endless                   int // offset is ignored, or the list has no end, for some syncs
 }
+
+// What the exporter is held to, beyond what a sync that ended well has seen.
+const (
+	// rereadSoon after rows can be read again, and so many good syncs later, they
+	// have been: a retry with backoff comes about as long after the end of the
+	// trouble as the trouble lasted.
+	rereadSoon  = 15 * time.Minute
+	rereadSyncs = 5
+	longestDim  = 3 * time.Minute
+	// maxRefusals is how many syncs in a row may fail of which no answer was
+	// wrong. One may meet a list that moves too fast.
+	maxRefusals = 1
+	// A list without anything known must be believed if all that was known at the
+	// last good sync has expired surely, and must not if that can't be. Between
+	// the two it is up to the exporter, as it can only guess the retention.
+	turnoverMargin = 10 * time.Minute
+	longestMoved   = 20 * time.Minute
+)
 
 // simulation drives a Project through a schedule, by one goroutine and one fake
 // clock, and watches that its promises are kept at each step.
@@ -76,10 +100,18 @@ type simulation struct {
 	made      int
 	listed    int // at the last step
 
-	badness   int // requests that fail from now on, as the last one did
+	next      time.Time            // when the next of the traces arrives that come at an interval
+	arrived   map[string]time.Time // the latest of each
+	dims      map[string]time.Time // rows that can't be read, and until when
+	badness   int                  // requests that fail from now on, as the last one did
 	badAnswer error
+	down      int  // syncs of which every request fails
 	strangers bool // another project's list answers
-	full      int  // commits that fail
+	away      int  // for so many syncs
+	wrong     int  // syncs in which lists are not what was asked for
+	wrongBy   lie
+	salt      int // of the rows that an endless list makes up
+	full      int // commits that fail
 
 	// What is durable of what the project counted.
 	counting ledger.Events // since the last commit
@@ -102,8 +134,15 @@ type simulation struct {
 	syncs                   int
 	requests                int       // since the sync, or the page of the sweep, began
 	spoiled                 bool      // an answer in this sync was a lie
+	disturbed               bool      // it was, or a request failed
+	gotOurs, gotOther       bool      // some list in this sync was ours, or another one
+	refusals                int       // syncs in a row that failed for no reason
+	trouble                 error     // the last one that was logged
+	goodAt, savedAt         time.Time // the last good sync began, the last commit
+	lied                    time.Time // the last answer that was a lie
 	unanswered              bool      // Opper did not say what became of a trace
-	blind                   time.Time // rows may have been taken for unreadable then
+	blind, blindSince       time.Time // rows may have been taken for unreadable then, and at first
+	seeing                  int       // good syncs since
 	gaps                    uint64    // counted until the last look
 	partial                 bool      // the first walk could not read all
 }
@@ -123,11 +162,11 @@ func newSimulation(t testing.TB, name string, pick func(n int) int, p plan) *sim
 	s := &simulation{
 		plan: p, t: t, name: name, pick: pick, tells: *replay >= 0,
 		at: epoch, left: map[string]time.Time{}, poisoned: map[string]bool{}, judged: map[string]bool{},
+		arrived: map[string]time.Time{}, dims: map[string]time.Time{},
 		lateEnds: map[string]bool{}, totals: map[string]uint64{}, shown: map[string]*metric{}, zero: map[string]*zeros{},
 	}
-	now := func() time.Time { return s.at }
-	p.list.Now = now
-	s.opper, s.other = oppertest.New(p.list), oppertest.New(oppertest.Config{Now: now})
+	p.list.Now = func() time.Time { return s.at }
+	s.opper = oppertest.New(p.list)
 	s.reopen = func() Store { return s.inner }
 	s.inner = newMemory()
 	if p.onDisk {
@@ -152,12 +191,20 @@ func newSimulation(t testing.TB, name string, pick func(n int) int, p plan) *sim
 	}
 	s.cfg = testConfig()
 	s.cfg.Concurrency = 1
-	s.cfg.Interval, s.cfg.SweepEvery = 30*time.Second, 20*time.Minute
+	s.cfg.Interval, s.cfg.SweepEvery = 30*time.Second, cmp.Or(p.sweepEvery, 20*time.Minute)
 	s.cfg.Now = s.now
-	s.cfg.Logger = log.NewNopLogger()
-	if s.tells {
-		s.cfg.Logger = log.NewLogfmtLogger(&s.told)
-	}
+	told := log.NewLogfmtLogger(&s.told)
+	s.cfg.Logger = log.LoggerFunc(func(keyvals ...any) error {
+		for i := 1; i < len(keyvals); i += 2 {
+			if err, ok := keyvals[i].(error); ok {
+				s.trouble = err
+			}
+		}
+		if !s.tells {
+			return nil
+		}
+		return told.Log(keyvals...)
+	})
 	s.cfg.Source = func() walk.Source { return simulatedSource{s} }
 	s.cfg.AllRead = func(time.Time) bool {
 		if !s.calm && s.pick(3) > 0 {
@@ -190,7 +237,13 @@ func (s *simulation) fail(format string, args ...any) {
 // chance is true one time in n.
 func (s *simulation) chance(n int) bool { return n > 0 && !s.calm && s.pick(n) == 0 }
 
-func (s *simulation) wait(d time.Duration) { s.at = s.at.Add(d) }
+// wait lets time pass, and what arrives in it.
+func (s *simulation) wait(d time.Duration) {
+	until := s.at.Add(d)
+	s.traffic(until)
+	s.at = until
+	s.brighten()
+}
 
 // tick lets up to about a second pass.
 func (s *simulation) tick() { s.wait(time.Duration(1+s.pick(1000)) * time.Millisecond) }
@@ -205,9 +258,16 @@ func (s *simulation) run() {
 	for range s.history {
 		s.arrive(s.pick(8) == 0, time.Duration(1+s.pick(40*60))*time.Second)
 	}
-	for range 3 {
-		s.other.Add(s.trace(true, time.Minute))
+	s.next = s.at
+	switch {
+	case s.every == 0:
+	case s.list.Retention > 0:
+		s.wait(s.list.Retention)
+	default:
+		s.wait(time.Duration(s.history) * s.every)
 	}
+	s.wait(s.old)
+	s.other = s.otherProject(3)
 	s.start()
 	for range s.steps {
 		s.step()
@@ -225,8 +285,9 @@ func (s *simulation) step() {
 	default:
 		s.wait(time.Duration(1+s.pick(40)) * time.Second)
 	}
+	s.beginTrouble()
 	listed := len(s.opper.Snapshot())
-	for range s.pick(4) {
+	for n := s.pick(4); n > 0 && !s.idle; n-- {
 		s.changeList()
 	}
 	for ; s.cancel && listed < s.listed; listed++ {
@@ -260,7 +321,7 @@ func (s *simulation) step() {
 	}
 	s.sync()
 	s.sweep(s.pick(4))
-	s.strangers = false
+	s.relieve()
 }
 
 // start makes a project of what is stored, as a start of the program does.
@@ -286,7 +347,7 @@ func (s *simulation) start() {
 	}
 	s.project = newTestProject(s.t, s.cfg)
 	s.project.found = s.found
-	s.strangers = false
+	s.strangers = s.away > 0
 	s.calm, s.full = calm, full
 	s.watch()
 }
@@ -352,18 +413,19 @@ func (s *simulation) sync() {
 	if baseline && s.baseline.IsZero() {
 		s.baseline = start
 	}
-	s.spoiled, s.requests = false, 0
+	s.spoiled, s.disturbed, s.gotOurs, s.gotOther, s.requests = false, false, false, false, 0
 	s.syncs++
 	s.tell("sync")
-	succeeded := false
+	succeeded, ours := false, s.recognizable()
 	alive := s.survive(func() {
 		succeeded = s.project.sync(context.Background())
 		if !succeeded && s.project.published.Load() != shot {
 			s.fail("a failed sync published numbers")
 		}
+		s.partial = s.partial || baseline && s.spoiled
 		if baseline && !s.project.led.Baseline() {
 			s.ended = s.at
-			s.partial = s.spoiled || s.project.sums.Gaps > 0
+			s.partial = s.partial || s.project.sums.Gaps > 0
 		}
 	})
 	s.wait(time.Millisecond)
@@ -372,6 +434,10 @@ func (s *simulation) sync() {
 		return
 	}
 	s.tell("sync ends: %v", succeeded)
+	s.checkRefusal(start, succeeded)
+	if succeeded && ours && s.gotOther && !s.gotOurs {
+		s.fail("another list is taken for ours")
+	}
 	if published := s.project.published.Load(); published != shot && !s.lasted.IsZero() {
 		s.looked(start, baseline, swept)
 	}
@@ -380,11 +446,8 @@ func (s *simulation) sync() {
 
 // walked is what the walk remembers of complete walks.
 func (s *simulation) walked() (state struct {
-	FullAt   time.Time `json:"full_at"`
-	LastGood time.Time `json:"last_good"`
-	Oldest   time.Time
-	Newest   time.Time
-	Sweep    *struct{ Done bool }
+	FullAt time.Time `json:"full_at"`
+	Sweep  *struct{ Done bool }
 },
 ) {
 	b, err := s.project.walker.State()
@@ -403,20 +466,22 @@ func (s *simulation) looked(start time.Time, baseline, swept bool) {
 	missed := gaps > s.gaps
 	s.gaps = gaps
 	if missed {
-		s.blind = s.at
+		s.blinded()
 	}
 	if baseline || s.spoiled {
 		return
 	}
+	s.goodAt = start
+	s.seeing++
 	from := start
 	if swept {
 		from = s.sweepBegan
 	}
-	if isFull := !s.walked().FullAt.Add(-s.ours).Before(start); isFull && (s.blind.IsZero() || from.After(s.blind)) {
+	if isFull := !s.walked().FullAt.Add(-s.ours).Before(start); isFull && from.After(s.lied) && (s.blind.IsZero() || from.After(s.blind)) {
 		s.blind = time.Time{}
 		s.looks = append(s.looks, oppertest.Sync{Start: from, End: s.at, Full: true})
 	}
-	if s.blind.IsZero() && s.project.led.Hole(0, s.project.led.Listed()) < 0 {
+	if s.sees(start) {
 		s.looks = append(s.looks, oppertest.Sync{Start: start, End: s.at})
 	}
 	if s.syncs%4 == 0 || len(s.looks) < 4 {
@@ -448,7 +513,11 @@ func (s *simulation) sweep(pages int) {
 
 // rest lets things settle, and compares what was counted with the truth.
 func (s *simulation) rest() {
-	s.calm, s.badness, s.strangers, s.full = true, 0, false, 0
+	s.calm, s.badness, s.down, s.strangers, s.away, s.wrong, s.full = true, 0, 0, false, 0, 0, 0
+	for id := range s.dims {
+		s.opper.Heal(id)
+	}
+	clear(s.dims)
 	s.tell("rest")
 	began := s.at
 	pauses := []time.Duration{31 * time.Second, abandon * 3 / 2, 31 * time.Second, abandon * 3 / 2, 31 * time.Second}
@@ -459,6 +528,10 @@ func (s *simulation) rest() {
 		s.wait(pause)
 		s.sync()
 		s.sweep(100)
+	}
+	for n := 0; n < rereadSyncs && !s.blind.IsZero(); n++ {
+		s.wait(rereadSoon / rereadSyncs)
+		s.sync()
 	}
 	// What the last sweep found is shown at 0 by one sync, and counted by the next.
 	for range 2 {
@@ -480,7 +553,7 @@ func (s *simulation) check() {
 	if s.lasted.IsZero() {
 		return
 	}
-	rules := oppertest.Rules{Settle: settle, Abandon: abandon, Look: s.cfg.Interval, Baseline: s.baseline, BaselineDone: s.lasted, Syncs: s.looks}
+	rules := oppertest.Rules{Settle: settle, Abandon: abandon, Look: s.cfg.Interval, Baseline: s.baseline, BaselineDone: s.lasted, Syncs: s.looks, Reread: rereadSoon}
 	if s.partial {
 		rules.Baseline = time.Time{}
 	}
@@ -509,6 +582,95 @@ func (s *simulation) check() {
 	}
 }
 
+// checkRefusal fails if syncs keep failing, though Opper answered all that they
+// asked for, and the list is to be known as ours: a sync that failed demands
+// nothing of what is counted, and what expires meanwhile is lost.
+func (s *simulation) checkRefusal(start time.Time, succeeded bool) {
+	switch {
+	case succeeded:
+		s.refusals = 0
+	case s.disturbed:
+	case s.isOurs() || s.hasTurnedOver(start):
+		if s.refusals++; s.refusals > maxRefusals {
+			s.fail("%d syncs in a row failed, though nothing was wrong with what they read: %v", s.refusals, s.trouble)
+		}
+	}
+}
+
+// isOurs reports whether something ties the list to what is known.
+func (s *simulation) isOurs() bool {
+	rows := s.opper.Snapshot()
+	return len(rows) == 0 || s.project.led.Baseline() || slices.ContainsFunc(rows, func(tr oppertest.Trace) bool {
+		return tr.ID != "" && s.isReadable(tr.ID) && s.project.led.Known(ledger.KeyOf(tr.ID))
+	})
+}
+
+func (s *simulation) isReadable(id string) bool {
+	_, dim := s.dims[id]
+	return !dim && !s.poisoned[id]
+}
+
+// hasTurnedOver reports whether the exporter must see that all that it knew has
+// expired: for long enough it has seen how long traces stay, where nothing
+// misleads it about that.
+func (s *simulation) hasTurnedOver(start time.Time) bool {
+	stay := s.list.Retention
+	byAge := s.list.SortBy == oppertest.ByArrival || s.list.SortBy == oppertest.ByStart
+	if stay == 0 || s.every == 0 || !byAge || s.remove+s.backdate+s.clock > 0 || s.clients != 0 || s.ours != 0 || s.ended.IsZero() {
+		return false
+	}
+	return s.goodAt.Sub(s.ended) >= 2*stay && start.Sub(s.savedAt) >= stay+stay/2+turnoverMargin
+}
+
+// recognizable reports whether another list can be told from ours for sure: the
+// last good sync is so close that no known row has left since, of those that
+// arrived last.
+func (s *simulation) recognizable() bool {
+	if s.project.led.Baseline() || s.at.Sub(s.goodAt) > s.maxMoved() {
+		return false
+	}
+	stay := s.list.Retention
+	if stay > 0 && s.clients != 0 {
+		return false
+	}
+	return slices.ContainsFunc(s.opper.Snapshot(), func(tr oppertest.Trace) bool {
+		young := stay == 0 || s.at.Sub(s.arrived[tr.ID]) < stay/2
+		return tr.ID != "" && young && s.isReadable(tr.ID) && s.project.led.Index(ledger.KeyOf(tr.ID)) >= 0
+	})
+}
+
+func (s *simulation) maxMoved() time.Duration {
+	if stay := s.list.Retention; stay > 0 {
+		return min(stay/4, longestMoved)
+	}
+	return longestMoved
+}
+
+// blinded notes that rows may have been taken for unreadable.
+func (s *simulation) blinded() {
+	if s.blind.IsZero() {
+		s.blindSince = s.at
+	}
+	s.blind, s.seeing = s.at, 0
+}
+
+// sees reports whether a sync that began at some time has read all rows, as far
+// as they could be.
+func (s *simulation) sees(start time.Time) bool {
+	if s.poison > 0 {
+		return s.blind.IsZero() && s.project.led.Hole(0, s.project.led.Listed()) < 0
+	}
+	if s.blind.IsZero() {
+		return true
+	}
+	again := s.blind.Add(max(rereadSoon, 2*s.blind.Sub(s.blindSince)))
+	if start.Before(again) || s.seeing < rereadSyncs {
+		return false
+	}
+	s.blind = time.Time{}
+	return true
+}
+
 // checkLateEnds looks for abandoned traces whose end a complete walk met since
 // some time, and that were not noted as ended after all.
 func (s *simulation) checkLateEnds(since time.Time) {
@@ -520,898 +682,4 @@ func (s *simulation) checkLateEnds(since time.Time) {
 			s.fail("the late end of trace %s was not noted", c.ID)
 		}
 	}
-}
-
-// trace makes one that began some time ago.
-func (s *simulation) trace(ended bool, age time.Duration) oppertest.Trace {
-	s.made++
-	tr := oppertest.Trace{ID: fmt.Sprintf("%08x-0000-4000-8000-%012d", s.pick(math.MaxInt32), s.made)}
-	if s.pick(30) == 0 {
-		tr.ID = fmt.Sprintf("odd-%d", s.made)
-	}
-	if s.pick(200) == 0 {
-		tr.ID = ""
-	}
-	tr.Name = []*string{nil, new("a"), new("a"), new("a"), new("b"), new("b"), new("c"), new("d"), new("")}[s.pick(9)]
-	clients := time.Duration(0)
-	if s.clients != 0 && s.pick(2) == 0 {
-		clients = s.clients
-	}
-	if s.pick(12) > 0 {
-		tr.Start = new(s.at.Add(clients - age))
-	}
-	if ended {
-		s.finish(&tr, clients)
-	}
-	return tr
-}
-
-func (s *simulation) finish(tr *oppertest.Trace, clients time.Duration) {
-	tr.End = new(s.at.Add(clients))
-	tr.Status = []*string{nil, new("success"), new("success"), new("OK"), new("error"), new("who knows")}[s.pick(6)]
-	if s.pick(3) > 0 {
-		tr.DurationMS = new(float64(s.pick(100_000) - 1000))
-	}
-	if s.pick(3) > 0 {
-		tr.Tokens = new(int64(s.pick(1 << 20)))
-	}
-}
-
-func (s *simulation) arrive(running bool, age time.Duration) {
-	tr := s.trace(!running, age)
-	s.opper.Add(tr)
-	s.tell("%s arrives, running: %v", tr.ID, running)
-	if tr.ID == "" {
-		return
-	}
-	s.ids = append(s.ids, tr.ID)
-	if running {
-		s.open = append(s.open, tr.ID)
-	}
-}
-
-// changeList does one of the things that happen to a list.
-func (s *simulation) changeList() {
-	some := func(ids []string) string { return ids[s.pick(len(ids))] }
-	if s.chance(s.backdate) {
-		s.arrive(s.pick(4) == 0, time.Duration(1+s.pick(120))*time.Minute)
-	}
-	if s.chance(s.remove) {
-		if rows := s.opper.Snapshot(); len(rows) > 0 {
-			i := s.pick(len(rows))
-			n := 1 + s.pick(3)
-			if s.pick(8) == 0 {
-				n = 20
-			}
-			for _, row := range rows[i:min(len(rows), i+n)] {
-				s.tell("%s is deleted", row.ID)
-				s.opper.Delete(row.ID)
-				s.left[row.ID] = s.at
-			}
-		}
-	}
-	if s.chance(s.relist) && len(s.left) > 0 {
-		ids := slices.Sorted(maps.Keys(s.left))
-		id := some(ids)
-		// An id that is missing for a day may be forgotten.
-		if id != "" && s.at.Sub(s.left[id]) < 15*time.Hour {
-			tr := s.trace(s.pick(3) > 0, time.Minute)
-			tr.ID = id
-			if _, listed := s.opper.Get(id); !listed {
-				s.tell("%s comes back", id)
-				s.opper.Add(tr)
-			}
-		}
-		delete(s.left, id)
-	}
-	switch n := s.pick(16); {
-	case n < 4:
-		s.arrive(false, time.Duration(1+s.pick(100))*time.Second)
-	case n < 6:
-		s.arrive(true, time.Duration(1+s.pick(10))*time.Second)
-	case n < 10 && len(s.open) > 0:
-		i := s.pick(len(s.open))
-		id := s.open[i]
-		s.open = slices.Delete(s.open, i, i+1)
-		s.tell("%s ends", id)
-		s.opper.Update(id, func(tr *oppertest.Trace) { s.finish(tr, 0) })
-	case n == 10 && len(s.ids) > 0:
-		s.opper.Update(some(s.ids), func(tr *oppertest.Trace) { tr.Name = []*string{new("a"), new("b"), new("e")}[s.pick(3)] })
-	case n < 13 && len(s.ids) > 0:
-		recent := s.ids[max(len(s.ids)-5, 0):]
-		s.opper.Update(some(recent), func(tr *oppertest.Trace) {
-			if tr.End != nil {
-				tr.Tokens, tr.Status = new(int64(s.pick(1<<20))), new("failed")
-			}
-		})
-	case n == 13 && s.pick(20) == 0:
-		for range 20 + s.pick(100) {
-			s.arrive(false, time.Duration(1+s.pick(100))*time.Second)
-		}
-	case n == 14 && s.pick(20) == 0 && !s.quiet && len(s.ids) > 0:
-		s.opper.Update(some(s.ids), func(tr *oppertest.Trace) { tr.End = nil })
-	}
-}
-
-// simulatedSource is Opper as the project reads it.
-type simulatedSource struct{ *simulation }
-
-func (s simulatedSource) List(_ context.Context, offset, limit int) (opper.Page, error) {
-	if err := s.request(limit, true); err != nil {
-		return opper.Page{}, err
-	}
-	from := s.opper
-	if s.strangers {
-		s.spoiled = true
-		from = s.other
-	}
-	if s.short > 0 {
-		limit = min(limit, s.short)
-	}
-	rows, total, ok := from.List(offset, limit)
-	s.tell("rows %d to %d", offset, offset+len(rows))
-	s.tick()
-	s.point()
-	switch {
-	case ok:
-	case s.list.MaxOffset > 0 && offset > s.list.MaxOffset:
-		return opper.Page{}, &opper.Error{Status: http.StatusUnprocessableEntity}
-	default:
-		return opper.Page{}, opper.ErrTooLarge
-	}
-	page := opper.Page{Total: -1, Traces: make([]opper.Trace, len(rows))}
-	if total != nil {
-		page.Total = *total
-	}
-	for i := range rows {
-		page.Traces[i] = readBy(&rows[i])
-	}
-	return page, nil
-}
-
-func (s simulatedSource) Get(_ context.Context, id string) (opper.Trace, error) {
-	if err := s.request(0, false); err != nil {
-		return opper.Trace{}, err
-	}
-	if s.list.NoGet != 0 {
-		return opper.Trace{}, &opper.Error{Status: s.list.NoGet}
-	}
-	from := s.opper
-	if s.strangers {
-		s.spoiled = true
-		from = s.other
-	}
-	tr, ok := from.Show(id)
-	s.tell("trace %s: %v", id, ok)
-	s.tick()
-	s.point()
-	if !ok {
-		return opper.Trace{}, &opper.Error{Status: http.StatusNotFound}
-	}
-	return readBy(&tr), nil
-}
-
-// request is what happens before an answer, and in its place.
-func (s *simulation) request(limit int, list bool) error {
-	if s.requests++; s.requests > 5000 {
-		s.fail("a sync or a page of a sweep does not end")
-	}
-	s.tick()
-	s.point()
-	for s.chance(s.change) {
-		s.changeList()
-	}
-	if s.badness == 0 && s.chance(s.fault) {
-		s.badness = 1 + s.pick(3)*s.pick(6)
-		answers := []error{
-			&opper.Error{Status: 500}, &opper.Error{Status: 503}, opper.ErrTooLarge, &opper.Error{Status: 429},
-			&opper.Error{Status: 401}, errors.New("connection refused"), context.DeadlineExceeded,
-			&opper.Error{Status: 404}, &opper.Error{Status: 422},
-		}
-		s.badAnswer = answers[s.pick(len(answers))]
-	}
-	if s.badness > 0 {
-		s.badness--
-		if opper.OutOfRange(s.badAnswer) {
-			// That one trace is gone could only be believed.
-			s.unanswered = true
-			if !list {
-				return &opper.Error{Status: 500}
-			}
-			s.spoiled = true
-		}
-		if limit == 1 && opper.Unreadable(s.badAnswer) {
-			s.blind = s.at
-		}
-		s.unanswered = s.unanswered || !list
-		s.tell("answer: %v", s.badAnswer)
-		return s.badAnswer
-	}
-	if !s.strangers && s.recognizable() && s.chance(s.foreign) {
-		s.strangers = true
-		s.tell("another project's list")
-	}
-	return nil
-}
-
-// recognizable reports whether the list can be told from another one: some of
-// it must be known, and expiry must not explain that all of it is gone.
-func (s *simulation) recognizable() bool {
-	w := s.walked()
-	return !s.project.led.Baseline() && s.project.led.Listed() > 20 &&
-		!w.Newest.IsZero() && s.now().Sub(w.Newest) < max(w.LastGood.Sub(w.Oldest), time.Hour)-10*time.Minute
-}
-
-// readBy is what a client makes of a row.
-func readBy(tr *oppertest.Trace) opper.Trace {
-	out := opper.Trace{ID: tr.ID}
-	if tr.Name != nil {
-		out.Name = *tr.Name
-	}
-	if tr.Status != nil {
-		out.Status, out.HasStatus = *tr.Status, true
-	}
-	if tr.Start != nil {
-		out.Start = *tr.Start
-	}
-	if tr.End != nil {
-		out.End = *tr.End
-	}
-	switch {
-	case tr.DurationMS != nil:
-		out.Duration, out.HasDuration = time.Duration(math.Round(*tr.DurationMS*1000))*time.Microsecond, true
-	case tr.Start != nil && tr.End != nil:
-		out.Duration, out.HasDuration = out.End.Sub(out.Start), true
-	}
-	if tr.Tokens != nil {
-		out.Tokens, out.HasTokens = *tr.Tokens, true
-	}
-	return out
-}
-
-// disk is the store as the project sees it: it can be full, and the program can
-// be killed before and after a commit.
-type disk struct{ *simulation }
-
-var errFull = errors.New("no space left on device")
-
-func (d disk) Load(project string) (store.State, bool, error) { return d.inner.Load(project) }
-
-func (d disk) Commit(project string, changes store.State, fresh bool) error {
-	d.point()
-	refused := d.full > 0
-	if refused {
-		d.full--
-		// What could not be synced may be on the disk all the same.
-		if d.pick(3) > 0 {
-			d.tell("the disk is full")
-			return errFull
-		}
-	}
-	if err := d.inner.Commit(project, changes, fresh); err != nil {
-		return err
-	}
-	d.tell("commit, refused: %v", refused)
-	d.lasts(!changes.Ledger.Baseline)
-	d.point()
-	if refused {
-		return errFull
-	}
-	return nil
-}
-
-// lasts notes that all that was counted so far is durable.
-func (s *simulation) lasts(baselineDone bool) {
-	s.sweepLasts = s.sweepBegan
-	for _, z := range s.zero {
-		z.released = z.released || z.read || s.at.Sub(z.since) >= holdAtMost || s.clockSet.After(z.since)
-	}
-	if baselineDone && s.lasted.IsZero() {
-		s.lasted = s.at
-		if !s.ended.IsZero() {
-			s.lasted = s.ended
-		}
-	}
-	for _, c := range s.counting.Counted {
-		v := versionOf(c)
-		if s.judged[v.ID] {
-			s.fail("trace %s is counted twice", v.ID)
-		}
-		s.judged[v.ID] = true
-		s.tell("counted: %+v", v)
-		s.durable = append(s.durable, v)
-		s.total(v)
-	}
-	s.totals["opper_exporter_gaps_total{}"] += s.counting.Gaps
-	s.totals["opper_exporter_traces_skipped_total{no_id}"] += s.counting.Nameless
-	s.totals["opper_exporter_traces_skipped_total{vanished_open}"] += uint64(len(s.counting.Vanished))
-	s.totals["opper_exporter_late_ends_total{}"] += uint64(len(s.counting.LateEnds))
-	for _, r := range s.counting.LateEnds {
-		s.lateEnds[versionOf(ledger.Counted{Row: r}).ID] = true
-	}
-	s.counting = ledger.Events{}
-}
-
-// total adds a counted trace to what has to be published.
-func (s *simulation) total(v oppertest.Counted) {
-	name := s.label(v.Name)
-	labels := "{" + v.Outcome + "," + name + "}"
-	s.totals["opper_traces_total"+labels]++
-	if v.Tokens >= 0 {
-		s.totals["opper_trace_tokens_total"+labels] += uint64(v.Tokens)
-		s.totals["opper_tokens_per_trace_count{"+name+"}"]++
-		s.totals["opper_tokens_per_trace_sum{"+name+"}"] += uint64(v.Tokens)
-	}
-	switch {
-	case v.Outcome == "abandoned":
-	case v.Unusable != "":
-		s.totals["opper_exporter_durations_unusable_total{"+v.Unusable+"}"]++
-	default:
-		s.totals["opper_trace_duration_seconds_count"+labels]++
-		s.totals["opper_trace_duration_seconds_sum"+labels] += uint64(v.Micros)
-	}
-}
-
-// label is a name, or what stands for all of them if they share too few places.
-func (s *simulation) label(name string) string {
-	if s.names < 10 {
-		return "any"
-	}
-	return name
-}
-
-func versionOf(c ledger.Counted) oppertest.Counted {
-	v := oppertest.Counted{ID: c.Ref}
-	if v.ID == "" {
-		v.ID = c.ID.String()
-	}
-	v.Name, v.Tokens, v.Outcome = c.Name, -1, "unknown"
-	if v.Name == "" {
-		v.Name = "(unnamed)"
-	}
-	if c.HasTokens {
-		v.Tokens = c.Tokens
-	}
-	if c.Abandoned {
-		v.Outcome = "abandoned"
-		return v
-	}
-	switch strings.ToLower(c.Status) {
-	case "success", "ok", "completed":
-		v.Outcome = "success"
-	case "error", "failed", "failure":
-		v.Outcome = "failure"
-	}
-	switch {
-	case !c.HasDuration:
-		v.Unusable = "missing"
-	case c.Duration < 0:
-		v.Unusable = "negative"
-	default:
-		v.Micros = c.Duration.Microseconds()
-	}
-	return v
-}
-
-// watch looks at what is published: nothing may be lower than it ever was, and
-// all of it must be what was counted and made durable.
-func (s *simulation) watch() {
-	shot := s.project.published.Load()
-	if shot == s.last || len(*shot) == 0 && len(s.shown) == 0 {
-		return
-	}
-	s.last = shot
-	before := s.before
-	s.before = make(map[*metric]string, len(*shot))
-	present := make(map[string]bool, len(*shot))
-	baseline := len(s.shown) == 0
-	for _, each := range *shot {
-		m := each.(*metric)
-		if m.gauge != nil {
-			continue
-		}
-		key, same := before[m]
-		if !same {
-			key = nameOf(m)
-			was := s.shown[key]
-			if was != nil {
-				if err := fallen(was, m); err != nil {
-					s.fail("%s: %v", key, err)
-				}
-			}
-			s.shown[key] = m
-			if was == nil {
-				s.appears(key, baseline)
-			}
-		}
-		s.before[m] = key
-		present[key] = true
-	}
-	s.leaveZero()
-	for key := range s.shown {
-		if !present[key] {
-			s.fail("%s has vanished", key)
-		}
-	}
-	s.compare()
-	s.shadow()
-}
-
-// appears notes a series that is shown for the first time. With the baseline,
-// only names that were met after it are held.
-func (s *simulation) appears(key string, baseline bool) {
-	if group := groupOf(key); group != "" && s.zero[group] == nil {
-		s.zero[group] = &zeros{since: s.at, released: baseline}
-	}
-}
-
-// leaveZero looks which groups are no longer at 0: they must have been read so.
-func (s *simulation) leaveZero() {
-	risen := map[string]string{}
-	for key, m := range s.shown {
-		if m.counter.GetValue() > 0 || m.histogram.GetSampleCount() > 0 {
-			risen[groupOf(key)] = key
-		}
-	}
-	for group, z := range s.zero {
-		if key, ok := risen[group]; ok {
-			if !z.released {
-				s.fail("%s rises before anybody has read the zeros", key)
-			}
-			delete(s.zero, group)
-		}
-	}
-}
-
-// groupOf returns which group a series is part of, if any.
-func groupOf(key string) string {
-	family, labels, _ := strings.Cut(key, "{")
-	outcome, name, both := strings.Cut(strings.TrimSuffix(labels, "}"), ",")
-	switch family {
-	case "opper_traces_total", "opper_trace_tokens_total":
-		return "counters of " + name
-	case "opper_trace_duration_seconds", "opper_trace_duration_seconds_count", "opper_trace_duration_seconds_sum":
-		return "durations of " + name
-	case "opper_tokens_per_trace", "opper_tokens_per_trace_count", "opper_tokens_per_trace_sum":
-		if !both {
-			name = outcome
-		}
-		return "tokens of " + name
-	}
-	return ""
-}
-
-// compare holds what is published against what was counted and made durable.
-func (s *simulation) compare() {
-	got := make(map[string]uint64, len(s.totals))
-	for key, m := range s.shown {
-		s.addShown(got, key, m)
-	}
-	for _, keys := range []map[string]uint64{s.totals, got} {
-		for key := range keys {
-			less := got[key] < s.totals[key] && s.held(key, got[key])
-			if got[key] != s.totals[key] && !less {
-				s.fail("%s is %d, and what is durable says %d", key, got[key], s.totals[key])
-			}
-		}
-	}
-}
-
-// held reports whether a sum may be lower than what was counted.
-func (s *simulation) held(key string, shown uint64) bool {
-	group := groupOf(key)
-	switch {
-	case s.strict || group == "":
-		return false
-	case strings.HasSuffix(group, " any"):
-		return len(s.zero) > 0
-	}
-	return s.zero[group] != nil && shown == 0
-}
-
-// addShown adds up what was published by the keys of what was counted.
-func (s *simulation) addShown(got map[string]uint64, key string, m *metric) {
-	family, labels, _ := strings.Cut(key, "{")
-	if outcome, name, both := strings.Cut(strings.TrimSuffix(labels, "}"), ","); both {
-		labels = outcome + "," + s.label(name) + "}"
-	} else if family == "opper_tokens_per_trace" {
-		labels = s.label(outcome) + "}"
-	}
-	switch family {
-	case "opper_exporter_overflow_traces_total", "opper_exporter_unmapped_status_total":
-	case "opper_trace_duration_seconds":
-		got[family+"_count{"+labels] += m.histogram.GetSampleCount()
-		got[family+"_sum{"+labels] += uint64(math.Round(1e6 * m.histogram.GetSampleSum()))
-	case "opper_tokens_per_trace":
-		got[family+"_count{"+labels] += m.histogram.GetSampleCount()
-		got[family+"_sum{"+labels] += uint64(m.histogram.GetSampleSum())
-	default:
-		got[family+"{"+labels] += uint64(m.counter.GetValue())
-	}
-}
-
-// shadow starts another project of a copy of what is stored, now and then: it
-// would publish what is published.
-func (s *simulation) shadow() {
-	stored, ok := s.inner.(*memory)
-	if !ok || len(*s.last) == 0 || s.made%8 != 0 {
-		return
-	}
-	cfg := s.cfg
-	cfg.Store, cfg.Logger = stored.clone(), log.NewNopLogger()
-	other := newTestProject(s.t, cfg)
-	n := s.project.led.Listed()
-	if was, is := s.project.led.IDs(0, n), other.led.IDs(0, other.led.Listed()); !slices.Equal(was, is) {
-		s.fail("%d are believed listed, and %d would be after a crash", len(was), len(is))
-	}
-	got := map[string]*metric{}
-	for _, each := range *other.published.Load() {
-		m := each.(*metric)
-		got[nameOf(m)] = m
-	}
-	for _, each := range *s.last {
-		m := each.(*metric)
-		key := nameOf(m)
-		if m.gauge != nil {
-			if key != "opper_exporter_trace_names{}" && got[key].gauge.GetValue() != m.gauge.GetValue() {
-				s.fail("%s is %v, and would be %v after a crash", key, m.gauge.GetValue(), got[key].gauge.GetValue())
-			}
-			continue
-		}
-		if err := fallen(m, got[key]); err != nil {
-			s.fail("%s, after a crash: %v", key, err)
-		}
-	}
-}
-
-var familyNames = func() map[*prometheus.Desc]string {
-	names := map[*prometheus.Desc]string{}
-	for _, f := range families {
-		_, name, _ := strings.Cut(f.desc.String(), `fqName: "`)
-		names[f.desc], _, _ = strings.Cut(name, `"`)
-	}
-	return names
-}()
-
-// nameOf names a series by its family and the values of its labels, without
-// that of the project.
-func nameOf(m *metric) string {
-	var labels []string
-	for _, l := range m.labels {
-		if l.GetName() != "project" {
-			labels = append(labels, l.GetValue())
-		}
-	}
-	return familyNames[m.desc] + "{" + strings.Join(labels, ",") + "}"
-}
-
-// fallen says what is lower in a counter or histogram than it was.
-func fallen(was, is *metric) error {
-	if is == nil {
-		return errors.New("gone")
-	}
-	if was.counter != nil {
-		if is.counter.GetValue() < was.counter.GetValue() {
-			return fmt.Errorf("fell from %v to %v", was.counter.GetValue(), is.counter.GetValue())
-		}
-		if a, b := was.counter.GetCreatedTimestamp().AsTime(), is.counter.GetCreatedTimestamp().AsTime(); !a.Equal(b) {
-			return fmt.Errorf("created %v became %v", a, b)
-		}
-		return nil
-	}
-	a, b := was.histogram, is.histogram
-	if b.GetSampleCount() < a.GetSampleCount() || b.GetSampleSum() < a.GetSampleSum() {
-		return fmt.Errorf("count and sum fell from %v, %v to %v, %v", a.GetSampleCount(), a.GetSampleSum(), b.GetSampleCount(), b.GetSampleSum())
-	}
-	if x, y := a.GetCreatedTimestamp().AsTime(), b.GetCreatedTimestamp().AsTime(); !x.Equal(y) {
-		return fmt.Errorf("created %v became %v", x, y)
-	}
-	for i, bucket := range a.GetBucket() {
-		if i >= len(b.GetBucket()) || b.GetBucket()[i].GetUpperBound() != bucket.GetUpperBound() {
-			if math.IsInf(bucket.GetUpperBound(), +1) {
-				continue
-			}
-			return fmt.Errorf("bucket %v is gone", bucket.GetUpperBound())
-		}
-		if b.GetBucket()[i].GetCumulativeCount() < bucket.GetCumulativeCount() {
-			return fmt.Errorf("bucket %v fell", bucket.GetUpperBound())
-		}
-	}
-	var native, delta int64
-	for _, d := range b.GetPositiveDelta() {
-		delta += d
-		native += delta
-	}
-	if uint64(native)+b.GetZeroCount() != b.GetSampleCount() {
-		return fmt.Errorf("native buckets hold %d of %d", uint64(native)+b.GetZeroCount(), b.GetSampleCount())
-	}
-	return nil
-}
-
-// memory is a Store that shares nothing with who uses it.
-type memory struct {
-	listed, gone map[uint64]ledger.Chunk
-	pending      map[ledger.ID]ledger.Pending
-	abandoned    map[ledger.ID]bool
-	holes        uint64
-	baseline     bool
-	names, docs  map[string][]byte
-	found        bool
-}
-
-func newMemory() *memory {
-	return &memory{
-		listed: map[uint64]ledger.Chunk{}, gone: map[uint64]ledger.Chunk{},
-		pending: map[ledger.ID]ledger.Pending{}, abandoned: map[ledger.ID]bool{},
-		names: map[string][]byte{}, docs: map[string][]byte{},
-	}
-}
-
-// clone may share what is never changed: it is replaced as a whole.
-func (m *memory) clone() *memory {
-	c := *m
-	c.listed, c.gone = maps.Clone(m.listed), maps.Clone(m.gone)
-	c.pending, c.abandoned = maps.Clone(m.pending), maps.Clone(m.abandoned)
-	c.names, c.docs = maps.Clone(m.names), maps.Clone(m.docs)
-	return &c
-}
-
-func (m *memory) Load(string) (store.State, bool, error) {
-	if !m.found {
-		return store.State{}, false, nil
-	}
-	st := store.State{Names: map[string][]byte{}, Docs: map[string][]byte{}}
-	st.Ledger = ledger.State{
-		Listed: sorted(m.listed), Gone: sorted(m.gone), Pending: map[ledger.ID]*ledger.Pending{},
-		Abandoned: maps.Clone(m.abandoned), Holes: m.holes, Baseline: m.baseline,
-	}
-	for id, p := range m.pending {
-		st.Ledger.Pending[id] = &p
-	}
-	for k, v := range m.names {
-		st.Names[k] = slices.Clone(v)
-	}
-	for k, v := range m.docs {
-		st.Docs[k] = slices.Clone(v)
-	}
-	return st, true, nil
-}
-
-func sorted(chunks map[uint64]ledger.Chunk) []ledger.Chunk {
-	var out []ledger.Chunk
-	for _, key := range slices.Sorted(maps.Keys(chunks)) {
-		c := chunks[key]
-		c.IDs = slices.Clone(c.IDs)
-		out = append(out, c)
-	}
-	return out
-}
-
-func (m *memory) Commit(_ string, changes store.State, fresh bool) error {
-	if fresh {
-		*m = *newMemory()
-	}
-	m.found = true
-	for _, half := range []struct {
-		to   map[uint64]ledger.Chunk
-		from []ledger.Chunk
-	}{{m.listed, changes.Ledger.Listed}, {m.gone, changes.Ledger.Gone}} {
-		for _, c := range half.from {
-			if len(c.IDs) == 0 {
-				delete(half.to, c.Key)
-				continue
-			}
-			c.IDs = slices.Clone(c.IDs)
-			half.to[c.Key] = c
-		}
-	}
-	for id, p := range changes.Ledger.Pending {
-		if p == nil {
-			delete(m.pending, id)
-		} else {
-			m.pending[id] = *p
-		}
-	}
-	for id, is := range changes.Ledger.Abandoned {
-		if is {
-			m.abandoned[id] = true
-		} else {
-			delete(m.abandoned, id)
-		}
-	}
-	m.holes, m.baseline = changes.Ledger.Holes, changes.Ledger.Baseline
-	put(m.names, changes.Names)
-	put(m.docs, changes.Docs)
-	return nil
-}
-
-func put(to, from map[string][]byte) {
-	for k, v := range from {
-		if v == nil {
-			delete(to, k)
-		} else {
-			to[k] = slices.Clone(v)
-		}
-	}
-}
-
-// randomPlan mixes all troubles.
-func randomPlan(pick func(n int) int) plan {
-	often := func(kinds ...int) int { return kinds[pick(len(kinds))] }
-	p := plan{
-		list: oppertest.Config{
-			Seed:        int64(pick(1000)),
-			SortBy:      oppertest.Sort(pick(4)),
-			OldestFirst: pick(3) == 0,
-		},
-		history: []int{0, 4, 15, 15, 30, 30, 60, 120}[pick(8)],
-		steps:   4 + pick(10),
-		names:   []int{100, 100, 2}[pick(3)],
-		change:  often(0, 2, 2, 4), backdate: often(0, 0, 3), remove: often(0, 0, 4, 10), relist: often(0, 0, 5),
-		fault: often(0, 0, 5, 20), foreign: often(0, 0, 0, 20), poison: often(0, 0, 0, 10),
-		crash: often(0, 0, 10, 40), unwritable: often(0, 0, 8), restart: often(0, 0, 8),
-		clock: often(0, 0, 0, 8),
-	}
-	if pick(2) == 0 {
-		p.list.Retention = time.Duration(10+pick(120)) * time.Minute
-		p.list.ExpireByStart = pick(2) == 0
-	}
-	switch pick(8) {
-	case 0:
-		p.list.TotalCount = missingTotal
-	case 1:
-		p.list.TotalCount = cappedTotal(20 + pick(100))
-	case 2:
-		p.list.TotalCount = lyingTotal(pick(1000) - 500)
-	default:
-		if pick(3) > 0 {
-			p.short = 15 + pick(20)
-		}
-	}
-	if pick(10) == 0 {
-		// On a small page, due rows may be missed and have to be asked for.
-		p.list.NoGet, p.poison, p.fault, p.short = []int{405, 500}[pick(2)], 0, 0, 0
-	}
-	if pick(20) == 0 {
-		// What was served to who then crashed is not what the truth asks for.
-		p.list.MaxOffset, p.crash, p.restart = 20+pick(150), 0, 0
-	}
-	if p.fault > 0 || p.poison > 0 {
-		// Read row by row, a list has nothing that ties one answer to the next.
-		p.foreign = 0
-	}
-	p.clients = []time.Duration{0, 0, 0, 5 * time.Minute, -5 * time.Minute, 2 * time.Hour, -2 * time.Hour}[pick(7)]
-	return p
-}
-
-func missingTotal(int) *int { return nil }
-
-func cappedTotal(at int) func(int) *int { return func(n int) *int { return new(min(n, at)) } }
-
-func lyingTotal(by int) func(int) *int { return func(n int) *int { return new(max(n+by, 0)) } }
-
-// source of chances that a seed stands for.
-func picker(seed int64) func(n int) int {
-	return rand.New(rand.NewPCG(uint64(seed), 3)).IntN
-}
-
-// The promises hold whatever happens between any two reads and writes.
-func TestSimulation(t *testing.T) {
-	const ranges = 8
-	one := func(t *testing.T, seed int64) {
-		t.Helper()
-		pick := picker(seed)
-		s := newSimulation(t, fmt.Sprintf("seed %d: go test ./collector -run TestSimulation$ -seed %d", seed, seed), pick, randomPlan(pick))
-		s.tell("%+v", s.plan)
-		s.run()
-	}
-	if *replay >= 0 {
-		one(t, *replay)
-		return
-	}
-	for r := range ranges {
-		t.Run(fmt.Sprint(r), func(t *testing.T) {
-			t.Parallel()
-			for seed := r; seed < *schedules; seed += ranges {
-				one(t, int64(seed))
-			}
-		})
-	}
-}
-
-// The schedules that the promises name, each with nothing else in its way.
-func TestSchedules(t *testing.T) {
-	const each = 25
-	calm := func(pick func(n int) int) plan {
-		return plan{history: []int{10, 60, 130}[pick(3)], steps: 15, short: 15 + pick(20), names: 100, change: 2}
-	}
-	orders := func(p *plan, pick func(n int) int, sorts ...oppertest.Sort) {
-		p.list.SortBy, p.list.OldestFirst = sorts[pick(len(sorts))], pick(2) == 0
-	}
-	for name, of := range map[string]func(p *plan, pick func(n int) int){
-		"retention only": func(p *plan, pick func(n int) int) {
-			orders(p, pick, oppertest.ByArrival, oppertest.ByStart)
-			p.list.Retention, p.list.ExpireByStart, p.quiet = time.Duration(10+pick(30))*time.Minute, pick(2) == 0, true
-		},
-		"retention and crashes": func(p *plan, pick func(n int) int) {
-			orders(p, pick, oppertest.ByArrival, oppertest.ByStart)
-			p.list.Retention, p.crash, p.quiet = time.Duration(10+pick(30))*time.Minute, 20, true
-		},
-		"expiry out of order": func(p *plan, pick func(n int) int) {
-			orders(p, pick, oppertest.ByStart, oppertest.ByUpdate, oppertest.ByID)
-			p.list.Retention, p.backdate = time.Duration(10+pick(30))*time.Minute, 3
-		},
-		"hidden arrivals cancel against expiry": func(p *plan, pick func(n int) int) {
-			p.list.SortBy, p.list.Retention, p.change, p.cancel = oppertest.ByStart, time.Hour, 0, true
-		},
-		"capped total": func(p *plan, pick func(n int) int) {
-			orders(p, pick, oppertest.ByArrival, oppertest.ByStart)
-			p.list.TotalCount, p.short, p.history = cappedTotal(20+pick(80)), 0, 130
-		},
-		"lying total": func(p *plan, pick func(n int) int) {
-			orders(p, pick, oppertest.ByArrival, oppertest.ByStart)
-			p.list.TotalCount, p.short = lyingTotal(pick(300)-150), 0
-		},
-		"missing total": func(p *plan, pick func(n int) int) {
-			orders(p, pick, oppertest.ByArrival, oppertest.ByStart, oppertest.ByID)
-			p.list.TotalCount, p.short, p.history = missingTotal, 0, 130
-		},
-		"clients 5 minutes slow": func(p *plan, pick func(n int) int) { orders(p, pick, 0, 1); p.clients = -5 * time.Minute },
-		"clients 5 minutes fast": func(p *plan, pick func(n int) int) { orders(p, pick, 0, 1); p.clients = 5 * time.Minute },
-		"clients 2 hours slow":   func(p *plan, pick func(n int) int) { orders(p, pick, 0, 1); p.clients = -2 * time.Hour },
-		"clients 2 hours fast":   func(p *plan, pick func(n int) int) { orders(p, pick, 0, 1); p.clients = 2 * time.Hour },
-		"we are 5 minutes slow":  func(p *plan, pick func(n int) int) { orders(p, pick, 0, 1); p.ours = -5 * time.Minute },
-		"we are 5 minutes fast":  func(p *plan, pick func(n int) int) { orders(p, pick, 0, 1); p.ours = 5 * time.Minute },
-		"we are 2 hours slow":    func(p *plan, pick func(n int) int) { orders(p, pick, 0, 1); p.ours = -2 * time.Hour },
-		"we are 2 hours fast":    func(p *plan, pick func(n int) int) { orders(p, pick, 0, 1); p.ours = 2 * time.Hour },
-		"our clock is set":       func(p *plan, pick func(n int) int) { orders(p, pick, 0, 1); p.clock, p.restart = 5, 4 },
-		"deletion between pages": func(p *plan, pick func(n int) int) {
-			p.list.OldestFirst, p.history, p.remove = pick(2) == 0, 130, 2
-		},
-		"another project": func(p *plan, pick func(n int) int) { orders(p, pick, 0, 1, 2, 3); p.foreign = 5 },
-		"full disk":       func(p *plan, pick func(n int) int) { orders(p, pick, 0, 1, 2, 3); p.unwritable, p.crash = 3, 20 },
-		"the real store": func(p *plan, pick func(n int) int) {
-			orders(p, pick, 0, 1, 2, 3)
-			p.onDisk, p.crash, p.restart, p.remove, p.relist = true, 20, 6, 6, 6
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			for seed := range int64(each) {
-				if *replay >= 0 && seed != *replay {
-					continue
-				}
-				pick := picker(seed)
-				p := calm(pick)
-				of(&p, pick)
-				replay := fmt.Sprintf("go test ./collector -run '%s' -seed %d", t.Name(), seed)
-				newSimulation(t, replay, pick, p).run()
-			}
-		})
-	}
-}
-
-// FuzzSimulation plays schedules that its input chooses. At its end, nothing
-// more goes wrong.
-func FuzzSimulation(f *testing.F) {
-	for seed := range int64(8) {
-		rng, data := rand.New(rand.NewPCG(uint64(seed), 5)), make([]byte, 600)
-		for i := range data {
-			data[i] = byte(rng.Uint32())
-		}
-		f.Add(data)
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		pick := func(n int) int {
-			if len(data) == 0 {
-				return n - 1
-			}
-			x := 0
-			for size := 1; size < n && len(data) > 0; size <<= 8 {
-				x, data = x<<8|int(data[0]), data[1:]
-			}
-			return x % n
-		}
-		newSimulation(t, "see the input", pick, randomPlan(pick)).run()
-	})
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -40,6 +41,19 @@ func (s *Server) Clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = nil
+}
+
+// Heal makes rows readable again that poison their pages. The ground truth
+// demands their traces again, see Rules.Reread.
+func (s *Server) Heal(rows ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	for _, id := range rows {
+		s.faults = slices.DeleteFunc(s.faults, func(f *Fault) bool { return f.Row == id })
+		delete(s.poisoned, id)
+		s.healed[id] = now
+	}
 }
 
 func (s *Server) fault(req Request, lives []*life) Answer {

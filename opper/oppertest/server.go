@@ -184,6 +184,7 @@ type Server struct {
 	mark     place // the newest place that was ever served
 	marked   bool
 	poisoned map[string]bool
+	healed   map[string]int64 // when these rows could be read again
 	faults   []*Fault
 	hook     func(Request)
 	requests []*Request
@@ -204,6 +205,7 @@ func New(cfg Config) *Server {
 		byID:     map[string]*life{},
 		interned: map[string]*string{},
 		poisoned: map[string]bool{},
+		healed:   map[string]int64{},
 	}
 }
 

@@ -35,6 +35,9 @@ type Rules struct {
 	// Slack is how far the exporter's idea of when a row was read may be from
 	// the server's: the longest sync, if it takes one time for all its rows.
 	Slack time.Duration
+	// Reread is how soon after a row can be read again (see Server.Heal) a sync
+	// has to have read it, even if it was taken for unreadable.
+	Reread time.Duration
 }
 
 // Version is what a trace may be counted as.
@@ -105,6 +108,7 @@ type judge struct {
 	needServed                  bool
 	record                      bool
 	poisoned                    map[string]bool
+	healed                      map[string]int64
 }
 
 func (s *Server) judge(r Rules) *judge {
@@ -126,6 +130,7 @@ func (s *Server) judge(r Rules) *judge {
 		needServed:   !s.cfg.NoRecord && (s.cfg.Shuffle || s.cfg.MaxOffset > 0),
 		record:       !s.cfg.NoRecord,
 		poisoned:     s.poisoned,
+		healed:       s.healed,
 	}
 	if !r.BaselineDone.IsZero() {
 		j.baselineDone = micros(r.BaselineDone)
@@ -152,14 +157,18 @@ type story struct {
 	*life
 	versions []version // oldest first
 	runs     []run
-	met      bool // the baseline may have met it
+	met      bool  // the baseline may have met it
+	readable int64 // no sync that began before could be sure to read it
 	// erratic: it came back after it had left the list, or was open again
 	// after its end. No promise covers these, but that they count once.
 	erratic bool
 }
 
 func (j *judge) story(l *life) story {
-	st := story{life: l}
+	st := story{life: l, readable: never}
+	if at, ok := j.healed[l.id]; ok {
+		st.readable = at + j.Reread.Microseconds()
+	}
 	if l.past != nil {
 		st.versions = append(st.versions, l.past.versions...)
 		st.runs = l.past.runs
@@ -183,7 +192,7 @@ func (j *judge) story(l *life) story {
 // seenBy returns the version that a look could see, if it could see one
 // throughout.
 func (st *story) seenBy(k look, needServed bool) (seen version, ok bool) {
-	if st.from >= k.start || k.end >= st.to {
+	if st.from >= k.start || k.end >= st.to || k.start < st.readable {
 		return version{}, false
 	}
 	if needServed && !slices.ContainsFunc(st.runs, func(r run) bool {

@@ -281,6 +281,23 @@ func TestVerdict(t *testing.T) {
 			w.sync(10, 41)
 			w.s.Fail(Fault{Answer: EmptyObject, Row: "x", Times: -1})
 		}, may, "1"},
+		{"healed", Config{}, func(w *world) {
+			w.rules.Reread = 10 * time.Second
+			w.add(1, endedTrace())
+			w.s.Fail(Fault{Answer: EmptyObject, Row: "x", Times: -1})
+			w.sync(10)
+			w.c.set(20)
+			w.s.Heal("x")
+			w.sync(31, 62)
+		}, must, "1"},
+		{"healed a moment ago", Config{}, func(w *world) {
+			w.rules.Reread = 10 * time.Second
+			w.add(1, endedTrace())
+			w.s.Fail(Fault{Answer: EmptyObject, Row: "x", Times: -1})
+			w.c.set(20)
+			w.s.Heal("x")
+			w.sync(29, 60)
+		}, may, "1"},
 		{"spoiled answers are not served", Config{}, func(w *world) {
 			w.add(1, endedTrace())
 			w.s.Fail(Fault{Answer: Truncated})

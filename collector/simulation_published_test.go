@@ -1,0 +1,311 @@
+package collector
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/go-kit/log"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"opper_exporter/collector/ledger"
+	"opper_exporter/opper/oppertest"
+)
+
+// total adds a counted trace to what has to be published.
+func (s *simulation) total(v oppertest.Counted) {
+	name := s.label(v.Name)
+	labels := "{" + v.Outcome + "," + name + "}"
+	s.totals["opper_traces_total"+labels]++
+	if v.Tokens >= 0 {
+		s.totals["opper_trace_tokens_total"+labels] += uint64(v.Tokens)
+		s.totals["opper_tokens_per_trace_count{"+name+"}"]++
+		s.totals["opper_tokens_per_trace_sum{"+name+"}"] += uint64(v.Tokens)
+	}
+	switch {
+	case v.Outcome == "abandoned":
+	case v.Unusable != "":
+		s.totals["opper_exporter_durations_unusable_total{"+v.Unusable+"}"]++
+	default:
+		s.totals["opper_trace_duration_seconds_count"+labels]++
+		s.totals["opper_trace_duration_seconds_sum"+labels] += uint64(v.Micros)
+	}
+}
+
+// label is a name, or what stands for all of them if they share too few places.
+func (s *simulation) label(name string) string {
+	if s.names < 10 {
+		return "any"
+	}
+	return name
+}
+
+func versionOf(c ledger.Counted) oppertest.Counted {
+	v := oppertest.Counted{ID: c.Ref}
+	if v.ID == "" {
+		v.ID = c.ID.String()
+	}
+	v.Name, v.Tokens, v.Outcome = c.Name, -1, "unknown"
+	if v.Name == "" {
+		v.Name = "(unnamed)"
+	}
+	if c.HasTokens {
+		v.Tokens = c.Tokens
+	}
+	if c.Abandoned {
+		v.Outcome = "abandoned"
+		return v
+	}
+	switch strings.ToLower(c.Status) {
+	case "success", "ok", "completed":
+		v.Outcome = "success"
+	case "error", "failed", "failure":
+		v.Outcome = "failure"
+	}
+	switch {
+	case !c.HasDuration:
+		v.Unusable = "missing"
+	case c.Duration < 0:
+		v.Unusable = "negative"
+	default:
+		v.Micros = c.Duration.Microseconds()
+	}
+	return v
+}
+
+// watch looks at what is published: nothing may be lower than it ever was, and
+// all of it must be what was counted and made durable.
+func (s *simulation) watch() {
+	shot := s.project.published.Load()
+	if shot == s.last || len(*shot) == 0 && len(s.shown) == 0 {
+		return
+	}
+	s.last = shot
+	before := s.before
+	s.before = make(map[*metric]string, len(*shot))
+	present := make(map[string]bool, len(*shot))
+	baseline := len(s.shown) == 0
+	for _, each := range *shot {
+		m := each.(*metric)
+		if m.gauge != nil {
+			continue
+		}
+		key, same := before[m]
+		if !same {
+			key = nameOf(m)
+			was := s.shown[key]
+			if was != nil {
+				if err := fallen(was, m); err != nil {
+					s.fail("%s: %v", key, err)
+				}
+			}
+			s.shown[key] = m
+			if was == nil {
+				s.appears(key, baseline)
+			}
+		}
+		s.before[m] = key
+		present[key] = true
+	}
+	s.leaveZero()
+	for key := range s.shown {
+		if !present[key] {
+			s.fail("%s has vanished", key)
+		}
+	}
+	s.compare()
+	s.shadow()
+}
+
+// appears notes a series that is shown for the first time. With the baseline,
+// only names that were met after it are held.
+func (s *simulation) appears(key string, baseline bool) {
+	if group := groupOf(key); group != "" && s.zero[group] == nil {
+		s.zero[group] = &zeros{since: s.at, released: baseline}
+	}
+}
+
+// leaveZero looks which groups are no longer at 0: they must have been read so.
+func (s *simulation) leaveZero() {
+	risen := map[string]string{}
+	for key, m := range s.shown {
+		if m.counter.GetValue() > 0 || m.histogram.GetSampleCount() > 0 {
+			risen[groupOf(key)] = key
+		}
+	}
+	for group, z := range s.zero {
+		if key, ok := risen[group]; ok {
+			if !z.released {
+				s.fail("%s rises before anybody has read the zeros", key)
+			}
+			delete(s.zero, group)
+		}
+	}
+}
+
+// groupOf returns which group a series is part of, if any.
+func groupOf(key string) string {
+	family, labels, _ := strings.Cut(key, "{")
+	outcome, name, both := strings.Cut(strings.TrimSuffix(labels, "}"), ",")
+	switch family {
+	case "opper_traces_total", "opper_trace_tokens_total":
+		return "counters of " + name
+	case "opper_trace_duration_seconds", "opper_trace_duration_seconds_count", "opper_trace_duration_seconds_sum":
+		return "durations of " + name
+	case "opper_tokens_per_trace", "opper_tokens_per_trace_count", "opper_tokens_per_trace_sum":
+		if !both {
+			name = outcome
+		}
+		return "tokens of " + name
+	}
+	return ""
+}
+
+// compare holds what is published against what was counted and made durable.
+func (s *simulation) compare() {
+	got := make(map[string]uint64, len(s.totals))
+	for key, m := range s.shown {
+		s.addShown(got, key, m)
+	}
+	for _, keys := range []map[string]uint64{s.totals, got} {
+		for key := range keys {
+			less := got[key] < s.totals[key] && s.held(key, got[key])
+			if got[key] != s.totals[key] && !less {
+				s.fail("%s is %d, and what is durable says %d", key, got[key], s.totals[key])
+			}
+		}
+	}
+}
+
+// held reports whether a sum may be lower than what was counted.
+func (s *simulation) held(key string, shown uint64) bool {
+	group := groupOf(key)
+	switch {
+	case s.strict || group == "":
+		return false
+	case strings.HasSuffix(group, " any"):
+		return len(s.zero) > 0
+	}
+	return s.zero[group] != nil && shown == 0
+}
+
+// addShown adds up what was published by the keys of what was counted.
+func (s *simulation) addShown(got map[string]uint64, key string, m *metric) {
+	family, labels, _ := strings.Cut(key, "{")
+	if outcome, name, both := strings.Cut(strings.TrimSuffix(labels, "}"), ","); both {
+		labels = outcome + "," + s.label(name) + "}"
+	} else if family == "opper_tokens_per_trace" {
+		labels = s.label(outcome) + "}"
+	}
+	switch family {
+	case "opper_exporter_overflow_traces_total", "opper_exporter_unmapped_status_total":
+	case "opper_trace_duration_seconds":
+		got[family+"_count{"+labels] += m.histogram.GetSampleCount()
+		got[family+"_sum{"+labels] += uint64(math.Round(1e6 * m.histogram.GetSampleSum()))
+	case "opper_tokens_per_trace":
+		got[family+"_count{"+labels] += m.histogram.GetSampleCount()
+		got[family+"_sum{"+labels] += uint64(m.histogram.GetSampleSum())
+	default:
+		got[family+"{"+labels] += uint64(m.counter.GetValue())
+	}
+}
+
+// shadow starts another project of a copy of what is stored, now and then: it
+// would publish what is published.
+func (s *simulation) shadow() {
+	stored, ok := s.inner.(*memory)
+	if !ok || len(*s.last) == 0 || s.made%8 != 0 {
+		return
+	}
+	cfg := s.cfg
+	cfg.Store, cfg.Logger = stored.clone(), log.NewNopLogger()
+	other := newTestProject(s.t, cfg)
+	n := s.project.led.Listed()
+	if was, is := s.project.led.IDs(0, n), other.led.IDs(0, other.led.Listed()); !slices.Equal(was, is) {
+		s.fail("%d are believed listed, and %d would be after a crash", len(was), len(is))
+	}
+	got := map[string]*metric{}
+	for _, each := range *other.published.Load() {
+		m := each.(*metric)
+		got[nameOf(m)] = m
+	}
+	for _, each := range *s.last {
+		m := each.(*metric)
+		key := nameOf(m)
+		if m.gauge != nil {
+			if key != "opper_exporter_trace_names{}" && got[key].gauge.GetValue() != m.gauge.GetValue() {
+				s.fail("%s is %v, and would be %v after a crash", key, m.gauge.GetValue(), got[key].gauge.GetValue())
+			}
+			continue
+		}
+		if err := fallen(m, got[key]); err != nil {
+			s.fail("%s, after a crash: %v", key, err)
+		}
+	}
+}
+
+var familyNames = func() map[*prometheus.Desc]string {
+	names := map[*prometheus.Desc]string{}
+	for _, f := range families {
+		_, name, _ := strings.Cut(f.desc.String(), `fqName: "`)
+		names[f.desc], _, _ = strings.Cut(name, `"`)
+	}
+	return names
+}()
+
+// nameOf names a series by its family and the values of its labels, without
+// that of the project.
+func nameOf(m *metric) string {
+	var labels []string
+	for _, l := range m.labels {
+		if l.GetName() != "project" {
+			labels = append(labels, l.GetValue())
+		}
+	}
+	return familyNames[m.desc] + "{" + strings.Join(labels, ",") + "}"
+}
+
+// fallen says what is lower in a counter or histogram than it was.
+func fallen(was, is *metric) error {
+	if is == nil {
+		return errors.New("gone")
+	}
+	if was.counter != nil {
+		if is.counter.GetValue() < was.counter.GetValue() {
+			return fmt.Errorf("fell from %v to %v", was.counter.GetValue(), is.counter.GetValue())
+		}
+		if a, b := was.counter.GetCreatedTimestamp().AsTime(), is.counter.GetCreatedTimestamp().AsTime(); !a.Equal(b) {
+			return fmt.Errorf("created %v became %v", a, b)
+		}
+		return nil
+	}
+	a, b := was.histogram, is.histogram
+	if b.GetSampleCount() < a.GetSampleCount() || b.GetSampleSum() < a.GetSampleSum() {
+		return fmt.Errorf("count and sum fell from %v, %v to %v, %v", a.GetSampleCount(), a.GetSampleSum(), b.GetSampleCount(), b.GetSampleSum())
+	}
+	if x, y := a.GetCreatedTimestamp().AsTime(), b.GetCreatedTimestamp().AsTime(); !x.Equal(y) {
+		return fmt.Errorf("created %v became %v", x, y)
+	}
+	for i, bucket := range a.GetBucket() {
+		if i >= len(b.GetBucket()) || b.GetBucket()[i].GetUpperBound() != bucket.GetUpperBound() {
+			if math.IsInf(bucket.GetUpperBound(), +1) {
+				continue
+			}
+			return fmt.Errorf("bucket %v is gone", bucket.GetUpperBound())
+		}
+		if b.GetBucket()[i].GetCumulativeCount() < bucket.GetCumulativeCount() {
+			return fmt.Errorf("bucket %v fell", bucket.GetUpperBound())
+		}
+	}
+	var native, delta int64
+	for _, d := range b.GetPositiveDelta() {
+		delta += d
+		native += delta
+	}
+	if uint64(native)+b.GetZeroCount() != b.GetSampleCount() {
+		return fmt.Errorf("native buckets hold %d of %d", uint64(native)+b.GetZeroCount(), b.GetSampleCount())
+	}
+	return nil
+}
