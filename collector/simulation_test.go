@@ -414,6 +414,7 @@ func (s *simulation) sync() {
 		s.baseline = start
 	}
 	s.spoiled, s.disturbed, s.gotOurs, s.gotOther, s.requests = false, false, false, false, 0
+	wasOurs := s.isOurs()
 	s.syncs++
 	s.tell("sync")
 	succeeded, ours := false, s.recognizable()
@@ -434,7 +435,7 @@ func (s *simulation) sync() {
 		return
 	}
 	s.tell("sync ends: %v", succeeded)
-	s.checkRefusal(start, succeeded)
+	s.checkRefusal(start, succeeded, wasOurs)
 	if succeeded && ours && s.gotOther && !s.gotOurs {
 		s.fail("another list is taken for ours")
 	}
@@ -585,12 +586,12 @@ func (s *simulation) check() {
 // checkRefusal fails if syncs keep failing, though Opper answered all that they
 // asked for, and the list is to be known as ours: a sync that failed demands
 // nothing of what is counted, and what expires meanwhile is lost.
-func (s *simulation) checkRefusal(start time.Time, succeeded bool) {
+func (s *simulation) checkRefusal(start time.Time, succeeded, wasOurs bool) {
 	switch {
 	case succeeded:
 		s.refusals = 0
 	case s.disturbed:
-	case s.isOurs() || s.hasTurnedOver(start):
+	case wasOurs && s.isOurs() || s.hasTurnedOver(start):
 		if s.refusals++; s.refusals > maxRefusals {
 			s.fail("%d syncs in a row failed, though nothing was wrong with what they read: %v", s.refusals, s.trouble)
 		}

@@ -61,6 +61,9 @@ type Run struct {
 	When
 }
 
+// IsUnreadable reports whether an id stands for a row that could not be read.
+func (id ID) IsUnreadable() bool { return isHole(id) }
+
 // Stretch is a number of consecutive rows from an index on.
 type Stretch struct{ Index, Rows int }
 

@@ -119,11 +119,11 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			}
 		case c.prev == nil || c.stitched(p.rows) || p.offset == 0 && slices.ContainsFunc(p.rows, c.listed):
 			return c.take(p), nil
-		case steps == maxSteps || c.next == c.floor:
+		case steps == maxSteps || c.next == 0:
 			return ledger.Run{}, errMoving
 		default:
 			c.overlap = min(4*c.overlap, maxOverlap)
-			c.next = max(c.floor, c.next-maxOverlap<<steps)
+			c.next = max(0, c.next-maxOverlap<<steps)
 			steps++
 		}
 	}

@@ -83,6 +83,21 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, total int) (again bo
 	return false, nil
 }
 
+// conclude decides about what was read, where Opper refuses to list more.
+func (e *evidence) conclude(ctx context.Context) error {
+	if e.tied {
+		return nil
+	}
+	if err := e.ask(ctx); err != nil {
+		return err
+	}
+	if e.found != present {
+		return e.refuse(e.runs)
+	}
+	e.accept()
+	return nil
+}
+
 func (e *evidence) accept() {
 	for _, run := range e.runs {
 		e.walker.take(run)
@@ -170,7 +185,11 @@ func (e *evidence) ask(ctx context.Context) error {
 		if (i%2 == 1) != w.newestLast {
 			at = listed - 1 - at
 		}
-		switch has, err := e.has(ctx, w.led.IDs(at, at+1)[0]); {
+		id := w.led.IDs(at, at+1)[0]
+		if id.IsUnreadable() {
+			continue
+		}
+		switch has, err := e.has(ctx, id); {
 		case err != nil:
 			return err
 		case has == present:

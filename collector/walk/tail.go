@@ -2,6 +2,7 @@ package walk
 
 import (
 	"context"
+	"errors"
 
 	"opper_exporter/collector/ledger"
 	"opper_exporter/opper"
@@ -19,7 +20,7 @@ func (w *Walker) believedEnd() int {
 // row has expired.
 func (w *Walker) tail(ctx context.Context, r *reader) error {
 	s := tailSearch{w: w, reader: r, beyond: -1}
-	c, run, err := s.start(ctx)
+	c, run, err := s.start(ctx, w.believedEnd()-overlap)
 	for err == nil && c != nil {
 		if !w.ties(run.Rows) {
 			// At the start of the list, this takes more than one page to tell.
@@ -43,12 +44,15 @@ type tailSearch struct {
 	w      *Walker
 	reader *reader
 	beyond int // lowest offset found to have no row, -1 if none was
+
+	unknown  bool // more rows than we know are listed before the last page
+	restarts int
 }
 
 // start reads the first page that begins with a row that we know, going back
-// from where the list is believed to end.
-func (s *tailSearch) start(ctx context.Context) (*cursor, ledger.Run, error) {
-	at := max(s.w.believedEnd()-overlap, 0)
+// from an offset.
+func (s *tailSearch) start(ctx context.Context, at int) (*cursor, ledger.Run, error) {
+	at = max(at, 0)
 	for back := maxLimit; ; back *= 2 {
 		c := newCursor(s.reader, s.w.led, at, s.w.total)
 		run, err := s.page(ctx, c, at)
@@ -73,7 +77,7 @@ func (s *tailSearch) start(ctx context.Context) (*cursor, ledger.Run, error) {
 // believed to be listed between.
 func (s *tailSearch) next(ctx context.Context, c *cursor, read ledger.Run) (*cursor, ledger.Run, error) {
 	last := s.w.led.Index(read.Rows[len(read.Rows)-1].ID)
-	for at := s.target(c, last); at-c.next > maxLimit; at = s.target(c, last) {
+	for at := s.target(c, last); !s.unknown && at-c.next > maxLimit; at = s.target(c, last) {
 		closer := newCursor(s.reader, s.w.led, at, s.w.total)
 		run, err := s.page(ctx, closer, at)
 		switch {
@@ -86,9 +90,13 @@ func (s *tailSearch) next(ctx context.Context, c *cursor, read ledger.Run) (*cur
 		if known := s.w.led.Index(run.Rows[0].ID) - last; known > 0 && at-(c.end-1) <= known {
 			return closer, run, nil
 		}
-		break
+		s.unknown = true
 	}
 	run, err := s.page(ctx, c, c.next)
+	if errors.Is(err, errMoving) && s.restarts < maxSteps {
+		s.restarts++ // many rows have expired since
+		return s.start(ctx, c.floor)
+	}
 	if opper.OutOfRange(err) {
 		if s.w.refused == 0 {
 			s.w.tooDeep(c.next, err)

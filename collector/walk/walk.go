@@ -194,6 +194,13 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 	ev := evidence{walker: w, reader: r, tied: w.led.Listed() == 0}
 	for {
 		run, err := c.page(ctx)
+		if opper.OutOfRange(err) && c.next > 0 {
+			w.tooDeep(c.next, err)
+			if err := ev.conclude(ctx); err != nil {
+				return false, 0, err
+			}
+			break
+		}
 		if err != nil {
 			return false, 0, err
 		}
