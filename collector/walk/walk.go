@@ -213,6 +213,7 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		}
 		w.skipped = w.skipped || c.blind
 		whole = run.AtEnd
+		settled := w.settledDown(run.Rows) // before its new rows are known
 		again, err := ev.add(ctx, run, c.total)
 		if err != nil {
 			return false, 0, err
@@ -221,7 +222,7 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 			c = newCursor(r, w.led, 0, c.total)
 			continue
 		}
-		if whole || ev.tied && w.settledDown(run.Rows) {
+		if whole || ev.tied && settled {
 			break
 		}
 	}
