@@ -48,6 +48,7 @@ type cursor struct {
 	overlap int
 	ahead   int  // requests at once
 	retry   bool // try again to read rows known to be unreadable
+	again   bool // pages that can't be stitched may be read again from the start
 	known   int  // rows of the list that were read before; 0 in an initial sync
 	total   int  // the newest meta.total_count, or -1
 
@@ -117,7 +118,7 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			} else {
 				c.size = 1
 			}
-		case c.prev == nil || c.stitched(p.rows) || p.offset == 0 && slices.ContainsFunc(p.rows, c.listed):
+		case c.prev == nil || c.stitched(p.rows) || p.offset == 0 && (c.again || slices.ContainsFunc(p.rows, c.listed)):
 			return c.take(p), nil
 		case steps == maxSteps || c.next == 0:
 			return ledger.Run{}, errMoving
@@ -144,7 +145,7 @@ func (c *cursor) progress(p page) error {
 	case c.prev != nil && p.offset == 0: // again
 	case c.prev == nil || p.offset <= c.floor:
 		return nil
-	case len(p.rows) < p.asked || hasNew(p.rows, c.prev) && c.stitched(p.rows):
+	case len(p.rows) < maxLimit || hasNew(p.rows, c.prev) && c.stitched(p.rows):
 		c.same = 0
 		return nil
 	case hasNew(p.rows, c.prev):
@@ -187,7 +188,7 @@ func (c *cursor) take(p page) ledger.Run {
 	} else {
 		c.sure = false
 	}
-	share := min(c.overlap, n-1)
+	share := min(c.overlap, n/2)
 	c.size = min(2*p.asked, maxLimit)
 	if c.hole(end) == end {
 		share, c.size = 0, maxLimit

@@ -50,12 +50,13 @@ const (
 // row is known.
 func (e *evidence) add(ctx context.Context, run ledger.Run, total int) (again bool, err error) {
 	w := e.walker
+	if run.AtStart {
+		// Nothing ties what was read before to this.
+		e.tied, e.runs, e.rows = w.led.Listed() == 0, e.runs[:0], 0
+	}
 	if e.tied {
 		w.take(run)
 		return false, nil
-	}
-	if run.AtStart {
-		e.runs, e.rows = e.runs[:0], 0 // nothing ties what was read before to this
 	}
 	e.runs = append(e.runs, run)
 	e.rows += len(run.Rows)

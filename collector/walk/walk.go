@@ -186,12 +186,13 @@ func (w *Walker) sync(ctx context.Context, r *reader) error {
 // know, and pages that share rows tie what came before it to that row.
 func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err error) {
 	c := newCursor(r, w.led, 0, w.total)
+	c.again = true
 	if w.newestLast {
 		c.size = overlap
 	}
 	w.least = -1
 	holes := w.startHoles(c)
-	ev := evidence{walker: w, reader: r, tied: w.led.Listed() == 0}
+	ev := evidence{walker: w, reader: r}
 	for {
 		run, err := c.page(ctx)
 		if opper.OutOfRange(err) && c.next > 0 {
@@ -208,6 +209,7 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 			holes = 0
 			if len(run.Rows) <= n || w.led.Index(run.Rows[n].ID) != n {
 				c = newCursor(r, w.led, 0, c.total)
+				c.again = true
 				continue
 			}
 		}
@@ -220,6 +222,7 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		}
 		if again {
 			c = newCursor(r, w.led, 0, c.total)
+			c.again = true
 			continue
 		}
 		if whole || ev.tied && settled {
