@@ -1,6 +1,7 @@
 package walk
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,6 @@ type evidence struct {
 	runs   []ledger.Run // read before that
 	rows   int          // of these runs
 	found  verdict      // what asking for known ids said
-	twice  bool         // the list has been read again after such an id was found
 }
 
 // verdict is what Opper says of known ids.
@@ -45,18 +45,17 @@ const (
 	present          // it has one
 )
 
-// add takes in a run, if need be later. It reports whether the list has to be
-// read again from its start. The error is ErrForeign if nothing explains why no
-// row is known.
-func (e *evidence) add(ctx context.Context, run ledger.Run, total int) (again bool, err error) {
+// add takes in a run, if need be later. The error is ErrForeign if nothing
+// explains why no row is known.
+func (e *evidence) add(ctx context.Context, run ledger.Run, total int) error {
 	w := e.walker
 	if run.AtStart {
 		// Nothing ties what was read before to this.
-		e.tied, e.runs, e.rows = w.led.Listed() == 0, e.runs[:0], 0
+		*e = evidence{walker: w, reader: e.reader, tied: w.led.Listed() == 0}
 	}
 	if e.tied {
 		w.take(run)
-		return false, nil
+		return nil
 	}
 	e.runs = append(e.runs, run)
 	e.rows += len(run.Rows)
@@ -65,38 +64,47 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, total int) (again bo
 		w.foreign, w.asked = false, 0
 	case e.rows == 0 && run.AtEnd: // an empty list is a valid answer
 	case !run.AtEnd:
-		return false, e.wait(ctx, total)
+		return e.wait(ctx, total)
 	case w.mayHaveExpired() && !w.foreign && e.isNewer(e.runs):
 	default:
-		if err := e.ask(ctx); err != nil {
-			return false, err
-		}
-		if e.found != present {
-			return false, e.refuse(e.runs)
-		}
-		if !e.twice {
-			e.twice, e.found = true, notAsked
-			e.runs, e.rows = nil, 0
-			return true, nil
-		}
+		return e.conclude(ctx)
 	}
 	e.accept()
-	return false, nil
+	return nil
 }
 
-// conclude decides about what was read, where Opper refuses to list more.
+// conclude decides by asking for ids, where no more rows can be read.
 func (e *evidence) conclude(ctx context.Context) error {
-	if e.tied {
+	if e.tied || len(e.runs) == 0 {
 		return nil
 	}
 	if err := e.ask(ctx); err != nil {
 		return err
 	}
-	if e.found != present {
+	ours, err := e.areOurs(ctx)
+	if err != nil {
+		return err
+	}
+	if !ours {
 		return e.refuse(e.runs)
 	}
 	e.accept()
 	return nil
+}
+
+// areOurs reports whether the key that has a known trace has those that were
+// read, too.
+func (e *evidence) areOurs(ctx context.Context) (bool, error) {
+	if e.found != present {
+		return false, nil
+	}
+	for _, run := range []ledger.Run{e.runs[0], e.runs[len(e.runs)/2], e.runs[len(e.runs)-1]} {
+		has, err := e.hasRow(ctx, run.Rows)
+		if err != nil || has == present {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 func (e *evidence) accept() {
@@ -118,10 +126,14 @@ func (e *evidence) wait(ctx context.Context, total int) error {
 			return e.refuseEarly(ctx)
 		}
 	}
-	if e.rows >= maxUntied && e.rows <= total && e.found == present {
+	if e.rows < maxUntied || e.rows > total {
+		return nil
+	}
+	ours, err := e.areOurs(ctx)
+	if ours {
 		e.accept()
 	}
-	return nil
+	return err
 }
 
 // refuseEarly refuses a list of which the start was read. Its last rows tell
@@ -190,7 +202,7 @@ func (e *evidence) ask(ctx context.Context) error {
 		if id.IsUnreadable() {
 			continue
 		}
-		switch has, err := e.has(ctx, id); {
+		switch has, err := e.has(ctx, id.String()); {
 		case err != nil:
 			return err
 		case has == present:
@@ -208,29 +220,33 @@ func (e *evidence) ask(ctx context.Context) error {
 			}
 		}
 	}
-	for _, row := range e.runs[0].Rows {
-		if row.Kind != ledger.Normal {
-			continue
-		}
-		has, err := e.has(ctx, row.ID)
-		if has == present {
-			e.found = absent
-		}
-		return err
+	has, err := e.hasRow(ctx, e.runs[0].Rows)
+	if has == present {
+		e.found = absent
 	}
-	return nil
+	return err
+}
+
+// hasRow asks Opper for the first of some rows that can be asked for.
+func (e *evidence) hasRow(ctx context.Context, rows []ledger.Row) (verdict, error) {
+	for _, row := range rows {
+		if row.Kind == ledger.Normal {
+			return e.has(ctx, cmp.Or(row.Ref, row.ID.String()))
+		}
+	}
+	return unsure, nil
 }
 
 // has asks Opper for one trace.
-func (e *evidence) has(ctx context.Context, id ledger.ID) (verdict, error) {
-	_, err := e.reader.src.Get(ctx, id.String())
+func (e *evidence) has(ctx context.Context, id string) (verdict, error) {
+	_, err := e.reader.src.Get(ctx, id)
 	switch {
 	case err == nil:
 		return present, nil
 	case errors.Is(err, opper.ErrNotFound):
 		return absent, nil
 	case ctx.Err() != nil || opper.Refused(err):
-		return unsure, fmt.Errorf("trace %s: %w", id, err)
+		return unsure, fmt.Errorf("ask for a trace: %w", err)
 	}
 	return unsure, nil
 }
@@ -252,21 +268,20 @@ func (w *Walker) mayHaveExpired() bool {
 	return youngest >= min(w.lastGood.Sub(w.span.oldest)+unseenExpiry, maxRetention)
 }
 
-// noteExpiry takes in from a run that rows at an end of the list have expired:
-// those beside them are about as old.
+// noteExpiry takes in from a run that rows at the old end of the list have
+// expired: those beside them are about as old.
 func (w *Walker) noteExpiry(run ledger.Run) {
 	n := len(run.Rows)
 	if n == 0 || w.led.Baseline() {
 		return
 	}
-	beside := run.Rows[max(n-overlap, 0):]
+	var beside []ledger.Row
 	last := w.led.Index(run.Rows[n-1].ID)
 	switch {
-	case run.AtEnd && last >= 0 && last < w.led.Listed()-1:
-	case run.AtStart && w.led.Index(run.Rows[0].ID) > 0:
+	case run.AtEnd && !w.newestLast && last >= 0 && last < w.led.Listed()-1:
+		beside = run.Rows[max(n-overlap, 0):]
+	case run.AtStart && w.newestLast && w.led.Index(run.Rows[0].ID) > 0:
 		beside = run.Rows[:min(overlap, n)]
-	default:
-		return
 	}
 	var ages []time.Duration
 	for _, row := range beside {

@@ -195,19 +195,19 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 	ev := evidence{walker: w, reader: r}
 	for {
 		run, err := c.page(ctx)
-		if opper.OutOfRange(err) && c.next > 0 {
+		if opper.OutOfRange(err) && c.next > 0 && holes == 0 {
 			w.tooDeep(c.next, err)
 			if err := ev.conclude(ctx); err != nil {
 				return false, 0, err
 			}
 			break
 		}
-		if err != nil {
+		if err != nil && (holes == 0 || !opper.OutOfRange(err)) {
 			return false, 0, err
 		}
 		if n := holes; n > 0 {
 			holes = 0
-			if len(run.Rows) <= n || w.led.Index(run.Rows[n].ID) != n {
+			if err != nil || len(run.Rows) <= n || w.led.Index(run.Rows[n].ID) != n {
 				c = newCursor(r, w.led, 0, c.total)
 				c.again = true
 				continue
@@ -216,15 +216,10 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		w.skipped = w.skipped || c.blind
 		whole = run.AtEnd
 		settled := w.settledDown(run.Rows) // before its new rows are known
-		again, err := ev.add(ctx, run, c.total)
-		if err != nil {
+		if err := ev.add(ctx, run, c.total); err != nil {
 			return false, 0, err
 		}
-		if again {
-			c = newCursor(r, w.led, 0, c.total)
-			c.again = true
-			continue
-		}
+		c.again = !ev.tied
 		if whole || ev.tied && settled {
 			break
 		}
