@@ -307,9 +307,10 @@ func (s *simulation) step() {
 	}
 	if s.chance(s.poison) {
 		if rows := s.opper.Snapshot(); len(rows) > 0 {
-			row := rows[s.pick(len(rows))].ID
-			s.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: row, Times: -1})
-			s.poisoned[row] = true
+			if row := rows[s.pick(len(rows))].ID; row != "" {
+				s.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: row, Times: -1})
+				s.poisoned[row] = true
+			}
 		}
 	}
 	if s.chance(s.unwritable) {

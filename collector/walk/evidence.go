@@ -285,12 +285,20 @@ func (w *Walker) noteExpiry(run ledger.Run) {
 	}
 	var ages []time.Duration
 	for _, row := range beside {
-		if age := run.Read.Sub(row.Start); !row.Start.IsZero() && age > 0 {
-			ages = append(ages, age)
+		if at := startOf(row); !at.IsZero() && at.Before(run.Read) {
+			ages = append(ages, run.Read.Sub(at))
 		}
 	}
 	if len(ages) > 0 {
 		slices.Sort(ages)
 		w.retention = ages[len(ages)/2]
 	}
+}
+
+// startOf returns when a trace started, or else ended; zero if it has no times.
+func startOf(row ledger.Row) time.Time {
+	if row.Start.IsZero() {
+		return row.End
+	}
+	return row.Start
 }

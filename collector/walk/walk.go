@@ -525,7 +525,7 @@ func (w *Walker) take(run ledger.Run) {
 		level.Warn(w.cfg.Logger).Log("msg", "unreadable rows skipped, reading them again later", "gaps", gaps)
 	}
 	for _, row := range run.Rows {
-		w.reading.add(row.Start, run.Read)
+		w.reading.add(startOf(row), run.Read)
 	}
 }
 
