@@ -99,6 +99,7 @@ type simulation struct {
 	left      map[string]time.Time // deleted by hand, and when
 	poisoned  map[string]bool      // rows that can't be read
 	denied    map[string]bool      // traces that an empty project does not have: that can only be believed
+	denying   map[string]bool      // traces that another project did not have in this sync
 	made      int
 	listed    int // at the last step
 
@@ -164,7 +165,7 @@ func newSimulation(t testing.TB, name string, pick func(n int) int, p plan) *sim
 	s := &simulation{
 		plan: p, t: t, name: name, pick: pick, tells: *replay >= 0,
 		at: epoch, left: map[string]time.Time{}, poisoned: map[string]bool{}, judged: map[string]bool{},
-		arrived: map[string]time.Time{}, dims: map[string]time.Time{}, denied: map[string]bool{},
+		arrived: map[string]time.Time{}, dims: map[string]time.Time{}, denied: map[string]bool{}, denying: map[string]bool{},
 		lateEnds: map[string]bool{}, totals: map[string]uint64{}, shown: map[string]*metric{}, zero: map[string]*zeros{},
 	}
 	p.list.Now = func() time.Time { return s.at }
@@ -418,6 +419,7 @@ func (s *simulation) sync() {
 	}
 	s.spoiled, s.disturbed, s.gotOurs, s.gotOther, s.requests = false, false, false, false, 0
 	wasOurs := s.isOurs()
+	clear(s.denying)
 	s.syncs++
 	s.tell("sync")
 	succeeded, ours := false, s.recognizable()

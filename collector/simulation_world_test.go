@@ -358,6 +358,8 @@ func (s simulatedSource) Get(_ context.Context, id string) (opper.Trace, error) 
 	tr, ok := from.Show(id)
 	if s.strangers && s.other.Len() == 0 {
 		s.denied[id] = true
+	} else if s.strangers && !ok {
+		s.denying[id] = true
 	}
 	s.tell("trace %s: %v", id, ok)
 	s.tick()
@@ -412,12 +414,14 @@ func (s *simulation) request(limit int, list bool) error {
 		if limit == 1 && opper.Unreadable(s.badAnswer) {
 			s.blinded()
 		}
-		s.unanswered = s.unanswered || !list
+		// What is asked for by id and not answered has to be asked again.
+		s.unanswered, s.spoiled = s.unanswered || !list, s.spoiled || !list
 		s.tell("answer: %v", s.badAnswer)
 		return s.badAnswer
 	}
 	if s.isWrongOverall() && s.mayMislead() {
 		s.tell("the list is ours again")
+		maps.Copy(s.denied, s.denying) // the end of this sync tells nothing of its middle
 		s.strangers, s.away, s.wrong = false, 0, 0
 	}
 	if !s.strangers && s.chance(s.foreign) && s.project.led.Listed() > 20 && s.recognizable() {
