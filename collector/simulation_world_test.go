@@ -159,8 +159,12 @@ func (s *simulation) brighten() {
 	}
 }
 
-// arriveAtOnce lists more than are listed, or many.
+// arriveAtOnce lists more than are listed, or many. Where many are listed, it
+// would only make the schedule long.
 func (s *simulation) arriveAtOnce() {
+	if s.opper.Len() > 300 {
+		return
+	}
 	n := 20 + s.pick(150)
 	if listed := s.opper.Len(); listed < 200 && s.pick(2) == 0 {
 		n = listed + 91 + s.pick(100)
@@ -352,6 +356,9 @@ func (s simulatedSource) Get(_ context.Context, id string) (opper.Trace, error) 
 		from = s.other
 	}
 	tr, ok := from.Show(id)
+	if s.strangers && s.other.Len() == 0 {
+		s.denied[id] = true
+	}
 	s.tell("trace %s: %v", id, ok)
 	s.tick()
 	s.point()
@@ -371,6 +378,7 @@ func (s *simulation) request(limit int, list bool) error {
 	if s.chance(s.stall) {
 		d := s.stand()
 		s.tell("the process stands still for %v", d)
+		s.disturbed = true // all may have moved between two pages
 		s.wait(d)
 	}
 	for !s.idle && s.chance(s.change) {
@@ -408,7 +416,7 @@ func (s *simulation) request(limit int, list bool) error {
 		s.tell("answer: %v", s.badAnswer)
 		return s.badAnswer
 	}
-	if s.isWrongOverall() && s.at.Sub(s.goodAt) > s.maxMoved() {
+	if s.isWrongOverall() && s.mayMislead() {
 		s.tell("the list is ours again")
 		s.strangers, s.away, s.wrong = false, 0, 0
 	}
