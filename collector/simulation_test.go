@@ -138,6 +138,7 @@ type simulation struct {
 	spoiled                 bool      // an answer in this sync was a lie
 	disturbed               bool      // it was, or a request failed
 	gotOurs, gotOther       bool      // some list in this sync was ours, or another one
+	saidNo                  bool      // another project was asked for a trace in it
 	refusals                int       // syncs in a row that failed for no reason
 	trouble                 error     // the last one that was logged
 	goodAt, savedAt         time.Time // the last good sync began, the last commit
@@ -415,7 +416,7 @@ func (s *simulation) sync() {
 	if baseline && s.baseline.IsZero() {
 		s.baseline = start
 	}
-	s.spoiled, s.disturbed, s.gotOurs, s.gotOther, s.requests = false, false, false, false, 0
+	s.spoiled, s.disturbed, s.gotOurs, s.gotOther, s.saidNo, s.requests = false, false, false, false, false, 0
 	s.syncs++
 	s.tell("sync")
 	succeeded, ours := false, s.recognizable()
@@ -677,6 +678,9 @@ func (s *simulation) blinded() {
 // sees reports whether a sync that began at some time has read all rows, as far
 // as they could be.
 func (s *simulation) sees(start time.Time) bool {
+	if s.list.SortBy == oppertest.ByUpdate && s.project.walker.Unsorted() {
+		return false // its rows do not show where news are: only sweeps find them
+	}
 	if s.poison > 0 {
 		return s.blind.IsZero() && s.project.led.Hole(0, s.project.led.Listed()) < 0
 	}

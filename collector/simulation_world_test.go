@@ -353,7 +353,7 @@ func (s simulatedSource) Get(_ context.Context, id string) (opper.Trace, error) 
 	from := s.opper
 	if s.strangers {
 		s.lieTold(false)
-		from = s.other
+		from, s.saidNo = s.other, true
 	}
 	tr, ok := from.Show(id)
 	if s.strangers && s.other.Len() == 0 {
@@ -417,6 +417,11 @@ func (s *simulation) request(limit int, list bool) error {
 		return s.badAnswer
 	}
 	if s.isWrongOverall() && s.mayMislead() {
+		if s.saidNo {
+			// Ours would confirm what the other project said of a trace.
+			s.disturbed = true
+			return &opper.Error{Status: 503}
+		}
 		s.tell("the list is ours again")
 		s.strangers, s.away, s.wrong = false, 0, 0
 	}
