@@ -111,7 +111,60 @@ func TestSchedules(t *testing.T) {
 	orders := func(p *plan, pick func(n int) int, sorts ...oppertest.Sort) {
 		p.list.SortBy, p.list.OldestFirst = sorts[pick(len(sorts))], pick(2) == 0
 	}
+	// The list turns over several times, while as many arrive as expire.
+	steady := func(p *plan, pick func(n int) int, listed int) {
+		orders(p, pick, oppertest.ByArrival, oppertest.ByStart)
+		p.list.Retention = time.Duration(10+pick(10)) * time.Minute
+		p.every, p.idle, p.history, p.short, p.steps = p.list.Retention/time.Duration(listed), true, 0, 0, 25
+	}
+	totals := func(p *plan, pick func(n int) int) {
+		p.list.TotalCount = []func(int) *int{nil, missingTotal, cappedTotal(2 + pick(150)), lateTotal(1 + pick(20))}[pick(4)]
+		if p.list.TotalCount != nil {
+			p.short = 0
+		}
+	}
 	for name, of := range map[string]func(p *plan, pick func(n int) int){
+		"bursts larger than the list": func(p *plan, pick func(n int) int) {
+			orders(p, pick, 0, 1, 2, 3)
+			totals(p, pick)
+			p.history, p.burst = []int{1, 3, 15, 60}[pick(4)], 2
+		},
+		"outages that end in bursts": func(p *plan, pick func(n int) int) {
+			orders(p, pick, 0, 1, 2, 3)
+			totals(p, pick)
+			p.history, p.outage = []int{1, 3, 15, 60}[pick(4)], 2
+		},
+		"pauses in steady expiry": func(p *plan, pick func(n int) int) {
+			steady(p, pick, 150+pick(250))
+			p.list.TotalCount, p.pause, p.stall = lateTotal(1+pick(20)), 4, 20
+		},
+		"more than a page expires": func(p *plan, pick func(n int) int) {
+			steady(p, pick, 400)
+			totals(p, pick)
+			p.stall = 5
+		},
+		"outages about as long as the retention": func(p *plan, pick func(n int) int) {
+			steady(p, pick, 20+pick(200))
+			totals(p, pick)
+			p.pause, p.outage = 4, 6
+		},
+		"the key of a small old project goes elsewhere": func(p *plan, pick func(n int) int) {
+			orders(p, pick, 0, 1, 2, 3)
+			p.history, p.idle, p.old, p.moved = 1+pick(20), true, time.Duration(61+pick(72*60))*time.Minute, 3
+		},
+		"the key of a young project goes elsewhere": func(p *plan, pick func(n int) int) {
+			orders(p, pick, 0, 1, 2, 3)
+			p.history, p.burst, p.moved = 1+pick(100), 6, 3
+		},
+		"rows unreadable for some time": func(p *plan, pick func(n int) int) {
+			orders(p, pick, 0, 1)
+			p.dim, p.sweepEvery = 3, 24*time.Hour
+		},
+		"offset is ignored": func(p *plan, pick func(n int) int) {
+			orders(p, pick, 0, 1, 2, 3)
+			p.history, p.short, p.stuck = 130+pick(150), 0, 3
+		},
+		"a list without end": func(p *plan, pick func(n int) int) { orders(p, pick, 0, 1, 2, 3); p.burst, p.endless = 6, 3 },
 		"retention only": func(p *plan, pick func(n int) int) {
 			orders(p, pick, oppertest.ByArrival, oppertest.ByStart)
 			p.list.Retention, p.list.ExpireByStart, p.quiet = time.Duration(10+pick(30))*time.Minute, pick(2) == 0, true

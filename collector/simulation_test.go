@@ -99,7 +99,6 @@ type simulation struct {
 	left      map[string]time.Time // deleted by hand, and when
 	poisoned  map[string]bool      // rows that can't be read
 	denied    map[string]bool      // traces that an empty project does not have: that can only be believed
-	denying   map[string]bool      // traces that another project did not have in this sync
 	made      int
 	listed    int // at the last step
 
@@ -139,6 +138,7 @@ type simulation struct {
 	spoiled                 bool      // an answer in this sync was a lie
 	disturbed               bool      // it was, or a request failed
 	gotOurs, gotOther       bool      // some list in this sync was ours, or another one
+	saidNo                  bool      // another project was asked for a trace in it
 	refusals                int       // syncs in a row that failed for no reason
 	trouble                 error     // the last one that was logged
 	goodAt, savedAt         time.Time // the last good sync began, the last commit
@@ -165,7 +165,7 @@ func newSimulation(t testing.TB, name string, pick func(n int) int, p plan) *sim
 	s := &simulation{
 		plan: p, t: t, name: name, pick: pick, tells: *replay >= 0,
 		at: epoch, left: map[string]time.Time{}, poisoned: map[string]bool{}, judged: map[string]bool{},
-		arrived: map[string]time.Time{}, dims: map[string]time.Time{}, denied: map[string]bool{}, denying: map[string]bool{},
+		arrived: map[string]time.Time{}, dims: map[string]time.Time{}, denied: map[string]bool{},
 		lateEnds: map[string]bool{}, totals: map[string]uint64{}, shown: map[string]*metric{}, zero: map[string]*zeros{},
 	}
 	p.list.Now = func() time.Time { return s.at }
@@ -417,9 +417,8 @@ func (s *simulation) sync() {
 	if baseline && s.baseline.IsZero() {
 		s.baseline = start
 	}
-	s.spoiled, s.disturbed, s.gotOurs, s.gotOther, s.requests = false, false, false, false, 0
+	s.spoiled, s.disturbed, s.gotOurs, s.gotOther, s.saidNo, s.requests = false, false, false, false, false, 0
 	wasOurs := s.isOurs()
-	clear(s.denying)
 	s.syncs++
 	s.tell("sync")
 	succeeded, ours := false, s.recognizable()
@@ -681,6 +680,9 @@ func (s *simulation) blinded() {
 // sees reports whether a sync that began at some time has read all rows, as far
 // as they could be.
 func (s *simulation) sees(start time.Time) bool {
+	if s.list.SortBy == oppertest.ByUpdate && s.project.walker.Unsorted() {
+		return false // its rows do not show where news are: only sweeps find them
+	}
 	if s.poison > 0 {
 		return s.blind.IsZero() && s.project.led.Hole(0, s.project.led.Listed()) < 0
 	}

@@ -353,13 +353,11 @@ func (s simulatedSource) Get(_ context.Context, id string) (opper.Trace, error) 
 	from := s.opper
 	if s.strangers {
 		s.lieTold(false)
-		from = s.other
+		from, s.saidNo = s.other, true
 	}
 	tr, ok := from.Show(id)
 	if s.strangers && s.other.Len() == 0 {
 		s.denied[id] = true
-	} else if s.strangers && !ok {
-		s.denying[id] = true
 	}
 	s.tell("trace %s: %v", id, ok)
 	s.tick()
@@ -420,8 +418,12 @@ func (s *simulation) request(limit int, list bool) error {
 		return s.badAnswer
 	}
 	if s.isWrongOverall() && s.mayMislead() {
+		if s.saidNo {
+			// Ours would confirm what the other project said of a trace.
+			s.disturbed = true
+			return &opper.Error{Status: 503}
+		}
 		s.tell("the list is ours again")
-		maps.Copy(s.denied, s.denying) // the end of this sync tells nothing of its middle
 		s.strangers, s.away, s.wrong = false, 0, 0
 	}
 	if !s.strangers && s.chance(s.foreign) && s.project.led.Listed() > 20 && s.recognizable() {
