@@ -145,13 +145,17 @@ func (c *cursor) progress(p page) error {
 	case c.prev != nil && p.offset == 0: // again
 	case c.prev == nil || p.offset <= c.floor:
 		return nil
-	case len(p.rows) < maxLimit || hasNew(p.rows, c.prev) && c.stitched(p.rows):
-		c.same = 0
-		return nil
 	case hasNew(p.rows, c.prev):
+		if c.stitched(p.rows) {
+			c.same = 0
+		}
 		return nil
 	}
-	if c.same++; c.same == maxRepeats {
+	most := maxRepeats
+	if p.asked < maxLimit {
+		most = maxLimit // so few rows can be the same again
+	}
+	if c.same++; c.same >= most {
 		return fmt.Errorf("%w, the last of them at %d", errRepeated, p.offset)
 	}
 	return nil

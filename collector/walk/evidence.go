@@ -61,11 +61,11 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, total int) error {
 	e.rows += len(run.Rows)
 	switch {
 	case w.anyKnown(run.Rows):
-		w.foreign, w.asked = false, 0
+		w.foreign, w.asked = nil, 0
 	case e.rows == 0 && run.AtEnd: // an empty list is a valid answer
 	case !run.AtEnd:
 		return e.wait(ctx, total)
-	case w.mayHaveExpired() && !w.foreign && e.isNewer(e.runs):
+	case w.mayHaveExpired() && !e.isForeign() && e.isNewer(e.runs):
 	default:
 		return e.conclude(ctx)
 	}
@@ -122,7 +122,7 @@ func (e *evidence) wait(ctx context.Context, total int) error {
 			return err
 		}
 		// In a list that is not sorted by time, those that are left may be any.
-		if e.found == absent && w.sorted && (w.foreign || !w.mayHaveExpired()) {
+		if e.found == absent && w.sorted && (e.isForeign() || !w.mayHaveExpired()) {
 			return e.refuseEarly(ctx)
 		}
 	}
@@ -150,9 +150,29 @@ func (e *evidence) refuseEarly(ctx context.Context) error {
 // refuse refuses a list. If most of its rows were listed when ours was read
 // last, it is another one, and time does not change that.
 func (e *evidence) refuse(runs []ledger.Run) error {
-	older, newer := e.ages(runs)
-	e.walker.foreign = e.walker.foreign || older > newer
+	w := e.walker
+	if older, newer := e.ages(runs); older > newer || e.isForeign() {
+		w.foreign = map[ledger.ID]struct{}{}
+		for _, run := range append(runs, e.runs...) {
+			for _, row := range run.Rows[:min(len(run.Rows), maxLimit)] {
+				w.foreign[row.ID] = struct{}{}
+			}
+		}
+	}
 	return ErrForeign
+}
+
+// isForeign reports whether what was read shares a row with a list that was
+// found to be another one.
+func (e *evidence) isForeign() bool {
+	for _, run := range e.runs {
+		for _, row := range run.Rows {
+			if _, ok := e.walker.foreign[row.ID]; ok {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // isNewer reports whether most rows are newer than the last good sync, as they
@@ -265,7 +285,7 @@ func (w *Walker) mayHaveExpired() bool {
 	if w.retention > 0 {
 		return youngest >= w.retention
 	}
-	return youngest >= min(w.lastGood.Sub(w.span.oldest)+unseenExpiry, maxRetention)
+	return youngest >= min(w.span.age+unseenExpiry, maxRetention)
 }
 
 // noteExpiry takes in from a run that rows at the old end of the list have

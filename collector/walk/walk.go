@@ -75,21 +75,24 @@ type Walker struct {
 	told     map[string]bool // warnings that this process has given
 
 	lastGood  time.Time
-	span      span          // start times of the rows read at the last good sync
-	reading   span          // and of those read since
-	retention time.Duration // age at which rows were last seen to expire, 0 if never
-	foreign   bool          // the list last read is another project's
-	asked     int           // known ids asked for in vain since a row was known
+	span      span                   // of the rows read at the last good sync
+	reading   span                   // of those read since
+	retention time.Duration          // age at which rows were last seen to expire, 0 if never
+	foreign   map[ledger.ID]struct{} // rows of a list that was found to be another one
+	asked     int                    // known ids asked for in vain since a row was known
 
 	retryAt   time.Time     // when unreadable rows are read again; zero if there are none
 	retryWait time.Duration // since they were last read
 	retried   int           // stretches of them read again
 }
 
-// span is the range of the start times of some rows; zero if none had one.
-type span struct{ oldest, newest time.Time }
+// span is how old some rows were.
+type span struct {
+	newest time.Time     // latest start; zero if none had one
+	age    time.Duration // of the oldest, when it was read
+}
 
-// add extends the range by a row that was read at some time.
+// add takes in a row that was read at some time.
 func (s *span) add(start, read time.Time) {
 	if start.IsZero() {
 		return
@@ -97,12 +100,10 @@ func (s *span) add(start, read time.Time) {
 	if start.After(read) {
 		start = read // a client's clock is fast
 	}
-	if s.oldest.IsZero() || start.Before(s.oldest) {
-		s.oldest = start
-	}
 	if start.After(s.newest) {
 		s.newest = start
 	}
+	s.age = max(s.age, read.Sub(start))
 }
 
 // New returns a Walker that fills led.
