@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Options are the settings of a Client. URL and Key are required.
@@ -189,7 +190,7 @@ func (c *Client) List(ctx context.Context, offset, limit int) (Page, error) {
 	}
 	var page Page
 	err := c.fetch(ctx, c.base+"/traces?"+query.Encode(), func(r io.Reader) (err error) {
-		page, err = DecodePage(r)
+		page, err = DecodePage(r, limit)
 		return err
 	})
 	if err != nil {
@@ -201,8 +202,9 @@ func (c *Client) List(ctx context.Context, offset, limit int) (Page, error) {
 // Get returns one trace. The error is an ErrNotFound if Opper has none of this
 // id.
 func (c *Client) Get(ctx context.Context, id string) (Trace, error) {
-	// Dots alone would name another path.
-	if strings.Trim(id, ".") == "" {
+	// Dots alone would name another path, and a URL can't name what was cut or
+	// is not UTF-8: a 404 would say nothing.
+	if strings.Trim(id, ".") == "" || len(id) > maxID || !utf8.ValidString(id) {
 		return Trace{}, errors.New("get trace: not an id")
 	}
 	var trace Trace
