@@ -100,7 +100,7 @@ type decoder struct {
 	scanner
 	long     longText
 	interned map[string]string // by how they are written
-	ids      strings.Builder   // of one list, so that they are one piece of memory
+	ids      strings.Builder   // of one page, so that they are one piece of memory
 	day      string            // the last date that was read, as it was written
 	midnight int64             // when it began, in Unix seconds
 }
@@ -145,7 +145,6 @@ func (d *decoder) traces(limit int) []Trace {
 		return nil
 	}
 	traces := []Trace{}
-	d.ids.Reset()
 	var r row
 	for first := true; d.element(first); first = false {
 		if len(traces) == limit {
