@@ -42,7 +42,7 @@ func TestKeyFileIsNoPipe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer writer.Close()
+	defer func() { _ = writer.Close() }()
 	if got, again := source.current(), source.renew(); got != "key" || again != got {
 		t.Errorf("got %q and %q, want the last good key", got, again)
 	}

@@ -145,11 +145,10 @@ func TestTransportErrors(t *testing.T) {
 	}
 
 	type test struct {
-		url    string
-		tls    *tls.Config
-		proxy  func(*http.Request) (*url.URL, error)
-		header string
-		want   string
+		url   string
+		tls   *tls.Config
+		proxy func(*http.Request) (*url.URL, error)
+		want  string
 	}
 	tests := map[string]test{
 		"refused":          {url: "http://" + refused, want: "connect to " + refused + ": connection refused"},
