@@ -18,13 +18,22 @@ import (
 	"sync/atomic"
 	"time"
 	"unicode"
+	"unicode/utf8"
+
+	"github.com/go-kit/log"
 )
+
+// maxHeader bounds the headers of an answer. The default of net/http is 10 MB.
+const maxHeader = 64 << 10
 
 // Options are the settings of a Client. URL and Key are required.
 type Options struct {
 	// URL is the base URL. "/v2" is added unless its path ends in a version.
 	URL string
 	Key KeySource
+	// AllowPlaintext lets the key be sent over connections without TLS to other
+	// hosts than this one: to an http:// URL, and to the proxy in front of it.
+	AllowPlaintext bool
 	// Header is sent with every request.
 	Header http.Header
 	// Name is the filter on the name of a trace; empty for none.
@@ -42,6 +51,9 @@ type Options struct {
 	// included, maybe from several goroutines at once. The code is the HTTP
 	// status, or "error" if no complete answer came.
 	Observe func(code string, took time.Duration)
+	// Logger gets a debug line for each request that failed, with Opper's own
+	// word for the reason.
+	Logger log.Logger
 	// MaxBody limits one answer, in bytes after decompression. Default 256 MiB.
 	MaxBody int64
 }
@@ -72,6 +84,10 @@ func New(opts Options) (*Client, error) {
 	base, err := baseURL(opts.URL)
 	if err != nil {
 		return nil, fmt.Errorf("url: %w", err)
+	}
+	loopbackOnly := base.Scheme == "http" && !opts.AllowPlaintext
+	if loopbackOnly && !isLoopback(base.Hostname()) {
+		return nil, fmt.Errorf("url: http:// sends the key to %s unencrypted, which needs --opper.allow-plaintext", base.Hostname())
 	}
 	if opts.Key.held == nil {
 		return nil, errors.New("key: there is none")
@@ -106,44 +122,40 @@ func New(opts Options) (*Client, error) {
 	if opts.Observe == nil {
 		opts.Observe = func(string, time.Duration) {}
 	}
+	if opts.Logger == nil {
+		opts.Logger = log.NewNopLogger()
+	}
 	opts.Header = opts.Header.Clone()
 	return &Client{shared: &shared{
-		opts: opts,
-		base: base,
-		transport: &http.Transport{
-			Proxy:               http.ProxyFromEnvironment,
-			ForceAttemptHTTP2:   true,
-			MaxIdleConns:        opts.MaxConnections,
-			MaxIdleConnsPerHost: opts.MaxConnections,
-			IdleConnTimeout:     90 * time.Second,
-			TLSHandshakeTimeout: 10 * time.Second,
-		},
-		limit: newLimiter(opts.RequestsPerSecond),
-		clock: realClock(),
+		opts:      opts,
+		base:      strings.TrimRight(base.String(), "/"),
+		transport: newTransport(opts.MaxConnections, loopbackOnly),
+		limit:     newLimiter(opts.RequestsPerSecond),
+		clock:     realClock(),
 	}}, nil
 }
 
-func baseURL(raw string) (string, error) {
+func baseURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(strings.TrimSpace(raw))
 	// The error of Parse would repeat a password in the URL.
 	if err != nil {
-		return "", errors.New("not a valid URL")
+		return nil, errors.New("not a valid URL")
 	}
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https":
-		return "", errors.New("must begin with http:// or https://")
+		return nil, errors.New("must begin with http:// or https://")
 	case u.Hostname() == "":
-		return "", errors.New("has no host")
+		return nil, errors.New("has no host")
 	case u.User != nil:
-		return "", errors.New("must not contain a user or password")
+		return nil, errors.New("must not contain a user or password")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return "", errors.New("must not contain a query or fragment")
+		return nil, errors.New("must not contain a query or fragment")
 	}
 	u = u.JoinPath()
 	if !version.MatchString(path.Base(u.Path)) {
 		u = u.JoinPath("v2")
 	}
-	return strings.TrimRight(u.String(), "/"), nil
+	return u, nil
 }
 
 func checkHeader(header http.Header) error {
@@ -156,7 +168,7 @@ func checkHeader(header http.Header) error {
 		}
 		// The names' own character set, RFC 9110.
 		if name == "" || strings.Trim(name, "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") != "" {
-			return fmt.Errorf("%q is not a header name", name)
+			return errors.New("not a valid name") // it may be a piece of a value
 		}
 		for _, value := range values {
 			if strings.ContainsFunc(value, unicode.IsControl) {
@@ -189,7 +201,7 @@ func (c *Client) List(ctx context.Context, offset, limit int) (Page, error) {
 	}
 	var page Page
 	err := c.fetch(ctx, c.base+"/traces?"+query.Encode(), func(r io.Reader) (err error) {
-		page, err = DecodePage(r)
+		page, err = DecodePage(r, limit)
 		return err
 	})
 	if err != nil {
@@ -201,8 +213,9 @@ func (c *Client) List(ctx context.Context, offset, limit int) (Page, error) {
 // Get returns one trace. The error is an ErrNotFound if Opper has none of this
 // id.
 func (c *Client) Get(ctx context.Context, id string) (Trace, error) {
-	// Dots alone would name another path.
-	if strings.Trim(id, ".") == "" {
+	// Dots alone would name another path, and a URL can't name what was cut or
+	// is not UTF-8: a 404 would say nothing.
+	if strings.Trim(id, ".") == "" || len(id) > maxID || !utf8.ValidString(id) {
 		return Trace{}, errors.New("get trace: not an id")
 	}
 	var trace Trace
@@ -217,7 +230,7 @@ func (c *Client) Get(ctx context.Context, id string) (Trace, error) {
 }
 
 // attempt makes one HTTP request. Its error is an *Error, a *brokenError, an
-// ErrTooLarge, or that of ctx.
+// ErrTooLarge, an ErrTooManyRows, or that of ctx.
 func (c *Client) attempt(ctx context.Context, url, key string, decode func(io.Reader) error) error {
 	requestCtx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
@@ -244,72 +257,57 @@ func (c *Client) attempt(ctx context.Context, url, key string, decode func(io.Re
 	start := c.clock.now()
 	code := "error"
 	defer func() { c.opts.Observe(code, c.clock.now().Sub(start)) }()
-	broken := func(err error) error {
+	broken := func(text string) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case requestCtx.Err() != nil:
-			return &brokenError{text: fmt.Sprintf("no complete answer within %s", c.opts.Timeout), reached: reached.Load()}
+			text = fmt.Sprintf("no complete answer within %s", c.opts.Timeout)
 		}
-		return &brokenError{text: clean(err.Error(), key), reached: reached.Load()}
+		return &brokenError{text: text, reached: reached.Load()}
 	}
 	// The transport alone, unlike an http.Client, follows no redirect.
 	response, err := c.transport.RoundTrip(request)
 	if err != nil {
-		return broken(err)
+		return broken(classify(err, reached.Load()))
 	}
 	defer response.Body.Close()
-	mediaType, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
-	html := mediaType == "text/html"
-
 	if response.StatusCode < 200 || response.StatusCode > 299 {
 		code = strconv.Itoa(response.StatusCode)
-		return c.answered(response, html, key)
+		return c.answered(response)
 	}
 	body := &watchedBody{ReadCloser: http.MaxBytesReader(nil, response.Body, c.opts.MaxBody)}
 	err = decode(body)
 	if body.failed == nil {
 		code = strconv.Itoa(response.StatusCode)
 	}
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+	_, tooLarge := errors.AsType[*http.MaxBytesError](err)
+	switch {
+	case err == nil, errors.Is(err, ErrTooManyRows):
+		return err
+	case tooLarge:
 		return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, c.opts.MaxBody)
+	case body.failed != nil:
+		return broken("incomplete answer: " + classify(body.failed, true))
+	case isHTML(response):
+		return broken("an HTML page instead of JSON")
 	}
-	if err != nil && body.failed == nil && html {
-		err = errors.New("an HTML page instead of JSON")
-	}
-	if err != nil {
-		return broken(err)
-	}
-	return nil
+	return broken(err.Error()) // the decoder's own words
 }
 
 // answered makes an *Error of a response that is not 2xx.
-func (c *Client) answered(response *http.Response, html bool, key string) error {
-	e := &Error{
-		Status: response.StatusCode,
-		after:  parseRetryAfter(response.Header.Get("Retry-After"), c.clock.now()),
-	}
+func (c *Client) answered(response *http.Response) error {
 	// Reading it all also lets the connection be used again. An error here is
 	// no news beside the status.
 	body, _ := io.ReadAll(io.LimitReader(response.Body, maxErrorBody))
-	if len(body) == maxErrorBody {
-		// The end may be a piece of the key, too short to be recognised.
-		body = body[:max(0, len(body)-len(key))]
-	}
-	if e.Status >= 300 && e.Status <= 399 {
-		e.Message = clean(redirect(response), key)
-	} else {
-		e.Message = clean(message(body, html), key)
-	}
+	e := newError(response.StatusCode, body, isHTML(response))
+	e.after = parseRetryAfter(response.Header.Get("Retry-After"), c.clock.now())
 	return e
 }
 
-func redirect(response *http.Response) string {
-	to, err := response.Location()
-	if err != nil {
-		return "redirects are not followed"
-	}
-	return fmt.Sprintf("the redirect to %s is not followed", to.Hostname())
+func isHTML(response *http.Response) bool {
+	mediaType, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	return mediaType == "text/html"
 }
 
 // watchedBody remembers an error of the connection, to tell it from one of the content.

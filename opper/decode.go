@@ -12,6 +12,12 @@ import (
 	"time"
 )
 
+// More than that is not held of a value, however long it is.
+const (
+	maxValue = 64 << 10 // bytes of a name or a status
+	maxID    = 256      // bytes of an identifier
+)
+
 // maxExact is the largest whole number that every reader of JSON agrees on.
 const maxExact = 1 << 53 // 9007199254740992
 
@@ -22,6 +28,10 @@ const (
 )
 
 var (
+	// ErrTooManyRows is a page with more rows than were asked for: limit is
+	// ignored, so that asking for fewer does not help.
+	ErrTooManyRows = errors.New("more rows than the limit")
+
 	errNoList = errors.New(`JSON without a list of traces ("data" or "traces")`)
 	errNoID   = errors.New("JSON without the id of a trace")
 )
@@ -29,19 +39,28 @@ var (
 // DecodePage reads one answer to a listing, of either version of the API, to
 // its end. A value of the wrong type counts as null, but a body that is not
 // JSON, is cut, or holds no list is an error: it must not pass for an empty
-// list. An error of r comes back wrapped.
-func DecodePage(r io.Reader) (Page, error) {
+// list. More than limit rows are an ErrTooManyRows at once, without reading on.
+// An error of r comes back wrapped.
+func DecodePage(r io.Reader, limit int) (Page, error) {
 	page := Page{Total: -1}
 	var data, traces []Trace // nil unless there as a list
+	rows := 0
 	err := decodeBody(r, func(d *decoder) {
+		list := func() []Trace {
+			list := d.traces(limit)
+			if rows += len(list); rows > 2*limit { // there are two, or one key stands there again and again
+				d.tooMany(limit)
+			}
+			return list
+		}
 		d.members(func(key []byte) {
 			switch string(key) {
 			case "meta":
 				page.Total = d.total()
 			case "data":
-				data = d.traces()
+				data = list()
 			case "traces":
-				traces = d.traces()
+				traces = list()
 			default:
 				d.skip()
 			}
@@ -68,8 +87,9 @@ func decodeTrace(r io.Reader) (Trace, error) {
 		return Trace{}, err
 	}
 	for _, r := range []*row{&bare, &wrapped} {
-		if t := r.finish(); t.ID != "" {
-			return t, nil
+		if id := r.identifier(); len(id) > 0 {
+			r.ID = string(id)
+			return r.finish(), nil
 		}
 	}
 	return Trace{}, errNoID
@@ -78,6 +98,7 @@ func decodeTrace(r io.Reader) (Trace, error) {
 // decoder reads what we want of an answer.
 type decoder struct {
 	scanner
+	long     longText
 	interned map[string]string // by how they are written
 	ids      strings.Builder   // of one page, so that they are one piece of memory
 	day      string            // the last date that was read, as it was written
@@ -96,11 +117,8 @@ func decodeBody(r io.Reader, read func(*decoder)) error {
 	err := d.close()
 	d.src = nil
 	d.ids.Reset()
-	if len(d.buf) > scanBuffer {
-		d.buf = make([]byte, scanBuffer)
-	}
 	decoders.Put(d)
-	if _, malformed := errors.AsType[syntaxError](err); err == nil || malformed {
+	if _, malformed := errors.AsType[syntaxError](err); err == nil || malformed || errors.Is(err, ErrTooManyRows) {
 		return err
 	}
 	if errors.Is(err, io.EOF) {
@@ -116,31 +134,38 @@ func (d *decoder) members(read func(key []byte)) {
 		return
 	}
 	for key, more := d.member(true); more; key, more = d.member(false) {
-		// If it is not valid UTF-8, it is none that we know.
-		if bytes.IndexByte(key, '\\') >= 0 {
-			key = decoded(key)
-		}
+		key, _ = unescape(key, true)
 		read(key)
 	}
 }
 
-// traces reads a list of rows; nil if the value is no list.
-func (d *decoder) traces() []Trace {
+// traces reads a list of rows, no more than limit; nil if the value is no list.
+func (d *decoder) traces(limit int) []Trace {
 	if !d.enter('[') {
 		return nil
 	}
 	traces := []Trace{}
+	var r row
 	for first := true; d.element(first); first = false {
+		if len(traces) == limit {
+			d.tooMany(limit)
+			return nil
+		}
 		if first {
 			traces = pages.Get().(*[pageSize]Trace)[:0] // there is nothing else in it
 			d.ids.Grow(pageSize * len("3c90c3cc-0d44-4b50-8888-8dd25736052a"))
 		}
-		var r row
+		r = row{id: r.id[:0], uuid: r.uuid[:0]}
 		d.row(&r, nil)
+		n, _ := d.ids.Write(r.identifier()) // never fails
+		all := d.ids.String()
+		r.ID = all[len(all)-n:]
 		traces = append(traces, r.finish())
 	}
 	return traces
 }
+
+func (d *decoder) tooMany(limit int) { d.fail(fmt.Errorf("%w of %d", ErrTooManyRows, limit)) }
 
 // row reads a trace. If wrapped is not nil, it gets what is in "data".
 func (d *decoder) row(r, wrapped *row) {
@@ -179,7 +204,7 @@ func (d *decoder) total() int {
 // row is a trace while its fields arrive, in any order.
 type row struct {
 	Trace
-	uuid      string
+	id, uuid  []byte
 	hasMillis bool // duration_ms is a number, even if one out of range
 }
 
@@ -188,9 +213,9 @@ type row struct {
 func (d *decoder) field(r *row, key []byte) {
 	switch string(key) {
 	case "id":
-		r.ID = d.id()
+		r.id = d.id(r.id)
 	case "uuid":
-		r.uuid = d.id()
+		r.uuid = d.id(r.uuid)
 	case "name":
 		r.Name, _ = d.label()
 	case "status":
@@ -209,10 +234,15 @@ func (d *decoder) field(r *row, key []byte) {
 	}
 }
 
-func (r *row) finish() Trace {
-	if r.ID == "" {
-		r.ID = r.uuid
+// identifier returns the identifier of a row; empty if it has none.
+func (r *row) identifier() []byte {
+	if len(r.id) > 0 {
+		return r.id
 	}
+	return r.uuid
+}
+
+func (r *row) finish() Trace {
 	if !r.hasMillis && !r.Start.IsZero() && !r.End.IsZero() {
 		// Sub does not overflow but stops at the ends of the range.
 		if d := r.End.Sub(r.Start); d != math.MaxInt64 && d != math.MinInt64 {
@@ -222,45 +252,73 @@ func (r *row) finish() Trace {
 	return r.Trace
 }
 
-// id reads a string that no other row has; "" for anything else.
-func (d *decoder) id() string {
-	if d.value() != '"' {
-		return ""
+// text reads a string, of which it returns no more than limit bytes and what
+// tells it from others: see longText. They are good until more is read. It
+// returns false for anything but a string.
+func (d *decoder) text(limit int) ([]byte, bool) {
+	if !d.string() {
+		return nil, false
 	}
-	n, _ := d.ids.Write(decoded(d.tok())) // never fails
-	all := d.ids.String()
-	return all[len(all)-n:]
+	return d.decoded(limit), true
+}
+
+// string reads a string into tok and long; false for anything else.
+func (d *decoder) string() bool {
+	d.long.size = 0
+	return d.value(&d.long) == '"'
+}
+
+// decoded returns the string that was read.
+func (d *decoder) decoded(limit int) []byte {
+	if d.long.size == 0 {
+		text, _ := unescape(d.tok(), true)
+		if len(text) <= limit {
+			return text
+		}
+		d.long.add(text)
+	} else {
+		d.long.write(d.tok(), true)
+	}
+	return d.long.text(limit)
+}
+
+// id reads a string that no other row has into buf; nothing for anything else.
+func (d *decoder) id(buf []byte) []byte {
+	text, _ := d.text(maxID)
+	return append(buf[:0], text...)
 }
 
 // label reads a string that many rows have; false for anything else.
 func (d *decoder) label() (string, bool) {
-	if d.value() != '"' {
+	if !d.string() {
 		return "", false
 	}
-	tok := d.tok()
-	text, ok := d.interned[string(tok)]
-	if ok {
-		return text, true
+	if d.long.size > 0 || len(d.tok()) > maxInternee {
+		return string(d.decoded(maxValue)), true
 	}
-	text = string(decoded(tok))
-	if len(tok) <= maxInternee {
+	text, ok := d.interned[string(d.tok())]
+	if !ok {
+		written := string(d.tok())
+		text = string(d.decoded(maxValue))
 		if len(d.interned) == maxInterned {
 			clear(d.interned)
 		}
-		d.interned[string(tok)] = text
+		d.interned[written] = text
 	}
 	return text, true
 }
 
 // instant reads a time; zero for anything else.
 func (d *decoder) instant() time.Time {
-	if d.value() != '"' {
+	if !d.string() {
 		return time.Time{}
 	}
-	if t, ok := d.plainInstant(d.tok()); ok {
-		return t
+	if d.long.size == 0 {
+		if t, ok := d.plainInstant(d.tok()); ok {
+			return t
+		}
 	}
-	text := decoded(d.tok())
+	text := d.decoded(maxValue)
 	if len(text) > 10 && text[10] == ' ' {
 		text[10] = 'T'
 	}
@@ -320,7 +378,7 @@ func twoDigits(text []byte) int {
 // millis reads a number of milliseconds. It reports whether that fits into a
 // duration, and whether it is a number at all.
 func (d *decoder) millis() (_ time.Duration, fits, number bool) {
-	if !isNumber(d.value()) {
+	if !isNumber(d.value(nil)) {
 		return 0, false, false
 	}
 	ms, ok := d.float()
@@ -333,7 +391,7 @@ func (d *decoder) millis() (_ time.Duration, fits, number bool) {
 
 // whole reads a whole number from 0 to maxExact; -1 for anything else.
 func (d *decoder) whole() int64 {
-	if !isNumber(d.value()) {
+	if !isNumber(d.value(nil)) {
 		return -1
 	}
 	f, ok := d.float()

@@ -1,11 +1,15 @@
 package opper
 
 import (
+	"cmp"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"reflect"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -87,11 +91,11 @@ func TestDecodePage(t *testing.T) {
 		},
 		"text in other scripts, and broken": {
 			"{\"data\":[{\"id\":\"a\",\"name\":\"\\u00e9\\ud83d\\ude00\\n\xff\",\"status\":\"\"}]}",
-			Page{[]Trace{{ID: "a", Name: "é😀\n\uFFFD", HasStatus: true}}, -1},
+			Page{[]Trace{{ID: "a", Name: "é😀\n\xff", HasStatus: true}}, -1},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := DecodePage(iotest.OneByteReader(strings.NewReader(test.body)))
+			got, err := DecodePage(iotest.OneByteReader(strings.NewReader(test.body)), pageSize)
 			if err != nil || !reflect.DeepEqual(got, test.want) {
 				t.Errorf("got %+v, %v, want %+v", got, err, test.want)
 			}
@@ -108,12 +112,12 @@ func TestDecodePageRejects(t *testing.T) {
 		`{"data":[{]}`, `{data:[]}`, `{"data":[{"id":01}]}`, `{"data":[{"id":"a` + "\n" + `"}]}`, `{1:2,"data":[]}`,
 		`{"data":[{"input":nul}]}`, `{"data":[{"input":"\x"}]}`, `{"data":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`,
 	} {
-		if page, err := DecodePage(strings.NewReader(body)); err == nil {
+		if page, err := DecodePage(strings.NewReader(body), pageSize); err == nil {
 			t.Errorf("%.60q: got %+v, want an error", body, page)
 		}
 	}
 	for n := range len(samplePage) {
-		if page, err := DecodePage(strings.NewReader(samplePage[:n])); err == nil {
+		if page, err := DecodePage(strings.NewReader(samplePage[:n]), pageSize); err == nil {
 			t.Errorf("cut after %d bytes: got %+v, want an error", n, page)
 		}
 	}
@@ -121,7 +125,7 @@ func TestDecodePageRejects(t *testing.T) {
 
 func TestDecodeErrorsDoNotQuote(t *testing.T) {
 	for _, body := range []string{`{"data":[{"input":"ok" §`, `§`, `{"data":[{"total_tokens":§}]}`} {
-		if _, err := DecodePage(strings.NewReader(body)); err == nil || strings.Contains(err.Error(), "Â") || strings.Contains(err.Error(), "§") {
+		if _, err := DecodePage(strings.NewReader(body), pageSize); err == nil || strings.Contains(err.Error(), "Â") || strings.Contains(err.Error(), "§") {
 			t.Errorf("%s: got %v, want an error without the text", body, err)
 		}
 	}
@@ -130,7 +134,7 @@ func TestDecodeErrorsDoNotQuote(t *testing.T) {
 func TestDecodeReaderError(t *testing.T) {
 	cause := errors.New("cause")
 	for n := range len(samplePage) {
-		_, err := DecodePage(io.MultiReader(strings.NewReader(samplePage[:n]), iotest.ErrReader(cause)))
+		_, err := DecodePage(io.MultiReader(strings.NewReader(samplePage[:n]), iotest.ErrReader(cause)), pageSize)
 		if !errors.Is(err, cause) {
 			t.Fatalf("after %d bytes: got %v, want the reader's error", n, err)
 		}
@@ -156,7 +160,7 @@ func TestDecodeTimes(t *testing.T) {
 		`1699335116`:                            {},
 		`null`:                                  {},
 	} {
-		page, err := DecodePage(strings.NewReader(`{"data":[{"start_time":` + text + `}]}`))
+		page, err := DecodePage(strings.NewReader(`{"data":[{"start_time":`+text+`}]}`), pageSize)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +195,7 @@ func TestDecodeDuration(t *testing.T) {
 		"end before start":       {`"start_time":"2023-11-07T05:31:56Z","end_time":"2023-11-07T05:31:55Z"`, -time.Second, true},
 		"times too far apart":    {`"start_time":"1023-11-07T05:31:56Z","end_time":"2023-11-07T05:31:55Z"`, 0, false},
 	} {
-		page, err := DecodePage(strings.NewReader(`{"data":[{` + test.fields + `}]}`))
+		page, err := DecodePage(strings.NewReader(`{"data":[{`+test.fields+`}]}`), pageSize)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +210,7 @@ func TestDecodeTokens(t *testing.T) {
 		"0": 0, "-0": 0, "123": 123, "123.0": 123, "1.23e2": 123, "9007199254740992": 1 << 53,
 		"9007199254740993": -1, "123.5": -1, "-1": -1, "1e999": -1, "1e20": -1, `"5"`: -1, "true": -1, "null": -1, "[5]": -1,
 	} {
-		page, err := DecodePage(strings.NewReader(`{"data":[{"total_tokens":` + number + `}]}`))
+		page, err := DecodePage(strings.NewReader(`{"data":[{"total_tokens":`+number+`}]}`), pageSize)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -242,7 +246,7 @@ func TestDecodeTrace(t *testing.T) {
 // No field of what is kept may hold a body: only the known strings are there.
 func TestDecodeKeepsNoBodies(t *testing.T) {
 	secret := strings.Repeat("private", 1<<20)
-	page, err := DecodePage(strings.NewReader(`{"input":"` + secret + `","data":[{"input":"` + secret + `","id":"a","output":"` + secret + `","spans":[{"input":"` + secret + `"}]}]}`))
+	page, err := DecodePage(strings.NewReader(`{"input":"`+secret+`","data":[{"input":"`+secret+`","id":"a","output":"`+secret+`","spans":[{"input":"`+secret+`"}]}]}`), pageSize)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,31 +255,154 @@ func TestDecodeKeepsNoBodies(t *testing.T) {
 	}
 }
 
-// What nobody asked for is gone past without being held, be it a body, a key,
-// a number or a heap of small values.
-func TestDecodeHoldsNothing(t *testing.T) {
-	const size = 8 << 20
-	for name, of := range map[string]struct{ before, piece, after string }{
-		"body":    {`{"data":[{"id":"a","input":"`, strings.Repeat("private ", 1<<10), `"}]}`},
-		"escapes": {`{"data":[{"id":"a","output":"`, strings.Repeat(`\"\u00e9\n`, 1<<10), `"}]}`},
-		"key":     {`{"data":[{"id":"a","input`, strings.Repeat("private ", 1<<10), `":1}]}`},
-		"number":  {`{"data":[{"id":"a","input":1`, strings.Repeat("1234567890", 1<<10), `}]}`},
-		"array":   {`{"data":[{"id":"a","input":[1`, strings.Repeat(`,{"private":[true,null]}`, 1<<10), `]}]}`},
-		"space":   {`{"data":[{"id":"a","input":`, strings.Repeat(" \t\r\n", 1<<10), `1}]}`},
+// However an answer is made, decoding it takes little memory: what nobody asked
+// for is gone past without being held, and of the rest there is a bound.
+func TestDecodeIsBounded(t *testing.T) {
+	const size = 2 << 20
+	long := strings.Repeat("name", maxValue/4)
+	for name, of := range map[string]struct {
+		before, piece, after string
+		most                 uint64 // bytes, in all
+		unusable             bool
+	}{
+		"body":               {`{"data":[{"id":"a","input":"`, strings.Repeat("private ", 1<<10), `"}]}`, 1 << 20, false},
+		"escapes":            {`{"data":[{"id":"a","output":"`, strings.Repeat(`\"\u00e9\n`, 1<<10), `"}]}`, 1 << 20, false},
+		"key":                {`{"data":[{"id":"a","input`, strings.Repeat("private ", 1<<10), `":1}]}`, 1 << 20, false},
+		"escaped key":        {`{"data":[{"id":"a","input`, strings.Repeat(`\u0069`, 1<<10), `":1}]}`, 1 << 20, false},
+		"number":             {`{"data":[{"id":"a","input":1`, strings.Repeat("1234567890", 1<<10), `}]}`, 1 << 20, false},
+		"array":              {`{"data":[{"id":"a","input":[1`, strings.Repeat(`,{"private":[true,null]}`, 1<<10), `]}]}`, 1 << 20, false},
+		"space":              {`{"data":[{"id":"a","input":`, strings.Repeat(" \t\r\n", 1<<10), `1}]}`, 1 << 20, false},
+		"space around":       {`{"data":[{"id":"a"}]`, strings.Repeat(" \t\r\n", 1<<10), `}`, 1 << 20, false},
+		"name":               {`{"data":[{"id":"a","name":"`, strings.Repeat("private ", 1<<10), `"}]}`, 2 << 20, false},
+		"escaped name":       {`{"data":[{"id":"a","name":"`, strings.Repeat(`\ud83d\ude00`, 1<<10), `"}]}`, 2 << 20, false},
+		"status":             {`{"data":[{"id":"a","status":"`, strings.Repeat(`\n`, 1<<10), `"}]}`, 2 << 20, false},
+		"id":                 {`{"data":[{"uuid":"a","id":"`, strings.Repeat("private ", 1<<10), `"}]}`, 2 << 20, false},
+		"time":               {`{"data":[{"id":"a","start_time":"2026-01-01T00:00:00.`, strings.Repeat("0", 1<<13), `Z"}]}`, 2 << 20, false},
+		"digits":             {`{"data":[{"id":"a","total_tokens":1`, strings.Repeat("0", 1<<13), `,"duration_ms":2}]}`, 1 << 20, false},
+		"fraction":           {`{"data":[{"id":"a","duration_ms":0.`, strings.Repeat("0", 1<<13), `}]}`, 1 << 20, false},
+		"total":              {`{"data":[{"id":"a"}],"meta":{"total_count":1e`, strings.Repeat("0", 1<<13), `}}`, 1 << 20, false},
+		"ids of one row":     {`{"data":[{"id":"a"`, `,"id":"` + long[:maxID] + `"`, `}]}`, 1 << 20, false},
+		"lists":              {`{"data":[{"id":"a"}]`, `,"data":[{"id":"` + long[:maxID] + `"}]`, `}`, 5 << 20, true},
+		"empty lists":        {`{"data":[{"id":"a"}]`, `,"traces":[]`, `}`, 1 << 20, false},
+		"totals":             {`{"data":[{"id":"a"}]`, `,"meta":{"total_count":1}`, `}`, 1 << 20, false},
+		"open arrays":        {`{"data":[{"id":"a"}],"x":`, "[", ``, 8 << 20, true},
+		"open objects":       {`{"data":[{"id":"a"}],"x":`, `{"":`, ``, 8 << 20, true},
+		"open rows":          {`{"data":[`, `[`, ``, 8 << 20, true},
+		"empty rows":         {`{"data":[{}`, `,{}`, `]}`, 1 << 20, true},
+		"rows that are none": {`{"traces":[0`, `,0`, `]}`, 1 << 20, true},
+		"rows":               {`{"data":[{"id":"b"}`, `,{"name":"` + long[:1000] + `","id":"a"}`, `]}`, 1 << 20, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			body := io.MultiReader(strings.NewReader(of.before), &repeated{of.piece, size / len(of.piece), 0}, strings.NewReader(of.after))
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			page, err := DecodePage(body)
-			runtime.ReadMemStats(&after)
-			if want := (Page{[]Trace{{ID: "a"}}, -1}); err != nil || !reflect.DeepEqual(page, want) {
-				t.Errorf("got %+v, %v, want %+v", page, err, want)
-			}
-			if held := after.TotalAlloc - before.TotalAlloc; held > 1<<20 {
-				t.Errorf("%d bytes were allocated", held)
+			for what, decode := range map[string]func(io.Reader) (held any, err error){
+				"page":  func(r io.Reader) (any, error) { return DecodePage(r, pageSize) },
+				"trace": func(r io.Reader) (any, error) { return decodeTrace(r) },
+			} {
+				before, after := of.before, of.after
+				if what == "trace" && strings.HasPrefix(before, `{"data":[{`) && !of.unusable {
+					before, after = strings.Replace(before, "[", "", 1), strings.Replace(after, "]", "", 1)
+				}
+				body := io.MultiReader(strings.NewReader(before), &repeated{of.piece, size / len(of.piece), 0}, strings.NewReader(after))
+				_, _ = decode(strings.NewReader(samplePage)) // so that there is a decoder
+				var start, end runtime.MemStats
+				runtime.ReadMemStats(&start)
+				held, err := decode(body)
+				runtime.ReadMemStats(&end)
+				if of.unusable != (err != nil) && what == "page" {
+					t.Errorf("%s: got %v, want an error: %t", what, err, of.unusable)
+				}
+				if took := end.TotalAlloc - start.TotalAlloc; took > of.most {
+					t.Errorf("%s: %d bytes were allocated", what, took)
+				}
+				runtime.GC()
+				runtime.ReadMemStats(&end)
+				if holds := int64(end.HeapAlloc) - int64(start.HeapAlloc); holds > 2<<20 {
+					t.Errorf("%s: %d bytes are held", what, holds)
+				}
+				runtime.KeepAlive(held)
 			}
 		})
+	}
+}
+
+// A page holds no more than its rows may, and a release gives that back.
+func TestDecodeFullPage(t *testing.T) {
+	row := `{"id":"` + strings.Repeat("i", 1000) + `","name":"` + strings.Repeat(`\u00e9`, maxValue) + `","status":"` + strings.Repeat("s", 2*maxValue) + `"}`
+	page, err := DecodePage(strings.NewReader(`{"data":[`+row+strings.Repeat(","+row, pageSize-1)+`]}`), pageSize)
+	if err != nil || len(page.Traces) != pageSize {
+		t.Fatal(len(page.Traces), err)
+	}
+	const digest = 1 + 2*sha256.Size
+	for _, trace := range page.Traces {
+		if len(trace.ID) != maxID+digest || len(trace.Name) != maxValue+digest || len(trace.Status) != maxValue+digest {
+			t.Fatalf("got %d, %d and %d bytes", len(trace.ID), len(trace.Name), len(trace.Status))
+		}
+	}
+}
+
+func TestDecodeTooManyRows(t *testing.T) {
+	for _, list := range []string{"data", "traces"} {
+		for _, limit := range []int{1, 7, pageSize, pageSize + 1} {
+			body := `{"` + list + `":[{"id":"a"}` + strings.Repeat(`,{"id":"a"}`, limit-1)
+			page, err := DecodePage(strings.NewReader(body+`]}`), limit)
+			if err != nil || len(page.Traces) != limit {
+				t.Errorf("%d: got %d rows, %v", limit, len(page.Traces), err)
+			}
+			// Nothing is read after the row that is too many.
+			_, err = DecodePage(iotest.OneByteReader(io.MultiReader(strings.NewReader(body+`,{`), iotest.ErrReader(errors.New("read on")))), limit)
+			if want := fmt.Sprintf("more rows than the limit of %d", limit); !errors.Is(err, ErrTooManyRows) || err.Error() != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		}
+	}
+}
+
+// Values that are cut, or are no text at all, remain as distinct as they were,
+// however they are written.
+func TestDecodeKeepsDistinct(t *testing.T) {
+	x := strings.Repeat("x", maxValue)
+	digest := func(text string) string { return fmt.Sprintf("~%x", sha256.Sum256([]byte(text))) }
+	for _, test := range []struct {
+		written []string
+		want    string
+		id      string // if it is another
+	}{
+		{[]string{"a\xff", "\\u0061\xff"}, "a\xff", ""},
+		{[]string{"a\xfe"}, "a\xfe", ""},
+		{[]string{"a\uFFFD", `a\ufffd`, `a\uFFFD`}, "a\uFFFD", ""},
+		{[]string{`\ud800`, `\uD800`}, "\xed\xa0\x80", ""},
+		{[]string{`\ud801`}, "\xed\xa0\x81", ""},
+		{[]string{`\udfff`}, "\xed\xbf\xbf", ""},
+		{[]string{`\ud83d\ud83d\ude00\ude00`}, "\xed\xa0\xbd😀\xed\xb8\x80", ""},
+		{[]string{`\ud83d\n\ude00`}, "\xed\xa0\xbd\n\xed\xb8\x80", ""},
+		{[]string{`\ude00\ud83d`}, "\xed\xb8\x80\xed\xa0\xbd", ""},
+		{[]string{"\xf0\x9f"}, "\xf0\x9f", ""},
+		{[]string{`\"\\\/\b\f\n\r\t\u0000😀`, `\u0022\u005c\u002f\u0008\u000C\u000a\u000d\u0009\u0000\ud83d\uDE00`}, "\"\\/\b\f\n\r\t\x00😀", ""},
+		{[]string{x[:maxID], strings.Repeat(`\u0078`, maxID)}, x[:maxID], ""},
+		{[]string{x[:maxID] + "y", strings.Repeat(`\u0078`, maxID) + "y"}, x[:maxID] + "y", x[:maxID] + digest(x[:maxID]+"y")},
+		{[]string{x, strings.Repeat(`\u0078`, maxValue)}, x, x[:maxID] + digest(x)},
+		{[]string{x + "a", strings.Repeat(`\u0078`, maxValue) + "a"}, x + digest(x+"a"), x[:maxID] + digest(x+"a")},
+		{[]string{x + "b", x + `\u0062`}, x + digest(x+"b"), x[:maxID] + digest(x+"b")},
+		{
+			[]string{strings.Repeat("😀", 5*maxValue), strings.Repeat(`\ud83d\ude00`, 5*maxValue)},
+			strings.Repeat("😀", maxValue/4) + digest(strings.Repeat("😀", 5*maxValue)),
+			strings.Repeat("😀", maxID/4) + digest(strings.Repeat("😀", 5*maxValue)),
+		},
+	} {
+		for _, written := range test.written {
+			for _, size := range []int{1001, maxToken, scanBuffer, 1 << 30} {
+				for pad := range 3 {
+					body := []byte(`{"data":[` + strings.Repeat(" ", 5*pad) + `{"id":"` + written + `","name":"` + written + `","status":"` + written + `"}]}`)
+					page, err := DecodePage(&pieces{body, size}, 1)
+					if err != nil {
+						t.Fatal(err)
+					}
+					got := page.Traces[0]
+					if got.ID != cmp.Or(test.id, test.want) || got.Name != test.want || got.Status != test.want {
+						t.Errorf("%.40q, read %d at once: got the id %.80q, the name %.80q (%d bytes), the status %.80q", written, size, got.ID, got.Name, len(got.Name), got.Status)
+					}
+				}
+			}
+		}
 	}
 }
 
@@ -327,7 +454,7 @@ func TestDecodeAllocations(t *testing.T) {
 	row = strings.Replace(row, `"input": "<string>"`, `"input": "`+strings.Repeat(`é\n\"`, 1000)+`"`, 1)
 	body := `{"data":[` + row + strings.Repeat(","+row, rows-1) + `]}`
 	allocs := testing.AllocsPerRun(20, func() {
-		if page, err := DecodePage(strings.NewReader(body)); err != nil || len(page.Traces) != rows {
+		if page, err := DecodePage(strings.NewReader(body), pageSize); err != nil || len(page.Traces) != rows {
 			t.Fatal(len(page.Traces), err)
 		}
 	})
@@ -342,14 +469,14 @@ func TestDecodeDepth(t *testing.T) {
 		for depth, want := range map[int]bool{maxDepth: true, maxDepth + 1: false} {
 			value := strings.Repeat(kind[0], depth-1) + "1" + strings.Repeat(kind[1], depth-1)
 			body := `{"data":[],"x":` + value + `}`
-			_, err := DecodePage(strings.NewReader(body))
+			_, err := DecodePage(strings.NewReader(body), pageSize)
 			if valid := json.Valid([]byte(body)); valid != want || (err == nil) != want {
 				t.Errorf("%d deep: got %v, encoding/json takes it: %v", depth, err, valid)
 			}
 		}
 	}
 	// Siblings are not nested.
-	if _, err := DecodePage(strings.NewReader(`{"data":[{}` + strings.Repeat(`,{"x":[]}`, 2*maxDepth) + `]}`)); err != nil {
+	if _, err := DecodePage(strings.NewReader(`{"data":[{}`+strings.Repeat(`,{"x":[]}`, 2*maxDepth)+`]}`), 2*maxDepth+1); err != nil {
 		t.Error(err)
 	}
 }
@@ -362,7 +489,7 @@ func TestDecodeBytes(t *testing.T) {
 			text := []byte(strings.Repeat("x", 80))
 			text[at] = byte(c)
 			body := `{"data":[{"input":"` + string(text) + `"}]}`
-			_, err := DecodePage(strings.NewReader(body))
+			_, err := DecodePage(strings.NewReader(body), pageSize)
 			if want := json.Valid([]byte(body)); (err == nil) != want {
 				t.Fatalf("byte %#x in place %d: got %v, encoding/json takes it: %v", c, at, err, want)
 			}
@@ -382,7 +509,7 @@ func TestDecodePlaces(t *testing.T) {
 			body := []byte(`{"data":[{"input":"` + text + `","name":"` + text + `","id":"a"}]}`)
 			want, ok := plainPage(body)
 			for _, size := range []int{13, 64, len(`{"data":[{"input":"`) + at + 1, len(body)} {
-				page, err := DecodePage(&pieces{body, size})
+				page, err := DecodePage(&pieces{body, size}, pageSize)
 				if ok != (err == nil) || !reflect.DeepEqual(page, want) {
 					t.Fatalf("%q in place %d, read %d at once: got %+v, %v, want %+v, %v", unit, at, size, page, err, want, ok)
 				}
@@ -394,7 +521,7 @@ func TestDecodePlaces(t *testing.T) {
 // What is given up holds on to no identifier, and a page that was never ours is
 // left alone.
 func TestRelease(t *testing.T) {
-	page, err := DecodePage(strings.NewReader(samplePage))
+	page, err := DecodePage(strings.NewReader(samplePage), pageSize)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -447,13 +574,19 @@ func plainPage(body []byte) (Page, bool) {
 func plainTrace(raw json.RawMessage) (t Trace) {
 	var fields map[string]json.RawMessage
 	_ = json.Unmarshal(raw, &fields)
-	text := func(key string) string {
-		var s string
-		_ = json.Unmarshal(fields[key], &s)
+	text := func(key string, limit int) string {
+		raw := fields[key]
+		if len(raw) == 0 || raw[0] != '"' {
+			return ""
+		}
+		s := plainText(raw[1 : len(raw)-1])
+		if len(s) > limit {
+			s = fmt.Sprintf("%s~%x", s[:limit], sha256.Sum256([]byte(s)))
+		}
 		return s
 	}
 	instant := func(key string) time.Time {
-		s := text(key)
+		s := text(key, maxValue)
 		if len(s) > 10 && s[10] == ' ' {
 			s = s[:10] + "T" + s[11:]
 		}
@@ -464,22 +597,22 @@ func plainTrace(raw json.RawMessage) (t Trace) {
 		}
 		return time.Time{}
 	}
-	if t.ID = text("id"); t.ID == "" {
-		t.ID = text("uuid")
+	if t.ID = text("id", maxID); t.ID == "" {
+		t.ID = text("uuid", maxID)
 	}
-	t.Name, t.Status = text("name"), text("status")
+	t.Name, t.Status = text("name", maxValue), text("status", maxValue)
 	t.HasStatus = strings.HasPrefix(string(fields["status"]), `"`)
 	t.Start, t.End = instant("start_time"), instant("end_time")
 	n := plainWhole(fields["total_tokens"])
 	t.Tokens, t.HasTokens = max(n, 0), n >= 0
 	var ms json.Number
 	isNumber := json.Unmarshal(fields["duration_ms"], &ms) == nil && ms != "" && fields["duration_ms"][0] != '"'
-	if isNumber {
+	if isNumber && len(ms) <= maxToken {
 		f, err := ms.Float64()
 		if us := math.Round(f * 1000); err == nil && math.Abs(us) < math.MaxInt64/1000 {
 			t.Duration, t.HasDuration = time.Duration(us)*time.Microsecond, true
 		}
-	} else if !t.Start.IsZero() && !t.End.IsZero() {
+	} else if !isNumber && !t.Start.IsZero() && !t.End.IsZero() {
 		if d := t.End.Sub(t.Start); d != math.MaxInt64 && d != math.MinInt64 {
 			t.Duration, t.HasDuration = d.Round(time.Microsecond), true
 		}
@@ -487,10 +620,32 @@ func plainTrace(raw json.RawMessage) (t Trace) {
 	return t
 }
 
+var plainPiece = regexp.MustCompile(`(?s)\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\.|[^\\]+`)
+
+// plainText reads what is between the quotes of a string. encoding/json makes the
+// same of all that is not Unicode, so it sees none of that.
+func plainText(written []byte) string {
+	var text []byte
+	for _, piece := range plainPiece.FindAll(written, -1) {
+		var s string
+		code, _ := strconv.ParseUint(string(piece[min(2, len(piece)):]), 16, 16)
+		switch {
+		case piece[0] != '\\':
+			s = string(piece)
+		case len(piece) == 6 && 0xd800 <= code && code < 0xe000:
+			s = string([]byte{0xed, 0x80 | byte(code>>6&0x3f), 0x80 | byte(code&0x3f)})
+		default:
+			_ = json.Unmarshal([]byte(`"`+string(piece)+`"`), &s)
+		}
+		text = append(text, s...)
+	}
+	return string(text)
+}
+
 // plainWhole is exact where a float is not.
 func plainWhole(raw json.RawMessage) int64 {
 	var number json.Number
-	if json.Unmarshal(raw, &number) != nil || number == "" || raw[0] == '"' {
+	if json.Unmarshal(raw, &number) != nil || number == "" || raw[0] == '"' || len(raw) > maxToken {
 		return -1
 	}
 	f, err := number.Float64()
@@ -533,7 +688,7 @@ func FuzzDecodePage(f *testing.F) {
 		f.Add([]byte(seed), uint8(6))
 	}
 	f.Fuzz(func(t *testing.T, body []byte, size uint8) {
-		page, err := DecodePage(&pieces{body, int(size) + 1})
+		page, err := DecodePage(&pieces{body, int(size) + 1}, len(body))
 		want, ok := plainPage(body)
 		if ok != (err == nil) {
 			t.Fatalf("got error %v, encoding/json accepts it: %v", err, ok)
@@ -554,7 +709,7 @@ func FuzzDecodeText(f *testing.F) {
 		body := []byte(`{"data":[{"input":"` + string(text) + `","name":"` + string(text) + `","` + string(text) + `":"` + string(text) + `"}]}`)
 		want, ok := plainPage(body)
 		for _, size := range []int{7, len(body)} {
-			page, err := DecodePage(&pieces{body, size})
+			page, err := DecodePage(&pieces{body, size}, len(body))
 			if ok != (err == nil) || !reflect.DeepEqual(page, want) {
 				t.Errorf("read %d at once: got %+v, %v, want %+v, %v", size, page, err, want, ok)
 			}

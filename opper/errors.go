@@ -6,17 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 )
 
-const (
-	maxMessage   = 200      // bytes
-	maxErrorBody = 64 << 10 // bytes
-)
+const maxErrorBody = 64 << 10 // bytes
 
 var (
 	// ErrNotFound is a 404.
@@ -25,22 +20,27 @@ var (
 	ErrTooLarge = errors.New("answer too large")
 )
 
-// Error is an answer of Opper with a status other than 2xx.
+// Error is an answer of Opper with a status other than 2xx. It has none of the
+// texts of that answer: they can repeat a trace's input, a header or the key, in
+// more spellings than could be found again.
 type Error struct {
-	Status  int
-	Message string // Opper's own, one line of at most 200 bytes; may be empty
+	Status int
+	Reason string // in our words; may be empty
+	// Code is Opper's own word for the reason, such as not_found, if it is made of
+	// words that we know; else empty.
+	Code string
 
 	after retryAfter
 }
 
-// Error returns the status and Opper's message.
+// Error returns the status and the reason.
 func (e *Error) Error() string {
 	text := fmt.Sprintf("opper answered %d", e.Status)
 	if name := http.StatusText(e.Status); name != "" {
 		text += " " + name
 	}
-	if e.Message != "" {
-		text += ": " + e.Message
+	if e.Reason != "" {
+		text += ": " + e.Reason
 	}
 	return text
 }
@@ -50,8 +50,8 @@ func (e *Error) Is(target error) bool {
 	return target == ErrNotFound && e.Status == http.StatusNotFound
 }
 
-// brokenError is a request without a usable answer. It keeps only the text of
-// its cause, because that of net/http can quote what the server sent.
+// brokenError is a request without a usable answer. Its text is ours, because
+// that of net/http can quote what the server sent.
 type brokenError struct {
 	text    string
 	reached bool // a connection had been made
@@ -89,67 +89,80 @@ func status(err error) int {
 	return 0
 }
 
-// message finds Opper's own words in the body of an error.
-func message(body []byte, html bool) string {
+// newError classifies an answer by its status and the beginning of its body.
+func newError(status int, body []byte, html bool) *Error {
+	e := &Error{Status: status}
+	whole := len(body) < maxErrorBody
 	body = bytes.TrimSpace(body)
-	var v any
 	switch {
-	case len(body) == 0:
+	case status >= 300 && status <= 399:
+		e.Reason = "redirect not followed"
+	case html || len(body) > 0 && body[0] == '<':
+		e.Reason = "HTML page"
+	case whole && len(body) > 0 && !json.Valid(body):
+		e.Reason = "not JSON"
+	default:
+		e.Code = errorCode(body)
+		e.Reason = reasons[status]
+		if e.Reason == "" && len(body) == 0 {
+			e.Reason = "empty body"
+		}
+	}
+	return e
+}
+
+var reasons = map[int]string{
+	http.StatusBadRequest:          "parameter refused",
+	http.StatusUnauthorized:        "invalid key",
+	http.StatusForbidden:           "key has no access, or the account is suspended",
+	http.StatusUnprocessableEntity: "parameter refused",
+	http.StatusTooManyRequests:     "rate limited",
+}
+
+// errorCode finds the code of an error, whatever its shape. Messages and details
+// are left out: they may repeat what was sent.
+func errorCode(body []byte) string {
+	var answer struct{ Code, Type, Error any }
+	if json.Unmarshal(body, &answer) != nil {
 		return ""
-	case json.Unmarshal(body, &v) == nil:
-		return words(v)
-	case html || body[0] == '<':
-		return "an HTML page"
-	case body[0] == '{' || body[0] == '[':
-		return "malformed JSON"
 	}
-	return string(body)
+	candidates := []any{answer.Error, answer.Code, answer.Type}
+	if nested, ok := answer.Error.(map[string]any); ok {
+		candidates = []any{nested["code"], nested["type"]}
+	}
+	for _, c := range candidates {
+		if text, ok := c.(string); ok && isErrorCode(text) {
+			return text
+		}
+	}
+	return ""
 }
 
-// words collects the texts that are meant to be read. Other fields are left
-// out: a validation error repeats what it was given.
-func words(v any) string {
-	var found []string
-	add := func(v any) {
-		if text := words(v); text != "" && !slices.Contains(found, text) {
-			found = append(found, text)
+// isErrorCode reports whether a text is made of words of errors alone, as in
+// not_found, NotFound or rate-limit.exceeded. So it can carry no secret.
+func isErrorCode(text string) bool {
+	if len(text) > maxErrorCode {
+		return false
+	}
+	words := codeWord.FindAllString(text, -1)
+	for _, word := range words {
+		if !slices.Contains(codeWords, strings.ToLower(word)) {
+			return false
 		}
 	}
-	switch v := v.(type) {
-	case string:
-		return strings.TrimSpace(v)
-	case []any:
-		for _, v := range v {
-			add(v)
-		}
-		return strings.Join(found, "; ")
-	case map[string]any:
-		for _, key := range []string{"error", "message", "msg", "reason", "detail"} {
-			add(v[key])
-		}
-		if found == nil {
-			add(v["type"])
-			add(v["code"])
-		}
-	}
-	return strings.Join(found, ": ")
+	return len(words) > 0 && strings.Trim(codeWord.ReplaceAllString(text, ""), "_.-") == ""
 }
 
-// clean makes a text that came from outside fit to be shown: one line, short,
-// without the key.
-func clean(text, key string) string {
-	quoted := strconv.Quote(key) // net/http quotes what it cannot read
-	text = strings.NewReplacer(key, "<key>", quoted[1:len(quoted)-1], "<key>").Replace(text)
-	text = strings.ToValidUTF8(text, "\uFFFD")
-	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool {
-		return unicode.IsSpace(r) || !unicode.IsPrint(r)
-	}), " ")
-	if len(text) > maxMessage {
-		end := maxMessage
-		for !utf8.RuneStart(text[end]) {
-			end--
-		}
-		text = text[:end]
-	}
-	return text
-}
+const maxErrorCode = 64 // bytes
+
+var (
+	codeWord  = regexp.MustCompile(`[A-Z]+[a-z]*|[a-z]+`)
+	codeWords = strings.Fields(`
+		access account api argument auth authentication authorization auth bad billing blocked body budget conflict connection content
+		credential credentials credits database denied disabled error exceeded exception expired failed failure field forbidden found gateway
+		header http id input insufficient internal invalid key large length limit limited malformed maintenance many media method missing
+		model name not of offset organization out overloaded page parameter parameters payload payment permission project query quota
+		range rate request requests required resource revoked server service spend suspended temporarily throttled timeout to token too
+		trace traces type unauthenticated unauthorized unavailable unexpected unknown unprocessable unsupported upstream user validation value
+		entity wrong`)
+)

@@ -1,68 +1,123 @@
 package opper
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
+
+	"github.com/go-kit/log"
 )
 
-func TestErrorMessages(t *testing.T) {
-	for name, test := range map[string]struct{ contentType, body, want string }{
-		"nothing":             {"", "", ""},
-		"v2 detail text":      {"", `{"type":"Bad","message":"bad request","detail":"limit is 100"}`, "bad request: limit is 100"},
-		"v2 detail object":    {"", `{"type":"Bad","message":"bad request","detail":{"reason":"limit is 100","input":"private"}}`, "bad request: limit is 100"},
-		"v2 detail list":      {"", `{"type":"Bad","message":"bad request","detail":[{"loc":["query","limit"],"msg":"too large","input":"private"},"and more"]}`, "bad request: too large; and more"},
-		"v2 detail repeated":  {"", `{"message":"gone","detail":"gone"}`, "gone"},
-		"v2 detail null":      {"", `{"message":"gone","detail":null}`, "gone"},
-		"v2 type only":        {"", `{"type":"NotFound","detail":{"input":"private"}}`, "NotFound"},
-		"detail list only":    {"", `{"detail":[{"msg":"a"},{"msg":"b"}]}`, "a; b"},
-		"v3 object":           {"", `{"error":{"code":"not_found","message":"no such trace"}}`, "no such trace"},
-		"v3 code only":        {"", `{"error":{"code":"not_found"}}`, "not_found"},
-		"v3 text":             {"", `{"error":"no such trace"}`, "no such trace"},
-		"JSON text":           {"", `"no such trace"`, "no such trace"},
-		"JSON of other kinds": {"", `{"input":"private","n":5}`, ""},
-		"JSON list":           {"", `[{"id":"a","output":"private"}]`, ""},
-		"broken JSON":         {"", `{"message":"private`, "malformed JSON"},
-		"plain text":          {"text/plain", "upstream \r\n timed\x1b[31m out\u202e\u2028 now\x00", "upstream timed [31m out now"},
-		"HTML":                {"text/html; charset=utf-8", "  <!DOCTYPE html><h1>private</h1>", "an HTML page"},
-		"HTML without a type": {"text/plain", "<h1>private</h1>", "an HTML page"},
-		"HTML without a tag":  {"text/html", "private", "an HTML page"},
-		"control characters":  {"", `{"error":"a\u0000b\nc\u0085d` + "\xff" + `"}`, "a b c d\uFFFD"},
+const private = "the customer's own words"
+
+func TestErrorReasons(t *testing.T) {
+	v2 := `{"type":%s,"message":"` + private + `","detail":[{"loc":["query","limit"],"msg":"` + private + `","input":"` + private + `"}]}`
+	for name, test := range map[string]struct {
+		status                          int
+		contentType, body, reason, code string
+	}{
+		"v2":                  {422, "", fmt.Sprintf(v2, `"NotFound"`), "parameter refused", "NotFound"},
+		"v2 other type":       {404, "", fmt.Sprintf(v2, `"`+private+`"`), "", ""},
+		"v2 type object":      {404, "", fmt.Sprintf(v2, `{"a":"`+private+`"}`), "", ""},
+		"v3":                  {401, "", `{"error":{"code":"invalid_api_key","message":"` + private + `"}}`, "invalid key", "invalid_api_key"},
+		"v3 type":             {403, "", `{"error":{"code":null,"type":"account.suspended"}}`, "key has no access, or the account is suspended", "account.suspended"},
+		"v3 code number":      {429, "", `{"error":{"code":429}}`, "rate limited", ""},
+		"v3 text":             {400, "", `{"error":"` + private + `"}`, "parameter refused", ""},
+		"v3 text code":        {400, "", `{"error":"BAD-REQUEST"}`, "parameter refused", "BAD-REQUEST"},
+		"JSON text":           {500, "", `"not_found"`, "", ""},
+		"JSON list":           {500, "", `[{"code":"not_found"}]`, "", ""},
+		"nothing":             {503, "", "", "empty body", ""},
+		"nothing, 401":        {401, "", " \n", "invalid key", ""},
+		"broken JSON":         {401, "", `{"message":"` + private, "not JSON", ""},
+		"plain text":          {500, "text/plain", private, "not JSON", ""},
+		"HTML":                {401, "text/html; charset=utf-8", "  <!DOCTYPE html><h1>" + private, "HTML page", ""},
+		"HTML without a type": {502, "text/plain", "<h1>" + private, "HTML page", ""},
+		"HTML without a tag":  {502, "text/html", private, "HTML page", ""},
+		"redirect":            {302, "text/html", private, "redirect not followed", ""},
+		"very long":           {401, "", `{"detail":"` + strings.Repeat(private, maxErrorBody), "invalid key", ""},
 	} {
-		for _, status := range []int{400, 401, 403, 404, 422, 429, 500, 502} {
-			f := newFixture(t, func(w http.ResponseWriter, r *http.Request) {
-				if test.contentType != "" {
-					w.Header().Set("Content-Type", test.contentType)
-				}
-				answer(status, test.body)(w, r)
-			})
-			_, err := f.WithRetries(0).List(t.Context(), 0, 100)
-			want := fmt.Sprintf("list traces: opper answered %d %s", status, http.StatusText(status))
-			if test.want != "" {
-				want += ": " + test.want
+		f := newFixture(t, func(w http.ResponseWriter, r *http.Request) {
+			if test.contentType != "" {
+				w.Header().Set("Content-Type", test.contentType)
 			}
-			if err == nil || err.Error() != want {
-				t.Errorf("%s: got %q, want %q", name, err, want)
+			answer(test.status, test.body)(w, r)
+		})
+		_, err := f.WithRetries(0).List(t.Context(), 0, 100)
+		e, ok := errors.AsType[*Error](err)
+		if !ok || e.Status != test.status || e.Reason != test.reason || e.Code != test.code {
+			t.Errorf("%s: got %+v, want %q and %q", name, err, test.reason, test.code)
+		}
+		want := fmt.Sprintf("list traces: opper answered %d %s", test.status, http.StatusText(test.status))
+		if test.reason != "" {
+			want += ": " + test.reason
+		}
+		if err == nil || err.Error() != want {
+			t.Errorf("%s: got %q, want %q", name, err, want)
+		}
+	}
+}
+
+// Opper's own word for an error is in the debug log, and nothing else that it
+// sends, were it in the place of that word.
+func TestFailuresAreLogged(t *testing.T) {
+	for code, want := range map[string]string{
+		"rate_limit_exceeded":     "opper_code=rate_limit_exceeded",
+		"op-ABCDEFGHIJKLMNOPQRST": "",
+		"op-0123456789ABCDEFGHIJ": "",
+		"opsecret":                "",
+		"not_found_secret":        "",
+		"not found":               "",
+		"not_found\\n":            "",
+		"_":                       "",
+		strings.Repeat("not_", maxErrorCode/4) + "found": "",
+	} {
+		for _, body := range []string{`{"error":{"code":"%s"}}`, `{"type":"%s"}`, `{"code":"%s"}`, `{"error":"%s"}`} {
+			var lines bytes.Buffer
+			f := newFixture(t, answer(429, fmt.Sprintf(body, code)), func(o *Options) { o.Logger = log.NewLogfmtLogger(&lines) })
+			_, err := f.WithRetries(0).List(t.Context(), 0, 100)
+			prefix := strings.TrimSpace("level=debug " + want)
+			if got := lines.String(); err == nil || got != prefix+" msg=\"request to Opper failed\" err=\"opper answered 429 Too Many Requests: rate limited\"\n" {
+				t.Errorf("%s: got %s", code, got)
 			}
 		}
 	}
 }
 
-func TestErrorMessageIsShort(t *testing.T) {
-	for _, body := range []string{strings.Repeat("é", 500), "x" + strings.Repeat("é", 500), "xx" + strings.Repeat("😀", 100_000)} {
-		f := newFixture(t, answer(404, body))
-		_, err := f.List(t.Context(), 0, 100)
-		e, ok := errors.AsType[*Error](err)
-		if !ok || len(e.Message) > 200 || len(e.Message) < 197 || !utf8.ValidString(e.Message) || !strings.HasPrefix(body, e.Message) {
-			t.Errorf("got %v, want a valid message of up to 200 bytes", err)
+func FuzzError(f *testing.F) {
+	for _, seed := range []string{
+		"", " ", "<html>", "x", `{"type":"NotFound","message":"m","detail":[{"msg":"m","input":"i"}]}`, `{"error":{"code":"invalid_api_key"}}`,
+		`{"error":"not_found"}`, `{"Error":{"type":"RateLimit-exceeded"},"error":[]}`, `{"code":"op-SECRET"}`, `{"type":"\u006eot"}`, `[[[[`, `"a"`, "\xff", `{"error":null,"code":7,"type":"a.b"}`,
+	} {
+		for _, status := range []int{302, 401, 404, 429, 500, 999} {
+			f.Add(status, []byte(seed), false)
+			f.Add(status, []byte(seed), true)
 		}
 	}
+	ours := []string{"", "redirect not followed", "HTML page", "not JSON", "empty body"}
+	for _, reason := range reasons {
+		ours = append(ours, reason)
+	}
+	shape := regexp.MustCompile(`^[A-Za-z._-]{0,64}$`)
+	f.Fuzz(func(t *testing.T, status int, body []byte, html bool) {
+		e := newError(status, body, html)
+		if !slices.Contains(ours, e.Reason) || !shape.MatchString(e.Code) || e.Status != status {
+			t.Errorf("got %+v", e)
+		}
+		for word := range strings.FieldsFuncSeq(e.Code, func(r rune) bool { return strings.ContainsRune("._-", r) }) {
+			// Words of one case are not taken apart.
+			if strings.ToLower(word) == word && !slices.Contains(codeWords, word) {
+				t.Errorf("got %q, which is none of our words", word)
+			}
+		}
+	})
 }
 
 func TestEndlessErrorIsCut(t *testing.T) {
@@ -104,6 +159,9 @@ func TestKeyIsNeverInAnError(t *testing.T) {
 		"location host": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Location", "http://"+url.PathEscape(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))+".example/")
 			w.WriteHeader(302)
+		},
+		"in a code": func(w http.ResponseWriter, r *http.Request) {
+			answer(400, `{"error":{"code":"`+strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")+`"}}`)(w, r)
 		},
 		"at the end of a long body": func(w http.ResponseWriter, r *http.Request) {
 			key := r.Header.Get("Authorization")
@@ -167,6 +225,7 @@ func TestClassification(t *testing.T) {
 		{&Error{Status: 500}, classes{unreadable: true}},
 		{&Error{Status: 503}, classes{unreadable: true}},
 		{ErrTooLarge, classes{unreadable: true}},
+		{ErrTooManyRows, classes{}},
 		{&brokenError{reached: true}, classes{unreadable: true}},
 		{&brokenError{}, classes{}},
 		{context.Canceled, classes{}},

@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// maxKeyFile bounds what is read of a key file, in case it is something else.
-const maxKeyFile = 64 << 10
+// maxKeyFile bounds the size of a key file, in case it is something else.
+const maxKeyFile = 4 << 10
 
 // KeySource is where the API key comes from: FixedKey or KeyFile. Its copies
 // share the key. Printed or marshalled in any way it does not reveal it.
@@ -40,9 +40,10 @@ func FixedKey(key string) (KeySource, error) {
 }
 
 // KeyFile returns a source that reads the key from a file, without the white
-// space around it: now, again when the file changes, and after a 401. A file
-// that cannot be read, or holds what FixedKey would not take, is an error now;
-// later the last good key stays in use.
+// space around it: now, again when the file changes, and after a 401. It must be
+// a regular file of at most 4 kB: a pipe can't be read twice, and may block. A
+// file that cannot be read, or holds what FixedKey would not take, is an error
+// now; later the last good key stays in use.
 func KeyFile(path string) (KeySource, error) {
 	held := &heldKey{path: path}
 	if err := held.load(); err != nil {
@@ -64,7 +65,7 @@ func (KeySource) MarshalText() ([]byte, error) { return []byte("<key>"), nil }
 func (k KeySource) current() string {
 	k.held.mu.Lock()
 	defer k.held.mu.Unlock()
-	if info, err := k.held.stat(); err == nil && !sameFile(info, k.held.seen) {
+	if info, err := os.Stat(k.held.path); err == nil && !sameFile(info, k.held.seen) {
 		_ = k.held.load()
 	}
 	return *k.held.key
@@ -75,26 +76,16 @@ func (k KeySource) current() string {
 func (k KeySource) renew() string {
 	k.held.mu.Lock()
 	defer k.held.mu.Unlock()
-	if _, err := k.held.stat(); err == nil {
+	if k.held.path != "" {
 		_ = k.held.load()
 	}
 	return *k.held.key
 }
 
-// stat tells whether there is a file that can be read again: reading a pipe
-// twice would block.
-func (h *heldKey) stat() (os.FileInfo, error) {
-	info, err := os.Stat(h.path)
-	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("not a regular file")
-	}
-	return info, err
-}
-
 // load sets the key only if all goes well, so that a bad file is looked at
 // again the next time.
 func (h *heldKey) load() error {
-	f, err := os.Open(h.path)
+	f, err := os.OpenFile(h.path, os.O_RDONLY|nonblock, 0)
 	if err != nil {
 		return err
 	}
@@ -104,9 +95,15 @@ func (h *heldKey) load() error {
 	if err != nil {
 		return err
 	}
-	content, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s: not a regular file", h.path)
+	}
+	content, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
 	if err != nil {
 		return err
+	}
+	if len(content) > maxKeyFile {
+		return fmt.Errorf("%s: more than %d bytes", h.path, maxKeyFile)
 	}
 	key, err := checkKey(string(content))
 	if err != nil {

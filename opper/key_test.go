@@ -114,6 +114,26 @@ func TestKeyFileChanges(t *testing.T) {
 	}
 }
 
+func TestKeyFileSize(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "key")
+	longest := strings.Repeat("k", 4095)
+	writeKey(t, path, longest+"\n", time.Unix(1, 0))
+	source, err := KeyFile(path)
+	if err != nil || source.current() != longest {
+		t.Fatalf("got %v", err)
+	}
+	// White space counts, too: it would be read as far as it goes.
+	for _, content := range []string{longest + "kk", longest + "\n\n", "key" + strings.Repeat(" ", 1<<20)} {
+		writeKey(t, path, content, time.Unix(2, 0))
+		if _, err := KeyFile(path); err == nil || err.Error() != path+": more than 4096 bytes" {
+			t.Errorf("%d bytes: got %v, want an error", len(content), err)
+		}
+		if source.current() != longest {
+			t.Error("the last good key is gone")
+		}
+	}
+}
+
 func TestKeyIsNotPrinted(t *testing.T) {
 	source, err := FixedKey(testKey)
 	if err != nil {

@@ -10,6 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
 )
 
 const (
@@ -85,6 +88,7 @@ func (c *Client) fetch(ctx context.Context, url string, decode func(io.Reader) e
 			c.limit.succeeded(c.clock)
 			return nil
 		}
+		c.logFailure(err)
 		switch status(err) {
 		case http.StatusTooManyRequests:
 			c.limit.throttled(c.clock)
@@ -114,6 +118,15 @@ func (c *Client) fetch(ctx context.Context, url string, decode func(io.Reader) e
 			return fmt.Errorf("%w while waiting to ask again after: %s", ended, err.Error())
 		}
 	}
+}
+
+// logFailure logs an attempt that failed, as others may follow.
+func (c *Client) logFailure(err error) {
+	logger := level.Debug(c.opts.Logger)
+	if e, ok := errors.AsType[*Error](err); ok && e.Code != "" {
+		logger = log.With(logger, "opper_code", e.Code)
+	}
+	logger.Log("msg", "request to Opper failed", "err", err)
 }
 
 // admit waits for leave to make one request.

@@ -3,13 +3,10 @@ package opper
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"io"
-	"math"
 	"math/bits"
 	"strconv"
-	"unicode/utf8"
 )
 
 const (
@@ -21,6 +18,9 @@ const (
 	// maxKey is more than any key that we know takes, were each of its letters
 	// written as an escape: what is left of a longer one is none of them.
 	maxKey = 128
+	// maxToken is how much is held at once of a string or a number as it is
+	// written. It leaves half of the buffer to read on.
+	maxToken = scanBuffer / 2
 	// maxEmptyReads is how often in a row a reader may give nothing, as in bufio.
 	maxEmptyReads = 100
 )
@@ -44,8 +44,9 @@ type scanner struct {
 	depth    int
 	err      error // the first one
 
-	mark, limit int // bytes of buf are kept from mark on, but no more than limit; 0 keeps none
-	first, last int // what tok returns of buf
+	mark, limit int       // bytes of buf are kept from mark on, but no more than limit; 0 keeps none
+	long        *longText // takes what is more than limit, if not nil
+	first, last int       // what tok returns of buf
 }
 
 func (s *scanner) fail(err error) {
@@ -60,13 +61,16 @@ func (s *scanner) malformed() { s.fail(syntaxError(s.before + int64(s.pos))) }
 
 // fill reads on. It must be called only when all that was read is used up.
 func (s *scanner) fill() bool {
+	if s.err != nil {
+		return false
+	}
 	kept := 0
-	if n := s.end - s.mark; n <= s.limit {
-		if kept = n; kept == len(s.buf) {
-			s.buf = append(s.buf, make([]byte, kept)...)
-		}
-		copy(s.buf, s.buf[s.mark:s.end])
-	} else {
+	switch n := s.end - s.mark; {
+	case n <= s.limit:
+		kept = copy(s.buf, s.buf[s.mark:s.end])
+	case s.limit > 0 && s.long != nil:
+		kept = copy(s.buf, s.long.write(s.buf[s.mark:s.end], false))
+	default:
 		s.limit = 0
 	}
 	s.before += int64(s.end - kept)
@@ -86,14 +90,15 @@ func (s *scanner) fill() bool {
 	return false
 }
 
-// hold keeps what is read from here on, unless it becomes more than limit.
-func (s *scanner) hold(limit int) { s.mark, s.limit = s.pos, limit }
+// hold keeps what is read from here on. Once it is more than limit, it goes to
+// long, if that is not nil, and else it is dropped.
+func (s *scanner) hold(limit int, long *longText) { s.mark, s.limit, s.long = s.pos, limit, long }
 
-// release ends that. The token is what was kept, but for some bytes at its end,
-// or empty if it became too much.
+// release ends that. The token is what was kept, but for some bytes at its end:
+// the last piece of what went to long, and nothing of what was dropped.
 func (s *scanner) release(but int) {
 	s.first, s.last = s.mark, s.pos-but
-	if s.limit == 0 || s.err != nil {
+	if s.limit == 0 || s.err != nil || s.long == nil && s.last-s.first > s.limit {
 		s.first, s.last = 0, 0
 	}
 	s.limit = 0
@@ -176,7 +181,7 @@ func (s *scanner) member(first bool) (key []byte, more bool) {
 	if c != '"' {
 		s.malformed()
 	}
-	s.hold(maxKey)
+	s.hold(maxKey, nil)
 	s.text()
 	s.release(1)
 	key = s.tok()
@@ -225,17 +230,18 @@ func (s *scanner) following(end byte, first bool) (c byte, more bool) {
 }
 
 // value reads the next value and returns its first byte. If it is a string or
-// a number, it is in tok.
-func (s *scanner) value() byte {
+// a number, it is in tok. Of a string that is too long for that, all but its
+// last piece has gone to long.
+func (s *scanner) value(long *longText) byte {
 	c := s.next()
 	switch {
 	case c == '"':
-		s.hold(math.MaxInt)
+		s.hold(maxToken, long)
 		s.text()
 		s.release(1)
 	case c == '-' || isDigit(c):
 		s.untake()
-		s.hold(math.MaxInt)
+		s.hold(maxToken, nil)
 		s.number(s.take())
 		s.release(0)
 	default:
@@ -357,21 +363,6 @@ func (s *scanner) literal(word string) {
 func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\r' || c == '\t' }
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
-
-// decoded returns a string's bytes, given those between its quotes, as
-// encoding/json reads them.
-func decoded(tok []byte) []byte {
-	if bytes.IndexByte(tok, '\\') < 0 && utf8.Valid(tok) {
-		return tok
-	}
-	var text string
-	quoted := make([]byte, 0, len(tok)+2)
-	quoted = append(append(append(quoted, '"'), tok...), '"')
-	if json.Unmarshal(quoted, &text) != nil {
-		return nil // the scanner lets no such string pass
-	}
-	return []byte(text)
-}
 
 // inside returns how many bytes at the start of b, which begins inside a
 // string, are surely of it and as they must be. It stops at the latest at the

@@ -47,7 +47,7 @@ func (b *bench) decode(ctx context.Context) error {
 				return json.NewDecoder(bytes.NewReader(body)).Decode(&page)
 			})},
 			{name: "ours", run: repeated(n, func() error {
-				_, err := opper.DecodePage(bytes.NewReader(body))
+				_, err := opper.DecodePage(bytes.NewReader(body), pageSize)
 				return err
 			})},
 			{name: "jsontext", run: tokens(n, body)},

@@ -1,0 +1,8 @@
+//go:build unix
+
+package opper
+
+import "syscall"
+
+// nonblock opens a pipe without waiting for somebody to write to it.
+const nonblock = syscall.O_NONBLOCK | syscall.O_NOCTTY

@@ -1,0 +1,168 @@
+package opper
+
+import (
+	"compress/flate"
+	"compress/gzip"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// newTransport returns a transport that, if it is told so, reaches nothing but
+// this host: what the resolver makes of localhost is checked when it is dialled.
+func newTransport(connections int, loopbackOnly bool) *http.Transport {
+	t := &http.Transport{
+		Proxy: func(r *http.Request) (*url.URL, error) {
+			proxy, err := http.ProxyFromEnvironment(r)
+			if err != nil {
+				err = errProxySetting // the other one repeats a password
+			}
+			return proxy, err
+		},
+		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, response *http.Response) error {
+			if response.StatusCode != http.StatusOK {
+				return proxyError(response.StatusCode)
+			}
+			return nil
+		},
+		ForceAttemptHTTP2:      true,
+		MaxIdleConns:           connections,
+		MaxIdleConnsPerHost:    connections,
+		MaxResponseHeaderBytes: maxHeader,
+		IdleConnTimeout:        90 * time.Second,
+		TLSHandshakeTimeout:    10 * time.Second,
+	}
+	if loopbackOnly {
+		t.Proxy = nil
+		dialer := &net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
+			if to, err := netip.ParseAddrPort(address); err != nil || !to.Addr().Unmap().IsLoopback() {
+				return errNotLoopback
+			}
+			return nil
+		}}
+		t.DialContext = dialer.DialContext
+	}
+	return t
+}
+
+// isLoopback reports whether a host is this one by its name alone.
+func isLoopback(host string) bool {
+	if address, err := netip.ParseAddr(host); err == nil {
+		return address.Unmap().IsLoopback()
+	}
+	return strings.EqualFold(strings.TrimSuffix(host, "."), "localhost")
+}
+
+var (
+	errNotLoopback  = errors.New("not a loopback address, which needs --opper.allow-plaintext")
+	errProxySetting = errors.New("the proxy in the environment is not a valid URL")
+)
+
+// proxyError is the status with which a proxy refuses to connect.
+type proxyError int
+
+func (e proxyError) Error() string {
+	return strings.TrimSpace(fmt.Sprintf("the proxy answered %d %s", int(e), http.StatusText(int(e))))
+}
+
+// classify says in our words why a request or its answer failed. The texts of
+// net/http, of TLS and of proxies can quote what the other side sent, so only
+// those are taken that are made here: of the operating system, and for numbers.
+func classify(err error, reached bool) string {
+	at := "" // the address that was dialled
+	op, _ := errors.AsType[*net.OpError](err)
+	for op != nil {
+		if op.Op == "dial" && op.Addr != nil {
+			at = "connect to " + op.Addr.String() + ": "
+		}
+		inner, _ := errors.AsType[*net.OpError](op.Err)
+		if inner == nil {
+			break
+		}
+		op = inner
+	}
+	for _, own := range []error{errNotLoopback, errProxySetting} {
+		if errors.Is(err, own) {
+			return at + own.Error()
+		}
+	}
+	if refused, ok := errors.AsType[proxyError](err); ok {
+		return refused.Error()
+	}
+	if lookup, ok := errors.AsType[*net.DNSError](err); ok {
+		return "lookup of " + lookup.Name + ": " + reasonOfLookup(lookup)
+	}
+	if number, ok := errors.AsType[syscall.Errno](err); ok {
+		return at + number.Error()
+	}
+	if op != nil && strings.HasSuffix(op.Op, " error") { // remote or local: a TLS alert, which is a number
+		return "TLS: " + op.Op + ": " + strings.TrimPrefix(op.Err.Error(), "tls: ")
+	}
+	if reason := reasonOfTLS(err); reason != "" {
+		return "TLS: " + reason
+	}
+	var timeout net.Error
+	switch {
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return at + "timed out"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "connection closed early"
+	case isCorrupt(err):
+		return "malformed gzip"
+	case !reached:
+		return at + "connection failed"
+	}
+	return "malformed HTTP"
+}
+
+func reasonOfLookup(err *net.DNSError) string {
+	switch {
+	case err.IsNotFound:
+		return "no such host"
+	case err.IsTimeout:
+		return "timed out"
+	}
+	return "name server failed"
+}
+
+// reasonOfTLS is empty if TLS is not the reason. It names no name of a
+// certificate.
+func reasonOfTLS(err error) string {
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return "the other side does not speak it"
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return "certificate signed by unknown authority"
+	}
+	if wrong, ok := errors.AsType[x509.HostnameError](err); ok {
+		return "certificate is not valid for " + wrong.Host
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
+		if invalid.Reason == x509.Expired {
+			return "certificate has expired or is not yet valid"
+		}
+		return fmt.Sprintf("certificate is invalid, reason %d of crypto/x509", invalid.Reason)
+	}
+	if _, ok := errors.AsType[x509.SystemRootsError](err); ok {
+		return "the system's root certificates cannot be loaded"
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return "certificate is invalid"
+	}
+	return ""
+}
+
+func isCorrupt(err error) bool {
+	_, corrupt := errors.AsType[flate.CorruptInputError](err)
+	return corrupt || errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum)
+}
