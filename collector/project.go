@@ -64,7 +64,8 @@ type Store interface {
 	// Load returns what is kept of a project, if there is anything.
 	Load(project string) (store.State, bool, error)
 	// Commit adds changes to what is kept of a project, or with fresh puts them
-	// in its place. When it returns nil, they are durable.
+	// in its place. When it returns nil, they are durable. store.ErrBroken is
+	// final: what is on disk is not, or no longer, what was committed.
 	Commit(project string, changes store.State, fresh bool) error
 }
 
@@ -95,6 +96,8 @@ type Project struct {
 	fresh           bool                     // what is stored, if anything is, is not gone on from
 	zeros           map[*sums.Name]time.Time // held, and since when their zeros are shown
 	found           func(ledger.Events)      // is told what is added up; nil tells nobody
+	broken          error                    // what is wrong with the store for good
+	halt            context.CancelFunc       // ends the sync under way
 }
 
 // origin is why there is a first walk.
@@ -123,6 +126,7 @@ func NewProject(cfg Config) (*Project, error) {
 		saved:  cfg.Now(),
 		fresh:  true,
 		zeros:  map[*sums.Name]time.Time{},
+		halt:   func() {},
 	}
 	if p.cfg.AllRead == nil {
 		p.cfg.AllRead = func(time.Time) bool { return true }
@@ -149,8 +153,12 @@ func NewProject(cfg Config) (*Project, error) {
 }
 
 // Run syncs until ctx ends: at once, and then at the interval or, if that is 0,
-// whenever Refresh is called. Between syncs it reads pages of complete walks.
-func (p *Project) Run(ctx context.Context) {
+// whenever Refresh is called. Between syncs it reads pages of complete walks. It
+// returns an error only if the store breaks: from then on nothing could be
+// published.
+func (p *Project) Run(ctx context.Context) error {
+	ctx, p.halt = context.WithCancel(ctx)
+	defer p.halt()
 	tick := make(<-chan time.Time)
 	if p.cfg.Interval > 0 {
 		t := time.NewTicker(p.cfg.Interval)
@@ -167,7 +175,7 @@ func (p *Project) Run(ctx context.Context) {
 			}
 			select {
 			case <-ctx.Done():
-				return
+				return p.broken
 			case <-tick:
 				waiting = false
 			case <-p.wanted:
@@ -177,6 +185,7 @@ func (p *Project) Run(ctx context.Context) {
 			}
 		}
 	}
+	return p.broken
 }
 
 // sweepPause returns how long to wait before the next page of a complete walk:

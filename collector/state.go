@@ -2,6 +2,7 @@ package collector
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -108,11 +109,17 @@ func (p *Project) restore(ledgerCfg ledger.Config, walkCfg walk.Config) (bool, e
 }
 
 // commit makes what has changed durable. If it can't, what is published stays
-// as it is, and the changes are part of the next commit.
+// as it is, and the changes are part of the next commit, unless the store is
+// broken.
 func (p *Project) commit() bool {
 	err := p.save()
 	if err != nil {
 		p.health.commits.WithLabelValues("error").Inc()
+	}
+	if errors.Is(err, store.ErrBroken) {
+		p.broken = err
+		p.halt()
+	} else if err != nil {
 		level.Error(p.cfg.Logger).Log("msg", "the state can't be stored, so the last numbers stay published", "project", p.cfg.Project, "err", err)
 	} else if p.cfg.Store != nil {
 		p.health.commits.WithLabelValues("success").Inc()
