@@ -89,7 +89,9 @@ func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.
 	if err != nil {
 		return fmt.Errorf("opper client: %w", err)
 	}
-	readers := collector.NewReaders(time.Now)
+	clock := collector.NewClock()
+	cfg.collector.Clock = clock
+	readers := collector.NewReaders(clock.Now)
 	cfg.collector.AllRead = readers.AllRead
 	cfg.collector.Logger = logger
 	cfg.collector.Source = func() walk.Source { return client.WithRetries(syncRetries) }

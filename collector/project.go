@@ -45,7 +45,8 @@ type Config struct {
 	Classic     bool           // expose the classic buckets of the traces' histograms
 	Native      bool           // expose native buckets
 	Sums        sums.Config
-	Now         func() time.Time // nil is time.Now
+	Clock       *Clock           // by which ages are measured; nil is a new one
+	Now         func() time.Time // in place of both clocks; nil is that of the system, and Clock for ages
 	Logger      log.Logger
 	// Source returns where to read from in one sync: each has its own budget of
 	// retries.
@@ -73,6 +74,7 @@ type Store interface {
 // all its methods are safe for concurrent use.
 type Project struct {
 	cfg    Config
+	wall   func() time.Time // for what is published: when something was
 	led    *ledger.Ledger
 	walker *walk.Walker
 	sums   *sums.Sums
@@ -112,18 +114,24 @@ const (
 // NewProject returns a project that goes on from what is stored of it, or has
 // read nothing yet.
 func NewProject(cfg Config) (*Project, error) {
-	if cfg.Now == nil {
-		cfg.Now = time.Now
+	wall := cfg.Now
+	if wall == nil {
+		if cfg.Clock == nil {
+			cfg.Clock = NewClock()
+		}
+		wall, cfg.Now = time.Now, cfg.Clock.Now
+	} else {
+		cfg.Clock = nil
 	}
 	cfg.Sums.Partial = cfg.Backfill != nil
 	p := &Project{
 		cfg:    cfg,
+		wall:   wall,
 		press:  newPress(cfg),
 		health: newHealth(cfg.Project, cfg.Native),
 		ready:  make(chan struct{}),
 		wanted: make(chan struct{}, 1),
-		began:  cfg.Now(),
-		saved:  cfg.Now(),
+		began:  wall(),
 		fresh:  true,
 		zeros:  map[*sums.Name]time.Time{},
 		halt:   func() {},
@@ -133,6 +141,9 @@ func NewProject(cfg Config) (*Project, error) {
 	}
 	p.published.Store(&snapshot{})
 	ledgerCfg := ledger.Config{Settle: cfg.Settle, Abandon: cfg.Abandon, Look: cfg.Interval, Backfill: cfg.Backfill}
+	if cfg.Clock != nil {
+		ledgerCfg.Wall = cfg.Clock.Wall
+	}
 	walkCfg := walk.Config{
 		Now: cfg.Now, Interval: cfg.Interval, SweepEvery: cfg.SweepEvery, Concurrency: cfg.Concurrency,
 		Logger: log.With(cfg.Logger, "project", cfg.Project), Progress: p.progress,
@@ -141,6 +152,7 @@ func NewProject(cfg Config) (*Project, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.saved = cfg.Now()
 	if !restored {
 		p.led = ledger.New(ledgerCfg)
 		p.sums = sums.New(cfg.Sums, p.began)
@@ -266,11 +278,12 @@ func (p *Project) sync(ctx context.Context) bool {
 		}
 		return false
 	}
-	p.sums.EndBaseline(now)
+	ended := p.wall()
+	p.sums.EndBaseline(ended)
 	p.meetOpen()
 	p.release(now)
 	p.health.succeeded(took)
-	p.lastGood = now
+	p.lastGood = ended
 	if !p.commit() {
 		return true
 	}

@@ -39,6 +39,8 @@ type identity struct {
 	DurationBuckets []float64 `json:"duration_buckets"`
 	TokenBuckets    []float64 `json:"token_buckets"`
 	LastGood        time.Time `json:"last_good"`
+
+	Clock *clockState `json:"clock,omitempty"`
 }
 
 // restore goes on from what is stored, if there is anything that can be gone on
@@ -68,8 +70,10 @@ func (p *Project) restore(ledgerCfg ledger.Config, walkCfg walk.Config) (bool, e
 		p.origin = otherList
 		return false, nil
 	}
-	now := p.cfg.Now()
-	p.led = ledger.Restore(ledgerCfg, st.Ledger, now)
+	if p.cfg.Clock != nil && id.Clock != nil {
+		p.cfg.Clock.restore(*id.Clock)
+	}
+	p.led = ledger.Restore(ledgerCfg, st.Ledger, p.cfg.Now())
 	if p.sums, err = sums.Restore(p.cfg.Sums, sums.State{Names: st.Names, Project: st.Docs[docProject], Met: st.Docs[docMet]}); err != nil {
 		return false, fmt.Errorf("state of project %q: %w", p.cfg.Project, err)
 	}
@@ -78,6 +82,7 @@ func (p *Project) restore(ledgerCfg ledger.Config, walkCfg walk.Config) (bool, e
 		return false, fmt.Errorf("state of project %q: %w", p.cfg.Project, err)
 	}
 	p.fresh = false
+	now := p.wall()
 	p.lastGood = id.LastGood
 	if p.lastGood.After(now) {
 		p.lastGood = now
@@ -144,9 +149,13 @@ func (p *Project) save() error {
 }
 
 func (p *Project) changes() (store.State, error) {
-	id, err := json.Marshal(identity{
+	is := identity{
 		Version: identityVersion, List: p.cfg.List, DurationBuckets: p.cfg.Sums.DurationBuckets, TokenBuckets: p.cfg.Sums.TokenBuckets, LastGood: p.lastGood,
-	})
+	}
+	if p.cfg.Clock != nil {
+		is.Clock = new(p.cfg.Clock.state())
+	}
+	id, err := json.Marshal(is)
 	if err != nil {
 		return store.State{}, fmt.Errorf("identity of the state: %w", err)
 	}
