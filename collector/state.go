@@ -104,6 +104,9 @@ func (p *Project) restore(ledgerCfg ledger.Config, walkCfg walk.Config) (bool, e
 		changed = true
 		level.Warn(logger).Log("msg", "the token buckets have changed, so the token histograms begin anew", "project", p.cfg.Project)
 	}
+	if err := p.sums.CheckBuckets(); err != nil {
+		return false, fmt.Errorf("state of project %q: %w", p.cfg.Project, err)
+	}
 	if changed {
 		// Before anything of it is shown.
 		if err := p.save(); err != nil {
