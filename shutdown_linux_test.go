@@ -301,8 +301,8 @@ func TestShutdownHangs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer r.Close()
-			defer w.Close()
+			defer func() { _ = r.Close() }()
+			defer func() { _ = w.Close() }()
 			address := freeAddress(t)
 			c := spawn(t, w, url, "--web.listen-address="+address)
 			c.awaitReady(address)
@@ -371,7 +371,7 @@ func TestShutdownWithHangingClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	hold(t, server)
 	server.ResetRequests()
 	if _, err := io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"); err != nil {

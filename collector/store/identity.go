@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"log"
 	"os"
 	"syscall"
 	"time"
@@ -34,16 +32,16 @@ type lostError string
 func (l lostError) Error() string { return string(l) }
 
 const (
-	fileRemoved  lostError = "was removed while it was in use"
-	fileReplaced lostError = "was replaced by another file while it was in use"
-	fileChanged  lostError = "was overwritten while it was in use"
+	errRemoved     lostError = "was removed while it was in use"
+	errReplaced    lostError = "was replaced by another file while it was in use"
+	errOverwritten lostError = "was overwritten while it was in use"
 )
 
 // inPlace returns the file's metadata if its path still leads to the open file.
 func (s *Store) inPlace() (fs.FileInfo, error) {
 	at, err := os.Stat(s.path)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		return nil, fileRemoved
+		return nil, errRemoved
 	}
 	if err != nil {
 		return nil, refusedError{err}
@@ -53,7 +51,7 @@ func (s *Store) inPlace() (fs.FileInfo, error) {
 		return nil, refusedError{err}
 	}
 	if !os.SameFile(at, open) {
-		return nil, fileReplaced
+		return nil, errReplaced
 	}
 	return open, nil
 }
@@ -91,7 +89,7 @@ func (s *Store) verify() error {
 		return err
 	}
 	if !bytes.Equal(head, s.head) {
-		return fileChanged
+		return errOverwritten
 	}
 	if info.Size() == s.size && info.ModTime().Equal(s.modified) {
 		return s.db.View(s.hasRevision)
@@ -122,7 +120,7 @@ func (s *Store) hasRevision(tx *bbolt.Tx) error {
 		revision = meta.Get(revisionKey)
 	}
 	if !bytes.Equal(revision, s.committed) && (s.attempted == nil || !bytes.Equal(revision, s.attempted)) {
-		return fileChanged
+		return errOverwritten
 	}
 	return nil
 }
@@ -148,14 +146,7 @@ func digests(tx *bbolt.Tx) error {
 // commitLog is told by bbolt that a commit has failed, before bbolt looks at all
 // pages for those that are free. It does so in a goroutine of its own, in which a
 // page that can't be read would end the process without a word.
-type commitLog struct {
-	bbolt.Logger
-	store *Store
-}
-
-func newCommitLog(s *Store) commitLog {
-	return commitLog{&bbolt.DefaultLogger{Logger: log.New(io.Discard, "", 0)}, s}
-}
+type commitLog struct{ store *Store }
 
 // Errorf panics if the pages are not all there.
 func (l commitLog) Errorf(string, ...any) {
@@ -166,3 +157,17 @@ func (l commitLog) Errorf(string, ...any) {
 		}
 	}
 }
+
+// The others say nothing that an error does not say too.
+
+func (commitLog) Error(...any)            {}
+func (commitLog) Debug(...any)            {}
+func (commitLog) Debugf(string, ...any)   {}
+func (commitLog) Info(...any)             {}
+func (commitLog) Infof(string, ...any)    {}
+func (commitLog) Warning(...any)          {}
+func (commitLog) Warningf(string, ...any) {}
+func (commitLog) Fatal(...any)            {}
+func (commitLog) Fatalf(string, ...any)   {}
+func (commitLog) Panic(...any)            {}
+func (commitLog) Panicf(string, ...any)   {}

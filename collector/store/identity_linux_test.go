@@ -70,7 +70,7 @@ func newInUse(t *testing.T) (s *Store, older []byte, model *State) {
 // Whatever happens to a file in use, the next commit says so, and so does the
 // end of the process.
 func TestFileLost(t *testing.T) {
-	other := func(t *testing.T, commits int) []byte {
+	other := func(commits int) []byte {
 		s := mustOpen(t, t.TempDir())
 		for i := range commits {
 			mustCommit(t, s, "p", randomChanges(rand.New(rand.NewPCG(22, uint64(i))), 40), false)
@@ -79,44 +79,44 @@ func TestFileLost(t *testing.T) {
 	}
 	const removed, replaced, overwritten = "was removed while it was in use", "was replaced by another file", "was overwritten while it was in use"
 	for name, test := range map[string]struct {
-		lose func(t *testing.T, path string, older []byte) error
+		lose func(path string, older []byte) error
 		text string
 	}{
-		"file removed":      {func(_ *testing.T, path string, _ []byte) error { return os.Remove(path) }, removed},
-		"file renamed":      {func(_ *testing.T, path string, _ []byte) error { return os.Rename(path, path+".old") }, removed},
-		"directory removed": {func(_ *testing.T, path string, _ []byte) error { return os.RemoveAll(filepath.Dir(path)) }, removed},
-		"directory renamed": {func(_ *testing.T, path string, _ []byte) error {
+		"file removed":      {func(path string, _ []byte) error { return os.Remove(path) }, removed},
+		"file renamed":      {func(path string, _ []byte) error { return os.Rename(path, path+".old") }, removed},
+		"directory removed": {func(path string, _ []byte) error { return os.RemoveAll(filepath.Dir(path)) }, removed},
+		"directory renamed": {func(path string, _ []byte) error {
 			return os.Rename(filepath.Dir(path), filepath.Dir(path)+".old")
 		}, removed},
-		"file instead of directory": {func(_ *testing.T, path string, _ []byte) error {
+		"file instead of directory": {func(path string, _ []byte) error {
 			return errors.Join(os.RemoveAll(filepath.Dir(path)), overwrite(filepath.Dir(path), nil))
 		}, removed},
-		"replaced by a copy of itself": {func(t *testing.T, path string, _ []byte) error {
+		"replaced by a copy of itself": {func(path string, _ []byte) error {
 			return errors.Join(overwrite(path+".new", mustRead(t, path)), os.Rename(path+".new", path))
 		}, replaced},
-		"replaced by an older copy": {func(_ *testing.T, path string, older []byte) error {
+		"replaced by an older copy": {func(path string, older []byte) error {
 			return errors.Join(overwrite(path+".new", older), os.Rename(path+".new", path))
 		}, replaced},
-		"replaced by a new state": {func(t *testing.T, path string, _ []byte) error {
+		"replaced by a new state": {func(path string, _ []byte) error {
 			return errors.Join(os.Rename(filepath.Dir(path), filepath.Dir(path)+".old"), mustClosed(Open(filepath.Dir(path))))
 		}, replaced},
-		"overwritten by an older copy":  {func(_ *testing.T, path string, older []byte) error { return overwrite(path, older) }, overwritten},
-		"overwritten by another state":  {func(t *testing.T, path string, _ []byte) error { return overwrite(path, other(t, 2)) }, overwritten},
-		"overwritten by a longer state": {func(t *testing.T, path string, _ []byte) error { return overwrite(path, other(t, 9)) }, overwritten},
-		"overwritten by zeros": {func(t *testing.T, path string, _ []byte) error {
+		"overwritten by an older copy":  {func(path string, older []byte) error { return overwrite(path, older) }, overwritten},
+		"overwritten by another state":  {func(path string, _ []byte) error { return overwrite(path, other(2)) }, overwritten},
+		"overwritten by a longer state": {func(path string, _ []byte) error { return overwrite(path, other(9)) }, overwritten},
+		"overwritten by zeros": {func(path string, _ []byte) error {
 			return overwrite(path, make([]byte, len(mustRead(t, path))))
 		}, overwritten},
-		"overwritten by text": {func(t *testing.T, path string, _ []byte) error {
+		"overwritten by text": {func(path string, _ []byte) error {
 			return overwrite(path, bytes.Repeat([]byte("x"), len(mustRead(t, path))))
 		}, overwritten},
-		"damaged at the end": {func(t *testing.T, path string, _ []byte) error {
+		"damaged at the end": {func(path string, _ []byte) error {
 			return patch(path, int64(lastPage(t, path))*4096+40, []byte("damage"))
 		}, "is damaged ("},
-		"emptied":        {func(_ *testing.T, path string, _ []byte) error { return os.Truncate(path, 0) }, "is damaged (it is cut short"},
-		"cut to a byte":  {func(_ *testing.T, path string, _ []byte) error { return os.Truncate(path, 1) }, "is damaged (it is cut short"},
-		"cut to a page":  {func(_ *testing.T, path string, _ []byte) error { return os.Truncate(path, 4096) }, "is damaged (it is cut short"},
-		"cut to 3 pages": {func(_ *testing.T, path string, _ []byte) error { return os.Truncate(path, 3*4096) }, "is damaged (it is cut short"},
-		"cut at the end": {func(t *testing.T, path string, _ []byte) error {
+		"emptied":        {func(path string, _ []byte) error { return os.Truncate(path, 0) }, "is damaged (it is cut short"},
+		"cut to a byte":  {func(path string, _ []byte) error { return os.Truncate(path, 1) }, "is damaged (it is cut short"},
+		"cut to a page":  {func(path string, _ []byte) error { return os.Truncate(path, 4096) }, "is damaged (it is cut short"},
+		"cut to 3 pages": {func(path string, _ []byte) error { return os.Truncate(path, 3*4096) }, "is damaged (it is cut short"},
+		"cut at the end": {func(path string, _ []byte) error {
 			return os.Truncate(path, int64(lastPage(t, path))*4096)
 		}, "is damaged (it is cut short"},
 	} {
@@ -127,7 +127,7 @@ func TestFileLost(t *testing.T) {
 				"verify": (*Store).Verify,
 			} {
 				s, older, _ := newInUse(t)
-				if err := test.lose(t, s.path, older); err != nil {
+				if err := test.lose(s.path, older); err != nil {
 					t.Fatal(what, err)
 				}
 				wantBroken(t, s, use(s), test.text)

@@ -101,7 +101,7 @@ func (s *Store) open() error {
 		Timeout:        lockWait,
 		NoFreelistSync: true,
 		FreelistType:   bbolt.FreelistMapType,
-		Logger:         newCommitLog(s),
+		Logger:         commitLog{s},
 		OpenFile: func(path string, flag int, perm os.FileMode) (*os.File, error) {
 			f, err := os.OpenFile(path, flag, perm)
 			s.file = f
