@@ -53,14 +53,13 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	// Otherwise, a log line that nobody reads any more ends the process.
+	signal.Ignore(syscall.SIGPIPE)
+	os.Exit(run(context.Background(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-// run is the program, until ctx ends. It returns the exit status: 2 for a
-// configuration that can't be used, 1 for a failure later.
+// run is the program, until ctx ends or a signal ends it. It returns the exit
+// status: 2 for a configuration that can't be used, 1 for a failure later.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	cfg, done, err := parse(args, getenv, stdout)
 	if done {
@@ -73,15 +72,16 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	}
 	base := newLogger(stderr, cfg)
 	logger := log.With(base, "caller", log.DefaultCaller)
-	if err := serve(ctx, cfg, logger, slogger(base)); err != nil {
-		level.Error(logger).Log("msg", "stopped", "err", err)
+	err = supervise(ctx, logger, func(ctx context.Context) error { return serve(ctx, cfg, logger, slogger(base)) })
+	if err != nil {
+		atMostASecond(func() { level.Error(logger).Log("msg", "stopped", "err", err) })
 		return 1
 	}
 	return 0
 }
 
 // serve runs the exporter until ctx ends or it can't be served.
-func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.Logger) error {
+func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.Logger) (err error) {
 	requests := collector.NewRequests(cfg.collector.Project, cfg.collector.Native)
 	cfg.opper.Observe = requests.Observe
 	cfg.opper.UserAgent = program + "/" + versionText()
@@ -90,10 +90,13 @@ func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.
 	if err != nil {
 		return fmt.Errorf("opper client: %w", err)
 	}
-	readers := collector.NewReaders(time.Now)
+	clock := collector.NewClock()
+	cfg.collector.Clock = clock
+	readers := collector.NewReaders(clock.Now)
 	cfg.collector.AllRead = readers.AllRead
 	cfg.collector.Logger = logger
 	cfg.collector.Source = func() walk.Source { return client.WithRetries(syncRetries) }
+	verify := func() error { return nil }
 	if cfg.storagePath == "" {
 		level.Warn(logger).Log("msg", "nothing is stored, so counters begin anew with each start")
 	} else {
@@ -101,12 +104,9 @@ func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.
 		if err != nil {
 			return fmt.Errorf("--storage.path: %w", err)
 		}
-		defer func() {
-			if err := kept.Close(); err != nil {
-				level.Error(logger).Log("msg", "the state was not closed as it should be", "err", err)
-			}
-		}()
+		defer kept.Close() //nolint:errcheck // all that was committed has been verified
 		cfg.collector.Store = kept
+		verify = kept.Verify
 	}
 	project, err := collector.NewProject(cfg.collector)
 	if err != nil {
@@ -146,18 +146,23 @@ func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.
 		return fmt.Errorf("--web.listen-address: %w", err)
 	}
 
-	synced := make(chan struct{})
-	go func() {
-		project.Run(ctx)
-		close(synced)
-	}()
+	synced := make(chan error, 1)
+	go func() { synced <- project.Run(ctx) }()
 	defer func() { // before the state is closed
 		cancel()
-		<-synced
+		if broken := cmp.Or(<-synced, verify()); err == nil && broken != nil {
+			err = fmt.Errorf("--storage.path: %w", broken)
+		}
 	}()
 	select {
 	case err := <-served:
 		return fmt.Errorf("web server: %w", err)
+	case broken := <-synced:
+		synced <- broken
+		if broken != nil {
+			_ = server.Close()
+			return nil
+		}
 	case <-ctx.Done():
 	}
 	level.Info(logger).Log("msg", "stopping: scrapes in flight are finished")

@@ -113,7 +113,7 @@ func newTestProject(t testing.TB, cfg Config) *Project {
 func (b *bench) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	var done sync.WaitGroup
-	done.Go(func() { b.project.Run(ctx) })
+	done.Go(func() { _ = b.project.Run(ctx) })
 	b.t.Cleanup(func() { stop(); done.Wait() })
 }
 

@@ -84,7 +84,7 @@ func inBubble(t *testing.T, interval time.Duration, shut bool, test func(*testin
 		p := newTestProject(t, cfg)
 		ctx, stop := context.WithCancel(t.Context())
 		var done sync.WaitGroup
-		done.Go(func() { p.Run(ctx) })
+		done.Go(func() { _ = p.Run(ctx) })
 		synctest.Wait()
 		test(t, p, g)
 		stop()
@@ -211,7 +211,7 @@ func TestStop(t *testing.T) {
 	p := newTestProject(t, cfg)
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	p.Run(ctx)
+	_ = p.Run(ctx)
 	if n := counterOf(t, p.health.syncs.WithLabelValues("error")); n != 0 || logged.String() != "" {
 		t.Errorf("%v failed syncs, log: %s", n, logged.String())
 	}

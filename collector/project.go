@@ -45,7 +45,8 @@ type Config struct {
 	Classic     bool           // expose the classic buckets of the traces' histograms
 	Native      bool           // expose native buckets
 	Sums        sums.Config
-	Now         func() time.Time // nil is time.Now
+	Clock       *Clock           // by which ages are measured; nil is a new one
+	Now         func() time.Time // in place of both clocks; nil is that of the system, and Clock for ages
 	Logger      log.Logger
 	// Source returns where to read from in one sync: each has its own budget of
 	// retries.
@@ -64,7 +65,8 @@ type Store interface {
 	// Load returns what is kept of a project, if there is anything.
 	Load(project string) (store.State, bool, error)
 	// Commit adds changes to what is kept of a project, or with fresh puts them
-	// in its place. When it returns nil, they are durable.
+	// in its place. When it returns nil, they are durable. store.ErrBroken is
+	// final: what is on disk is not, or no longer, what was committed.
 	Commit(project string, changes store.State, fresh bool) error
 }
 
@@ -72,6 +74,7 @@ type Store interface {
 // all its methods are safe for concurrent use.
 type Project struct {
 	cfg    Config
+	wall   func() time.Time // for what is published: when something was
 	led    *ledger.Ledger
 	walker *walk.Walker
 	sums   *sums.Sums
@@ -95,6 +98,8 @@ type Project struct {
 	fresh           bool                     // what is stored, if anything is, is not gone on from
 	zeros           map[*sums.Name]time.Time // held, and since when their zeros are shown
 	found           func(ledger.Events)      // is told what is added up; nil tells nobody
+	broken          error                    // what is wrong with the store for good
+	halt            context.CancelFunc       // ends the sync under way
 }
 
 // origin is why there is a first walk.
@@ -109,26 +114,36 @@ const (
 // NewProject returns a project that goes on from what is stored of it, or has
 // read nothing yet.
 func NewProject(cfg Config) (*Project, error) {
-	if cfg.Now == nil {
-		cfg.Now = time.Now
+	wall := cfg.Now
+	if wall == nil {
+		if cfg.Clock == nil {
+			cfg.Clock = NewClock()
+		}
+		wall, cfg.Now = time.Now, cfg.Clock.Now
+	} else {
+		cfg.Clock = nil
 	}
 	cfg.Sums.Partial = cfg.Backfill != nil
 	p := &Project{
 		cfg:    cfg,
+		wall:   wall,
 		press:  newPress(cfg),
 		health: newHealth(cfg.Project, cfg.Native, cfg.Now, cfg.Interval),
 		ready:  make(chan struct{}),
 		wanted: make(chan struct{}, 1),
-		began:  cfg.Now(),
-		saved:  cfg.Now(),
+		began:  wall(),
 		fresh:  true,
 		zeros:  map[*sums.Name]time.Time{},
+		halt:   func() {},
 	}
 	if p.cfg.AllRead == nil {
 		p.cfg.AllRead = func(time.Time) bool { return true }
 	}
 	p.published.Store(&snapshot{})
 	ledgerCfg := ledger.Config{Settle: cfg.Settle, Abandon: cfg.Abandon, Look: cfg.Interval, Backfill: cfg.Backfill}
+	if cfg.Clock != nil {
+		ledgerCfg.Wall = cfg.Clock.Wall
+	}
 	walkCfg := walk.Config{
 		Now: cfg.Now, Interval: cfg.Interval, SweepEvery: cfg.SweepEvery, Concurrency: cfg.Concurrency,
 		Logger: log.With(cfg.Logger, "project", cfg.Project), Progress: p.progress,
@@ -137,6 +152,7 @@ func NewProject(cfg Config) (*Project, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.saved = cfg.Now()
 	if !restored {
 		p.led = ledger.New(ledgerCfg)
 		p.sums = sums.New(cfg.Sums, p.began)
@@ -149,8 +165,12 @@ func NewProject(cfg Config) (*Project, error) {
 }
 
 // Run syncs until ctx ends: at once, and then at the interval or, if that is 0,
-// whenever Refresh is called. Between syncs it reads pages of complete walks.
-func (p *Project) Run(ctx context.Context) {
+// whenever Refresh is called. Between syncs it reads pages of complete walks. It
+// returns an error only if the store breaks: from then on nothing could be
+// published.
+func (p *Project) Run(ctx context.Context) error {
+	ctx, p.halt = context.WithCancel(ctx)
+	defer p.halt()
 	tick := make(<-chan time.Time)
 	if p.cfg.Interval > 0 {
 		t := time.NewTicker(p.cfg.Interval)
@@ -167,7 +187,7 @@ func (p *Project) Run(ctx context.Context) {
 			}
 			select {
 			case <-ctx.Done():
-				return
+				return p.broken
 			case <-tick:
 				waiting = false
 			case <-p.wanted:
@@ -177,6 +197,7 @@ func (p *Project) Run(ctx context.Context) {
 			}
 		}
 	}
+	return p.broken
 }
 
 // sweepPause returns how long to wait before the next page of a complete walk:
@@ -261,11 +282,12 @@ func (p *Project) sync(ctx context.Context) bool {
 		}
 		return false
 	}
-	p.sums.EndBaseline(now)
+	ended := p.wall()
+	p.sums.EndBaseline(ended)
 	p.meetOpen()
 	p.release(now)
 	p.health.succeeded(took)
-	p.lastGood = now
+	p.lastGood = ended
 	if !p.commit() {
 		return true
 	}

@@ -2,6 +2,7 @@ package collector
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -38,6 +39,8 @@ type identity struct {
 	DurationBuckets []float64 `json:"duration_buckets"`
 	TokenBuckets    []float64 `json:"token_buckets"`
 	LastGood        time.Time `json:"last_good"`
+
+	Clock *clockState `json:"clock,omitempty"`
 }
 
 // restore goes on from what is stored, if there is anything that can be gone on
@@ -67,8 +70,10 @@ func (p *Project) restore(ledgerCfg ledger.Config, walkCfg walk.Config) (bool, e
 		p.origin = otherList
 		return false, nil
 	}
-	now := p.cfg.Now()
-	p.led = ledger.Restore(ledgerCfg, st.Ledger, now)
+	if p.cfg.Clock != nil && id.Clock != nil {
+		p.cfg.Clock.restore(*id.Clock)
+	}
+	p.led = ledger.Restore(ledgerCfg, st.Ledger, p.cfg.Now())
 	if p.sums, err = sums.Restore(p.cfg.Sums, sums.State{Names: st.Names, Project: st.Docs[docProject], Met: st.Docs[docMet]}); err != nil {
 		return false, fmt.Errorf("state of project %q: %w", p.cfg.Project, err)
 	}
@@ -77,6 +82,7 @@ func (p *Project) restore(ledgerCfg ledger.Config, walkCfg walk.Config) (bool, e
 		return false, fmt.Errorf("state of project %q: %w", p.cfg.Project, err)
 	}
 	p.fresh = false
+	now := p.wall()
 	p.lastGood = id.LastGood
 	if p.lastGood.After(now) {
 		p.lastGood = now
@@ -98,6 +104,9 @@ func (p *Project) restore(ledgerCfg ledger.Config, walkCfg walk.Config) (bool, e
 		changed = true
 		level.Warn(logger).Log("msg", "the token buckets have changed, so the token histograms begin anew", "project", p.cfg.Project)
 	}
+	if err := p.sums.CheckBuckets(); err != nil {
+		return false, fmt.Errorf("state of project %q: %w", p.cfg.Project, err)
+	}
 	if changed {
 		// Before anything of it is shown.
 		if err := p.save(); err != nil {
@@ -108,11 +117,17 @@ func (p *Project) restore(ledgerCfg ledger.Config, walkCfg walk.Config) (bool, e
 }
 
 // commit makes what has changed durable. If it can't, what is published stays
-// as it is, and the changes are part of the next commit.
+// as it is, and the changes are part of the next commit, unless the store is
+// broken.
 func (p *Project) commit() bool {
 	err := p.save()
 	if err != nil {
 		p.health.commits.WithLabelValues("error").Inc()
+	}
+	if errors.Is(err, store.ErrBroken) {
+		p.broken = err
+		p.halt()
+	} else if err != nil {
 		level.Error(p.cfg.Logger).Log("msg", "the state can't be stored, so the last numbers stay published", "project", p.cfg.Project, "err", err)
 	} else if p.cfg.Store != nil {
 		p.health.commits.WithLabelValues("success").Inc()
@@ -137,9 +152,13 @@ func (p *Project) save() error {
 }
 
 func (p *Project) changes() (store.State, error) {
-	id, err := json.Marshal(identity{
+	is := identity{
 		Version: identityVersion, List: p.cfg.List, DurationBuckets: p.cfg.Sums.DurationBuckets, TokenBuckets: p.cfg.Sums.TokenBuckets, LastGood: p.lastGood,
-	})
+	}
+	if p.cfg.Clock != nil {
+		is.Clock = new(p.cfg.Clock.state())
+	}
+	id, err := json.Marshal(is)
 	if err != nil {
 		return store.State{}, fmt.Errorf("identity of the state: %w", err)
 	}

@@ -26,6 +26,9 @@ type Config struct {
 	// Backfill is how long before the baseline met it a trace may have ended to
 	// be counted. If it is nil all are, and those that it finds abandoned.
 	Backfill *time.Duration
+	// Wall translates a time of ours into one that clients' times compare with;
+	// nil leaves it as it is.
+	Wall func(time.Time) time.Time
 }
 
 // Row is one row of the list, as far as it matters for counting.
@@ -405,11 +408,19 @@ func (l *Ledger) add(p *Pending, abandoned bool, ev *Events) {
 	ev.Counted = append(ev.Counted, Counted{Row: p.Row, Abandoned: abandoned})
 	c := &ev.Counted[len(ev.Counted)-1]
 	if !c.Start.IsZero() {
-		c.Start = earliest(c.Start, p.Met)
+		c.Start = earliest(c.Start, l.wall(p.Met))
 	}
 	if !c.End.IsZero() {
-		c.End = earliest(c.End, p.EndBy)
+		c.End = earliest(c.End, l.wall(p.EndBy))
 	}
+}
+
+// wall returns what the clocks of others say of a time of ours.
+func (l *Ledger) wall(t time.Time) time.Time {
+	if l.cfg.Wall == nil {
+		return t
+	}
+	return l.cfg.Wall(t)
 }
 
 // judge ends the pending state of an id.

@@ -41,24 +41,37 @@ func check(path string) error {
 	if err != nil {
 		return err
 	}
-	defer db.Close() //nolint:errcheck // it was only read
+	defer release(db)
 	return db.View(func(tx *bbolt.Tx) error {
 		file, err := os.Open(path)
 		if err != nil {
 			return err
 		}
 		defer file.Close() //nolint:errcheck // it was only read
+		return scanPages(tx, file)()
+	})
+}
+
+// scanPages returns what checks all pages that are in use as a transaction
+// begins. It reads them from the file, not from memory, where one that is
+// missing is a fault.
+func scanPages(tx *bbolt.Tx, file *os.File) func() error {
+	root, end, size := uint64(tx.Cursor().Bucket().RootPage()), tx.Size(), int64(tx.DB().Info().PageSize)
+	return func() error {
 		info, err := file.Stat()
 		if err != nil {
 			return err
 		}
-		if info.Size() < tx.Size() {
-			return fmt.Errorf("it is cut short: %d of %d bytes", info.Size(), tx.Size())
+		if info.Size() < end {
+			return cutShort(info.Size(), end)
 		}
-		size := int64(db.Info().PageSize)
-		c := &checker{file: file, size: size, seen: make([]bool, tx.Size()/size)}
-		return c.tree(uint64(tx.Cursor().Bucket().RootPage()), nil, nil)
-	})
+		c := &checker{file: file, size: size, seen: make([]bool, end/size)}
+		return c.tree(root, nil, nil)
+	}
+}
+
+func cutShort(size, end int64) error {
+	return fmt.Errorf("it is cut short: %d of %d bytes", size, end)
 }
 
 // tree checks the page of a tree, and what is below it. Keys must not be less

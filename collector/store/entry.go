@@ -185,22 +185,31 @@ func read(tx *bbolt.Tx, project string) (State, bool, error) {
 		Names:  map[string][]byte{},
 		Docs:   map[string][]byte{},
 	}
+	if err := entries(b, want, func(key, body []byte) bool { return state.add(key[0], key[1:], body) }); err != nil {
+		return State{}, false, err
+	}
+	return state, true, nil
+}
+
+// entries visits all entries of a project, which must be those of the digest and
+// make sense to the visitor.
+func entries(b *bbolt.Bucket, want digest, visit func(key, body []byte) bool) error {
 	var got digest
 	cursor := b.Cursor()
 	for key, value := cursor.First(); key != nil; key, value = cursor.Next() {
 		body, err := unseal(key, value)
 		if err != nil {
-			return State{}, false, err
+			return err
 		}
 		got.add(value)
-		if !state.add(key[0], key[1:], body) {
-			return State{}, false, fmt.Errorf("the entry %.24q makes no sense", key)
+		if !visit(key, body) {
+			return fmt.Errorf("the entry %.24q makes no sense", key)
 		}
 	}
 	if got != want {
-		return State{}, false, errors.New("entries are missing, or are not the latest ones")
+		return errors.New("entries are missing, or are not the latest ones")
 	}
-	return state, true, nil
+	return nil
 }
 
 // add takes in one entry. It reports false if that is none of the layout.

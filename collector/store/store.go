@@ -1,12 +1,15 @@
 // Package store keeps the ledger and the sums of projects on disk, in one
 // transaction per sync.
 //
-// A file has a bucket "meta", which holds the version of the layout and a digest
-// of each project, and a bucket for each project. The keys in there begin with
+// A file has a bucket "meta", which holds the version of the layout, the
+// revision of the last commit and a digest of each project, and a bucket for
+// each project. The keys in there begin with
 // the kind of what they stand for, so that a commit touches one tree only.
 package store
 
 import (
+	"bytes"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +17,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,9 +37,15 @@ const (
 )
 
 var (
-	metaBucket = []byte("meta")
-	versionKey = []byte("version")
+	metaBucket  = []byte("meta")
+	versionKey  = []byte("version")
+	revisionKey = []byte("revision")
 )
+
+// ErrBroken is the error of a Store whose file is damaged, or is no longer the
+// one that was opened. Only a new process can use the path again: bbolt may have
+// been interrupted anywhere, with its locks held.
+var ErrBroken = errors.New("state file is unusable")
 
 // State is what is kept of one project, or what has changed in it. Times are
 // kept to the microsecond.
@@ -47,8 +57,18 @@ type State struct {
 
 // Store is safe for concurrent use.
 type Store struct {
-	db   *bbolt.DB
 	path string
+
+	// One operation at a time: an operation that waits inside bbolt for another
+	// one that faults would wait for ever.
+	mu     sync.Mutex
+	db     *bbolt.DB
+	file   *os.File // the one that db has open
+	closed bool
+	broken error // what every operation returns from then on
+
+	identity
+	scan func() error // while a commit is written, see commitLog
 }
 
 // Open opens the file opper_exporter.db in dir, both of which it creates if they
@@ -60,8 +80,8 @@ func Open(dir string) (*Store, error) {
 		return nil, explain(dir, err)
 	}
 	s := &Store{path: filepath.Join(dir, fileName)}
-	if err := guard(s.open); err != nil {
-		return nil, explain(s.path, err)
+	if err := s.use(s.open); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
@@ -81,10 +101,19 @@ func (s *Store) open() error {
 		Timeout:        lockWait,
 		NoFreelistSync: true,
 		FreelistType:   bbolt.FreelistMapType,
+		Logger:         commitLog{s},
+		OpenFile: func(path string, flag int, perm os.FileMode) (*os.File, error) {
+			f, err := os.OpenFile(path, flag, perm)
+			s.file = f
+			return f, err
+		},
 	})
 	if err == nil {
 		if err = s.begin(); err == nil && isNew {
 			err = syncDir(filepath.Dir(s.path))
+		}
+		if err == nil {
+			err = s.remember()
 		}
 		if err != nil {
 			s.db.Close() //nolint:errcheck // the first error says what is wrong
@@ -102,6 +131,7 @@ func (s *Store) begin() error {
 	blank := false
 	err := s.db.View(func(tx *bbolt.Tx) error {
 		if meta := tx.Bucket(metaBucket); meta != nil {
+			s.committed = bytes.Clone(meta.Get(revisionKey))
 			return checkVersion(meta.Get(versionKey))
 		}
 		// A file to which nothing was ever committed is at its first transaction.
@@ -144,61 +174,133 @@ func checkVersion(sealed []byte) error {
 
 // Close ends the use of the file, after what is under way.
 func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	if s.broken != nil {
+		release(s.db)
+		return nil
+	}
 	if err := s.db.Close(); err != nil {
 		return explain(s.path, err)
 	}
 	return nil
 }
 
+// release closes a database that may have been interrupted with its locks held,
+// which then stays open until the process ends.
+func release(db *bbolt.DB) {
+	closed := make(chan struct{})
+	go func() {
+		_ = db.Close() // what is wrong with it has been found
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(lockWait):
+	}
+}
+
+// Verify returns ErrBroken if the file no longer holds all that was committed.
+func (s *Store) Verify() error { return s.use(s.verify) }
+
 // Load returns what is stored of a project; false if nothing is. It is all that
 // the last Commit left, or an error.
 func (s *Store) Load(project string) (State, bool, error) {
 	var state State
 	var found bool
-	err := guard(func() error {
+	err := s.use(func() error {
 		return s.db.View(func(tx *bbolt.Tx) (err error) {
 			state, found, err = read(tx, project)
 			return err
 		})
 	})
 	if err != nil {
-		return State{}, false, explain(s.path, err)
+		return State{}, false, err
 	}
 	return state, found, nil
 }
 
 // Commit stores what has changed in a project. It is on disk when Commit returns
 // nil. If fresh, what was stored of the project before is dropped at the same
-// time. After an error a later Commit may be tried, with these changes and
-// further ones; a Commit of what is already stored changes nothing.
+// time. After an error other than ErrBroken a later Commit may be tried, with
+// these changes and further ones; a Commit of what is already stored changes
+// nothing.
 func (s *Store) Commit(project string, changes State, fresh bool) error {
-	err := guard(func() error {
-		return s.update(func(tx *bbolt.Tx) error { return write(tx, project, changes, fresh) })
+	return s.use(func() error {
+		if err := s.verify(); err != nil {
+			return err
+		}
+		return s.commit(func(tx *bbolt.Tx) error { return write(tx, project, changes, fresh) })
 	})
-	if err != nil {
-		return explain(s.path, err)
-	}
-	return nil
 }
 
-// update is bbolt's Update, but does not go through all pages again when f
-// panics: the page that made it panic is among them.
+func (s *Store) commit(f func(*bbolt.Tx) error) error {
+	err := s.update(f)
+	// What was written into a file that is no longer at its path is lost.
+	return errors.Join(err, s.remember())
+}
+
+// update is bbolt's Update with a new revision, but does not go through all
+// pages again when f panics: the page that made it panic is among them.
 func (s *Store) update(f func(*bbolt.Tx) error) error {
 	tx, err := s.db.Begin(true)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback() //nolint:errcheck // does nothing after a commit
+	scan := scanPages(tx, s.file)
 	if err := f(tx); err != nil {
 		return err
 	}
+	revision := make([]byte, 16)
+	_, _ = rand.Read(revision) // never fails
+	revision = seal(revisionKey, revision)
+	if err := tx.Bucket(metaBucket).Put(revisionKey, revision); err != nil {
+		return err
+	}
+	s.attempted, s.scan = revision, scan
+	defer func() { s.scan = nil }()
 	// Even if nothing differs: the commit before may have failed between its
 	// last write and the sync, and only a sync tells.
 	if err := tx.Commit(); err != nil {
 		return refusedError{err}
 	}
+	s.committed = revision
 	return nil
 }
+
+// use runs an operation on the open file. What is found to be damage breaks the
+// store.
+func (s *Store) use(f func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.broken != nil:
+		return s.broken
+	case s.closed:
+		return explain(s.path, bolterrors.ErrDatabaseNotOpen)
+	}
+	if err := guard(f); err != nil {
+		err = explain(s.path, err)
+		if errors.Is(err, ErrBroken) {
+			s.broken = err
+		}
+		return err
+	}
+	return nil
+}
+
+// brokenError says why a store is broken.
+type brokenError struct{ error }
+
+func (b brokenError) Unwrap() error { return b.error }
+
+// Is makes a brokenError an ErrBroken.
+func (b brokenError) Is(target error) bool { return target == ErrBroken }
 
 // refusedError is what the system would not do.
 type refusedError struct{ error }
@@ -210,7 +312,12 @@ func (r refusedError) Unwrap() error { return r.error }
 func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		if p := recover(); p != nil {
+		switch p := recover().(type) {
+		case nil:
+		case interface{ Addr() uintptr }:
+			// of a page that the file no longer has, or the disk can't give
+			err = errors.New("a part of it can't be read")
+		default:
 			err = fmt.Errorf("%v", p)
 		}
 	}()
@@ -222,12 +329,15 @@ func guard(f func() error) (err error) {
 func explain(path string, err error) error {
 	var (
 		newer   newerError
+		lost    lostError
 		errno   syscall.Errno
 		refused refusedError
 	)
 	switch {
 	case errors.As(err, &newer):
 		return fmt.Errorf("%s %w", path, newer)
+	case errors.As(err, &lost):
+		return brokenError{fmt.Errorf("%s %w", path, lost)}
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return fmt.Errorf("%s is in use by another process: end that one, or choose another folder", path)
 	case errors.Is(err, bolterrors.ErrKeyTooLarge), errors.Is(err, bolterrors.ErrKeyRequired), errors.Is(err, bolterrors.ErrValueTooLarge):
@@ -237,8 +347,10 @@ func explain(path string, err error) error {
 	case errors.As(err, &errno): // without the path, which bbolt does not always say
 		err = errno
 	case errors.As(err, &refused):
+	case errors.Is(err, bolterrors.ErrInvalidMapping):
+		return brokenError{fmt.Errorf("%s cannot be mapped into memory", path)}
 	default:
-		return fmt.Errorf("%s is damaged (%w): move it away to begin anew", path, err)
+		return brokenError{fmt.Errorf("%s is damaged (%w): move it away to begin anew", path, err)}
 	}
 	return fmt.Errorf("%s cannot be used (%w): this user needs the right and the room to write there; or choose another folder", path, err)
 }

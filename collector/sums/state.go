@@ -144,7 +144,18 @@ func (n *Name) decode(b []byte) error {
 		t.Durations.decode(r)
 	}
 	n.Tokens.decode(r)
-	return r.Close()
+	if err := r.Close(); err != nil {
+		return err
+	}
+	for i := range n.Tallies {
+		if !n.Tallies[i].Durations.isSound() {
+			return wire.ErrDamaged
+		}
+	}
+	if !n.Tokens.isSound() {
+		return wire.ErrDamaged
+	}
+	return nil
 }
 
 func (h *Histogram) encode(w *wire.Writer) {
@@ -196,6 +207,36 @@ func (h *Histogram) decode(r *wire.Reader) {
 		key += int32(r.Int())
 		h.Positive[i] = Bucket{Key: key, Count: r.Uint()}
 	}
+}
+
+// isSound reports whether a histogram can be added to and shown. The number of
+// its classic buckets is up to CheckBuckets.
+func (h *Histogram) isSound() bool {
+	for i := range h.Positive {
+		if i > 0 && h.Positive[i].Key <= h.Positive[i-1].Key {
+			return false
+		}
+	}
+	return h.Halvings >= 0 && h.Schema() >= minSchema
+}
+
+// CheckBuckets returns an error unless all histograms have the classic buckets
+// of the configuration.
+func (s *Sums) CheckBuckets() error {
+	for _, n := range s.names {
+		sound := n.Tokens.hasBuckets(s.cfg.TokenBuckets)
+		for i := range n.Tallies {
+			sound = sound && n.Tallies[i].Durations.hasBuckets(s.cfg.DurationBuckets)
+		}
+		if !sound {
+			return fmt.Errorf("sums of trace name %q: %w", n.Label, wire.ErrDamaged)
+		}
+	}
+	return nil
+}
+
+func (h *Histogram) hasBuckets(bounds []float64) bool {
+	return len(h.Classic) == len(bounds)+1 || h.Count == 0 && h.Classic == nil
 }
 
 func flag(on bool) uint64 {

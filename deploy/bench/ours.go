@@ -64,7 +64,7 @@ func newOurs(url string, kept collector.Store) (*ours, error) {
 // run begins to sync and returns when the first walk is published.
 func (o *ours) run(ctx context.Context) error {
 	ctx, o.cancel = context.WithCancel(ctx)
-	o.done.Go(func() { o.project.Run(ctx) })
+	o.done.Go(func() { _ = o.project.Run(ctx) })
 	select {
 	case <-o.project.Ready():
 		return nil

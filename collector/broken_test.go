@@ -1,0 +1,75 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/store"
+	"opper_exporter/opper/oppertest"
+)
+
+// brokenStore is a Store that breaks at a commit.
+type brokenStore struct {
+	*memory
+	commits int // until it does
+}
+
+func (s *brokenStore) Commit(project string, changes store.State, fresh bool) error {
+	if s.commits--; s.commits < 0 {
+		return fmt.Errorf("the disk is gone: %w", store.ErrBroken)
+	}
+	return s.memory.Commit(project, changes, fresh)
+}
+
+// A store that breaks ends Run, in the initial sync as well as later, and
+// nothing is published that it does not hold.
+func TestBrokenStore(t *testing.T) {
+	for _, commits := range []int{0, 1, 3} {
+		t.Run(fmt.Sprint(commits), func(t *testing.T) {
+			cfg := testConfig()
+			cfg.Interval = 1
+			cfg.Store = &brokenStore{newMemory(), commits}
+			b := newBench(t, oppertest.Config{}, cfg)
+			b.opper.Add(oppertest.Sample())
+			if err := b.project.Run(context.Background()); !errors.Is(err, store.ErrBroken) {
+				t.Errorf("Run ends with %v", err)
+			}
+			select {
+			case <-b.project.Ready():
+				if commits == 0 {
+					t.Error("something is published")
+				}
+			default:
+				if commits > 0 {
+					t.Error("nothing is published")
+				}
+			}
+			if log := b.log.String(); strings.Contains(log, "level=error") {
+				t.Errorf("logged before the end of the process: %s", log)
+			}
+		})
+	}
+}
+
+// An initial sync that would take for ever ends with the store that takes its
+// parts.
+func TestBrokenStoreDuringInitialSync(t *testing.T) {
+	cfg := testConfig()
+	cfg.Interval = 1
+	cfg.Store = &brokenStore{newMemory(), 0}
+	b := newBench(t, oppertest.Config{}, cfg)
+	b.opper.Add(oppertest.Sample())
+	held := make(chan struct{})
+	defer close(held)
+	b.opper.OnRequest(func(oppertest.Request) {
+		b.project.progress(ledger.Events{}, progressRows, 10*progressRows)
+		<-held
+	})
+	if err := b.project.Run(context.Background()); !errors.Is(err, store.ErrBroken) {
+		t.Errorf("Run ends with %v", err)
+	}
+}
