@@ -12,21 +12,18 @@ import (
 	"time"
 )
 
-// each is how many hostile clients of each kind there are at once.
-const each = 6
-
 // hostileClients are beside the scraper for a while. They take their own
 // failures as they come.
 func (c *conductor) hostileClients(ctx context.Context, rng *rand.Rand, most time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, min(max(c.between(rng, 30*time.Second, 3*time.Minute), 5*time.Second), most))
 	defer cancel()
-	defer c.begin(fmt.Sprintf("hostile clients: %d", each*len(clients)), harmless)()
+	defer c.begin("hostile clients", harmless)()
 	var going sync.WaitGroup
 	for _, client := range clients {
-		for range each {
+		for range client.each {
 			going.Go(func() {
 				for ctx.Err() == nil {
-					c.connect(ctx, client)
+					c.connect(ctx, client.do)
 					sleep(ctx, 100*time.Millisecond)
 				}
 			})
@@ -71,23 +68,28 @@ func hold(conn net.Conn, most time.Duration) {
 	_, _ = io.Copy(io.Discard, conn)
 }
 
-var clients = []func(context.Context, net.Conn){
+// clients are the kinds of hostile ones, and how many there are of each at once.
+// Those that are being answered are fewer than --web.max-requests.
+var clients = []struct {
+	each int
+	do   func(context.Context, net.Conn)
+}{
 	// A body that never comes.
-	func(_ context.Context, conn net.Conn) {
+	{45, func(_ context.Context, conn net.Conn) {
 		send(conn, getMetrics, "Content-Length: 1000000")
 		hold(conn, time.Minute)
-	},
+	}},
 	// Headers that never end.
-	func(ctx context.Context, conn net.Conn) {
+	{6, func(ctx context.Context, conn net.Conn) {
 		for i := 0; ctx.Err() == nil; i++ {
 			if _, err := fmt.Fprintf(conn, "%s\r\nX-%d: x", getMetrics[:min(i, 1)*len(getMetrics)], i); err != nil {
 				return
 			}
 			sleep(ctx, time.Second)
 		}
-	},
+	}},
 	// An answer that is never read.
-	func(ctx context.Context, conn net.Conn) {
+	{10, func(ctx context.Context, conn net.Conn) {
 		if tcp, ok := conn.(*net.TCPConn); ok {
 			_ = tcp.SetReadBuffer(1024) // only makes it worse
 		}
@@ -97,9 +99,9 @@ var clients = []func(context.Context, net.Conn){
 			}
 		}
 		sleep(ctx, time.Minute)
-	},
+	}},
 	// An answer that is read slowly.
-	func(ctx context.Context, conn net.Conn) {
+	{10, func(ctx context.Context, conn net.Conn) {
 		if tcp, ok := conn.(*net.TCPConn); ok {
 			_ = tcp.SetReadBuffer(1024)
 		}
@@ -109,13 +111,13 @@ var clients = []func(context.Context, net.Conn){
 				return
 			}
 		}
-	},
+	}},
 	// A scraper that hangs up.
-	func(_ context.Context, conn net.Conn) { send(conn, getMetrics, scrapeFor+"3599") },
+	{6, func(_ context.Context, conn net.Conn) { send(conn, getMetrics, scrapeFor+"3599") }},
 	// A connection that does nothing.
-	func(_ context.Context, conn net.Conn) { hold(conn, time.Minute) },
+	{20, func(_ context.Context, conn net.Conn) { hold(conn, time.Minute) }},
 	// Other methods, and what is no HTTP.
-	func(_ context.Context, conn net.Conn) {
+	{6, func(_ context.Context, conn net.Conn) {
 		for _, text := range []string{
 			"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", "DELETE / HTTP/1.1\r\nHost: x", "TRACE /metrics HTTP/1.1\r\nHost: x",
 			"GET /metrics?name[]=go_goroutines&name[]=%ff HTTP/1.1\r\nHost: x", "GET /../../etc/passwd HTTP/1.1\r\nHost: x", "\x16\x03\x01\x00\xa5",
@@ -125,14 +127,14 @@ var clients = []func(context.Context, net.Conn){
 			}
 		}
 		hold(conn, 2*time.Second)
-	},
+	}},
 	// Headers as large as may be.
-	func(_ context.Context, conn net.Conn) {
+	{6, func(_ context.Context, conn net.Conn) {
 		send(conn, getMetrics, "User-Agent: "+strings.Repeat("x", 900_000), scrapeFor+"10")
 		hold(conn, 10*time.Second)
-	},
+	}},
 	// A browser, which is not hostile.
-	func(ctx context.Context, conn net.Conn) {
+	{3, func(ctx context.Context, conn net.Conn) {
 		for r := bufio.NewReader(conn); ctx.Err() == nil; sleep(ctx, time.Duration(rand.Int64N(int64(time.Second)))) {
 			if !send(conn, "GET / HTTP/1.1\r\nHost: x") {
 				return
@@ -142,5 +144,5 @@ var clients = []func(context.Context, net.Conn){
 				return
 			}
 		}
-	},
+	}},
 }

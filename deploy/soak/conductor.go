@@ -154,6 +154,13 @@ func (c *conductor) blackout(most time.Duration) time.Duration {
 	return min(most, c.scaled(retention)*3/4-c.watcher.lag())
 }
 
+// huge is the size of a burst of more traces than are listed, unless that is very
+// many already.
+func (c *conductor) huge(rng *rand.Rand) int {
+	listed := c.world.opper.Len()
+	return min(listed+100+rng.IntN(listed+100), max(8000-listed, 100))
+}
+
 func (c *conductor) listEpisodes() []episode {
 	instant := func(topic, what string, n func(rng *rand.Rand) int, do func(rng *rand.Rand, n int)) episode {
 		return episode{topic, func(_ context.Context, rng *rand.Rand, _ time.Duration) {
@@ -163,15 +170,10 @@ func (c *conductor) listEpisodes() []episode {
 		}}
 	}
 	upTo := func(n int) func(*rand.Rand) int { return func(rng *rand.Rand) int { return 1 + rng.IntN(n) } }
-	huge := func(rng *rand.Rand) int {
-		// More than are listed, unless that is very many already.
-		listed := c.world.opper.Len()
-		return min(listed+100+rng.IntN(listed+100), max(6000-listed, 100))
-	}
 	return []episode{
 		instant("bursts", "burst", upTo(90), c.world.burst),
 		instant("bursts", "burst", upTo(600), c.world.burst),
-		instant("bursts", "large burst", huge, c.world.burst),
+		instant("bursts", "large burst", c.huge, c.world.burst),
 		instant("changes", "rename", upTo(30), c.world.rename),
 		instant("changes", "delete", upTo(30), c.world.remove),
 		instant("changes", "delete", upTo(300), c.world.remove),

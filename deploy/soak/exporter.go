@@ -100,6 +100,9 @@ func (x *exporter) start() error {
 	return nil
 }
 
+// failed finds what an error is about.
+var failed = regexp.MustCompile(`level=error .*?(msg=.*)`)
+
 var listening = regexp.MustCompile(`msg="Listening on".* address=(\S+)`)
 
 // Write implements io.Writer: it takes the log.
@@ -122,8 +125,8 @@ func (x *exporter) read(line string) {
 	if found := listening.FindStringSubmatch(line); found != nil {
 		x.address = found[1]
 	}
-	if strings.Contains(line, "level=error") {
-		x.lastErr = line
+	if found := failed.FindStringSubmatch(line); found != nil {
+		x.lastErr = found[1]
 	}
 	for _, secret := range secrets {
 		if strings.Contains(line, secret) {
@@ -167,7 +170,7 @@ func (x *exporter) signal(s syscall.Signal) {
 // killed if it does not end.
 func (x *exporter) end(s syscall.Signal) time.Duration {
 	x.mu.Lock()
-	x.expected = true
+	x.expected, x.address = true, ""
 	ended, cmd := x.ended, x.cmd
 	x.mu.Unlock()
 	began := time.Now()

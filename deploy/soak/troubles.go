@@ -47,7 +47,7 @@ func (c *conductor) burstWithin(ctx context.Context, rng *rand.Rand, lasts time.
 		} else {
 			sleep(ctx, lasts-lasts/50)
 		}
-		n := c.world.opper.Len()/2 + 100 + rng.IntN(1500)
+		n := c.huge(rng)
 		done := c.begin(fmt.Sprintf("burst meanwhile: %d of %d", n, c.world.opper.Len()), harmless)
 		c.world.burst(rng, n)
 		done()
@@ -57,7 +57,7 @@ func (c *conductor) burstWithin(ctx context.Context, rng *rand.Rand, lasts time.
 
 // kill ends the process at once, and starts it again after a while.
 func (c *conductor) kill(ctx context.Context, rng *rand.Rand, most time.Duration) {
-	down := min(c.between(rng, 0, 2*time.Minute), c.blackout(most))
+	down := max(0, min(c.between(rng, 0, 2*time.Minute), c.blackout(most)))
 	defer c.begin(fmt.Sprintf("kill: down for %s", down.Round(time.Millisecond)), failing)()
 	c.exporter.end(syscall.SIGKILL)
 	sleep(ctx, down)

@@ -108,7 +108,7 @@ func (v *watcher) check(final bool) (missing bool) {
 		for key, is := range v.last.lasting {
 			if high := most[key]; strings.HasPrefix(key, only) && !strings.HasPrefix(key, "opper_exporter_") && is > high+high*rounding {
 				wrong = true
-				v.tell("too much", key, "is %v, and may be at most %v", is, high)
+				v.tell("too much", key, "%v, and may be at most %v", is, high)
 			}
 		}
 		for key, low := range least {
@@ -118,7 +118,7 @@ func (v *watcher) check(final bool) (missing bool) {
 			}
 			wrong, missing = true, true
 			if !final || v.told["final"] {
-				v.tell("too little", key, "is %v, and must be at least %v", is, low)
+				v.tell("too little", key, "%v, and must be at least %v", is, low)
 			}
 		}
 		if wrong {
@@ -128,11 +128,11 @@ func (v *watcher) check(final bool) (missing bool) {
 	return missing
 }
 
-// tell notes an offence once for each series.
-func (v *watcher) tell(kind, key, format string, args ...any) {
-	if !v.told[kind+key] {
-		v.told[kind+key] = true
-		v.promises.offend(kind, "%s %s", key, fmt.Sprintf(format, args...))
+// tell notes an offence of each kind once for each thing.
+func (v *watcher) tell(kind, thing, format string, args ...any) {
+	if !v.told[kind+thing] {
+		v.told[kind+thing] = true
+		v.promises.offend(kind, "%s: %s", thing, fmt.Sprintf(format, args...))
 	}
 }
 

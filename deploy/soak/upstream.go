@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -21,9 +22,8 @@ type upstream struct {
 
 	mu     sync.Mutex
 	spoil  func(w http.ResponseWriter, r *http.Request, next http.Handler)
-	chain  chain
+	chains chains
 	scans  []scan
-	served int
 }
 
 // scan is a time in which every row that was listed throughout was served.
@@ -51,7 +51,9 @@ func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case spoil != nil:
 		spoil(w, r, u.opper)
 	case len(u.timeline.during(now, now, failing)) > 0:
-		u.chain.reset(&u.mu)
+		u.mu.Lock()
+		u.chains = nil
+		u.mu.Unlock()
 		u.opper.ServeHTTP(w, r)
 	default:
 		u.honest(w, r)
@@ -66,7 +68,7 @@ func (u *upstream) honest(w http.ResponseWriter, r *http.Request) {
 		offset, _ := strconv.Atoi(r.URL.Query().Get("offset")) // 0 without one
 		if ids, listing := rowsOf(rec.Body.Bytes()); listing {
 			u.mu.Lock()
-			if s, ok := u.chain.add(asked, offset, ids, offset+len(ids) >= u.opper.Len()); ok {
+			if s, ok := u.chains.add(asked, offset, ids, offset+len(ids) >= u.opper.Len()); ok {
 				u.scans = append(u.scans, s)
 			}
 			u.mu.Unlock()
@@ -110,51 +112,53 @@ func rowsOf(body []byte) (ids []string, ok bool) {
 	return ids, true
 }
 
-// chain follows pages that share rows from the start of the list to its end,
-// whoever asked for them, and whatever else was asked for in between.
+// chain is a row of pages from the start of the list on, each of which shares rows
+// with the one before, whoever asked for them.
 type chain struct {
 	began, grew time.Time
-	last        []string // the ids of the last page; nil if there is none
+	last        []string // the ids of the last page
+	head        bool     // it is the first as well
 }
 
-// maxPause is how long after its last page a chain is given up.
-const maxPause = 2 * time.Minute
+// chains are those that may still come to the end of the list.
+type chains []chain
 
-func (c *chain) reset(mu sync.Locker) {
-	mu.Lock()
-	defer mu.Unlock()
-	c.last = nil
-}
+const (
+	maxChains = 50
+	// maxPause is how long after its last page a chain is given up.
+	maxPause = 5 * time.Minute
+)
 
-func (c *chain) add(at time.Time, offset int, ids []string, end bool) (scan, bool) {
-	if c.last != nil && at.Sub(c.grew) > maxPause {
-		c.last = nil
+// add takes in a page. If it ends the list, and a chain leads to it, it returns
+// when that was read.
+func (c *chains) add(at time.Time, offset int, ids []string, end bool) (scan, bool) {
+	var began time.Time
+	kept := (*c)[:0]
+	for _, old := range *c {
+		if offset > 0 && old.joins(ids) && old.began.After(began) {
+			began = old.began
+		}
+		if at.Sub(old.grew) <= maxPause && !(offset == 0 && old.head) {
+			kept = append(kept, old)
+		}
 	}
-	switch {
-	case c.last == nil && offset == 0:
-		c.began = at
-	case c.last == nil || !c.joins(ids):
+	*c = kept[max(0, len(kept)-maxChains):]
+	if offset == 0 {
+		began = at
+	}
+	if began.IsZero() {
 		return scan{}, false
 	}
-	c.last, c.grew = ids, at
-	if !end {
-		return scan{}, false
+	if end {
+		*c = nil
+		return scan{began, time.Now()}, true
 	}
-	c.last = nil
-	return scan{c.began, time.Now()}, true
+	*c = append(*c, chain{began, at, ids, offset == 0})
+	return scan{}, false
 }
 
-// joins reports whether a page begins within the last one and goes further.
-func (c *chain) joins(ids []string) bool {
-	if len(ids) == 0 {
-		return false
-	}
-	in := make(map[string]bool, len(c.last))
-	for _, id := range c.last {
-		in[id] = true
-	}
-	return in[ids[0]] && (!in[ids[len(ids)-1]] || ids[len(ids)-1] == c.last[len(c.last)-1] && len(ids) < len(c.last))
-}
+// joins reports whether a page begins within the last one.
+func (c *chain) joins(ids []string) bool { return len(ids) > 0 && slices.Contains(c.last, ids[0]) }
 
 // ignoreOffset answers every listing with the first page, as a cache does that
 // leaves the query out of its key.

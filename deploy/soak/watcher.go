@@ -265,21 +265,18 @@ func (v *watcher) health(before, now *reading, process view) {
 	up := now.rest.project("opper_up")
 	quiet := func(d time.Duration) bool { return len(v.timeline.during(now.at.Add(-d), now.at, failing)) == 0 }
 	if failed > 0 && quiet(v.clearAfter()+now.at.Sub(before.at)) {
-		v.promises.offend("sync", "it failed while nothing was wrong with Opper%s: %s", v.meanwhile(), process.lastErr)
+		// Once for each row of failures.
+		v.tell("sync", "after "+before.lastSuccess().Format(time.TimeOnly), "it failed while nothing was wrong with Opper%s: %s", v.meanwhile(), process.lastErr)
 	}
 	since := now.at.Add(-v.stuckAfter())
 	if now.lastSuccess().Before(since) && quiet(v.stuckAfter()) && process.changed.Before(since) {
-		if key := "stuck" + now.lastSuccess().String(); !v.told[key] {
-			v.told[key] = true
-			v.promises.offend("stuck", "no sync has succeeded for %s, although nothing is wrong with Opper; opper_up is %v; last error: %s",
-				now.at.Sub(now.lastSuccess()).Round(time.Second), up, process.lastErr)
-		}
+		v.tell("stuck", "since "+now.lastSuccess().Format(time.TimeOnly), "no sync has succeeded, although nothing is wrong with Opper%s; opper_up is %v; last error: %s",
+			v.meanwhile(), up, process.lastErr)
 	}
 	for _, w := range v.timeline.during(now.at, now.at, failing) {
 		late := w.end.IsZero() && w.outage() && now.at.Sub(w.start) > v.upWithin() && now.at.Sub(process.changed) > v.upWithin()
-		if key := "up" + w.start.String(); late && up != 0 && !v.told[key] {
-			v.told[key] = true
-			v.promises.offend("up", "opper_up is %v, %s after Opper went down (%s)", up, now.at.Sub(w.start).Round(time.Second), w.what)
+		if late && up != 0 {
+			v.tell("up", w.start.Format(time.TimeOnly), "%s after Opper went down (%s), opper_up is still %v", now.at.Sub(w.start).Round(time.Second), w.what, up)
 		}
 	}
 }
