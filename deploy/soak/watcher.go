@@ -139,7 +139,7 @@ func (v *watcher) fetch(ctx context.Context, url, accept string, scrape bool) (h
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %.200s", resp.Status, body)
+		err = fmt.Errorf("%s: %.200q", resp.Status, body)
 	}
 	return resp.Header, body, err
 }
