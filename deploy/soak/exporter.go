@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -66,7 +67,7 @@ func (x *exporter) start() error {
 	s := x.settings
 	// As many requests for each trace, however short the soak is.
 	rate := 5 * float64(time.Hour) / float64(s.scaled(time.Hour))
-	cmd := exec.Command(x.binary, //nolint:gosec // built by us, or named by the user
+	cmd := exec.CommandContext(context.Background(), x.binary, //nolint:gosec // built by us, or named by the user
 		"--opper.url="+x.world.url, "--opper.api-key-file="+filepath.Join(x.dir, "key"),
 		"--web.listen-address=127.0.0.1:0", "--storage.path="+filepath.Join(x.dir, "data"),
 		fmt.Sprintf("--opper.max-requests-per-second=%.0f", rate),
@@ -166,14 +167,12 @@ func (x *exporter) signal(s syscall.Signal) {
 	_ = x.cmd.Process.Signal(s) // an error says that it has ended, which is noticed
 }
 
-// end ends the process with a signal, and reports how long it took. It is
-// killed if it does not end.
-func (x *exporter) end(s syscall.Signal) time.Duration {
+// end ends the process with a signal. It is killed if it does not end.
+func (x *exporter) end(s syscall.Signal) {
 	x.mu.Lock()
 	x.expected, x.address = true, ""
 	ended, cmd := x.ended, x.cmd
 	x.mu.Unlock()
-	began := time.Now()
 	x.signal(s)
 	select {
 	case <-ended:
@@ -185,7 +184,6 @@ func (x *exporter) end(s syscall.Signal) time.Duration {
 	if s == syscall.SIGTERM && !cmd.ProcessState.Success() {
 		x.promises.offend("exit", "after SIGTERM the exporter ended with %s", cmd.ProcessState)
 	}
-	return time.Since(began)
 }
 
 // revive starts the exporter again if it has ended by itself.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -58,15 +59,16 @@ func (v *watcher) leaks() string {
 	if len(longest) < 10 {
 		return "too few quiet moments to tell"
 	}
-	text := fmt.Sprintf("over %s of one process,", lasts(longest).Round(time.Second))
+	var text strings.Builder
+	fmt.Fprintf(&text, "over %s of one process,", lasts(longest).Round(time.Second))
 	for i, h := range held {
 		grown := slope(longest, i) * lasts(longest).Seconds()
 		if grown > h.most {
 			v.promises.offend("leak", "%s grew by %.1f%s in %s", h.what, grown/h.unit, h.unitName, lasts(longest).Round(time.Second))
 		}
-		text += fmt.Sprintf(" %s %+.1f%s (now %.0f)", h.what, grown/h.unit, h.unitName, longest[len(longest)-1].values[i]/h.unit)
+		fmt.Fprintf(&text, " %s %+.1f%s (now %.0f)", h.what, grown/h.unit, h.unitName, longest[len(longest)-1].values[i]/h.unit)
 	}
-	return text
+	return text.String()
 }
 
 func lasts(l []sample) time.Duration {

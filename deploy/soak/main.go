@@ -114,14 +114,15 @@ func (s *settings) has(topic string) bool { return !slices.Contains(s.without, t
 
 const (
 	shortest = 10 * time.Second
-	// An hour has all durations at full length.
-	whole       = time.Hour
-	reportEvery = 30 * time.Second
+	// An hour has all durations at full length. Below some minutes they get no
+	// shorter: the list would change faster than it can be read.
+	whole, least = time.Hour, 3 * time.Minute
+	reportEvery  = 30 * time.Second
 )
 
 // scaled returns a duration of a soak of an hour as long as it is in this one.
 func (s *settings) scaled(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * min(1, s.lasts.Seconds()/whole.Seconds()))
+	return time.Duration(float64(d) * min(max(s.lasts, least), whole).Seconds() / whole.Seconds())
 }
 
 // soak runs it. It reports whether a promise was broken; the error is that it

@@ -19,8 +19,12 @@ func (w window) outage() bool { return strings.HasPrefix(w.what, "outage") }
 // processEpisodes are what is done to the exporter.
 func (c *conductor) processEpisodes() []episode {
 	return []episode{
-		{"pauses", c.pause}, {"pauses", c.pause},
-		{"kills", c.kill}, {"kills", c.kill}, {"kills", c.killOften}, {"kills", c.terminate},
+		{"pauses", c.pause},
+		{"pauses", c.pause},
+		{"kills", c.kill},
+		{"kills", c.kill},
+		{"kills", c.killOften},
+		{"kills", c.terminate},
 	}
 }
 
@@ -92,11 +96,15 @@ func (c *conductor) startAgain(ctx context.Context) {
 // opperEpisodes are what Opper does wrong.
 func (c *conductor) opperEpisodes() []episode {
 	return []episode{
-		{"outages", c.outage}, {"outages", c.outage},
-		{"faults", c.faults}, {"faults", c.slow},
-		{"lies", c.offsetIgnored}, {"lies", c.wrongTotal},
+		{"outages", c.outage},
+		{"outages", c.outage},
+		{"faults", c.faults},
+		{"faults", c.slow},
+		{"lies", c.offsetIgnored},
+		{"lies", c.wrongTotal},
 		{"rows", c.unreadableRows},
-		{"keys", c.wrongKey}, {"keys", c.otherProject},
+		{"keys", c.wrongKey},
+		{"keys", c.otherProject},
 	}
 }
 
@@ -126,8 +134,9 @@ func (c *conductor) faults(ctx context.Context, rng *rand.Rand, most time.Durati
 		oppertest.TooMany("1"), oppertest.TooMany(""), oppertest.HangBody, oppertest.Huge(1 << 20),
 	}
 	for _, status := range []int{500, 502, 503, 504, 408, 429} {
-		for _, shape := range sortedValues(oppertest.Errors(status)) {
-			answers = append(answers, shape)
+		shapes := oppertest.Errors(status)
+		for _, shape := range keys(shapes) {
+			answers = append(answers, shapes[shape])
 		}
 	}
 	share := 0.05 + 0.4*rng.Float64()
@@ -233,10 +242,3 @@ func (c *conductor) otherProject(ctx context.Context, rng *rand.Rand, most time.
 }
 
 func keys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
-
-func sortedValues[V any](m map[string]V) (out []V) {
-	for _, k := range keys(m) {
-		out = append(out, m[k])
-	}
-	return out
-}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -91,9 +92,7 @@ func recorded(h http.Handler, r *http.Request) *httptest.ResponseRecorder {
 }
 
 func replay(w http.ResponseWriter, rec *httptest.ResponseRecorder) {
-	for k, v := range rec.Header() {
-		w.Header()[k] = v
-	}
+	maps.Copy(w.Header(), rec.Header())
 	w.WriteHeader(rec.Code)
 	_, _ = w.Write(rec.Body.Bytes()) // the client may have left
 }
@@ -138,7 +137,7 @@ func (c *chains) add(at time.Time, offset int, ids []string, end bool) (scan, bo
 		if offset > 0 && old.joins(ids) && old.began.After(began) {
 			began = old.began
 		}
-		if at.Sub(old.grew) <= maxPause && !(offset == 0 && old.head) {
+		if at.Sub(old.grew) <= maxPause && (offset > 0 || !old.head) {
 			kept = append(kept, old)
 		}
 	}
