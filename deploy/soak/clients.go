@@ -94,7 +94,7 @@ var clients = []struct {
 			_ = tcp.SetReadBuffer(1024) // only makes it worse
 		}
 		for range 50 {
-			if !send(conn, getMetrics, scrapeFor+"3599") {
+			if !send(conn, getMetrics) {
 				return
 			}
 		}

@@ -24,7 +24,7 @@ type conductor struct {
 
 // Durations of a soak of an hour.
 const (
-	quietTime = time.Minute
+	quietTime = 90 * time.Second
 	// quietest is what a quiet time lasts at least: constants of the exporter,
 	// as the time between two retries, do not depend on how long a soak is.
 	quietest = 20 * time.Second

@@ -66,7 +66,7 @@ func (x *exporter) setKey(key string) error {
 func (x *exporter) start() error {
 	s := x.settings
 	// As many requests for each trace, however short the soak is.
-	rate := 5 * float64(time.Hour) / float64(s.scaled(time.Hour))
+	rate := 10 * float64(time.Hour) / float64(s.scaled(time.Hour))
 	cmd := exec.CommandContext(context.Background(), x.binary, //nolint:gosec // built by us, or named by the user
 		"--opper.url="+x.world.url, "--opper.api-key-file="+filepath.Join(x.dir, "key"),
 		"--web.listen-address=127.0.0.1:0", "--storage.path="+filepath.Join(x.dir, "data"),

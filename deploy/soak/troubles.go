@@ -131,7 +131,7 @@ func (c *conductor) outage(ctx context.Context, rng *rand.Rand, most time.Durati
 func (c *conductor) faults(ctx context.Context, rng *rand.Rand, most time.Duration) {
 	answers := []oppertest.Answer{
 		reset, oppertest.Cut, oppertest.CutBody, oppertest.Truncated, oppertest.Garbage, oppertest.HTML, oppertest.EmptyObject,
-		oppertest.TooMany("1"), oppertest.TooMany(""), oppertest.HangBody, oppertest.Huge(1 << 20),
+		oppertest.TooMany("1"), oppertest.TooMany(""), oppertest.HangBody,
 	}
 	for _, status := range []int{500, 502, 503, 504, 408, 429} {
 		shapes := oppertest.Errors(status)
@@ -156,14 +156,8 @@ func (c *conductor) slow(ctx context.Context, rng *rand.Rand, most time.Duration
 	lasts := min(c.between(rng, 30*time.Second, 2*time.Minute), most)
 	timeout := max(c.scaled(10*time.Second), time.Second)
 	defer c.begin("slow answers", lying)()
-	for range 4 {
-		chance := rand.New(rand.NewPCG(rng.Uint64(), 1))
-		c.world.opper.Fail(oppertest.Fault{
-			Answer: trickle(time.Duration(rng.Int64N(int64(timeout * 5 / 4)))), Times: -1,
-			Match: func(oppertest.Request) bool { return chance.Float64() < 0.1 },
-		})
-	}
-	defer c.world.opper.Clear()
+	c.world.spoiled(trickle(0.4, timeout*5/4))
+	defer c.world.spoiled(nil)
 	sleep(ctx, lasts)
 }
 

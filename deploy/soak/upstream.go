@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -196,17 +197,24 @@ func reset(w http.ResponseWriter, _ *http.Request, _ []byte) {
 	_ = conn.Close()
 }
 
-// trickle sends the honest answer in small pieces.
-func trickle(over time.Duration) oppertest.Answer {
-	return func(w http.ResponseWriter, r *http.Request, honest []byte) {
-		w.Header().Set("Content-Type", "application/json")
+// trickle sends a share of the answers in small pieces, over up to some time.
+func trickle(share float64, most time.Duration) func(http.ResponseWriter, *http.Request, http.Handler) {
+	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if rand.Float64() >= share { //nolint:gosec // no secret
+			next.ServeHTTP(w, r)
+			return
+		}
+		rec := recorded(next, r)
 		const pieces = 20
-		for part := range bytesIn(honest, pieces) {
+		pause := rand.N(most) / pieces //nolint:gosec // no secret
+		maps.Copy(w.Header(), rec.Header())
+		w.WriteHeader(rec.Code)
+		for part := range bytesIn(rec.Body.Bytes(), pieces) {
 			if _, err := w.Write(part); err != nil {
 				return
 			}
 			_ = http.NewResponseController(w).Flush() // the next write tells
-			sleep(r.Context(), over/pieces)
+			sleep(r.Context(), pause)
 		}
 	}
 }

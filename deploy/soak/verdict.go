@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// longestZero is for how long zeros are shown at most, whoever has not read them.
+const longestZero = 10 * time.Minute
+
 // finish waits, with no traffic and no trouble any more, until all that has to
 // be counted is.
 func (v *watcher) finish(ctx context.Context) error {
@@ -23,7 +26,7 @@ func (v *watcher) finish(ctx context.Context) error {
 		}
 		return false
 	}
-	most := 4*v.scaled(sweepInterval) + patience
+	most := longestZero + time.Minute
 	if !wait(ctx, most, scanned) && ctx.Err() == nil {
 		v.promises.offend("sweep", "none was finished within %s, in peace", most)
 	}

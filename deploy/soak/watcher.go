@@ -32,6 +32,7 @@ type watcher struct {
 	scrapes     int
 	slowest     time.Duration
 	good, bad   float64 // syncs
+	failures    float64 // since the last good one, while nothing was wrong
 	samples     []sample
 	peak        float64 // resident memory
 	told        map[string]bool
@@ -264,9 +265,15 @@ func (v *watcher) health(before, now *reading, process view) {
 	v.good, v.bad = v.good+rise("success"), v.bad+failed
 	up := now.rest.project("opper_up")
 	quiet := func(d time.Duration) bool { return len(v.timeline.during(now.at.Add(-d), now.at, failing)) == 0 }
+	if now.lastSuccess().After(before.lastSuccess()) {
+		v.failures = 0
+	}
 	if failed > 0 && quiet(v.clearAfter()+now.at.Sub(before.at)) {
-		// Once for each row of failures.
-		v.tell("sync", "after "+before.lastSuccess().Format(time.TimeOnly), "it failed while nothing was wrong with Opper%s: %s", v.meanwhile(), process.lastErr)
+		v.failures += failed
+	}
+	// One may fail because very much of the list changed while it was read.
+	if v.failures >= 3 {
+		v.tell("sync", "after "+before.lastSuccess().Format(time.TimeOnly), "%v failed while nothing was wrong with Opper%s: %s", v.failures, v.meanwhile(), process.lastErr)
 	}
 	since := now.at.Add(-v.stuckAfter())
 	if now.lastSuccess().Before(since) && quiet(v.stuckAfter()) && process.changed.Before(since) {
