@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -35,6 +36,7 @@ func TestVulncheck(t *testing.T) {
 	})
 
 	const (
+		found    = 3 // the status of govulncheck
 		modified = `"modified":"2026-01-01T00:00:00Z"`
 		entry    = `{"id":"GO-2026-0001",` + modified
 	)
@@ -45,7 +47,7 @@ func TestVulncheck(t *testing.T) {
 				"index/db.json":      `{` + modified + `}`,
 				"index/modules.json": `[{"path":"` + module + `","vulns":[` + entry + `}]}]`,
 				"index/vulns.json":   `[` + entry + `}]`,
-				"ID/GO-2026-0001.json": entry + `,"schema_version":"1.3.1","summary":"made up","affected":[{"package":{"name":"` + module + `","ecosystem":"Go"},
+				"ID/GO-2026-0001.json": entry + `,"schema_version":"1.3.1","summary":"made up","database_specific":{"url":"https://example.com"},"affected":[{"package":{"name":"` + module + `","ecosystem":"Go"},
 					"ranges":[{"type":"SEMVER","events":[{"introduced":"0"}]}],"ecosystem_specific":{"imports":[{"path":"` + module + `","symbols":["Open"]}]}}]}`,
 			} {
 				path := filepath.Join(dir, name)
@@ -56,8 +58,14 @@ func TestVulncheck(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if out, err := check("file://" + dir); (err != nil) != affected || strings.Contains(out, "GO-2026-0001") != affected {
-				t.Errorf("%v\n%s", err, out)
+			out, err := check("file://" + dir)
+			status := 0
+			if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+				status = exit.ExitCode()
+			}
+			want := map[bool]int{true: found}[affected]
+			if status != want || strings.Contains(out, "GO-2026-0001") != affected {
+				t.Errorf("status %d, want %d\n%s", status, want, out)
 			}
 		})
 	}
