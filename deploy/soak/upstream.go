@@ -200,13 +200,13 @@ func reset(w http.ResponseWriter, _ *http.Request, _ []byte) {
 // trickle sends a share of the answers in small pieces, over up to some time.
 func trickle(share float64, most time.Duration) func(http.ResponseWriter, *http.Request, http.Handler) {
 	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-		if rand.Float64() >= share { //nolint:gosec // no secret
+		if rand.Float64() >= share {
 			next.ServeHTTP(w, r)
 			return
 		}
 		rec := recorded(next, r)
 		const pieces = 20
-		pause := rand.N(most) / pieces //nolint:gosec // no secret
+		pause := rand.N(most) / pieces
 		maps.Copy(w.Header(), rec.Header())
 		w.WriteHeader(rec.Code)
 		for part := range bytesIn(rec.Body.Bytes(), pieces) {
