@@ -1,19 +1,22 @@
 GO        ?= go
 ARGS      ?=
 FUZZTIME  ?= 30s
+# How long a soak lasts.
+export SOAK ?= 10m
 GOLANGCI  := $(GO) tool -modfile=deploy/tools/go.mod golangci-lint
 
-VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# The length of an abbreviation would depend on what else a clone holds.
+VERSION   := $(shell git describe --tags --always --abbrev=12 --dirty 2>/dev/null || echo unknown)
 REVISION  := $(shell git rev-parse --verify -q HEAD 2>/dev/null || echo unknown)
 BRANCH    := $(shell git symbolic-ref --short -q HEAD 2>/dev/null || echo unknown)
 BUILDINFO := github.com/prometheus/common/version
 LDFLAGS   := -X $(BUILDINFO).Version=$(VERSION) -X $(BUILDINFO).Revision=$(REVISION) -X $(BUILDINFO).Branch=$(BRANCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint format build golden fuzz bench
+.PHONY: help demo run tools test test-long test-schedules test-soak soak lint vulncheck format build reproducible golden fuzz bench
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: ## an Opper in memory with lively traffic, and the exporter against it
 	$(GO) run ./deploy/demo $(ARGS)
@@ -21,18 +24,55 @@ demo: ## an Opper in memory with lively traffic, and the exporter against it
 run: ## the exporter with a real key from OPPER_API_KEY; flags in ARGS
 	$(GO) run -ldflags '$(LDFLAGS)' . $(ARGS)
 
-# The first run builds a Prometheus server and promtool, which takes minutes.
-test: ## all tests
-	$(GO) test -race -timeout 30m ./...
+# The first run builds a Prometheus server and others, which takes minutes. Tests
+# build them if need be, but then within their own time limit. The tags are those
+# that the tests build them with.
+tools: ## the tools that the tests and the linters use
+	for tool in prometheus promtool; do \
+		GOFLAGS="$(GOFLAGS) -tags=remove_all_sd" $(GO) tool -modfile=deploy/tools/go.mod -n $$tool >/dev/null || exit; \
+	done
+	$(GO) tool -modfile=deploy/tools/go.mod -n golangci-lint >/dev/null
+	$(GO) tool -modfile=deploy/tools/alertmanager/go.mod -n amtool >/dev/null
+	$(GO) tool -modfile=deploy/tools/helm/go.mod -n helm >/dev/null
+	for main in deploy/tools/*/main.go; do $(GO) build -C "$${main%/*}" -o /dev/null . || exit; done
+	$(GO) test -race -run '^$$' ./... >/dev/null
+
+test: tools ## the tests, about five minutes of them
+	$(GO) test -race -timeout 15m ./...
+
+# Both at once: a soak waits most of the time.
+test-long: ## many more schedules and kills, and a soak
+	$(MAKE) -j 2 test-schedules test-soak
+
+test-schedules:
+	$(GO) test -race -timeout 20m ./collector -run 'TestSimulation|TestSchedules' -schedules 10000
+	$(GO) test -race -timeout 15m ./deploy/e2e -run TestKill -kills 40
+
+test-soak:
+	$(GO) run ./deploy/soak --race $(ARGS)
+
+soak: ## the exporter in a hostile world for the time SOAK, and a verdict
+	$(GO) run ./deploy/soak $(ARGS)
 
 lint: ## the linters and the formatters
 	$(GOLANGCI) run ./...
+
+vulncheck: ## known vulnerabilities, where the database can be reached
+	$(GO) run -C deploy/tools/vuln . -C '$(CURDIR)' ./...
 
 format: ## rewrite the Go files as the formatters want them
 	$(GOLANGCI) fmt ./...
 
 build: ## the binary opper_exporter
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o opper_exporter .
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o opper_exporter .
+
+# The second one shares no cache with the first: nothing may be taken over.
+reproducible: ## two builds of a copy each, in other directories, that must be the same
+	@set -e; dir=$$(mktemp -d); trap 'chmod -R u+w "$$dir"; rm -rf "$$dir"' EXIT; \
+	mkdir -p "$$dir/two/deeper"; cp -R . "$$dir/one"; cp -R . "$$dir/two/deeper/copy"; \
+	$(MAKE) -C "$$dir/one" build; GOCACHE="$$dir/cache" $(MAKE) -C "$$dir/two/deeper/copy" build; \
+	sha256sum "$$dir/one/opper_exporter" "$$dir/two/deeper/copy/opper_exporter"; \
+	cmp "$$dir/one/opper_exporter" "$$dir/two/deeper/copy/opper_exporter"
 
 golden: ## rewrite the golden files, and the chart's copies; look at what changed before you commit
 	$(GO) test ./collector -run Golden -update

@@ -22,7 +22,7 @@ import (
 
 var (
 	replay    = flag.Int64("seed", -1, "run only the schedule of this seed, and tell what happens in it")
-	schedules = flag.Int("schedules", 10_000, "how many schedules of the simulator to run")
+	schedules = flag.Int("schedules", 1_500, "how many schedules of the simulator to run")
 )
 
 // plan says what a schedule is made of. Troubles happen one time in so many

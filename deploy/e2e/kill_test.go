@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -17,8 +18,9 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
+var kills = flag.Int("kills", 16, "how often TestKill kills each of its exporters")
+
 const (
-	kills = 40
 	// early kills come within the first requests, before a long first walk ends.
 	early = 6
 	// scrapeEvery is short, so that what is shown too early is seen.
@@ -135,13 +137,13 @@ func (k *killer) killAll(traffic *oppertest.Traffic) {
 
 	var left atomic.Int64
 	k.s.OnRequest(func(oppertest.Request) { left.Add(-1) })
-	rng := rand.New(rand.NewPCG(uint64(kills), 1))
+	rng := rand.New(rand.NewPCG(uint64(*kills), 1))
 	soon := func(most time.Duration) { <-time.After(time.Duration(rng.Int64N(int64(most)))) }
 	asked := func(n int64) {
 		left.Store(1 + rng.Int64N(n))
 		k.await(func() bool { return left.Load() <= 0 })
 	}
-	for i := range kills {
+	for i := range *kills {
 		p := k.command()
 		k.watch(p)
 		switch kind := i % 4; {

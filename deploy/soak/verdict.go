@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// longestZero is for how long zeros are shown at most, whoever has not read them.
+const longestZero = 10 * time.Minute
+
+// finish waits, with no traffic and no trouble any more, until all that has to
+// be counted is.
+func (v *watcher) finish(ctx context.Context) error {
+	v.promises.say("the traffic ends; now the rest must be counted")
+	v.world.calm()
+	sleep(ctx, v.scaled(2*time.Minute)+v.scaled(settleDelay)+2*time.Second) // until the last trace of a burst has ended and settled
+	quiet := time.Now()
+	scanned := func() bool {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		for _, s := range v.fullScans() {
+			if s.start.After(quiet) {
+				return true
+			}
+		}
+		return false
+	}
+	most := longestZero + time.Minute
+	if !wait(ctx, most, scanned) && ctx.Err() == nil {
+		v.promises.offend("sweep", "none was finished within %s, in peace", most)
+	}
+	wait(ctx, most, func() bool { return !v.check(true) })
+	v.mu.Lock()
+	v.told["final"] = true
+	v.mu.Unlock()
+	if v.check(true) {
+		v.promises.say("something is still missing %s after the traffic has ended", time.Since(quiet).Round(time.Second))
+	}
+	return ctx.Err()
+}
+
+// report prints a line for a person.
+func (v *watcher) report() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	r := v.last
+	if r == nil {
+		return
+	}
+	now := v.timeline.now()
+	if now == "" {
+		now = "quiet"
+	}
+	v.promises.say("listed %d, counted %.0f of %.0f to %.0f, up %v, %.0f syncs, %.0f failed, last %s ago, gaps %v, %.0f MiB, %v goroutines, %v fds, slowest scrape %s | %s",
+		v.world.opper.Len(), r.lasting.total("opper_traces_total", ""), v.least, v.most, r.rest.project("opper_up"), v.good, v.bad,
+		time.Since(r.lastSuccess()).Round(time.Second), r.lasting.project("opper_exporter_gaps_total"),
+		r.rest["process_resident_memory_bytes{}"]/(1<<20), r.rest["go_goroutines{}"], r.rest["process_open_fds{}"], v.slowest.Round(time.Millisecond), now)
+}
+
+// verdict prints the figures and what is broken, and reports whether anything
+// is.
+func (v *watcher) verdict() (broken bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	r := v.last
+	if up := r.rest.project("opper_up"); up != 1 {
+		v.promises.offend("up", "opper_up is %v in the end", up)
+	}
+	if v.least < v.most/3 {
+		v.promises.offend("soak", "only %.0f of up to %.0f counts are certain, which proves little", v.least, v.most)
+	}
+	leaks := v.leaks()
+	counted := r.lasting.total("opper_traces_total", "")
+	out := func(what, format string, args ...any) {
+		_, _ = fmt.Fprintf(v.out, "%-16s %s\n", what, fmt.Sprintf(format, args...))
+	}
+	_, _ = fmt.Fprintln(v.out)
+	out("happened", "%s", v.timeline.count())
+	out("counted", "%.0f; certain are %.0f, possible %.0f; names %.0f, abandoned %.0f", counted, v.least, v.most,
+		r.rest.project("opper_exporter_trace_names"), r.lasting.total("opper_traces_total", `outcome="abandoned"`))
+	out("syncs", "%.0f succeeded, %.0f failed; %d processes; full scans seen: %d", v.good, v.bad, r.life, len(v.fullScans()))
+	out("gaps", "%v; never counted: %v", r.lasting.project("opper_exporter_gaps_total"), r.lasting.total("opper_exporter_traces_skipped_total", ""))
+	out("scrapes", "%d, slowest %s", v.scrapes, v.slowest.Round(time.Millisecond))
+	out("leaks", "%s; peak memory %.0f MiB", leaks, v.peak/(1<<20))
+	lines := v.promises.list()
+	if len(lines) == 0 {
+		out("verdict", "all promises were kept")
+		return false
+	}
+	out("verdict", "%d lines about promises that were broken:", len(lines))
+	for _, line := range lines {
+		_, _ = fmt.Fprintln(v.out, "  "+line)
+	}
+	return true
+}
