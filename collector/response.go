@@ -51,12 +51,7 @@ func (rs *Responses) Buffer(next http.Handler) http.Handler {
 			// cancel a scrape that waits for a sync.
 			_ = control.SetReadDeadline(time.Time{}) // a writer without deadlines has none to lift
 		}
-		b := serve(next, r)
-		err := r.Context().Err()
-		if err == nil {
-			err = rs.send(w, control, b)
-		}
-		if err != nil {
+		if err := rs.send(w, control, serve(next, r)); err != nil {
 			level.Debug(rs.logger).Log("msg", "scrape aborted", "err", err)
 		}
 	})
