@@ -32,7 +32,7 @@ const (
 	// maxHeaderBytes leaves room for the cookies and tokens of a proxy.
 	maxHeaderBytes = 32 << 10
 	// maxUnsent is how many bytes of responses wait for slow clients.
-	maxUnsent = 64 << 20
+	maxUnsent = 32 << 20
 	// maxConnections is far above what scrapers and probes need, and far below
 	// the usual limit of 1024 file descriptors.
 	maxConnections = 256

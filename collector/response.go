@@ -46,11 +46,6 @@ func NewResponses(logger log.Logger, timeout time.Duration, maxBytes int) *Respo
 func (rs *Responses) Buffer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		control := http.NewResponseController(w)
-		if r.ContentLength == 0 {
-			// All of the request has been read. The server's read timeout would
-			// cancel a scrape that waits for a sync.
-			_ = control.SetReadDeadline(time.Time{}) // a writer without deadlines has none to lift
-		}
 		if err := rs.send(w, control, serve(next, r)); err != nil {
 			level.Debug(rs.logger).Log("msg", "scrape aborted", "err", err)
 		}
@@ -58,7 +53,7 @@ func (rs *Responses) Buffer(next http.Handler) http.Handler {
 }
 
 func (rs *Responses) send(w http.ResponseWriter, control *http.ResponseController, b *buffer) error {
-	defer rs.begin(&sending{control: control, size: b.body.Len()})()
+	defer rs.begin(&sending{control: control, size: b.body.Cap()})()
 	maps.Copy(w.Header(), b.header)
 	w.Header().Set("Content-Length", strconv.Itoa(b.body.Len()))
 	w.WriteHeader(b.status)
