@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -74,13 +75,17 @@ func local(t *testing.T, h http.Handler, change func(*http.Server, *collector.Re
 	change(server.Config, readers)
 	// A test server has a state hook of its own.
 	listener := server.Listener
-	done := make(chan error, 1)
-	go func() { done <- server.Config.Serve(listener) }()
+	var done sync.WaitGroup
+	done.Go(func() {
+		if err := server.Config.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
 	t.Cleanup(func() {
 		if err := server.Config.Close(); err != nil {
 			t.Error(err)
 		}
-		<-done
+		done.Wait()
 	})
 	return listener.Addr().String()
 }
