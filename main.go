@@ -26,9 +26,7 @@ import (
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/exporter-toolkit/web"
@@ -114,7 +112,7 @@ func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.
 	}
 
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(requests, versioncollector.NewCollector(program))
+	registry.MustRegister(project, requests, versioncollector.NewCollector(program))
 	handler, err := newHandler(cfg, project, readers, registry, logger)
 	if err != nil {
 		return err
@@ -124,20 +122,16 @@ func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.
 	defer cancel()
 	level.Info(logger).Log("msg", "starting "+program, "version", versionText(), "revision", version.GetRevision(), "opper_url", cfg.opper.URL, "project", cfg.collector.Project)
 	bound := make(chan struct{}, len(*cfg.web.WebListenAddresses)+1)
-	server := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		ErrorLog:          slog.NewLogLogger(webLogger.Handler(), slog.LevelWarn),
-		// Called once a listener serves: before that, nothing is started.
-		BaseContext: func(net.Listener) context.Context {
-			select {
-			case bound <- struct{}{}:
-			default:
-			}
-			return ctx
-		},
+	server := newServer(handler, readers)
+	server.ErrorLog = slog.NewLogLogger(webLogger.Handler(), slog.LevelWarn)
+	// Called once a listener serves: before that, nothing is started.
+	server.BaseContext = func(net.Listener) context.Context {
+		select {
+		case bound <- struct{}{}:
+		default:
+		}
+		return ctx
 	}
-	readers.Attach(server)
 	served := make(chan error, 1)
 	go func() { served <- web.ListenAndServe(server, cfg.web, webLogger) }()
 	select {
@@ -174,70 +168,6 @@ func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.
 	return nil
 }
 
-// newHandler returns all pages of the exporter.
-func newHandler(cfg *config, project *collector.Project, readers *collector.Readers, registry *prometheus.Registry, logger log.Logger) (http.Handler, error) {
-	opts := promhttp.HandlerOpts{
-		ErrorLog:      scrapeErrors{logger},
-		ErrorHandling: promhttp.HTTPErrorOnError,
-
-		EnableOpenMetricsTextCreatedSamples: cfg.openMetricsCreated,
-	}
-	if !cfg.disableExporterMetrics {
-		registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-		opts.Registry = registry
-	}
-	metrics, err := collector.Handler(project, registry, opts)
-	if err != nil {
-		return nil, err
-	}
-	if cfg.collector.Interval == 0 {
-		metrics = collector.RefreshFirst(project, metrics)
-	}
-	if cfg.maxRequests > 0 {
-		metrics = atMost(cfg.maxRequests, metrics)
-	}
-	if !cfg.disableExporterMetrics {
-		metrics = promhttp.InstrumentMetricHandler(registry, metrics)
-	}
-	landing, err := web.NewLandingPage(web.LandingConfig{
-		Name:        program,
-		Description: "Prometheus exporter for the traces of Opper",
-		Version:     versionText(),
-		Profiling:   "false",
-		Links: []web.LandingLinks{
-			{Address: strings.TrimPrefix(cfg.telemetryPath, "/"), Text: "Metrics"},
-			{Address: "-/healthy", Text: "Healthy", Description: "200 while the process runs"},
-			{Address: "-/ready", Text: "Ready", Description: "200 once the first walk over the list of traces is published"},
-		},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("landing page: %w", err)
-	}
-	mux := http.NewServeMux()
-	mux.Handle(cfg.telemetryPath, readers.Watch(metrics))
-	mux.Handle("/-/ready", collector.ReadyHandler(project))
-	mux.HandleFunc("/-/healthy", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, program+" is healthy.\n")
-	})
-	mux.Handle("/", landing)
-	return mux, nil
-}
-
-// atMost answers 503 to more than n requests at once. The limit of promhttp
-// would leave out those that wait for a sync.
-func atMost(n int, next http.Handler) http.Handler {
-	slots := make(chan struct{}, n)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
-			next.ServeHTTP(w, r)
-		default:
-			http.Error(w, fmt.Sprintf("There are %d scrapes already, try again later.", n), http.StatusServiceUnavailable)
-		}
-	})
-}
-
 // versionText is the version of a release, or dev.
 func versionText() string { return cmp.Or(version.Version, "dev") }
 
@@ -255,14 +185,6 @@ func newLogger(w io.Writer, cfg *config) log.Logger {
 // bridge adds the caller itself.
 func slogger(logger log.Logger) *slog.Logger {
 	return slog.New(slgk.NewGoKitHandler(logger, slog.LevelDebug))
-}
-
-// scrapeErrors logs what goes wrong while metrics are handed out.
-type scrapeErrors struct{ logger log.Logger }
-
-// Println implements promhttp.Logger.
-func (l scrapeErrors) Println(v ...any) {
-	level.Error(l.logger).Log("msg", "scrape failed", "err", strings.TrimSpace(fmt.Sprintln(v...)))
 }
 
 // config is a checked configuration.

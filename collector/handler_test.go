@@ -107,6 +107,8 @@ func TestRefreshFirst(t *testing.T) {
 		"NaN":  9500 * time.Millisecond,
 		"Inf":  9500 * time.Millisecond,
 		"1e30": 9500 * time.Millisecond,
+		"120":  119500 * time.Millisecond,
+		"3599": 119500 * time.Millisecond,
 	} {
 		inBubble(t, 0, false, func(t *testing.T, p *Project, g *gate) {
 			t.Helper()

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
@@ -74,7 +73,7 @@ func TestHistory(t *testing.T) {
 				list.NoRecord = true
 				b := newBench(t, list, cfg)
 				b.opper.FillHistory(traces, 40, epoch.Add(-25*24*time.Hour), epoch.Add(-time.Hour))
-				page := httptest.NewServer(RefreshFirst(b.project, b.handler(promhttp.HandlerOpts{})))
+				page := httptest.NewServer(RefreshFirst(b.project, b.handler(false)))
 				t.Cleanup(page.Close)
 				b.noted(func() {
 					b.start()
@@ -491,7 +490,7 @@ func TestScrapesDuringSyncs(t *testing.T) {
 	traffic.Step(b.now())
 	stop := make(chan struct{})
 	var scrapers sync.WaitGroup
-	handler := b.handler(promhttp.HandlerOpts{})
+	handler := b.handler(false)
 	for _, format := range []string{"protobuf", "protobuf", "text"} {
 		scrapers.Go(func() {
 			before := values{}
@@ -547,7 +546,7 @@ func TestPrivate(t *testing.T) {
 	}
 	b.step(settle)
 	b.sync()
-	handler := b.handler(promhttp.HandlerOpts{}, b.requests)
+	handler := b.handler(false, b.requests)
 	seen := map[string][]byte{"log": []byte(b.log.String())}
 	for _, format := range []expfmt.FormatType{expfmt.TypeTextPlain, expfmt.TypeOpenMetrics, expfmt.TypeProtoDelim} {
 		accept := string(expfmt.NewFormat(format))

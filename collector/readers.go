@@ -2,11 +2,13 @@ package collector
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"net"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -14,6 +16,20 @@ import (
 // scraperLasts is for how long after its last scrape a scraper is waited for:
 // by then, a server takes what it has read for stale.
 const scraperLasts = 5 * time.Minute
+
+const (
+	// maxScrapers is how many scrapers are waited for. While they scrape, no
+	// other client can take the place of one.
+	maxScrapers = 64
+	// maxAgent is how many bytes of a User-Agent are compared.
+	maxAgent = 256
+	// maxScrapeTimeout is the longest timeout that a scraper is believed.
+	maxScrapeTimeout = 2 * time.Minute
+)
+
+// ScraperIdle is how long a scraper keeps its connection between two scrapes. A
+// server should not close it earlier.
+const ScraperIdle = scraperLasts
 
 // Readers knows who scrapes, and what each of them has surely read. What becomes
 // of an answer can't be known; the best evidence is that the scraper, once it was
@@ -29,7 +45,8 @@ type Readers struct {
 	left []*reader            // scrapers whose connection is closed
 }
 
-// reader is a scraper: a server has a connection of its own for each target.
+// reader is a client that may be a scraper: a server has a connection of its own
+// for each target. It is a scraper once it has surely read something.
 type reader struct {
 	host, agent string
 	closes      bool      // it does not use its connection again
@@ -81,14 +98,23 @@ func (r *Readers) Watch(next http.Handler) http.Handler {
 	})
 }
 
-// AllRead reports whether everybody who scrapes has read what has been shown
-// since then; false if nobody does.
+// IsScraper reports whether a scraper uses a connection.
+func (r *Readers) IsScraper(conn net.Conn) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rd := r.open[conn]
+	return rd != nil && rd.isScraper(r.now())
+}
+
+// AllRead reports whether all scrapers have read what has been shown since then;
+// false if there are none. Clients that have not read anything yet are not
+// waited for: anybody can send one request and hang up.
 func (r *Readers) AllRead(since time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now, anybody := r.now(), false
-	for _, rd := range slices.AppendSeq(slices.Clone(r.left), maps.Values(r.open)) {
-		if rd.lasts(now) {
+	for rd := range r.all() {
+		if rd.isScraper(now) {
 			anybody = true
 			if !rd.read.After(since) {
 				return false
@@ -100,21 +126,44 @@ func (r *Readers) AllRead(since time.Time) bool {
 
 func (rd *reader) lasts(now time.Time) bool { return now.Sub(rd.seen) <= scraperLasts }
 
+func (rd *reader) isScraper(now time.Time) bool { return !rd.read.IsZero() && rd.lasts(now) }
+
+func (r *Readers) all() iter.Seq[*reader] {
+	return slices.Values(slices.AppendSeq(slices.Clone(r.left), maps.Values(r.open)))
+}
+
+// isFull reports whether there are as many scrapers as are waited for.
+func (r *Readers) isFull(now time.Time) bool {
+	n := 0
+	for rd := range r.all() {
+		if rd.isScraper(now) {
+			n++
+		}
+	}
+	return n >= maxScrapers
+}
+
 // begin takes note of a scrape, and that what was sent before has been read.
 func (r *Readers) begin(conn net.Conn, req *http.Request) time.Time {
 	host, _, err := net.SplitHostPort(req.RemoteAddr)
 	if err != nil {
 		host = req.RemoteAddr // of a Unix socket
 	}
+	agent := req.UserAgent()
+	agent = strings.Clone(agent[:min(len(agent), maxAgent)])
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	rd := r.open[conn]
 	if rd == nil {
-		rd = r.back(host, req.UserAgent())
+		rd = r.back(host, agent)
 		r.open[conn] = rd
 	}
-	rd.seen, rd.read, rd.closes = r.now(), latest(rd.read, rd.sent), req.Close
-	return rd.seen
+	now := r.now()
+	if rd.isScraper(now) || !r.isFull(now) {
+		rd.read = latest(rd.read, rd.sent)
+	}
+	rd.seen, rd.closes = now, req.Close
+	return now
 }
 
 // back returns the scraper that has left and comes by another connection, or a
@@ -150,16 +199,22 @@ func (r *Readers) closed(conn net.Conn) {
 		rd.sent = rd.read // perhaps it was closed in the place of reading
 	}
 	now := r.now()
-	r.left = slices.DeleteFunc(append(r.left, rd), func(rd *reader) bool { return !rd.lasts(now) })
+	r.left = slices.DeleteFunc(append(r.left, rd), func(rd *reader) bool { return rd.sent.IsZero() || !rd.lasts(now) })
+	if len(r.left) > maxScrapers {
+		if i := slices.IndexFunc(r.left, func(rd *reader) bool { return rd.read.IsZero() }); i >= 0 {
+			r.left = slices.Delete(r.left, i, i+1)
+		}
+	}
 }
 
-// timeoutOf returns how long a scraper says that it waits, if it does.
+// timeoutOf returns how long a scraper says that it waits, if it does, but no
+// more than maxScrapeTimeout.
 func timeoutOf(r *http.Request) (time.Duration, bool) {
 	s, err := strconv.ParseFloat(r.Header.Get("X-Prometheus-Scrape-Timeout-Seconds"), 64)
 	if err != nil || !(s > 0 && s < 3600) {
 		return 0, false
 	}
-	return time.Duration(s * float64(time.Second)), true
+	return min(time.Duration(s*float64(time.Second)), maxScrapeTimeout), true
 }
 
 // answer remembers how a request was answered.
@@ -182,6 +237,15 @@ func (a *answer) Write(b []byte) (int, error) {
 		a.err = err
 	}
 	return n, err
+}
+
+// FlushError is for http.ResponseController.
+func (a *answer) FlushError() error {
+	err := http.NewResponseController(a.ResponseWriter).Flush()
+	if err != nil {
+		a.err = err
+	}
+	return err
 }
 
 // Unwrap is for http.ResponseController.

@@ -312,6 +312,120 @@ func TestSeveralScrapers(t *testing.T) {
 	}
 }
 
+// Nobody is waited for who has not read before: anybody can send one request.
+func TestNewClientsAreNotAwaited(t *testing.T) {
+	p := newPage(t, false)
+	a := p.scraper()
+	p.scrape(t, a)
+	p.scrape(t, a)
+	since := p.now()
+	for i := range 5 {
+		c := p.scraper()
+		p.scrape(t, c, func(r *http.Request) { r.Header.Set("User-Agent", strings.Repeat(fmt.Sprint(i), 1000)) })
+		if i%2 == 0 {
+			p.leave(t, c)
+		}
+		hangUp(t, p.raw(t))
+		p.raw(t)
+		p.scrape(t, p.scraper(), func(r *http.Request) {
+			r.Close = true
+			r.Header.Set("User-Agent", fmt.Sprint(i))
+		})
+	}
+	if p.readers.AllRead(since) {
+		t.Error("read by those that have not read before")
+	}
+	p.scrape(t, a)
+	p.scrape(t, a)
+	if !p.readers.AllRead(since) {
+		t.Error("new clients are waited for")
+	}
+	p.readers.mu.Lock()
+	defer p.readers.mu.Unlock()
+	for rd := range p.readers.all() {
+		if len(rd.agent) > maxAgent {
+			t.Errorf("%d bytes of an agent are remembered", len(rd.agent))
+		}
+	}
+}
+
+// A scraper stays one when it comes back by another connection, whoever has come
+// and gone meanwhile.
+func TestScraperIsNotForgotten(t *testing.T) {
+	p := newPage(t, false)
+	a, b := p.scraper(), p.scraper()
+	name := func(r *http.Request) { r.Header.Set("User-Agent", "away") }
+	for range 2 {
+		p.scrape(t, a)
+		p.scrape(t, b, name)
+	}
+	p.leave(t, b)
+	since := p.now()
+	for i := range 3 * maxScrapers {
+		p.scrape(t, p.scraper(), func(r *http.Request) {
+			r.Close = true
+			r.Header.Set("User-Agent", fmt.Sprint(i))
+		})
+	}
+	p.awaitOpen(t, 1)
+	p.readers.mu.Lock()
+	if n := len(p.readers.left); n > maxScrapers {
+		t.Errorf("%d clients are remembered that have left", n)
+	}
+	p.readers.mu.Unlock()
+	p.scrape(t, a)
+	p.scrape(t, a)
+	if p.readers.AllRead(since) {
+		t.Error("a scraper is forgotten because many others came")
+	}
+	p.scrape(t, b, name)
+	p.scrape(t, b, name)
+	if !p.readers.AllRead(since) {
+		t.Error("not read by both")
+	}
+}
+
+// Only so many scrapers are waited for, and none is replaced by another.
+func TestScrapersAreBounded(t *testing.T) {
+	p := newPage(t, false)
+	var all []*http.Client
+	for range maxScrapers {
+		all = append(all, p.scraper())
+		p.scrape(t, all[len(all)-1])
+		p.scrape(t, all[len(all)-1])
+	}
+	since, late := p.now(), p.scraper()
+	for range 3 {
+		p.scrape(t, late)
+	}
+	for i, c := range all {
+		if p.readers.AllRead(since) {
+			t.Errorf("read, but only by %d of %d", i, len(all))
+		}
+		p.scrape(t, c)
+		p.scrape(t, c)
+	}
+	if !p.readers.AllRead(since) {
+		t.Error("not read by all")
+	}
+	since = p.now()
+	for _, c := range all {
+		p.scrape(t, c)
+		p.scrape(t, c)
+	}
+	if !p.readers.AllRead(since) {
+		t.Error("one too many is waited for")
+	}
+	p.step(scraperLasts + time.Second)
+	p.scrape(t, late)
+	since = p.now()
+	p.scrape(t, late)
+	p.scrape(t, late)
+	if !p.readers.AllRead(since) {
+		t.Error("there is room, and it has read")
+	}
+}
+
 // A connection that breaks while it is written to has read nothing.
 func TestBrokenAnswer(t *testing.T) {
 	p := newPage(t, false)

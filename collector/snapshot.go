@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/sums"
@@ -27,15 +26,6 @@ func (s *snapshot) Collect(ch chan<- prometheus.Metric) {
 	for _, m := range *s {
 		ch <- m
 	}
-}
-
-// Gather implements prometheus.Gatherer.
-func (s *snapshot) Gather() ([]*dto.MetricFamily, error) {
-	r := prometheus.NewRegistry()
-	if err := r.Register(s); err != nil {
-		return nil, err
-	}
-	return r.Gather()
 }
 
 // same reports whether two snapshots show the same.

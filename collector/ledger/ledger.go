@@ -78,13 +78,13 @@ type When struct {
 
 // Counted is one trace, judged.
 type Counted struct {
-	Row       // times are never later than when we first saw them
+	Row       // with times as ClientTime returns them
 	Abandoned bool
 }
 
 // Events says what an observation changed.
 type Events struct {
-	Met      []Row     // met for the first time
+	Met      []Row     // met for the first time, with times as ClientTime returns them
 	Counted  []Counted // settled or given up
 	Vanished []Row     // gone from the list before they ended; never counted
 	LateEnds []Row     // given up earlier, and ended after all
@@ -328,6 +328,8 @@ func (l *Ledger) look(r *Row, when When, ev *Events) {
 // order by now.
 func (l *Ledger) meet(r *Row, when When, ev *Events) {
 	ev.Met = append(ev.Met, *r)
+	met := &ev.Met[len(ev.Met)-1]
+	met.Start, met.End = ClientTime(r.Start, when.Asked), ClientTime(r.End, when.Asked)
 	// Most traces of a first walk are judged at once, and never pending.
 	p := Pending{Row: *r, Met: when.Asked, Since: when.Read}
 	if l.baseline {
@@ -407,12 +409,7 @@ func (l *Ledger) add(p *Pending, abandoned bool, ev *Events) {
 	}
 	ev.Counted = append(ev.Counted, Counted{Row: p.Row, Abandoned: abandoned})
 	c := &ev.Counted[len(ev.Counted)-1]
-	if !c.Start.IsZero() {
-		c.Start = earliest(c.Start, l.wall(p.Met))
-	}
-	if !c.End.IsZero() {
-		c.End = earliest(c.End, l.wall(p.EndBy))
-	}
+	c.Start, c.End = ClientTime(c.Start, l.wall(p.Met)), ClientTime(c.End, l.wall(p.EndBy))
 }
 
 // wall returns what the clocks of others say of a time of ours.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/wire"
 )
 
@@ -135,7 +136,7 @@ func (n *Name) decode(b []byte) error {
 	if v := r.Uint(); v != stateVersion {
 		return fmt.Errorf("version %d is not known", v)
 	}
-	n.Created, n.DurationsCreated, n.TokensCreated, n.LastEnd = r.Time(), r.Time(), r.Time(), r.Time()
+	n.Created, n.DurationsCreated, n.TokensCreated, n.LastEnd = readTime(r), readTime(r), readTime(r), readTime(r)
 	n.held = part(r.Uint())
 	n.met = int(r.Uint())
 	for i := range n.Tallies {
@@ -196,7 +197,10 @@ func (h *Histogram) decode(r *wire.Reader) {
 		h.Classic[i] = r.Uint()
 		ex := &h.Exemplars[i]
 		if ex.TraceID = r.Text(); ex.TraceID != "" {
-			ex.Value, ex.Time = r.Float(), r.Time()
+			ex.Value, ex.Time = r.Float(), readTime(r)
+		}
+		if ex.Time.IsZero() {
+			*ex = Exemplar{}
 		}
 	}
 	h.Zero = r.Uint()
@@ -237,6 +241,13 @@ func (s *Sums) CheckBuckets() error {
 
 func (h *Histogram) hasBuckets(bounds []float64) bool {
 	return len(h.Classic) == len(bounds)+1 || h.Count == 0 && h.Classic == nil
+}
+
+// readTime reads a time. States of earlier versions may hold client times that
+// must not be published.
+func readTime(r *wire.Reader) time.Time {
+	t := r.Time()
+	return ledger.ClientTime(t, t)
 }
 
 func flag(on bool) uint64 {

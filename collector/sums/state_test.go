@@ -117,6 +117,31 @@ func sameSums(t *testing.T, step int, got, want *Sums) {
 	}
 }
 
+// A state of an earlier version may hold times of clients that must not be
+// published.
+func TestRestoreDropsHostileTimes(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, at := range []time.Time{time.Date(0, 12, 31, 23, 0, 0, 0, time.UTC), time.Date(1677, 1, 1, 0, 0, 0, 0, time.UTC), time.Unix(0, 0)} {
+		s := New(stateConfig, now)
+		r := ledger.Row{Name: "a", Start: at, End: at, HasDuration: true, HasTokens: true}
+		s.Apply(ledger.Events{Met: []ledger.Row{r}, Counted: []ledger.Counted{{Row: r}}}, now)
+		ch := s.Changes()
+		restored, err := Restore(stateConfig, State{Names: ch.Names, Project: ch.Project, Met: ch.Met})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := restored.Find("a")
+		if !n.LastEnd.IsZero() || !n.Created.IsZero() {
+			t.Errorf("%v: last end %v, created %v", at, n.LastEnd, n.Created)
+		}
+		for _, h := range []*Histogram{&n.Tokens, &n.Tallies[Unknown].Durations} {
+			if h.Count != 1 || h.Latest() != (Exemplar{}) {
+				t.Errorf("%v: %d values, exemplar %+v", at, h.Count, h.Latest())
+			}
+		}
+	}
+}
+
 // Bytes that are not what was stored are an error, never a panic and never
 // endless work.
 func FuzzRestore(f *testing.F) {

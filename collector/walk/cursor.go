@@ -143,7 +143,7 @@ func (c *cursor) progress(p page) error {
 	}
 	switch {
 	case c.prev != nil && p.offset == 0: // again
-	case c.prev == nil || p.offset <= c.floor:
+	case c.prev == nil || p.offset <= c.floor || len(p.rows) == 0:
 		return nil
 	case hasNew(p.rows, c.prev):
 		if c.stitched(p.rows) {
