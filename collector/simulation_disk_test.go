@@ -20,6 +20,7 @@ func (d disk) Load(project string) (store.State, bool, error) { return d.inner.L
 func (d disk) Commit(project string, changes store.State, fresh bool) error {
 	d.point()
 	refused := d.full > 0
+	d.committed = !refused
 	if refused {
 		d.full--
 		// What could not be synced may be on the disk all the same.

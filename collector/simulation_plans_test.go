@@ -115,7 +115,7 @@ func TestSchedules(t *testing.T) {
 	steady := func(p *plan, pick func(n int) int, listed int) {
 		orders(p, pick, oppertest.ByArrival, oppertest.ByStart)
 		p.list.Retention = time.Duration(10+pick(10)) * time.Minute
-		p.every, p.idle, p.history, p.short, p.steps = p.list.Retention/time.Duration(listed), true, 0, 0, 25
+		p.every, p.idle, p.history, p.short, p.steps = p.list.Retention/time.Duration(listed), true, 0, 0, 18
 	}
 	totals := func(p *plan, pick func(n int) int) {
 		p.list.TotalCount = []func(int) *int{nil, missingTotal, cappedTotal(2 + pick(150)), lateTotal(1 + pick(20))}[pick(4)]
@@ -136,12 +136,11 @@ func TestSchedules(t *testing.T) {
 		},
 		"pauses in steady expiry": func(p *plan, pick func(n int) int) {
 			steady(p, pick, 150+pick(250))
-			p.list.TotalCount, p.pause, p.stall = lateTotal(1+pick(20)), 4, 20
+			p.list.TotalCount, p.pause = lateTotal(1+pick(20)), 4
 		},
 		"more than a page expires": func(p *plan, pick func(n int) int) {
 			steady(p, pick, 400)
-			totals(p, pick)
-			p.stall = 5
+			p.list.TotalCount, p.pause = []func(int) *int{missingTotal, lateTotal(1 + pick(20))}[pick(2)], 2
 		},
 		"outages about as long as the retention": func(p *plan, pick func(n int) int) {
 			steady(p, pick, 20+pick(200))
