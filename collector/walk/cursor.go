@@ -142,11 +142,12 @@ func (c *cursor) progress(p page) error {
 		return fmt.Errorf("%w: a row at offset %d, total_count %d", errEndless, end-1, c.total)
 	}
 	switch {
-	case c.prev != nil && p.offset == 0: // again
-	case c.prev == nil || p.offset <= c.floor || len(p.rows) == 0:
+	case c.prev == nil || len(p.rows) == 0:
 		return nil
-	case hasNew(p.rows, c.prev):
-		if c.stitched(p.rows) {
+	case p.offset == 0: // again
+	case p.offset > c.floor && p.rows[0].ID == c.prev[0] && !hasNew(p.rows, c.prev):
+	default:
+		if hasNew(p.rows, c.prev) && c.stitched(p.rows) {
 			c.same = 0
 		}
 		return nil

@@ -33,6 +33,7 @@ type evidence struct {
 	runs   []ledger.Run // read before that
 	rows   int          // of these runs
 	found  verdict      // what asking for known ids said
+	loose  bool         // unreadable rows stand between runs, so they do not share a row
 }
 
 // verdict is what Opper says of known ids.
@@ -57,10 +58,19 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, total int) error {
 		w.take(run)
 		return nil
 	}
+	e.loose = e.loose || len(e.runs) > 0 && len(run.Rows) > 0 && run.Rows[0].Kind == ledger.Unreadable
 	e.runs = append(e.runs, run)
 	e.rows += len(run.Rows)
 	switch {
 	case w.anyKnown(run.Rows):
+		if e.loose {
+			if has, err := e.hasRow(ctx, e.runs[0].Rows); err != nil || has == absent {
+				if err == nil {
+					err = ErrForeign
+				}
+				return err
+			}
+		}
 		w.foreign, w.asked = nil, 0
 	case e.rows == 0 && run.AtEnd: // an empty list is a valid answer
 	case !run.AtEnd:
