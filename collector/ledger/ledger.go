@@ -330,6 +330,9 @@ func (l *Ledger) meet(r *Row, when When, ev *Events) {
 	ev.Met = append(ev.Met, *r)
 	met := &ev.Met[len(ev.Met)-1]
 	met.Start, met.End = ClientTime(r.Start, when.Asked), ClientTime(r.End, when.Asked)
+	if r.Start.After(when.Asked) {
+		met.Start = time.Time{} // it says nothing about the age of the trace
+	}
 	// Most traces of a first walk are judged at once, and never pending.
 	p := Pending{Row: *r, Met: when.Asked, Since: when.Read}
 	if l.baseline {

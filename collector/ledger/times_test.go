@@ -43,3 +43,13 @@ func TestNoHostileTimesInEvents(t *testing.T) {
 		}
 	}
 }
+
+// A start in the future says nothing about how old a trace is.
+func TestMetInTheFuture(t *testing.T) {
+	b := &book{New(Config{Settle: settle, Abandon: abandon}), t}
+	r := open(1)
+	r.Start, r.End = epoch.Add(time.Hour), epoch.Add(time.Hour)
+	if got := b.list(0, r).Met[0]; !got.Start.IsZero() || !got.End.Equal(epoch) {
+		t.Errorf("from %v to %v", got.Start, got.End)
+	}
+}

@@ -212,7 +212,7 @@ func (s *Sums) count(c *ledger.Counted, before time.Time) {
 		return
 	}
 	n.Changes++
-	if s.baseline {
+	if s.baseline && s.cfg.Partial {
 		n.bornBy(c.Start)
 	}
 	if n.Label == Other {
