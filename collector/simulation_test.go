@@ -143,6 +143,8 @@ type simulation struct {
 	refusals                int       // syncs in a row that failed for no reason
 	trouble                 error     // the last one that was logged
 	goodAt, savedAt         time.Time // the last good sync began, the last commit
+	watching                time.Time // good syncs have followed each other closely since then
+	sawExpiry               bool      // for long enough to see how long traces stay
 	lied                    time.Time // the last answer that was a lie
 	unanswered              bool      // Opper did not say what became of a trace
 	blind, blindSince       time.Time // rows may have been taken for unreadable then, and at first
@@ -482,6 +484,10 @@ func (s *simulation) looked(start time.Time, baseline, swept bool) {
 	if baseline || s.spoiled {
 		return
 	}
+	if start.Sub(s.goodAt) > s.list.Retention/8 {
+		s.watching = start
+	}
+	s.sawExpiry = s.sawExpiry || start.Sub(s.watching) > 2*s.list.Retention
 	s.goodAt = start
 	s.seeing++
 	from := start
@@ -641,7 +647,7 @@ func (s *simulation) hasTurnedOver(start time.Time) bool {
 	if stay == 0 || s.every == 0 || !byAge || s.remove+s.backdate+s.clock > 0 || s.clients != 0 || s.ours != 0 || s.ended.IsZero() {
 		return false
 	}
-	return s.goodAt.Sub(s.ended) >= 2*stay && start.Sub(s.savedAt) >= stay+stay/2+turnoverMargin
+	return s.sawExpiry && start.Sub(s.savedAt) >= stay+stay/2+turnoverMargin
 }
 
 // recognizable reports whether another list can be told from ours for sure: the
