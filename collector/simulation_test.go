@@ -134,23 +134,24 @@ type simulation struct {
 	sweepBegan, sweepLasts  time.Time // the complete walk under way, and the durable one
 	looks                   []oppertest.Sync
 	syncs                   int
-	requests                int       // since the sync, or the page of the sweep, began
-	spoiled                 bool      // an answer in this sync was a lie
-	disturbed               bool      // it was, or a request failed
-	gotOurs, gotOther       bool      // some list in this sync was ours, or another one
-	saidNo                  bool      // another project was asked for a trace in it
-	committed               bool      // the last commit in it is durable, and known to be
-	refusals                int       // syncs in a row that failed for no reason
-	trouble                 error     // the last one that was logged
-	goodAt, savedAt         time.Time // the last good sync began, the last commit
-	watching                time.Time // good syncs have followed each other closely since then
-	sawExpiry               bool      // for long enough to see how long traces stay
-	lied                    time.Time // the last answer that was a lie
-	unanswered              bool      // Opper did not say what became of a trace
-	blind, blindSince       time.Time // rows may have been taken for unreadable then, and at first
-	seeing                  int       // good syncs since
-	gaps                    uint64    // counted until the last look
-	partial                 bool      // the first walk could not read all
+	requests                int           // since the sync, or the page of the sweep, began
+	spoiled                 bool          // an answer in this sync was a lie
+	disturbed               bool          // it was, or a request failed
+	gotOurs, gotOther       bool          // some list in this sync was ours, or another one
+	saidNo                  bool          // another project was asked for a trace in it
+	committed               bool          // the last commit in it is durable, and known to be
+	refusals                int           // syncs in a row that failed for no reason
+	trouble                 error         // the last one that was logged
+	goodAt, savedAt         time.Time     // the last good sync began, the last commit
+	watching                time.Time     // good syncs have followed each other closely since then
+	sawExpiry               bool          // for long enough to see how long traces stay
+	lied                    time.Time     // the last answer that was a lie
+	unanswered              bool          // Opper did not say what became of a trace
+	longest                 time.Duration // of a sync
+	blind, blindSince       time.Time     // rows may have been taken for unreadable then, and at first
+	seeing                  int           // good syncs since
+	gaps                    uint64        // counted until the last look
+	partial                 bool          // the first walk could not read all
 }
 
 type crash struct{}
@@ -441,6 +442,7 @@ func (s *simulation) sync() {
 		}
 	})
 	s.wait(time.Millisecond)
+	s.longest = max(s.longest, s.at.Sub(start))
 	s.watch()
 	if !alive {
 		return
@@ -576,7 +578,7 @@ func (s *simulation) check() {
 	}
 	if s.unanswered || s.list.NoGet != 0 || s.list.MaxOffset != 0 {
 		// Who can't be asked for is given up as last seen.
-		rules.Slack = 9 * time.Hour
+		rules.Slack = 9*time.Hour + s.longest
 	}
 	if s.ours != 0 || !s.clockSet.IsZero() {
 		// Ages that began by one clock and end by another are off by what lies
