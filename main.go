@@ -267,7 +267,7 @@ func addFlags(app *kingpin.Application) *flags {
 	checked(app, "web.telemetry-path", "Path under which to expose metrics.", "/metrics", &f.cfg.telemetryPath, parsePath)
 	app.Flag("web.disable-exporter-metrics", "Exclude metrics about the exporter itself (promhttp_*, process_*, go_*).").BoolVar(&f.cfg.disableExporterMetrics)
 	app.Flag("web.openmetrics-created", "Expose created timestamps in OpenMetrics text, too, as _created samples. Only for servers that read them as such: others store a series for each.").BoolVar(&f.cfg.openMetricsCreated)
-	checked(app, "web.max-requests", "Most scrapes at once. 0 is no limit.", "40", &f.cfg.maxRequests, parseInt(0))
+	checked(app, "web.max-requests", "Maximum number of parallel scrapes; others wait up to 2s, then get a 503. Use 0 to disable.", "40", &f.cfg.maxRequests, parseInt(0))
 	checked(app, "log.level", "Only log messages with the given severity or above. One of: [debug, info, warn, error]", "info", &f.cfg.logLevel, parseEnum("debug", "info", "warn", "error"))
 	checked(app, "log.format", "Output format of log messages. One of: [logfmt, json]", "logfmt", &f.cfg.logFormat, parseEnum("logfmt", "json"))
 	return f

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -176,16 +177,23 @@ func readOnly(next http.Handler) http.Handler {
 	})
 }
 
-// atMost answers 503 to more than n requests at once. The limit of promhttp
-// would leave out those that wait for a sync.
+// maxPlaceWait is how long a scrape waits for a place. Gathering takes
+// milliseconds, so that many clients at once need not be refused.
+const maxPlaceWait = 2 * time.Second
+
+// atMost handles n requests at once. Others wait for a place, and are answered
+// 503 if they wait for too long. The limit of promhttp would leave out those that
+// wait for a sync.
 func atMost(n int, next http.Handler) http.Handler {
-	slots := make(chan struct{}, n)
+	places := make(chan struct{}, n)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), maxPlaceWait)
+		defer cancel()
 		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
+		case places <- struct{}{}:
+			defer func() { <-places }()
 			next.ServeHTTP(w, r)
-		default:
+		case <-ctx.Done():
 			http.Error(w, fmt.Sprintf("There are %d scrapes already, try again later.", n), http.StatusServiceUnavailable)
 		}
 	})

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-kit/log"
@@ -421,4 +422,36 @@ func TestScrapeError(t *testing.T) {
 			t.Errorf("%d, no %q in %q", w.Code, want, lines)
 		}
 	}
+}
+
+// Clients that scrape at the same moment wait for each other, and are refused
+// only if that takes too long.
+func TestScrapesWaitForAPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		handler := atMost(1, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+		var answers [3]*httptest.ResponseRecorder
+		var done sync.WaitGroup
+		scrape := func(i int) {
+			answers[i] = httptest.NewRecorder()
+			done.Go(func() {
+				handler.ServeHTTP(answers[i], httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+			})
+			synctest.Wait()
+		}
+		scrape(0)
+		scrape(1)
+		time.Sleep(maxPlaceWait)
+		synctest.Wait()
+		if got := answers[1].Code; got != http.StatusServiceUnavailable {
+			t.Errorf("status %d after %s without a place", got, maxPlaceWait)
+		}
+		scrape(2)
+		release <- struct{}{}
+		release <- struct{}{}
+		done.Wait()
+		if got := answers[2].Code; got != http.StatusOK {
+			t.Errorf("status %d, although a place became free", got)
+		}
+	})
 }
