@@ -36,9 +36,10 @@ func (l *Ledger) Changes() State {
 		Baseline:  l.baseline,
 	}
 	for id := range l.touched {
-		p := l.pending[id]
+		p := l.pending.get(id)
 		if p != nil {
 			p.offered = true
+			l.pending.put(p)
 		}
 		s.Pending[id] = p
 	}
@@ -63,12 +64,12 @@ func Restore(cfg Config, s State, now time.Time) *Ledger {
 	l.order.restore(s.Listed, now)
 	l.gone.restore(s.Gone, now)
 	l.holes, l.baseline = s.Holes, s.Baseline
-	for id, p := range s.Pending {
+	for _, p := range s.Pending {
 		for _, t := range []*time.Time{&p.Met, &p.Since, &p.Ended, &p.EndBy, &p.Seen} {
 			*t = earliest(*t, now)
 		}
 		p.offered = true
-		l.pending[id] = p
+		l.pending.put(p)
 	}
 	for id := range maps.Keys(s.Abandoned) {
 		l.abandoned[id] = struct{}{}
