@@ -24,7 +24,9 @@ func randomPending(rng *rand.Rand, id ID) *Pending {
 			return time.UnixMicro(1772366400_000000 + rng.Int64N(1e9)).UTC()
 		}
 	}
-	text := func() string { return strings.Repeat("x", []int{0, 1, 20, 128, 70_000}[rng.IntN(20)%5%max(1, rng.IntN(6))]) }
+	text := func() string {
+		return strings.Repeat("x", []int{0, 1, 20, 128, 70_000}[rng.IntN(20)%5%max(1, rng.IntN(6))])
+	}
 	p := &Pending{
 		Row: Row{
 			ID: id, Ref: text(), Name: text(), Status: text(), HasStatus: rng.IntN(2) == 0, Start: some(), End: some(),

@@ -168,6 +168,16 @@ func (s *Sums) Apply(ev ledger.Events, before time.Time) {
 // another one has it by now.
 func (s *Sums) Meet(raw string, before time.Time) { _, _ = s.name(raw, before) }
 
+// FreePlaces returns how many more names can have sums of their own.
+func (s *Sums) FreePlaces() int { return max(s.cfg.MaxNames-s.places(), 0) }
+
+// Unplaced returns the label of a name that is counted and has no sums of its
+// own.
+func (s *Sums) Unplaced(raw string) (label string, ok bool) {
+	r := s.resolve(raw)
+	return r.label, r.wanted && s.names[r.label] == nil
+}
+
 // Wants reports whether traces of a name are counted.
 func (s *Sums) Wants(raw string) bool { return s.resolve(raw).wanted }
 
