@@ -26,7 +26,7 @@ const progressEvery = 10 * time.Second
 
 // progressRows is after how many rows it is saved in any case: what a
 // transaction needs of memory grows with what is put into it.
-const progressRows = 1 << 17
+const progressRows = 1 << 14
 
 // holdAtMost is how long the zeros of a new name are shown if they are not read
 // by everybody who scrapes.

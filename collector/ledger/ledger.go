@@ -98,14 +98,14 @@ type Pending struct {
 	Seen  time.Time // the last look; zero if it wants one at once
 	Lost  bool      // not where it was: only Opper can say whether it still exists
 
-	offered bool // it was part of Changes, so it may be stored
+	unstored bool // it was not part of Changes yet
 }
 
 // Ledger is not safe for concurrent use.
 type Ledger struct {
 	cfg       Config
 	order     *order
-	pending   *pendings
+	pending   *Pendings
 	gone      *order          // judged and not listed, in the order in which they went
 	abandoned map[ID]struct{} // judged as abandoned, no end seen yet
 	holes     uint64
@@ -127,7 +127,7 @@ func New(cfg Config) *Ledger {
 	return &Ledger{
 		cfg:       cfg,
 		order:     newOrder(),
-		pending:   newPendings(),
+		pending:   NewPendings(),
 		gone:      newOrder(),
 		abandoned: map[ID]struct{}{},
 		baseline:  true,
@@ -159,7 +159,7 @@ func (l *Ledger) Known(id ID) bool {
 
 // Open calls f for each trace that has been met and not ended, in no order.
 func (l *Ledger) Open(f func(Row)) {
-	l.pending.all(func(p *Pending) {
+	l.pending.All(func(p *Pending) {
 		if p.Ended.IsZero() {
 			f(p.Row)
 		}
@@ -177,7 +177,7 @@ type Due struct {
 // not believed to be listed first.
 func (l *Ledger) Due(now time.Time) []Due {
 	var due []Due
-	l.pending.all(func(p *Pending) {
+	l.pending.All(func(p *Pending) {
 		if !now.Before(l.dueAt(p)) {
 			due = append(due, Due{ID: p.Row.ID, Ref: p.Row.Ref, Index: l.order.index(p.Row.ID)})
 		}
@@ -323,7 +323,7 @@ func (l *Ledger) look(r *Row, when When, ev *Events) {
 func (l *Ledger) meet(r *Row, when When, ev *Events) {
 	ev.Met = append(ev.Met, *r)
 	// Most traces of a first walk are judged at once, and never pending.
-	p := Pending{Row: *r, Met: when.Asked, Since: when.Read}
+	p := Pending{Row: *r, Met: when.Asked, Since: when.Read, unstored: true}
 	if l.baseline {
 		// Without a start it is old: history is judged at once.
 		p.Since = when.Asked.Add(-l.cfg.Abandon)
@@ -413,7 +413,7 @@ func (l *Ledger) add(p *Pending, abandoned bool, ev *Events) {
 func (l *Ledger) judge(p *Pending) {
 	id := p.Row.ID
 	// Most traces of a first walk are judged before they are ever stored.
-	if p.offered {
+	if !p.unstored {
 		l.touched[id] = struct{}{}
 	} else {
 		delete(l.touched, id)

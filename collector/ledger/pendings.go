@@ -13,19 +13,20 @@ import (
 // is moved when one of its traces changes.
 const blockSize = 2048
 
-// pendings holds the pending traces in about 60 bytes each and what their texts
+// Pendings holds pending traces in about 60 bytes each and what their texts
 // take, a third of what they take in maps: a list may have a million of them.
 // They are encoded one after the other in blocks, in which the garbage collector
 // has nothing to look for.
-type pendings struct {
+type Pendings struct {
 	table  table    // finds the block of an id
 	blocks [][]byte // by number; nil if free
 	free   []uint32
 	fill   uint32 // the block that takes the next one; 0 if none does
 }
 
-func newPendings() *pendings {
-	ps := &pendings{blocks: make([][]byte, firstNumber)}
+// NewPendings returns Pendings that hold nothing yet.
+func NewPendings() *Pendings {
+	ps := &Pendings{blocks: make([][]byte, firstNumber)}
 	ps.table.reset(0)
 	return ps
 }
@@ -41,7 +42,7 @@ func entryAt(b []byte) (entry, rest []byte) {
 }
 
 // find returns the block of an id, where its entry is, and its slot in the table.
-func (ps *pendings) find(id ID) (number uint32, at, slot int, ok bool) {
+func (ps *Pendings) find(id ID) (number uint32, at, slot int, ok bool) {
 	slot, ok = ps.table.find(id, func(n uint32) bool {
 		at = 0
 		for rest := ps.blocks[n]; len(rest) > 0; {
@@ -58,14 +59,14 @@ func (ps *pendings) find(id ID) (number uint32, at, slot int, ok bool) {
 	return number, at, slot, ok
 }
 
-func (ps *pendings) has(id ID) bool {
+func (ps *Pendings) has(id ID) bool {
 	_, _, _, ok := ps.find(id)
 	return ok
 }
 
 // get returns a copy of a pending trace, nil if there is none. Changes of it are
 // taken over by put.
-func (ps *pendings) get(id ID) *Pending {
+func (ps *Pendings) get(id ID) *Pending {
 	number, at, _, ok := ps.find(id)
 	if !ok {
 		return nil
@@ -74,8 +75,11 @@ func (ps *pendings) get(id ID) *Pending {
 	return decodePending(entry)
 }
 
-// all calls f with a copy of each pending trace.
-func (ps *pendings) all(f func(*Pending)) {
+// Add takes in a stored pending trace.
+func (ps *Pendings) Add(p *Pending) { ps.put(p) }
+
+// All calls f with a copy of each pending trace.
+func (ps *Pendings) All(f func(*Pending)) {
 	for _, b := range ps.blocks {
 		for len(b) > 0 {
 			var entry []byte
@@ -85,7 +89,7 @@ func (ps *pendings) all(f func(*Pending)) {
 	}
 }
 
-func (ps *pendings) put(p *Pending) {
+func (ps *Pendings) put(p *Pending) {
 	entry := encodePending(p)
 	number, at, _, ok := ps.find(p.Row.ID)
 	if ok {
@@ -103,7 +107,7 @@ func (ps *pendings) put(p *Pending) {
 	ps.table.add(p.Row.ID, ps.fill)
 }
 
-func (ps *pendings) newBlock() uint32 {
+func (ps *Pendings) newBlock() uint32 {
 	block := make([]byte, 0, blockSize)
 	if n := len(ps.free); n > 0 {
 		number := ps.free[n-1]
@@ -116,7 +120,7 @@ func (ps *pendings) newBlock() uint32 {
 }
 
 // grow makes room in the table for one more id.
-func (ps *pendings) grow() {
+func (ps *Pendings) grow() {
 	ps.table.reset(ps.table.used + 1)
 	for number, b := range ps.blocks {
 		for len(b) > 0 {
@@ -126,7 +130,7 @@ func (ps *pendings) grow() {
 	}
 }
 
-func (ps *pendings) remove(id ID) {
+func (ps *Pendings) remove(id ID) {
 	number, at, slot, ok := ps.find(id)
 	if !ok {
 		return
@@ -151,13 +155,13 @@ const (
 	bitDuration
 	bitTokens
 	bitLost
-	bitOffered
+	bitUnstored
 )
 
 func encodePending(p *Pending) []byte {
 	r := &p.Row
 	w := wire.NewWriter(make([]byte, headSize, headSize+64+len(r.Name)+len(r.Status)+len(r.Ref)))
-	w.Uint(bit(r.HasStatus, bitStatus) | bit(r.HasDuration, bitDuration) | bit(r.HasTokens, bitTokens) | bit(p.Lost, bitLost) | bit(p.offered, bitOffered))
+	w.Uint(bit(r.HasStatus, bitStatus) | bit(r.HasDuration, bitDuration) | bit(r.HasTokens, bitTokens) | bit(p.Lost, bitLost) | bit(p.unstored, bitUnstored))
 	w.Uint(uint64(r.Kind))
 	var base int64
 	for _, t := range p.times() {
@@ -183,7 +187,7 @@ func encodePending(p *Pending) []byte {
 func decodePending(entry []byte) *Pending {
 	r := wire.NewReader(entry[headSize:])
 	bits := r.Uint()
-	p := &Pending{Lost: bits&bitLost != 0, offered: bits&bitOffered != 0, Row: Row{
+	p := &Pending{Lost: bits&bitLost != 0, unstored: bits&bitUnstored != 0, Row: Row{
 		ID: ID(entry[:len(ID{})]), Kind: Kind(r.Uint()),
 		HasStatus: bits&bitStatus != 0, HasDuration: bits&bitDuration != 0, HasTokens: bits&bitTokens != 0,
 	}}

@@ -32,7 +32,7 @@ func randomPending(rng *rand.Rand, id ID) *Pending {
 			ID: id, Ref: text(), Name: text(), Status: text(), HasStatus: rng.IntN(2) == 0, Start: some(), End: some(),
 			Duration: time.Duration(rng.Int64() - rng.Int64()), HasDuration: rng.IntN(2) == 0, Tokens: rng.Int64(), HasTokens: rng.IntN(2) == 0, Kind: Kind(rng.IntN(3)),
 		},
-		Met: some(), Since: some(), Ended: some(), EndBy: some(), Seen: some(), Lost: rng.IntN(2) == 0, offered: rng.IntN(2) == 0,
+		Met: some(), Since: some(), Ended: some(), EndBy: some(), Seen: some(), Lost: rng.IntN(2) == 0, unstored: rng.IntN(2) == 0,
 	}
 	return p
 }
@@ -40,7 +40,7 @@ func randomPending(rng *rand.Rand, id ID) *Pending {
 // Pending traces are what they would be in a map, whatever is done to them.
 func TestPendingsLikeMap(t *testing.T) {
 	rng := rand.New(rand.NewPCG(8, 9))
-	ps, want := newPendings(), map[ID]*Pending{}
+	ps, want := NewPendings(), map[ID]*Pending{}
 	for step := range 20_000 {
 		id := num(rng.IntN(300 + step/20))
 		switch rng.IntN(5) {
@@ -60,7 +60,7 @@ func TestPendingsLikeMap(t *testing.T) {
 		}
 	}
 	all := map[ID]*Pending{}
-	ps.all(func(p *Pending) { all[p.Row.ID] = p })
+	ps.All(func(p *Pending) { all[p.Row.ID] = p })
 	if !reflect.DeepEqual(all, want) {
 		t.Errorf("%d are listed, want %d", len(all), len(want))
 	}
