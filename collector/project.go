@@ -26,7 +26,7 @@ const progressEvery = 10 * time.Second
 
 // progressRows is after how many rows it is saved in any case: what a
 // transaction needs of memory grows with what is put into it.
-const progressRows = 1 << 17
+const progressRows = 1 << 14
 
 // holdAtMost is how long the zeros of a new name are shown if they are not read
 // by everybody who scrapes.
@@ -366,14 +366,30 @@ func (p *Project) before() time.Time {
 	return p.lastGood
 }
 
-// meetOpen gives sums to names that traces got while they run, in an order that
-// does not depend on chance.
+// meetOpen gives sums to names that traces got while they run. The places that
+// are left go by label, so that it does not depend on chance who gets one.
 func (p *Project) meetOpen() {
-	names := map[string]struct{}{}
-	p.led.Open(func(r ledger.Row) { names[r.Name] = struct{}{} })
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		p.sums.Meet(name, p.before())
+	places := p.sums.FreePlaces()
+	first := map[string]string{} // raw names by label
+	last := ""                   // no label behind it gets a place; empty if any may
+	p.led.Open(func(r ledger.Row) {
+		label, ok := p.sums.Unplaced(r.Name)
+		if !ok || places == 0 || last != "" && label > last {
+			return
+		}
+		first[label] = r.Name
+		if len(first) > 2*places {
+			sorted := slices.Sorted(maps.Keys(first))
+			last = sorted[places-1]
+			for _, beaten := range sorted[places:] {
+				delete(first, beaten)
+			}
+		}
+	})
+	for _, label := range slices.Sorted(maps.Keys(first)) {
+		p.sums.Meet(first[label], p.before())
 	}
+	p.led.Open(func(r ledger.Row) { p.sums.Meet(r.Name, p.before()) })
 }
 
 // progress takes in what the first walk has found so far, and tells how far it

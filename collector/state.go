@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-kit/log/level"
@@ -28,6 +29,7 @@ const (
 	docWalk     = "walk"
 	docProject  = "project"
 	docMet      = "met" // the names that were met
+	docDeferred = "deferred/"
 )
 
 const identityVersion = 1
@@ -74,7 +76,7 @@ func (p *Project) restore(ledgerCfg ledger.Config, walkCfg walk.Config) (bool, e
 		p.cfg.Clock.restore(*id.Clock)
 	}
 	p.led = ledger.Restore(ledgerCfg, st.Ledger, p.cfg.Now())
-	if p.sums, err = sums.Restore(p.cfg.Sums, sums.State{Names: st.Names, Project: st.Docs[docProject], Met: st.Docs[docMet]}); err != nil {
+	if p.sums, err = sums.Restore(p.cfg.Sums, sums.State{Names: st.Names, Project: st.Docs[docProject], Met: st.Docs[docMet], Deferred: deferredDocs(st.Docs)}); err != nil {
 		return false, fmt.Errorf("state of project %q: %w", p.cfg.Project, err)
 	}
 	p.walker = walk.New(walkCfg, p.led)
@@ -175,5 +177,19 @@ func (p *Project) changes() (store.State, error) {
 	if added.Met != nil {
 		st.Docs[docMet] = added.Met
 	}
+	for doc, body := range added.Deferred {
+		st.Docs[docDeferred+doc] = body
+	}
 	return st, nil
+}
+
+// deferredDocs returns the documents of the deferred traces.
+func deferredDocs(docs map[string][]byte) map[string][]byte {
+	out := map[string][]byte{}
+	for doc, body := range docs {
+		if name, ok := strings.CutPrefix(doc, docDeferred); ok {
+			out[name] = body
+		}
+	}
+	return out
 }

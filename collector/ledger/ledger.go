@@ -107,14 +107,14 @@ type Pending struct {
 	Seen  time.Time // the last look; zero if it wants one at once
 	Lost  bool      // not where it was: only Opper can say whether it still exists
 
-	offered bool // it was part of Changes, so it may be stored
+	unstored bool // it was not part of Changes yet
 }
 
 // Ledger is not safe for concurrent use.
 type Ledger struct {
 	cfg       Config
 	order     *order
-	pending   map[ID]*Pending
+	pending   *Pendings
 	gone      *order          // judged and not listed, in the order in which they went
 	abandoned map[ID]struct{} // judged as abandoned, no end seen yet
 	holes     uint64
@@ -136,7 +136,7 @@ func New(cfg Config) *Ledger {
 	return &Ledger{
 		cfg:       cfg,
 		order:     newOrder(),
-		pending:   map[ID]*Pending{},
+		pending:   NewPendings(),
 		gone:      newOrder(),
 		abandoned: map[ID]struct{}{},
 		baseline:  true,
@@ -163,16 +163,16 @@ func (l *Ledger) IDs(i, j int) []ID { return l.order.slice(max(i, 0), min(j, l.o
 
 // Known reports whether the trace has been met before.
 func (l *Ledger) Known(id ID) bool {
-	return l.pending[id] != nil || l.order.has(id) || l.gone.has(id)
+	return l.pending.has(id) || l.order.has(id) || l.gone.has(id)
 }
 
 // Open calls f for each trace that has been met and not ended, in no order.
 func (l *Ledger) Open(f func(Row)) {
-	for _, p := range l.pending {
+	l.pending.All(func(p *Pending) {
 		if p.Ended.IsZero() {
 			f(p.Row)
 		}
-	}
+	})
 }
 
 // Due is a pending trace that wants a look.
@@ -186,11 +186,11 @@ type Due struct {
 // not believed to be listed first.
 func (l *Ledger) Due(now time.Time) []Due {
 	var due []Due
-	for id, p := range l.pending {
+	l.pending.All(func(p *Pending) {
 		if !now.Before(l.dueAt(p)) {
-			due = append(due, Due{ID: id, Ref: p.Row.Ref, Index: l.order.index(id)})
+			due = append(due, Due{ID: p.Row.ID, Ref: p.Row.Ref, Index: l.order.index(p.Row.ID)})
 		}
-	}
+	})
 	slices.SortFunc(due, func(a, b Due) int {
 		return cmp.Or(cmp.Compare(a.Index, b.Index), slices.Compare(a.ID[:], b.ID[:]))
 	})
@@ -225,7 +225,7 @@ func (l *Ledger) Observe(run Run, ev *Events) {
 	for i := range rows {
 		id := rows[i].ID
 		at[i] = l.order.index(id)
-		known[i] = at[i] >= 0 || l.pending[id] != nil || l.gone.has(id)
+		known[i] = at[i] >= 0 || l.pending.has(id) || l.gone.has(id)
 	}
 	// What nothing ties to the list that we know may be of another one.
 	if !l.place(rows, at, run.AtStart, run.AtEnd) {
@@ -237,7 +237,7 @@ func (l *Ledger) Observe(run Run, ev *Events) {
 		case r.Kind == Nameless && !known[i]:
 			ev.Nameless++
 		case r.Kind != Normal:
-		case !known[i] || l.pending[r.ID] != nil:
+		case !known[i] || l.pending.has(r.ID):
 			l.look(r, run.When, ev)
 		default:
 			l.lookJudged(r, ev)
@@ -247,7 +247,7 @@ func (l *Ledger) Observe(run Run, ev *Events) {
 
 // Resolve takes in the row that Opper gave for one id.
 func (l *Ledger) Resolve(row Row, when When, ev *Events) {
-	if l.pending[row.ID] != nil {
+	if l.pending.has(row.ID) {
 		l.look(&row, when, ev)
 	} else {
 		l.lookJudged(&row, ev)
@@ -257,14 +257,14 @@ func (l *Ledger) Resolve(row Row, when When, ev *Events) {
 // Gone takes in that Opper no longer has a trace. If it had ended, it is
 // counted as last seen.
 func (l *Ledger) Gone(id ID, ev *Events) {
-	p := l.pending[id]
+	p := l.pending.get(id)
 	if p == nil {
 		return
 	}
 	l.order.drop(id)
 	if p.Ended.IsZero() {
 		ev.Vanished = append(ev.Vanished, p.Row)
-		l.judge(id)
+		l.judge(p)
 	} else {
 		l.count(p, false, ev)
 	}
@@ -274,10 +274,12 @@ func (l *Ledger) Gone(id ID, ev *Events) {
 // that is not where it was. It is asked again later, and judged as last seen
 // when it would have been given up.
 func (l *Ledger) Unanswered(id ID, now time.Time, ev *Events) {
-	if p := l.pending[id]; p != nil {
+	if p := l.pending.get(id); p != nil {
 		p.Seen = now
 		if now.Sub(p.Since) >= l.cfg.Abandon {
 			l.count(p, p.Ended.IsZero(), ev)
+		} else {
+			l.pending.put(p)
 		}
 	}
 }
@@ -302,7 +304,7 @@ func (l *Ledger) Complete(now time.Time) {
 
 // look takes in a row of a trace that has not been judged.
 func (l *Ledger) look(r *Row, when When, ev *Events) {
-	p := l.pending[r.ID]
+	p := l.pending.get(r.ID)
 	if p == nil {
 		l.meet(r, when, ev)
 		return
@@ -319,8 +321,9 @@ func (l *Ledger) look(r *Row, when When, ev *Events) {
 	case givenUp:
 		l.count(p, true, ev)
 	case passedOver:
-		l.judge(r.ID)
+		l.judge(p)
 	case waits:
+		l.pending.put(p)
 	}
 }
 
@@ -334,7 +337,7 @@ func (l *Ledger) meet(r *Row, when When, ev *Events) {
 		met.Start = time.Time{} // it says nothing about the age of the trace
 	}
 	// Most traces of a first walk are judged at once, and never pending.
-	p := Pending{Row: *r, Met: when.Asked, Since: when.Read}
+	p := Pending{Row: *r, Met: when.Asked, Since: when.Read, unstored: true}
 	if l.baseline {
 		// Without a start it is old: history is judged at once.
 		p.Since = when.Asked.Add(-l.cfg.Abandon)
@@ -349,8 +352,8 @@ func (l *Ledger) meet(r *Row, when When, ev *Events) {
 		l.add(&p, true, ev)
 	case passedOver:
 	case waits:
-		kept := p
-		l.pending[r.ID], l.touched[r.ID] = &kept, struct{}{}
+		l.pending.put(&p)
+		l.touched[r.ID] = struct{}{}
 	}
 }
 
@@ -398,7 +401,7 @@ func (l *Ledger) lookJudged(r *Row, ev *Events) {
 
 // count ends the pending state of a trace with a count.
 func (l *Ledger) count(p *Pending, abandoned bool, ev *Events) {
-	l.judge(p.Row.ID)
+	l.judge(p)
 	l.add(p, abandoned, ev)
 }
 
@@ -423,15 +426,16 @@ func (l *Ledger) wall(t time.Time) time.Time {
 	return l.cfg.Wall(t)
 }
 
-// judge ends the pending state of an id.
-func (l *Ledger) judge(id ID) {
+// judge ends the pending state of a trace.
+func (l *Ledger) judge(p *Pending) {
+	id := p.Row.ID
 	// Most traces of a first walk are judged before they are ever stored.
-	if l.pending[id].offered {
+	if !p.unstored {
 		l.touched[id] = struct{}{}
 	} else {
 		delete(l.touched, id)
 	}
-	delete(l.pending, id)
+	l.pending.remove(id)
 	if !l.order.has(id) {
 		l.gone.push(id)
 	}
@@ -527,10 +531,11 @@ func (l *Ledger) unlist(i, j int) {
 }
 
 func (l *Ledger) unlisted(id ID) {
-	switch p := l.pending[id]; {
+	switch p := l.pending.get(id); {
 	case isHole(id):
 	case p != nil:
 		p.Lost, p.Seen = true, time.Time{}
+		l.pending.put(p)
 		l.touched[id] = struct{}{}
 	default:
 		l.gone.push(id)

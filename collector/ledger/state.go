@@ -19,6 +19,7 @@ type Chunk struct {
 type State struct {
 	Listed, Gone []Chunk
 	Pending      map[ID]*Pending // nil if it is pending no more
+	Stored       *Pendings       // further ones, if this is all that is stored; may be nil
 	Abandoned    map[ID]bool     // false if it is so no more
 	Holes        uint64
 	Baseline     bool
@@ -36,9 +37,10 @@ func (l *Ledger) Changes() State {
 		Baseline:  l.baseline,
 	}
 	for id := range l.touched {
-		p := l.pending[id]
-		if p != nil {
-			p.offered = true
+		p := l.pending.get(id)
+		if p != nil && p.unstored {
+			p.unstored = false
+			l.pending.put(p)
 		}
 		s.Pending[id] = p
 	}
@@ -63,12 +65,24 @@ func Restore(cfg Config, s State, now time.Time) *Ledger {
 	l.order.restore(s.Listed, now)
 	l.gone.restore(s.Gone, now)
 	l.holes, l.baseline = s.Holes, s.Baseline
-	for id, p := range s.Pending {
+	if s.Stored != nil {
+		l.pending = s.Stored
+	}
+	for _, p := range s.Pending {
+		l.pending.Add(p)
+	}
+	var ahead []*Pending
+	l.pending.All(func(p *Pending) {
+		before := *p
 		for _, t := range []*time.Time{&p.Met, &p.Since, &p.Ended, &p.EndBy, &p.Seen} {
 			*t = earliest(*t, now)
 		}
-		p.offered = true
-		l.pending[id] = p
+		if *p != before {
+			ahead = append(ahead, p)
+		}
+	})
+	for _, p := range ahead {
+		l.pending.put(p)
 	}
 	for id := range maps.Keys(s.Abandoned) {
 		l.abandoned[id] = struct{}{}

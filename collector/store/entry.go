@@ -181,7 +181,7 @@ func read(tx *bbolt.Tx, project string) (State, bool, error) {
 		return State{}, false, err
 	}
 	state := State{
-		Ledger: ledger.State{Pending: map[ledger.ID]*ledger.Pending{}, Abandoned: map[ledger.ID]bool{}},
+		Ledger: ledger.State{Abandoned: map[ledger.ID]bool{}},
 		Names:  map[string][]byte{},
 		Docs:   map[string][]byte{},
 	}
@@ -229,7 +229,10 @@ func (s *State) add(kind byte, rest, body []byte) bool {
 	case kindPending:
 		p, ok := decodePending(rest, body)
 		if ok {
-			s.Ledger.Pending[p.Row.ID] = p
+			if s.Ledger.Stored == nil {
+				s.Ledger.Stored = ledger.NewPendings()
+			}
+			s.Ledger.Stored.Add(p)
 		}
 		return ok
 	case kindAbandoned:

@@ -15,7 +15,14 @@ const (
 	Other   = "(other)"
 )
 
-const maxLabel = 128 // bytes
+const (
+	maxLabel  = 128 // bytes
+	maxName   = 1000
+	maxStatus = maxLabel
+
+	// boundMark ends the names that BoundName has made. No valid UTF-8 has it.
+	boundMark = "\xff"
+)
 
 var cutLabel = regexp.MustCompile(`~[0-9a-f]{8}$`)
 
@@ -56,17 +63,48 @@ func (s *Sums) resolve(raw string) *resolved {
 }
 
 func (c *Config) resolve(raw string) *resolved {
-	name := cmp.Or(raw, Unnamed)
+	name, bounded := cutBound(raw)
+	name = cmp.Or(name, Unnamed)
 	if c.Include != nil && !c.Include.MatchString(name) || c.Exclude != nil && c.Exclude.MatchString(name) {
 		return &resolved{}
 	}
 	for _, w := range c.Rewrites {
 		if at := w.Pattern.FindStringSubmatchIndex(name); at != nil {
 			raw = string(w.Pattern.ExpandString(nil, w.Replacement, name, at))
-			name = cmp.Or(raw, Unnamed)
+			name, bounded = cmp.Or(raw, Unnamed), false
 		}
 	}
+	if bounded {
+		return &resolved{wanted: true, label: name}
+	}
 	return &resolved{wanted: true, label: Label(raw)}
+}
+
+// BoundName returns a name as it may be held for each of many traces: as it is
+// up to maxName bytes, and else its label, marked as such. Two names never
+// become one by it. Expressions then see the label.
+func BoundName(raw string) string {
+	if _, bounded := cutBound(raw); len(raw) <= maxName && !bounded {
+		return raw
+	}
+	return Label(raw) + boundMark
+}
+
+// cutBound returns the label that BoundName has made of a name, or the name.
+func cutBound(name string) (text string, bounded bool) {
+	if label, ok := strings.CutSuffix(name, boundMark); ok && cutLabel.MatchString(label) {
+		return label, true
+	}
+	return name, false
+}
+
+// BoundStatus returns a status as it may be held for each of many traces. A cut
+// one says that it is, so that it does not become another one by it.
+func BoundStatus(raw string) string {
+	if len(raw) <= maxStatus {
+		return raw
+	}
+	return cutText(raw, raw)
 }
 
 // Label returns the value of the label trace_name for a raw name. Two raw names
@@ -83,14 +121,19 @@ func Label(raw string) string {
 	if len(label) <= maxLabel && utf8.ValidString(raw) && !cutLabel.MatchString(raw) {
 		return label
 	}
+	return cutText(label, raw)
+}
+
+// cutText returns the start of a text, with the hash of what it is made of.
+func cutText(text, raw string) string {
 	sum := sha256.Sum256([]byte(raw))
 	suffix := "~" + hex.EncodeToString(sum[:4])
-	label = strings.ToValidUTF8(label, string(utf8.RuneError))
-	if cut := maxLabel - len(suffix); len(label) > cut {
-		for !utf8.RuneStart(label[cut]) {
+	text = strings.ToValidUTF8(text, string(utf8.RuneError))
+	if cut := maxLabel - len(suffix); len(text) > cut {
+		for !utf8.RuneStart(text[cut]) {
 			cut--
 		}
-		label = label[:cut]
+		text = text[:cut]
 	}
-	return label + suffix
+	return text + suffix
 }

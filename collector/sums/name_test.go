@@ -111,3 +111,63 @@ func TestRewrite(t *testing.T) {
 		t.Errorf("%d names are remembered", n)
 	}
 }
+
+// A bounded name is counted where the name itself is, and no two names become
+// one by it.
+func TestBoundName(t *testing.T) {
+	long := strings.Repeat("z", 64<<10)
+	raws := []string{"", "a", "\xff", `\`, Other, long[:maxLabel], long[:maxLabel+1], long[:maxName], long[:maxName+1], long, long + "1", `\` + long, "\xff" + long, long + "\xff"}
+	for range 2 {
+		for _, raw := range raws {
+			raws = append(raws, BoundName(raw), BoundName(raw)+boundMark, Label(raw)+boundMark, Label(raw))
+		}
+	}
+	cfg := testConfig()
+	from := map[string]string{}
+	for _, raw := range raws {
+		name := BoundName(raw)
+		if before, ok := from[name]; ok && before != raw {
+			t.Errorf("%.150q and %.150q become %.150q", before, raw, name)
+		}
+		from[name] = raw
+		if got := cfg.resolve(name).label; len(name) > maxName || got != Label(raw) {
+			t.Errorf("%.150q, as %.150q, is counted under %q, want %q", raw, name, got, Label(raw))
+		}
+	}
+}
+
+// Expressions see a long name as its label, and up to a length as it is.
+func TestExpressionsOfLongNames(t *testing.T) {
+	cfg := testConfig()
+	cfg.Exclude = regexp.MustCompile(`^(?s:.*-secret)$`)
+	cfg.Rewrites = []Rewrite{{regexp.MustCompile(`^(?s:user-.*-(\w+))$`), "$1"}, {regexp.MustCompile(`^(?s:tenant-.*)$`), "tenant"}}
+	xs := strings.Repeat("x", maxName)
+	for raw, want := range map[string]string{
+		"user-" + xs[:800] + "-chat": "chat",
+		xs[:800] + "-secret":         "",
+		"tenant-" + xs:               "tenant",
+		xs + "-secret":               Label(xs + "-secret"),
+	} {
+		if got := cfg.resolve(BoundName(raw)).label; got != want {
+			t.Errorf("%.20q becomes %q, want %q", raw, got, want)
+		}
+	}
+}
+
+// A cut status is none of those that are configured.
+func TestBoundStatus(t *testing.T) {
+	long := strings.Repeat("ok", 32<<10)
+	cfg := testConfig()
+	cfg.Success = []string{"ok", long[:64], long[:maxStatus-9], long[:maxStatus]}
+	for raw, want := range map[string]Outcome{
+		"OK": Success, long[:maxStatus]: Success, long[:maxStatus] + "x": Unknown, long: Unknown, "日" + long: Unknown,
+	} {
+		r := row("a")
+		if r.Status = BoundStatus(raw); len(r.Status) > maxStatus || !utf8.ValidString(r.Status) {
+			t.Errorf("%.20q becomes %q", raw, r.Status)
+		}
+		if got := New(cfg, now).outcome(&r); got != want {
+			t.Errorf("%.20q counts as %v, want %v", raw, got, want)
+		}
+	}
+}

@@ -17,11 +17,14 @@ type State struct {
 	Project []byte            // the counters of the project
 	// Met is the names that were met; nil if no new one was.
 	Met []byte
+	// Deferred are documents by name, and nil if there is none under this name
+	// any more.
+	Deferred map[string][]byte
 }
 
 // Changes returns what has changed since Saved was called.
 func (s *Sums) Changes() State {
-	st := State{Names: map[string][]byte{}}
+	st := State{Names: map[string][]byte{}, Deferred: s.deferred.changes()}
 	for label := range s.dropped {
 		st.Names[label] = nil
 	}
@@ -60,6 +63,7 @@ func (s *Sums) Saved() {
 		n.saved = n.Changes + 1
 	}
 	s.distinct.changed = false
+	s.deferred.saved()
 }
 
 // Restore returns the sums that were stored. Bounds of buckets must be those
@@ -101,6 +105,9 @@ func Restore(cfg Config, st State) (*Sums, error) {
 		}
 		n.saved = n.Changes + 1
 		s.names[label] = n
+	}
+	if err := s.deferred.restore(st.Deferred); err != nil {
+		return nil, err
 	}
 	return s, nil
 }

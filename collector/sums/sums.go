@@ -63,6 +63,7 @@ type Sums struct {
 	names    map[string]*Name // by label
 	distinct distinct
 	baseline bool
+	deferred *deferred            // traces of further names in the baseline
 	dropped  map[string]struct{}  // labels that are no more, since they were last stored
 	resolved map[string]*resolved // by raw name
 
@@ -113,10 +114,10 @@ type Tally struct {
 	Durations Histogram // in microseconds; none of abandoned traces
 }
 
-// New returns empty sums that began at since. Until EndBaseline, there is no
-// limit to the names.
+// New returns empty sums that began at since. Until EndBaseline, no name
+// overflows.
 func New(cfg Config, since time.Time) *Sums {
-	return &Sums{cfg: cfg, names: map[string]*Name{}, baseline: true, dropped: map[string]struct{}{}, resolved: map[string]*resolved{}, Since: since}
+	return &Sums{cfg: cfg, names: map[string]*Name{}, baseline: true, deferred: newDeferred(cfg.MaxNames), dropped: map[string]struct{}{}, resolved: map[string]*resolved{}, Since: since}
 }
 
 // Names returns the sums of each name, sorted by label.
@@ -134,12 +135,18 @@ func (s *Sums) Apply(ev ledger.Events, before time.Time) {
 	s.Nameless += ev.Nameless
 	for i := range ev.Met {
 		r := &ev.Met[i]
-		if n := s.name(r.Name, before); n != nil && s.baseline {
+		born := r.Start
+		if s.cfg.Partial {
+			born = time.Time{} // it may be none of those that are counted
+		}
+		switch n, label := s.name(r.Name, before); {
+		case !s.baseline || label == "":
+		case n == nil:
+			s.deferred.meet(label, born)
+		default:
 			n.met++
 			n.Changes++
-			if !s.cfg.Partial {
-				n.bornBy(r.Start)
-			}
+			n.bornBy(born)
 		}
 	}
 	for _, r := range ev.Vanished {
@@ -159,7 +166,17 @@ func (s *Sums) Apply(ev ledger.Events, before time.Time) {
 
 // Meet gives a name sums, which were 0 at before: a trace that was met under
 // another one has it by now.
-func (s *Sums) Meet(raw string, before time.Time) { s.name(raw, before) }
+func (s *Sums) Meet(raw string, before time.Time) { _, _ = s.name(raw, before) }
+
+// FreePlaces returns how many more names can have sums of their own.
+func (s *Sums) FreePlaces() int { return max(s.cfg.MaxNames-s.places(), 0) }
+
+// Unplaced returns the label of a name that is counted and has no sums of its
+// own.
+func (s *Sums) Unplaced(raw string) (label string, ok bool) {
+	r := s.resolve(raw)
+	return r.label, r.wanted && s.names[r.label] == nil
+}
 
 // Wants reports whether traces of a name are counted.
 func (s *Sums) Wants(raw string) bool { return s.resolve(raw).wanted }
@@ -173,17 +190,23 @@ func (s *Sums) Find(raw string) *Name {
 	return s.names[Other]
 }
 
-// name returns the sums in which a name is counted, nil if its traces are not.
-// New ones were 0 at created.
-func (s *Sums) name(raw string, created time.Time) *Name {
+// name returns the sums in which a name is counted, and its label. There is no
+// label if its traces are not counted, and are no sums if they are deferred. New
+// sums were 0 at created.
+func (s *Sums) name(raw string, created time.Time) (*Name, string) {
 	r := s.resolve(raw)
 	if r.name != nil || !r.wanted {
-		return r.name
+		return r.name, r.label
 	}
 	label := r.label
 	s.distinct.add(label)
-	if s.names[label] == nil && !s.baseline && s.places() >= s.cfg.MaxNames {
-		label = Other
+	if s.names[label] == nil {
+		switch {
+		case s.baseline && len(s.names) >= max(maxInitialNames, s.cfg.MaxNames):
+			return nil, label
+		case !s.baseline && s.places() >= s.cfg.MaxNames:
+			label = Other
+		}
 	}
 	n := s.names[label]
 	if n == nil {
@@ -194,7 +217,7 @@ func (s *Sums) name(raw string, created time.Time) *Name {
 		s.names[label] = n
 	}
 	r.name = n
-	return n
+	return n, label
 }
 
 // places returns how many names have sums of their own.
@@ -207,20 +230,29 @@ func (s *Sums) places() int {
 }
 
 func (s *Sums) count(c *ledger.Counted, before time.Time) {
-	n := s.name(c.Name, before)
-	if n == nil {
+	n, label := s.name(c.Name, before)
+	if label == "" {
 		return
-	}
-	n.Changes++
-	if s.baseline && s.cfg.Partial {
-		n.bornBy(c.Start)
-	}
-	if n.Label == Other {
-		s.Overflow++
 	}
 	outcome := Abandoned
 	if !c.Abandoned {
 		outcome = s.outcome(&c.Row)
+	}
+	if n == nil {
+		s.deferred.add(label, outcome, c)
+		return
+	}
+	if s.baseline && s.cfg.Partial {
+		n.bornBy(c.Start)
+	}
+	s.add(n, outcome, c)
+}
+
+// add counts a trace in the sums of a name.
+func (s *Sums) add(n *Name, outcome Outcome, c *ledger.Counted) {
+	n.Changes++
+	if n.Label == Other {
+		s.Overflow++
 	}
 	t := &n.Tallies[outcome]
 	t.Traces++
@@ -284,21 +316,16 @@ func (s *Sums) EndBaseline(now time.Time) {
 		return
 	}
 	s.baseline = false
+	late := s.deferred
+	for label := range late.leaders.met {
+		r := late.ranks[hashOf(label)]
+		s.names[label] = &Name{Label: label, Created: r.created(), met: int(r.met)}
+	}
 	ranked := slices.SortedFunc(maps.Values(s.names), func(a, b *Name) int {
 		return cmp.Or(cmp.Compare(b.met, a.met), cmp.Compare(a.Label, b.Label))
 	})
 	for _, n := range ranked {
-		// Without a start, a trace is old. A later time would make a server
-		// that reads created timestamps take history for news.
-		if oldest := now.Add(-maxAge); n.Created.Before(oldest) && (!s.cfg.Partial || !n.Created.IsZero()) {
-			n.Created = oldest
-		}
-		if n.Created.IsZero() || n.Created.After(now) {
-			n.Created = now
-		}
-		if s.Renewed && n.Created.Before(s.Since) {
-			n.Created = s.Since
-		}
+		n.Created = s.initialCreated(n.Created, now)
 		n.held = 0 // the baseline appears at once
 		n.Changes++
 	}
@@ -318,6 +345,42 @@ func (s *Sums) EndBaseline(now time.Time) {
 	for _, n := range ranked[s.cfg.MaxNames:] {
 		other.merge(n)
 	}
+	s.countDeferred(other, now)
+}
+
+// countDeferred counts what was deferred under the names that have a place by
+// now, and the rest as the overflow.
+func (s *Sums) countDeferred(other *Name, now time.Time) {
+	byHash := map[uint64]*Name{}
+	for label, n := range s.names {
+		byHash[hashOf(label)] = n
+	}
+	for hash, r := range s.deferred.ranks {
+		if byHash[hash] == nil {
+			other.bornBy(s.initialCreated(r.created(), now))
+		}
+	}
+	_ = s.deferred.each(func(hash uint64, outcome Outcome, c *ledger.Counted) { // all of it has been read when it was restored
+		s.add(cmp.Or(byHash[hash], other), outcome, c)
+	})
+	s.deferred.clear()
+}
+
+// initialCreated returns when sums were 0 of which born is the start of the
+// oldest trace, if it is known.
+func (s *Sums) initialCreated(born, now time.Time) time.Time {
+	// Without a start, a trace is old. A later time would make a server that
+	// reads created timestamps take history for news.
+	if oldest := now.Add(-maxAge); born.Before(oldest) && (!s.cfg.Partial || !born.IsZero()) {
+		born = oldest
+	}
+	if born.IsZero() || born.After(now) {
+		born = now
+	}
+	if s.Renewed && born.Before(s.Since) {
+		born = s.Since
+	}
+	return born
 }
 
 // bornBy makes sure that the sums were 0 when a trace started.

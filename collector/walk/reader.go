@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/sums"
 	"opper_exporter/opper"
 )
 
@@ -123,7 +124,7 @@ func (r *reader) well(ctx context.Context, beyond int) bool {
 
 func setRow(r *ledger.Row, t *opper.Trace) {
 	*r = ledger.Row{
-		Name: t.Name, Status: t.Status, HasStatus: t.HasStatus,
+		Name: sums.BoundName(t.Name), Status: sums.BoundStatus(t.Status), HasStatus: t.HasStatus,
 		Start: t.Start, End: t.End,
 		Duration: t.Duration, HasDuration: t.HasDuration,
 		Tokens: t.Tokens, HasTokens: t.HasTokens,

@@ -15,6 +15,9 @@ var ErrDamaged = errors.New("not what was written")
 // Writer appends values to its bytes. The zero value is empty.
 type Writer struct{ b []byte }
 
+// NewWriter returns a Writer that appends to b.
+func NewWriter(b []byte) *Writer { return &Writer{b} }
+
 // Bytes returns what was written.
 func (w *Writer) Bytes() []byte { return w.b }
 
@@ -60,6 +63,9 @@ func (r *Reader) Close() error {
 	}
 	return nil
 }
+
+// More reports whether there is more to read.
+func (r *Reader) More() bool { return len(r.b) > 0 }
 
 // take returns the next n bytes, or nil after an error.
 func (r *Reader) take(n int) []byte {

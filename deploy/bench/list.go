@@ -28,6 +28,7 @@ type listConfig struct {
 	body   int // bytes of each input and each output; 0 makes them null
 	kind   string
 	names  int
+	shape  string // of an extreme list; empty for one as it is seen in practice
 }
 
 const (
@@ -41,12 +42,14 @@ func (c *listConfig) flags(app *kingpin.Application) {
 	app.Flag("body", "").Hidden().IntVar(&c.body)
 	app.Flag("kind", "").Hidden().Default(prose).StringVar(&c.kind)
 	app.Flag("names", "").Hidden().Default("40").IntVar(&c.names)
+	app.Flag("shape", "").Hidden().StringVar(&c.shape)
 }
 
 func (c *listConfig) args() []string {
 	return []string{
 		"--" + serveFlag, "--traces=" + strconv.Itoa(c.traces), "--spare=" + strconv.Itoa(c.spare),
 		"--body=" + strconv.Itoa(c.body), "--kind=" + c.kind, "--names=" + strconv.Itoa(c.names),
+		"--shape=" + c.shape,
 	}
 }
 
@@ -159,12 +162,22 @@ func (l *list) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serveList serves a list until stdin ends, and says where.
 func serveList(ctx context.Context, c listConfig, stdin io.Reader, stdout io.Writer) error {
+	var handler http.Handler
+	if c.shape == "" {
+		handler = newList(c)
+	} else {
+		extreme, err := newExtremeList(c.shape, c.traces)
+		if err != nil {
+			return err
+		}
+		handler = extreme
+	}
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: newList(c), ReadHeaderTimeout: time.Minute}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
 	go func() {
 		_, _ = io.Copy(io.Discard, stdin) // however it ends, nobody needs the list any more
 		_ = server.Close()

@@ -37,6 +37,7 @@ type bench struct {
 	rounds   int
 	scale    int // of the long lists, as a divisor
 	profile  string
+	shape    string // the only extreme list to measure; empty for all
 	dir      string // for files, gone at the end
 }
 
@@ -45,7 +46,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	app.Terminate(nil)
 	b := &bench{out: stdout, progress: stderr}
 	var only string
-	app.Flag("only", "Measure only these, with commas between: decode, walk, sync, scrape, memory, start, commit.").StringVar(&only)
+	app.Flag("only", "Measure only these, with commas between: decode, walk, sync, scrape, memory, start, extremes, commit.").StringVar(&only)
 	app.Flag("rounds", "How often each side is measured, in turns. The best time counts: other work on the machine only adds to it.").Default("5").IntVar(&b.rounds)
 	app.Flag("scale", "Divide the lengths of the lists by this, for a quick try.").Default("1").IntVar(&b.scale)
 	app.Flag("walk-profile", "Write a CPU profile of our first walks to this file.").StringVar(&b.profile)
@@ -55,6 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if _, err := app.Parse(args); err != nil {
 		return err
 	}
+	b.shape = list.shape
 	if *serve {
 		return serveList(ctx, list, os.Stdin, stdout)
 	}
@@ -79,6 +81,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		{"scrape", b.scrape},
 		{"memory", b.memory},
 		{"start", b.start},
+		{"extremes", b.extremes},
 		{"commit", b.commit},
 	} {
 		if only != "" && !strings.Contains(","+only+",", ","+part.name+",") {

@@ -25,10 +25,10 @@ const database = "opper_exporter.db"
 // the plain way has to read the list.
 func (b *bench) start(ctx context.Context) error {
 	traces := 1_000_000 / b.scale
-	binary, state := filepath.Join(b.dir, "opper_exporter"), filepath.Join(b.dir, "state")
-	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", binary, "opper_exporter") //nolint:gosec // into a folder of our own
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w\n%s", err, out)
+	state := filepath.Join(b.dir, "state")
+	binary, err := b.build(ctx)
+	if err != nil {
+		return err
 	}
 	url, stop, err := served(ctx, listConfig{traces: traces, names: 200})
 	if err != nil {
@@ -76,6 +76,16 @@ func (b *bench) start(ctx context.Context) error {
 			{"start with that state", short(started[0].took), short(walked[1].took), short(started[1].took), "1 s, 96 MiB RssAnon", memories[1], strconv.FormatInt(info.Size()>>20, 10)},
 		})
 	return nil
+}
+
+// build builds the binary and returns its path.
+func (b *bench) build(ctx context.Context) (string, error) {
+	binary := filepath.Join(b.dir, "opper_exporter")
+	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", binary, "opper_exporter") //nolint:gosec // into a folder of our own
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return binary, nil
 }
 
 // exporter is a process of the binary.
@@ -159,20 +169,19 @@ func answers(ctx context.Context, url string) bool {
 // memory returns what the process holds by itself, what of files, and the most
 // that it held of both, where the system tells.
 func (e *exporter) memory() string {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", e.cmd.Process.Pid))
-	if err != nil {
-		return "–"
+	return fmt.Sprintf("%d + %d, %d", e.mib("RssAnon"), e.mib("RssFile"), e.mib("VmHWM"))
+}
+
+// mib returns a line of the process's status, 0 where the system does not tell.
+func (e *exporter) mib(key string) int {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", e.cmd.Process.Pid)) // only there where it is
+	_, rest, _ := strings.Cut(string(status), key+":")
+	fields := strings.Fields(rest)
+	if len(fields) == 0 {
+		return 0
 	}
-	mib := func(key string) string {
-		_, rest, _ := strings.Cut(string(status), key+":")
-		fields := strings.Fields(rest)
-		if len(fields) == 0 {
-			return "–"
-		}
-		kib, _ := strconv.Atoi(fields[0]) // the kernel wrote it
-		return strconv.Itoa(kib >> 10)
-	}
-	return mib("RssAnon") + " + " + mib("RssFile") + ", " + mib("VmHWM")
+	kib, _ := strconv.Atoi(fields[0]) // the kernel wrote it
+	return kib >> 10
 }
 
 func (e *exporter) stop() {

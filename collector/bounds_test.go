@@ -1,0 +1,56 @@
+package collector
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/sums"
+	"opper_exporter/opper/oppertest"
+)
+
+// What is held of a running trace does not grow with its name and its status,
+// and it is counted under its own name nevertheless.
+func TestLongNamesOfRunningTraces(t *testing.T) {
+	const running, size = 30, 60_000
+	kept := newMemory()
+	cfg := testConfig()
+	cfg.Store = kept
+	b := newBench(t, oppertest.Config{}, cfg)
+	names := make([]string, running)
+	for i := range names {
+		names[i] = strings.Repeat("n", size) + fmt.Sprint(i)
+		tr := b.open(i+1, names[i])
+		tr.Status = new(strings.Repeat("s", size) + fmt.Sprint(i))
+		b.opper.Add(tr)
+	}
+	b.sync()
+	held := 0
+	b.project.led.Open(func(r ledger.Row) { held += len(r.Name) + len(r.Status) })
+	st, found, err := kept.Load(cfg.Project)
+	if err != nil || !found {
+		t.Fatal("nothing is stored", err)
+	}
+	stored := 0
+	for _, body := range st.Names {
+		stored += len(body)
+	}
+	for _, p := range st.Ledger.Pending {
+		stored += len(fmt.Sprint(*p))
+	}
+	if held == 0 || held > 300*running || stored > 2000*running {
+		t.Errorf("%d traces hold %d bytes of names and statuses, and %d on disk", running, held, stored)
+	}
+	want := values{}
+	for i, name := range names {
+		b.finish(i + 1)
+		want[fmt.Sprintf("opper_traces_total{success,%s}", sums.Label(name))] = 1
+	}
+	b.sync()
+	b.step(2 * settle)
+	b.sync()
+	if err := b.gather().of("opper_traces_total").differs(want); err != nil {
+		t.Error(err)
+	}
+}

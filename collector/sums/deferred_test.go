@@ -1,0 +1,173 @@
+package sums
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"opper_exporter/collector/ledger"
+)
+
+// initialList calls page with the traces of a list of many names, of which a few
+// stand out but appear late and far apart.
+func initialList(names int, page func(ev ledger.Events)) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range names {
+		rows := []ledger.Row{row(fmt.Sprintf("once-%06d", rng.IntN(1<<40)))}
+		if i > names/2 && i%20 == 0 {
+			rows = append(rows, row(fmt.Sprintf("late-%02d", rng.IntN(60))))
+		}
+		for j := range rows {
+			r := &rows[j]
+			r.ID = ledger.KeyOf(fmt.Sprint("list", i, j))
+			r.Start = now.Add(-time.Duration(i+1) * time.Second)
+			r.End = r.Start.Add(time.Duration(rng.IntN(1e6)) * time.Microsecond)
+			r.Tokens, r.HasTokens = rng.Int64N(10_000), rng.IntN(8) > 0
+			r.Duration, r.HasDuration = time.Duration(rng.IntN(1e7)-1e5)*time.Microsecond, rng.IntN(8) > 0
+			r.Status = []string{"success", "error", "?"}[rng.IntN(3)]
+		}
+		ev := ledger.Events{Met: rows}
+		for _, r := range rows {
+			if rng.IntN(10) > 0 { // the others are open
+				ev.Counted = append(ev.Counted, ledger.Counted{Row: r, Abandoned: rng.IntN(10) == 0})
+			}
+		}
+		page(ev)
+	}
+}
+
+// However many names there are, those with most traces get the places, each with
+// exactly its traces, and the overflow has the rest; so it is if the initial
+// sync is interrupted.
+func TestInitialSyncOfManyNames(t *testing.T) {
+	cfg := testConfig()
+	cfg.MaxNames = 40
+	t.Run("all", func(t *testing.T) { testManyNames(t, cfg) })
+	cfg.Partial = true
+	t.Run("some", func(t *testing.T) { testManyNames(t, cfg) })
+}
+
+func testManyNames(t *testing.T, cfg Config) {
+	unlimited := cfg
+	unlimited.MaxNames = 1 << 30
+	s, all := New(cfg, now), New(unlimited, now)
+	stored := State{Names: map[string][]byte{}, Deferred: map[string][]byte{}}
+	save := func() {
+		ch := s.Changes()
+		stored.Project = ch.Project
+		for _, docs := range [][2]map[string][]byte{{stored.Names, ch.Names}, {stored.Deferred, ch.Deferred}} {
+			for name, b := range docs[1] {
+				if docs[0][name] = bytes.Clone(b); b == nil {
+					delete(docs[0], name)
+				}
+			}
+		}
+		if ch.Met != nil {
+			stored.Met = bytes.Clone(ch.Met)
+		}
+		s.Saved()
+	}
+	restart := func() {
+		var err error
+		if s, err = Restore(cfg, stored); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pages := 0
+	initialList(3*maxInitialNames, func(ev ledger.Events) {
+		s.Apply(ev, now)
+		all.Apply(ev, now)
+		if pages++; pages%700 == 0 {
+			save()
+			restart()
+		}
+	})
+	s.EndBaseline(now)
+	save()
+	if len(stored.Deferred) != 0 {
+		t.Errorf("%d documents of deferred traces are left", len(stored.Deferred))
+	}
+	restart()
+
+	all.EndBaseline(now)
+	ranked := slices.SortedFunc(slices.Values(all.Names()), func(a, b *Name) int {
+		return cmp.Or(cmp.Compare(b.met, a.met), cmp.Compare(a.Label, b.Label))
+	})
+	other := &Name{Label: Other, Created: now}
+	for _, n := range ranked[cfg.MaxNames:] {
+		other.merge(n)
+		s.Overflow -= func() (sum uint64) {
+			for _, t := range n.Tallies {
+				sum += t.Traces
+			}
+			return sum
+		}()
+	}
+	if s.Overflow != 0 {
+		t.Errorf("the overflow differs by %d", int64(s.Overflow))
+	}
+	want := map[string]*Name{Other: other}
+	for _, n := range ranked[:cfg.MaxNames] {
+		want[n.Label] = n
+	}
+	if len(s.names) != len(want) || s.Unmapped != all.Unmapped || s.NoDuration != all.NoDuration || s.BadDuration != all.BadDuration || s.Distinct() != all.Distinct() {
+		t.Errorf("%d names, %d of them distinct: want %d, %v", len(s.names), int(s.Distinct()), len(want), all.Distinct())
+	}
+	for label, n := range want {
+		got := s.names[label]
+		if got == nil {
+			t.Errorf("%q has no place", label)
+			continue
+		}
+		if d := n.Created.Sub(got.Created); d < 0 || d >= time.Second {
+			t.Errorf("%q was created at %v, want %v", label, got.Created, n.Created)
+		}
+		a, b := comparable(got), comparable(n)
+		if !reflect.DeepEqual(a, b) {
+			t.Errorf("%q:\ngot  %+v\nwant %+v", label, a, b)
+		}
+	}
+}
+
+// comparable returns the sums of a name without what says how they came about.
+func comparable(n *Name) Name {
+	c := Name{Label: n.Label}
+	if err := c.decode(n.encode()); err != nil {
+		panic(err)
+	}
+	c.Created, c.met = time.Time{}, 0
+	return c
+}
+
+// What an initial sync holds does not grow with kilobytes for each name.
+func TestInitialSyncMemory(t *testing.T) {
+	const names = 50_000
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	s := New(testConfig(), now)
+	for i := range names {
+		s.Apply(counted(row(fmt.Sprintf("agent-%06d", i))), now)
+		if i%(names/5) == 0 {
+			_ = s.Changes()
+			s.Saved()
+		}
+	}
+	perName := (heap() - before) / names
+	s.EndBaseline(now)
+	left := heap() - before
+	runtime.KeepAlive(s)
+	if perName > 500 || left > 8<<20 {
+		t.Errorf("%d bytes for each name during the initial sync, %d bytes in all after it", perName, left)
+	}
+}
