@@ -365,6 +365,12 @@ func (w *Walker) lookAtDue(ctx context.Context, r *reader) error {
 		c := newCursor(r, w.led, at+shift-overlap, w.total)
 		from := c.next
 		run, err := c.page(ctx)
+		// An unreadable row ends a page before the row that it was read for.
+		for err == nil && !run.AtEnd && c.hole(c.end) == c.end && c.end <= at+shift {
+			w.observe(run)
+			run, err = c.page(ctx)
+			from = c.end - len(run.Rows)
+		}
 		if opper.OutOfRange(err) {
 			// Nothing that a walk can read stands here, or Opper is not itself:
 			// what it says of an id would be no better.
@@ -381,7 +387,7 @@ func (w *Walker) lookAtDue(ctx context.Context, r *reader) error {
 		for _, row := range run.Rows {
 			met[row.ID] = struct{}{}
 		}
-		behind := at + maxLimit - overlap
+		behind, before := at+maxLimit-overlap, shift
 		if n := len(run.Rows); n > 0 {
 			if last := w.led.Index(run.Rows[n-1].ID); last >= 0 {
 				behind, shift = last-overlap, from+n-1-last
@@ -389,9 +395,9 @@ func (w *Walker) lookAtDue(ctx context.Context, r *reader) error {
 		}
 		for first := true; len(due) > 0; first = false {
 			if _, ok := met[due[0].ID]; !ok {
-				// Close to the page's end it may just have moved off it, and
-				// behind it a page of its own follows.
-				if !first && w.led.Index(due[0].ID) >= behind {
+				// If rows have moved, or close to the page's end, it may just stand
+				// beside the page, and one of its own follows.
+				if !first && (shift != before || w.led.Index(due[0].ID) >= behind) {
 					break
 				}
 				lost = append(lost, due[0])
