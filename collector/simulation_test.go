@@ -573,6 +573,10 @@ func (s *simulation) check() {
 		return
 	}
 	rules := oppertest.Rules{Settle: settle, Abandon: abandon, Look: s.cfg.Interval, Baseline: s.baseline, BaselineDone: s.lasted, Syncs: s.looks, Reread: rereadSoon}
+	if s.stall > 0 {
+		// Each page has a time of its own, which may be long before the sync ended.
+		rules.Slack = s.longest
+	}
 	if s.partial {
 		rules.Baseline = time.Time{}
 	}

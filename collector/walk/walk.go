@@ -220,7 +220,6 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		if err := ev.add(ctx, run, c.total); err != nil {
 			return false, 0, err
 		}
-		c.again = !ev.tied
 		if whole || ev.tied && settled {
 			break
 		}
