@@ -18,6 +18,9 @@ const (
 	maxUntied = 20_000
 	// maxAsked is how many known ids are asked for at each end of the list.
 	maxAsked = 3
+	// minExpiries is how often rows must have been seen to expire, before the age
+	// at which they did is taken for the retention.
+	minExpiries = 3
 	// unseenExpiry is by how much the newest known trace must be older than any
 	// was seen listed, before an expiry that was never seen explains its absence.
 	unseenExpiry = time.Hour
@@ -292,7 +295,7 @@ func (w *Walker) mayHaveExpired() bool {
 		return false
 	}
 	youngest := now.Sub(w.span.newest)
-	if w.retention > 0 {
+	if w.expiries >= minExpiries {
 		return youngest >= w.retention
 	}
 	return youngest >= min(w.span.age+unseenExpiry, maxRetention)
@@ -319,9 +322,14 @@ func (w *Walker) noteExpiry(run ledger.Run) {
 			ages = append(ages, run.Read.Sub(at))
 		}
 	}
-	if len(ages) > 0 {
-		slices.Sort(ages)
-		w.retention = ages[len(ages)/2]
+	if len(ages) == 0 {
+		return
+	}
+	slices.Sort(ages)
+	// Rows that are deleted or moved are no older than others.
+	if age := ages[len(ages)/2]; age >= w.span.age/2 {
+		w.retention = age
+		w.expiries++
 	}
 }
 

@@ -28,6 +28,7 @@ type state struct {
 
 	OldestAge time.Duration `json:"oldest_age"`
 	Retention time.Duration `json:"retention"`
+	Expiries  int           `json:"expiries"`
 }
 
 // State returns what the Walker remembers of the list, to be stored.
@@ -36,7 +37,7 @@ func (w *Walker) State() ([]byte, error) {
 		Version: stateVersion, Total: w.total, Sorted: w.sorted, NewestLast: w.newestLast,
 		Surplus: w.surplus, Puzzles: w.puzzles, Distrust: w.distrust, Low: w.low, Refused: w.refused,
 		WantFull: w.wantFull, NextFull: w.nextFull, FullAt: w.fullAt, Sweep: w.sweep,
-		LastGood: w.lastGood, Newest: w.span.newest, OldestAge: w.span.age, Retention: w.retention,
+		LastGood: w.lastGood, Newest: w.span.newest, OldestAge: w.span.age, Retention: w.retention, Expiries: w.expiries,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("state of the walk: %w", err)
@@ -58,7 +59,7 @@ func (w *Walker) Restore(b []byte) error {
 	w.total, w.sorted, w.newestLast = s.Total, s.Sorted, s.NewestLast
 	w.surplus, w.puzzles, w.distrust, w.low, w.refused = s.Surplus, s.Puzzles, s.Distrust, s.Low, s.Refused
 	w.wantFull, w.nextFull, w.fullAt, w.sweep = s.WantFull, s.NextFull, s.FullAt, s.Sweep
-	w.lastGood, w.span, w.retention = s.LastGood, span{s.Newest, s.OldestAge}, s.Retention
+	w.lastGood, w.span, w.retention, w.expiries = s.LastGood, span{s.Newest, s.OldestAge}, s.Retention, s.Expiries
 	if w.led.HasUnreadable() {
 		w.retryAt = w.cfg.Now()
 	}

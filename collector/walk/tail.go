@@ -62,7 +62,7 @@ func (s *tailSearch) start(ctx context.Context, at int) (*cursor, ledger.Run, er
 		if err != nil && !opper.OutOfRange(err) {
 			return nil, run, err
 		}
-		if err == nil && (at == 0 || len(run.Rows) > 0 && s.w.led.Index(run.Rows[0].ID) >= 0) {
+		if err == nil && (at == 0 || s.isClosed(run.Rows, at)) {
 			return c, run, nil
 		}
 		if at == 0 {
@@ -71,6 +71,16 @@ func (s *tailSearch) start(ctx context.Context, at int) (*cursor, ledger.Run, er
 		}
 		at = max(at-back, 0)
 	}
+}
+
+// isClosed reports whether what stands before the rows at an offset is known: if
+// news stand at the end of the list, no more rows than we know may do so.
+func (s *tailSearch) isClosed(rows []ledger.Row, at int) bool {
+	if len(rows) == 0 {
+		return false
+	}
+	i := s.w.led.Index(rows[0].ID)
+	return i >= at || i >= 0 && !s.w.newestLast
 }
 
 // next reads the next page, or one closer to the end where many rows are

@@ -77,7 +77,8 @@ type Walker struct {
 	lastGood  time.Time
 	span      span                   // of the rows read at the last good sync
 	reading   span                   // of those read since
-	retention time.Duration          // age at which rows were last seen to expire, 0 if never
+	retention time.Duration          // age at which rows were last seen to expire
+	expiries  int                    // how often they were
 	foreign   map[ledger.ID]struct{} // rows of a list that was found to be another one
 	asked     int                    // known ids asked for in vain since a row was known
 
