@@ -332,7 +332,7 @@ func (s *simulation) step() {
 		s.start()
 	}
 	s.sync()
-	s.sweep(s.pick(4))
+	s.sweep(1 + s.pick(4))
 	s.relieve()
 }
 

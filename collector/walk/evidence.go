@@ -78,7 +78,6 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, total int) error {
 	case e.rows == 0 && run.AtEnd: // an empty list is a valid answer
 	case !run.AtEnd:
 		return e.wait(ctx, total)
-	case w.mayHaveExpired() && !e.isForeign() && e.isNewer(e.runs):
 	default:
 		return e.conclude(ctx)
 	}
@@ -86,9 +85,13 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, total int) error {
 	return nil
 }
 
-// conclude decides by asking for ids, where no more rows can be read.
+// conclude decides where no more rows can be read.
 func (e *evidence) conclude(ctx context.Context) error {
 	if e.tied || len(e.runs) == 0 {
+		return nil
+	}
+	if e.walker.mayHaveExpired() && !e.isForeign() && e.isNewer(e.runs) {
+		e.accept()
 		return nil
 	}
 	if err := e.ask(ctx); err != nil {
@@ -316,21 +319,26 @@ func (w *Walker) noteExpiry(run ledger.Run) {
 	case run.AtStart && w.newestLast && w.led.Index(run.Rows[0].ID) > 0:
 		beside = run.Rows[:min(overlap, n)]
 	}
-	var ages []time.Duration
-	for _, row := range beside {
-		if at := startOf(row); !at.IsZero() && at.Before(run.Read) {
-			ages = append(ages, run.Read.Sub(at))
-		}
-	}
-	if len(ages) == 0 {
-		return
-	}
-	slices.Sort(ages)
-	// Rows that are deleted or moved are no older than others.
-	if age := ages[len(ages)/2]; age >= w.span.age/2 {
+	// Rows that are deleted or moved may stand beside younger ones.
+	if age := medianAge(beside, run.Read); age > 0 && age >= medianAge(run.Rows, run.Read) && age >= w.span.age/8 {
 		w.retention = age
 		w.expiries++
 	}
+}
+
+// medianAge returns how old rows were when they were read, 0 if none has a time.
+func medianAge(rows []ledger.Row, read time.Time) time.Duration {
+	var ages []time.Duration
+	for _, row := range rows {
+		if at := startOf(row); !at.IsZero() && at.Before(read) {
+			ages = append(ages, read.Sub(at))
+		}
+	}
+	if len(ages) == 0 {
+		return 0
+	}
+	slices.Sort(ages)
+	return ages[len(ages)/2]
 }
 
 // startOf returns when a trace started, or else ended; zero if it has no times.
