@@ -48,7 +48,6 @@ func (s *simulation) lasts(baselineDone bool) {
 		z.released = z.released || z.read || s.at.Sub(z.since) >= holdAtMost || s.clockSet.After(z.since)
 	}
 	if baselineDone && s.lasted.IsZero() {
-		s.partial = s.partial || s.spoiled
 		s.lasted = s.at
 		if !s.ended.IsZero() {
 			s.lasted = s.ended

@@ -443,6 +443,7 @@ func (s *simulation) sync() {
 	})
 	s.wait(time.Millisecond)
 	s.longest = max(s.longest, s.at.Sub(start))
+	s.partial = s.partial || baseline && s.spoiled
 	s.watch()
 	if !alive {
 		return

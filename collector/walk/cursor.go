@@ -120,7 +120,10 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			}
 		case c.prev == nil || c.stitched(p.rows) || p.offset == 0 && (c.again || slices.ContainsFunc(p.rows, c.listed)):
 			return c.take(p), nil
-		case steps == maxSteps || c.next == 0:
+		case steps == maxSteps && c.again:
+			c.next = 0
+			steps++
+		case steps >= maxSteps || c.next == 0:
 			return ledger.Run{}, errMoving
 		default:
 			c.overlap = min(4*c.overlap, maxOverlap)

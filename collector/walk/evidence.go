@@ -137,8 +137,9 @@ func (e *evidence) wait(ctx context.Context, total int) error {
 		if err := e.ask(ctx); err != nil {
 			return err
 		}
-		// In a list that is not sorted by time, those that are left may be any.
-		if e.found == absent && w.sorted && (e.isForeign() || !w.mayHaveExpired()) {
+		// In a list that is not sorted by time, those that are left may be any, and
+		// they may be rows that could not be read.
+		if e.found == absent && w.sorted && len(w.led.Unreadable()) == 0 && (e.isForeign() || !w.mayHaveExpired()) {
 			return e.refuseEarly(ctx)
 		}
 	}

@@ -29,7 +29,8 @@ func (w *Walker) scheduleRetry() {
 }
 
 // retryUnreadable reads rows that could not be read before. That they may have
-// been missed stays counted as a gap.
+// been missed stays counted as a gap. An error is for the service: it says nothing
+// about the rows, which stay due.
 func (w *Walker) retryUnreadable(ctx context.Context, r *reader) error {
 	stretches := w.led.Unreadable()
 	before := unreadable(stretches)
@@ -37,7 +38,6 @@ func (w *Walker) retryUnreadable(ctx context.Context, r *reader) error {
 		w.retryAt = time.Time{}
 		return nil
 	}
-	w.scheduleRetry()
 	for range min(len(stretches), maxStretches) {
 		s := stretches[w.retried%len(stretches)]
 		w.retried++
@@ -64,6 +64,7 @@ func (w *Walker) retryUnreadable(ctx context.Context, r *reader) error {
 			}
 		}
 	}
+	w.scheduleRetry()
 	if read := before - unreadable(w.led.Unreadable()); read > 0 {
 		level.Info(w.cfg.Logger).Log("msg", "unreadable rows read after all", "rows", read)
 	}

@@ -218,7 +218,15 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		w.skipped = w.skipped || c.blind
 		whole = run.AtEnd
 		settled := w.settledDown(run.Rows) // before its new rows are known
-		if err := ev.add(ctx, run, c.total); err != nil {
+		err = ev.add(ctx, run, c.total)
+		if errors.Is(err, ErrForeign) && w.skipped {
+			// The row that we know may be one that could not be read before.
+			w.skipped = false
+			c = newCursor(r, w.led, 0, c.total)
+			c.again, c.retry = true, true
+			continue
+		}
+		if err != nil {
 			return false, 0, err
 		}
 		if whole || ev.tied && settled {
