@@ -33,6 +33,12 @@ func (d disk) Commit(project string, changes store.State, fresh bool) error {
 		return err
 	}
 	d.tell("commit, refused: %v", refused)
+	if refused {
+		// The sync is not published, so the truth does not know when it looked.
+		for _, c := range d.counting.Counted {
+			d.denied[versionOf(c).ID] = true
+		}
+	}
 	d.lasts(!changes.Ledger.Baseline)
 	d.point()
 	if refused {
