@@ -231,7 +231,7 @@ func (d *deferred) changes() map[string][]byte {
 
 // saved says that all that changes returned is stored.
 func (d *deferred) saved() {
-	maps.DeleteFunc(d.stored, func(doc string, there bool) bool { return !there })
+	maps.DeleteFunc(d.stored, func(_ string, there bool) bool { return !there })
 	for doc := range d.changes() {
 		d.stored[doc] = true
 	}
