@@ -24,9 +24,10 @@ import (
 // and saves what it has met.
 const progressEvery = 10 * time.Second
 
-// progressRows is after how many rows it is saved in any case: what a
-// transaction needs of memory grows with what is put into it.
-const progressRows = 1 << 14
+// progressRows is after how many rows it is saved in any case: what a transaction
+// needs of memory grows with the pages that its entries fall on, and those of
+// running traces have no order.
+const progressRows = 1 << 12
 
 // holdAtMost is how long the zeros of a new name are shown if they are not read
 // by everybody who scrapes.

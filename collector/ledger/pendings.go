@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"slices"
 	"time"
-
-	"opper_exporter/collector/wire"
 )
 
 // blockSize is up to how many bytes a block of pending traces grows. All of it
@@ -160,46 +158,59 @@ const (
 
 func encodePending(p *Pending) []byte {
 	r := &p.Row
-	w := wire.NewWriter(make([]byte, headSize, headSize+64+len(r.Name)+len(r.Status)+len(r.Ref)))
-	w.Uint(bit(r.HasStatus, bitStatus) | bit(r.HasDuration, bitDuration) | bit(r.HasTokens, bitTokens) | bit(p.Lost, bitLost) | bit(p.unstored, bitUnstored))
-	w.Uint(uint64(r.Kind))
+	b := make([]byte, headSize, headSize+64+len(r.Name)+len(r.Status)+len(r.Ref))
+	b = binary.AppendUvarint(b, bit(r.HasStatus, bitStatus)|bit(r.HasDuration, bitDuration)|bit(r.HasTokens, bitTokens)|bit(p.Lost, bitLost)|bit(p.unstored, bitUnstored))
+	b = append(b, byte(r.Kind))
 	var base int64
 	for _, t := range p.times() {
 		if t.IsZero() {
-			w.Uint(0)
+			b = append(b, 0)
 			continue
 		}
-		w.Uint(uint64(t.Nanosecond()) + 1)
-		w.Int(t.Unix() - base)
+		b = binary.AppendUvarint(b, uint64(t.Nanosecond())+1)
+		b = binary.AppendVarint(b, t.Unix()-base)
 		base = t.Unix()
 	}
-	w.Int(int64(r.Duration))
-	w.Int(r.Tokens)
-	w.Text(r.Ref)
-	w.Text(r.Status)
-	w.Text(r.Name)
-	b := w.Bytes()
+	b = binary.AppendVarint(b, int64(r.Duration))
+	b = binary.AppendVarint(b, r.Tokens)
+	for _, text := range []string{r.Ref, r.Status, r.Name} {
+		b = binary.AppendUvarint(b, uint64(len(text)))
+		b = append(b, text...)
+	}
 	copy(b, r.ID[:])
 	binary.LittleEndian.PutUint32(b[len(r.ID):], uint32(len(b)-headSize))
 	return b
 }
 
 func decodePending(entry []byte) *Pending {
-	r := wire.NewReader(entry[headSize:])
-	bits := r.Uint()
+	b := entry[headSize:]
+	number := func() uint64 {
+		v, n := binary.Uvarint(b)
+		b = b[n:]
+		return v
+	}
+	signed := func() int64 {
+		v, n := binary.Varint(b)
+		b = b[n:]
+		return v
+	}
+	bits := number()
 	p := &Pending{Lost: bits&bitLost != 0, unstored: bits&bitUnstored != 0, Row: Row{
-		ID: ID(entry[:len(ID{})]), Kind: Kind(r.Uint()),
+		ID: ID(entry[:len(ID{})]), Kind: Kind(number()),
 		HasStatus: bits&bitStatus != 0, HasDuration: bits&bitDuration != 0, HasTokens: bits&bitTokens != 0,
 	}}
 	var base int64
 	for _, t := range p.times() {
-		if nanos := r.Uint(); nanos > 0 {
-			base += r.Int()
+		if nanos := number(); nanos > 0 {
+			base += signed()
 			*t = time.Unix(base, int64(nanos-1)).UTC()
 		}
 	}
-	p.Row.Duration, p.Row.Tokens = time.Duration(r.Int()), r.Int()
-	p.Row.Ref, p.Row.Status, p.Row.Name = r.Text(), r.Text(), r.Text()
+	p.Row.Duration, p.Row.Tokens = time.Duration(signed()), signed()
+	for _, text := range []*string{&p.Row.Ref, &p.Row.Status, &p.Row.Name} {
+		size := number()
+		*text, b = string(b[:size]), b[size:]
+	}
 	return p
 }
 

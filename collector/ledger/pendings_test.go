@@ -89,13 +89,7 @@ func TestMemoryOfRunningTraces(t *testing.T) {
 	}
 	before := heap()
 	l := New(Config{Settle: time.Minute, Abandon: time.Hour})
-	now := time.Date(2026, 3, 1, 12, 0, 0, 123456000, time.UTC)
-	rows := make([]Row, running)
-	for i := range rows {
-		rows[i] = Row{ID: KeyOf(fmt.Sprint(i)), Name: fmt.Sprintf("agent-%06d", i), Status: "running", HasStatus: true, Start: now.Add(-time.Duration(i) * time.Millisecond)}
-	}
-	l.Observe(Run{Rows: rows, AtStart: true, AtEnd: true, When: When{Asked: now, Read: now.Add(time.Second)}}, new(Events))
-	rows = nil
+	observeRunning(l, running)
 	l.Changes()
 	l.Saved()
 	each := (heap() - before) / running
@@ -103,4 +97,13 @@ func TestMemoryOfRunningTraces(t *testing.T) {
 	if each > 250 {
 		t.Errorf("%d bytes for each running trace", each)
 	}
+}
+
+func observeRunning(l *Ledger, n int) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 123456000, time.UTC)
+	rows := make([]Row, n)
+	for i := range rows {
+		rows[i] = Row{ID: KeyOf(fmt.Sprint(i)), Name: fmt.Sprintf("agent-%06d", i), Status: "running", HasStatus: true, Start: now.Add(-time.Duration(i) * time.Millisecond)}
+	}
+	l.Observe(Run{Rows: rows, AtStart: true, AtEnd: true, When: When{Asked: now, Read: now.Add(time.Second)}}, new(Events))
 }

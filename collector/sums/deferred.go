@@ -106,11 +106,12 @@ const (
 // noRef is an identifier that is in no exemplar.
 const noRef = "\x00"
 
-// add defers a counted trace. An identifier that is no UUID is not kept: it
+// add defers a counted trace, whose name is to be created by a start, if it is
+// given. An identifier that is no UUID is not kept: it
 // would only serve for an exemplar.
-func (d *deferred) add(label string, outcome Outcome, c *ledger.Counted) {
+func (d *deferred) add(label string, outcome Outcome, c *ledger.Counted, started time.Time) {
 	hash := hashOf(label)
-	d.note(hash, 0, seconds(c.Start))
+	d.note(hash, 0, seconds(started))
 	if n := len(d.pieces); n == 0 || len(d.pieces[n-1].Bytes()) >= pieceSize {
 		d.pieces = append(d.pieces, wire.NewWriter(make([]byte, 0, pieceSize+128)))
 	}
@@ -231,7 +232,7 @@ func (d *deferred) changes() map[string][]byte {
 
 // saved says that all that changes returned is stored.
 func (d *deferred) saved() {
-	maps.DeleteFunc(d.stored, func(doc string, there bool) bool { return !there })
+	maps.DeleteFunc(d.stored, func(_ string, there bool) bool { return !there })
 	for doc := range d.changes() {
 		d.stored[doc] = true
 	}

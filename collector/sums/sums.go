@@ -238,13 +238,16 @@ func (s *Sums) count(c *ledger.Counted, before time.Time) {
 	if !c.Abandoned {
 		outcome = s.outcome(&c.Row)
 	}
+	// In a partial initial sync, only what is counted tells when a name began.
+	var started time.Time
+	if s.baseline && s.cfg.Partial {
+		started = c.Start
+	}
 	if n == nil {
-		s.deferred.add(label, outcome, c)
+		s.deferred.add(label, outcome, c, started)
 		return
 	}
-	if s.baseline && s.cfg.Partial {
-		n.bornBy(c.Start)
-	}
+	n.bornBy(started)
 	s.add(n, outcome, c)
 }
 
