@@ -172,7 +172,9 @@ func (e *evidence) refuse(runs []ledger.Run) error {
 		w.foreign = map[ledger.ID]struct{}{}
 		for _, run := range append(runs, e.runs...) {
 			for _, row := range run.Rows[:min(len(run.Rows), maxLimit)] {
-				w.foreign[row.ID] = struct{}{}
+				if row.Kind != ledger.Unreadable {
+					w.foreign[row.ID] = struct{}{}
+				}
 			}
 		}
 	}
