@@ -430,28 +430,26 @@ func TestScrapesWaitForAPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		handler := atMost(1, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
-		var answers [3]*httptest.ResponseRecorder
-		var done sync.WaitGroup
-		scrape := func(i int) {
-			answers[i] = httptest.NewRecorder()
-			done.Go(func() {
-				handler.ServeHTTP(answers[i], httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
-			})
+		scrape := func() <-chan int {
+			status := make(chan int, 1)
+			go func() {
+				answer := httptest.NewRecorder()
+				handler.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+				status <- answer.Code
+			}()
 			synctest.Wait()
+			return status
 		}
-		scrape(0)
-		scrape(1)
-		time.Sleep(maxPlaceWait)
-		synctest.Wait()
-		if got := answers[1].Code; got != http.StatusServiceUnavailable {
-			t.Errorf("status %d after %s without a place", got, maxPlaceWait)
+		first, second := scrape(), scrape()
+		began := time.Now()
+		if got := <-second; got != http.StatusServiceUnavailable || time.Since(began) != maxPlaceWait {
+			t.Errorf("status %d after %s without a place", got, time.Since(began))
 		}
-		scrape(2)
+		third := scrape()
 		release <- struct{}{}
 		release <- struct{}{}
-		done.Wait()
-		if got := answers[2].Code; got != http.StatusOK {
-			t.Errorf("status %d, although a place became free", got)
+		if got := [2]int{<-first, <-third}; got != [2]int{http.StatusOK, http.StatusOK} {
+			t.Errorf("status %d, although there was a place", got)
 		}
 	})
 }
