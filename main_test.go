@@ -1176,7 +1176,7 @@ func TestPoisonedRow(t *testing.T) {
 			if got.up() != 1 || got.syncs("error") != 0 || got.sum("opper_traces_total") != traces-gaps || got.sum("opper_exporter_gaps_total") != gaps {
 				t.Errorf("up %v, %v errors, %v traces, %v gaps", got.up(), got.syncs("error"), got.sum("opper_traces_total"), got.sum("opper_exporter_gaps_total"))
 			}
-			if n := len(e.log.since(0, "level=warn", "rows that Opper can't give")); n != int(gaps) {
+			if n := len(e.log.since(0, "level=warn", "unreadable rows skipped")); n != int(gaps) {
 				t.Errorf("%d warnings", n)
 			}
 			server.Clear()
