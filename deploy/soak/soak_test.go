@@ -126,7 +126,7 @@ func newTestWatcher(t *testing.T, n int) *watcher {
 		v.syncs = append(v.syncs, now)
 	}
 	v.last = &reading{lasting: series{}}
-	least, most := bounds(w.opper.Truth(v.rules()))
+	least, most := bounds(w.opper.Truth(v.rules(false)))
 	if !maps.Equal(least, most) || least.total("opper_traces_total", "") != float64(n) {
 		t.Fatalf("%v, %v", least, most)
 	}

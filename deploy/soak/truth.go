@@ -25,8 +25,8 @@ const rounding = 1e-9
 const inSpan = 3
 
 // rules say what the exporter must have seen, as far as that is known from
-// outside.
-func (v *watcher) rules() oppertest.Rules {
+// outside, or with doubtful what it may have seen.
+func (v *watcher) rules(doubtful bool) oppertest.Rules {
 	ends := v.syncs
 	r := oppertest.Rules{
 		Settle: v.scaled(settleDelay), Abandon: v.scaled(abandonAfter), Look: v.scaled(interval),
@@ -37,6 +37,10 @@ func (v *watcher) rules() oppertest.Rules {
 	full := v.fullScans()
 	blind := v.blind(full)
 	add := func(s oppertest.Sync) {
+		if doubtful {
+			r.Syncs = append(r.Syncs, s)
+			return
+		}
 		if len(v.timeline.during(s.Start, s.End, lying)) > 0 {
 			return
 		}
@@ -101,7 +105,12 @@ func (v *watcher) check(final bool) (missing bool) {
 		return true
 	}
 	// Asked after the scrape: what the truth allows only grows.
-	least, most := bounds(v.world.opper.Truth(v.rules()))
+	least, most := bounds(v.world.opper.Truth(v.rules(false)))
+	// Only a sync that looked can have given a trace up.
+	_, more := bounds(v.world.opper.Truth(v.rules(true)))
+	for key, high := range more {
+		most[key] = max(most[key], high)
+	}
 	v.least, v.most = least.total("opper_traces_total", ""), most.total("opper_traces_total", "")
 	wrong := false
 	for _, only := range []string{"opper_traces_total{", "opper_"} {
