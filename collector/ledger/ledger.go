@@ -271,12 +271,13 @@ func (l *Ledger) Gone(id ID, ev *Events) {
 }
 
 // Unanswered takes in that at now Opper would not say what became of a trace
-// that is not where it was. It is asked again later, and judged as last seen
-// when it would have been given up.
+// that is not where it was. It is asked again later, and judged as last seen a
+// while after it would have been given up.
 func (l *Ledger) Unanswered(id ID, now time.Time, ev *Events) {
 	if p := l.pending.get(id); p != nil {
 		p.Seen = now
-		if now.Sub(p.Since) >= l.cfg.Abandon {
+		// Opper may only have trouble, so it is given some more time.
+		if now.Sub(p.Since) >= l.cfg.Abandon+l.cfg.Abandon/4 {
 			l.count(p, p.Ended.IsZero(), ev)
 		} else {
 			l.pending.put(p)

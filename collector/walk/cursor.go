@@ -54,6 +54,7 @@ type cursor struct {
 
 	prev  []ledger.ID  // the page before; nil if there is nothing to stitch to
 	floor int          // its offset
+	first ledger.ID    // its first row
 	end   int          // the offset behind it
 	asked time.Time    // when it was asked for
 	carry []ledger.Row // its last row if the next page does not share it, and unreadable rows
@@ -145,12 +146,12 @@ func (c *cursor) progress(p page) error {
 		return fmt.Errorf("%w: a row at offset %d, total_count %d", errEndless, end-1, c.total)
 	}
 	switch {
-	case c.prev == nil || len(p.rows) == 0:
+	case len(p.rows) == 0 || p.rows[0].Kind == ledger.Unreadable:
 		return nil
-	case p.offset == 0: // again
-	case p.offset > c.floor && p.rows[0].ID == c.prev[0] && !hasNew(p.rows, c.prev):
+	case p.offset == 0 && c.end > 0: // again
+	case p.offset > c.floor && p.rows[0].ID == c.first:
 	default:
-		if hasNew(p.rows, c.prev) && c.stitched(p.rows) {
+		if c.prev == nil || hasNew(p.rows, c.prev) && c.stitched(p.rows) {
 			c.same = 0
 		}
 		return nil
@@ -210,7 +211,7 @@ func (c *cursor) take(p page) ledger.Run {
 		}
 		c.stitchTo(ids)
 	}
-	c.floor, c.next, c.end, c.asked = p.offset, end-share, end, p.when.Asked
+	c.first, c.floor, c.next, c.end, c.asked = p.rows[0].ID, p.offset, end-share, end, p.when.Asked
 	return run
 }
 

@@ -302,7 +302,8 @@ func (w *Walker) mayHaveExpired() bool {
 	}
 	youngest := now.Sub(w.span.newest)
 	if w.expiries >= minExpiries {
-		return youngest >= w.retention
+		// What was listed a moment ago has not expired, however old it was.
+		return youngest >= w.retention && now.Sub(w.lastGood) >= w.retention/4
 	}
 	return youngest >= min(w.span.age+unseenExpiry, maxRetention)
 }
