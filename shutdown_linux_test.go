@@ -192,7 +192,11 @@ func TestStateFileLost(t *testing.T) {
 				case "1h":
 					c.signal(syscall.SIGTERM)
 				}
-				c.wantFailure(file, test.text)
+				text := test.text
+				if interval == "25ms" && text == "it is cut short" {
+					text = "" // a commit may be under way, and make it long again
+				}
+				c.wantFailure(file, text)
 			})
 		}
 	}
