@@ -252,7 +252,7 @@ func addFlags(app *kingpin.Application) *flags {
 
 	app.Flag("opper.url", "Base URL of Opper; /v2 is added unless the path ends in a version.").Default("https://api.opper.ai").Envar("OPPER_BASE_URL").StringVar(&o.URL)
 	app.Flag("opper.api-key-file", "File with the API key, read again when it changes and after a 401.").StringVar(&f.keyFile)
-	app.Flag("opper.allow-plaintext", "Allow sending the API key unencrypted to other hosts: to an http:// URL that is not loopback, or through a plain-text proxy.").BoolVar(&o.AllowPlaintext)
+	app.Flag("opper.allow-plaintext", "Allow an http:// URL that is not loopback, directly or through a proxy: the API key is sent unencrypted.").BoolVar(&o.AllowPlaintext)
 	app.Flag("opper.header", "Extra header for requests to Opper, as 'Name: value'. Repeatable.").StringsVar(&f.headers)
 	checked(app, "opper.project", "Value of the label project: one API key is one project.", "default", &c.Project, parseLabel)
 	app.Flag("opper.name-filter", "Only list traces that Opper finds by this name.").StringVar(&o.Name)

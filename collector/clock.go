@@ -80,8 +80,8 @@ func (c *Clock) state() clockState {
 	return st
 }
 
-// restore goes on from the clock of another process, if it is known how long ago
-// that was and the system's clock has been set since.
+// restore continues the clock of an earlier process, if it is known how long ago
+// that was and the system clock has been set since.
 func (c *Clock) restore(st clockState) {
 	id, uptime := c.boot()
 	if id == "" || id != st.Boot || uptime < st.Uptime {

@@ -24,9 +24,9 @@ import (
 // and saves what it has met.
 const progressEvery = 10 * time.Second
 
-// progressRows is after how many rows it is saved in any case: what a transaction
-// needs of memory grows with the pages that its entries fall on, and those of
-// running traces have no order.
+// progressRows is the number of rows after which the initial sync is committed,
+// however little time has passed: the memory of a transaction grows with the
+// pages that its entries fall on, and those of open traces have no order.
 const progressRows = 1 << 12
 
 // holdAtMost is how long the zeros of a new name are shown if they are not read

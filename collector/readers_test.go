@@ -312,7 +312,8 @@ func TestSeveralScrapers(t *testing.T) {
 	}
 }
 
-// Nobody is waited for who has not read before: anybody can send one request.
+// Zeros do not wait for a client that has not read before: any client can send
+// one request.
 func TestNewClientsAreNotAwaited(t *testing.T) {
 	p := newPage(t, false)
 	a := p.scraper()
@@ -349,8 +350,8 @@ func TestNewClientsAreNotAwaited(t *testing.T) {
 	}
 }
 
-// A scraper stays one when it comes back by another connection, whoever has come
-// and gone meanwhile.
+// A scraper that reconnects is still a scraper, however many other clients have
+// connected in between.
 func TestScraperIsNotForgotten(t *testing.T) {
 	p := newPage(t, false)
 	a, b := p.scraper(), p.scraper()
@@ -385,7 +386,8 @@ func TestScraperIsNotForgotten(t *testing.T) {
 	}
 }
 
-// Only so many scrapers are waited for, and none is replaced by another.
+// The number of scrapers that zeros wait for is bounded, and none displaces
+// another.
 func TestScrapersAreBounded(t *testing.T) {
 	p := newPage(t, false)
 	var all []*http.Client

@@ -26,8 +26,8 @@ type Config struct {
 	// Backfill is how long before the baseline met it a trace may have ended to
 	// be counted. If it is nil all are, and those that it finds abandoned.
 	Backfill *time.Duration
-	// Wall translates a time of ours into one that clients' times compare with;
-	// nil leaves it as it is.
+	// Wall converts a time of the ledger's clock to wall-clock time, which is what
+	// clients' times are compared with. Nil leaves it as it is.
 	Wall func(time.Time) time.Time
 }
 
@@ -419,7 +419,7 @@ func (l *Ledger) add(p *Pending, abandoned bool, ev *Events) {
 	c.Start, c.End = ClientTime(c.Start, l.wall(p.Met)), ClientTime(c.End, l.wall(p.EndBy))
 }
 
-// wall returns what the clocks of others say of a time of ours.
+// wall converts a time of the ledger's clock to wall-clock time.
 func (l *Ledger) wall(t time.Time) time.Time {
 	if l.cfg.Wall == nil {
 		return t
