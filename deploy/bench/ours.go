@@ -2,16 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-kit/log"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"opper_exporter/collector"
 	"opper_exporter/collector/sums"
-	"opper_exporter/collector/walk"
 	"opper_exporter/opper"
 )
 
@@ -25,59 +23,67 @@ var (
 
 // ours is the exporter without its command line: it syncs when it is asked to.
 type ours struct {
-	project  *collector.Project
-	requests atomic.Int64
-	done     sync.WaitGroup
-	cancel   context.CancelFunc
+	collector *collector.Collector
+	done      sync.WaitGroup
+	cancel    context.CancelFunc
 }
 
-// newOurs returns an exporter that has read nothing yet. If kept is nil, it
-// stores nothing.
-func newOurs(url string, kept collector.Store) (*ours, error) {
-	o := &ours{}
+// newOurs returns an exporter that has read nothing yet. If state is nil, it
+// persists nothing.
+func newOurs(url string, state collector.Store) (*ours, error) {
 	key, err := opper.FixedKey("key")
 	if err != nil {
 		return nil, err
 	}
-	client, err := opper.New(opper.Options{
-		URL: url, Key: key, MaxConnections: concurrency,
-		Observe: func(string, time.Duration) { o.requests.Add(1) },
-	})
-	if err != nil {
-		return nil, err
-	}
-	o.project, err = collector.NewProject(collector.Config{
-		Project: "default", Abandon: time.Hour, Concurrency: concurrency, Classic: true, Native: true,
-		SweepEvery: 24 * time.Hour,
+	c, err := collector.New([]collector.Config{{
+		Project: "default", AbandonAfter: time.Hour, Concurrency: concurrency, Classic: true, Native: true,
+		SweepInterval: 24 * time.Hour,
 		Sums: sums.Config{
 			Success: []string{"success", "ok", "completed"}, Failure: []string{"error", "failed", "failure"},
 			MaxNames: 200, DurationBuckets: durationBuckets, TokenBuckets: tokenBuckets,
 		},
-		Logger: log.NewNopLogger(),
-		Source: func() walk.Source { return client },
-		Store:  kept,
-		List:   collector.List{URL: client.URL()},
-	})
-	return o, err
+		Opper:    opper.Options{URL: url, Key: key, MaxConnections: concurrency},
+		Upstream: collector.Upstream{URL: url},
+	}}, collector.Deps{Logger: log.NewNopLogger(), Clock: collector.NewClock(), Store: state})
+	return &ours{collector: c}, err
 }
 
-// run begins to sync and returns when the first walk is published.
+// run begins to sync and returns when the initial sync is published.
 func (o *ours) run(ctx context.Context) error {
 	ctx, o.cancel = context.WithCancel(ctx)
-	o.done.Go(func() { _ = o.project.Run(ctx) })
-	select {
-	case <-o.project.Ready():
-		return nil
-	case <-time.After(10 * time.Minute):
-		return errors.New("the first walk does not end")
-	case <-ctx.Done():
-		return ctx.Err()
+	o.done.Go(func() { _ = o.collector.Run(ctx) })
+	poll := time.NewTicker(100 * time.Microsecond)
+	defer poll.Stop()
+	for !o.collector.IsReady() {
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
+	return nil
+}
+
+// requests returns how many requests to Opper were sent.
+func (o *ours) requests() (n int64, err error) {
+	registry := prometheus.NewRegistry()
+	if err := registry.Register(o.collector); err != nil {
+		return 0, err
+	}
+	families, err := registry.Gather()
+	for _, f := range families {
+		if f.GetName() == "opper_exporter_api_requests_total" {
+			for _, m := range f.GetMetric() {
+				n += int64(m.GetCounter().GetValue())
+			}
+		}
+	}
+	return n, err
 }
 
 // sync syncs once.
 func (o *ours) sync(ctx context.Context) error {
-	o.project.Refresh(ctx)
+	o.collector.Refresh(ctx)
 	return ctx.Err()
 }
 

@@ -35,7 +35,7 @@ func (b *bench) scrape(ctx context.Context) error {
 	}
 	opts := promhttp.HandlerOpts{EnableOpenMetrics: true}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(o.project)
+	registry.MustRegister(o.collector)
 	handlers := [2]http.Handler{promhttp.HandlerFor(p.registry, opts), promhttp.HandlerFor(registry, opts)}
 
 	const protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"

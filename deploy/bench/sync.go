@@ -51,30 +51,34 @@ func (b *bench) syncOver(ctx context.Context, url string, traces int) ([][]strin
 		}
 		return response.Body.Close()
 	}
-	// The second sync after news counts them.
-	settle := func(ctx context.Context) error { return o.sync(ctx) }
-	var requests int64
-	counted := func(ctx context.Context) error {
-		before := o.requests.Load()
-		err := o.sync(ctx)
-		requests = o.requests.Load() - before
+	var before int64 // requests
+	// The second sync after new traces counts them.
+	settle := func(ctx context.Context) error {
+		if err := o.sync(ctx); err != nil {
+			return err
+		}
+		before, err = o.requests()
 		return err
 	}
-	row := func(name string, costs []cost) []string {
-		return []string{fmt.Sprintf("%s, %d listed", name, traces), strconv.FormatInt(requests, 10), costs[0].String(), costs[1].String(), costs[2].String()}
+	row := func(name string, costs []cost) ([]string, error) {
+		after, err := o.requests()
+		return []string{fmt.Sprintf("%s, %d listed", name, traces), strconv.FormatInt(after-before, 10), costs[0].String(), costs[1].String(), costs[2].String()}, err
 	}
 	last := max(traces-10, 0)
 	walk := side{name: "plain", once: true, run: func(ctx context.Context) error { return newPlain().walk(ctx, &floor.client, url) }}
 	idle, err := b.race(ctx, fmt.Sprintf("idle sync over %d", traces),
 		side{name: "download", run: func(ctx context.Context) error { return floor.pages(ctx, []int{0, last}) }},
-		walk, side{name: "ours", run: counted, prepare: settle})
+		walk, side{name: "ours", run: o.sync, prepare: settle})
 	if err != nil {
 		return nil, err
 	}
-	rows := [][]string{row("idle", idle)}
+	idleRow, err := row("idle", idle)
+	if err != nil {
+		return nil, err
+	}
 	news, err := b.race(ctx, fmt.Sprintf("sync with news over %d", traces),
 		side{name: "download", run: func(ctx context.Context) error { return floor.pages(ctx, []int{0, pageSize, last}) }},
-		walk, side{name: "ours", run: counted, prepare: func(ctx context.Context) error {
+		walk, side{name: "ours", run: o.sync, prepare: func(ctx context.Context) error {
 			if err := settle(ctx); err != nil {
 				return err
 			}
@@ -83,7 +87,8 @@ func (b *bench) syncOver(ctx context.Context, url string, traces int) ([][]strin
 	if err != nil {
 		return nil, err
 	}
-	return append(rows, row("100 new traces", news)), nil
+	newsRow, err := row("100 new traces", news)
+	return [][]string{idleRow, newsRow}, err
 }
 
 // awhile is how long a process may take for what it is waited for.

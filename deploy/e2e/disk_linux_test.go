@@ -38,7 +38,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	r := until(t, address, "opper_exporter_state_commits_total", `result="error"`, 3)
 	same(t, was, r)
-	p.logged(t, "level=error", "the state can't be stored, so the last numbers stay published", database)
+	p.logged(t, "level=error", "commit failed, the last numbers stay published", database)
 	synced := "opper_exporter_last_success_timestamp_seconds"
 	if again := until(t, address, "opper_exporter_state_commits_total", `result="error"`, 5); again.rest.total(synced, "") != r.rest.total(synced, "") {
 		t.Error("what is shown looks newer than it is")

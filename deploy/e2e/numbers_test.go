@@ -576,7 +576,7 @@ func TestHostileNames(t *testing.T) {
 	}
 	for _, a := range all {
 		a.reaches(traces, `sum(opper_traces_total{JOB})`)
-		a.reaches(0, `sum(opper_exporter_trace_names_held{JOB})`)
+		a.reaches(0, `sum(opper_exporter_trace_names_zero_pending{JOB})`)
 		got, err := a.Query(t.Context(), fmt.Sprintf(`sum by (trace_name) (opper_traces_total{job=%q})`, a.job), time.Now())
 		if err != nil {
 			t.Fatal(err)

@@ -145,7 +145,7 @@ func TestRestartGoesOnExactly(t *testing.T) {
 	if n := s.RequestCount(); n > 2 {
 		t.Errorf("%d requests after a restart", n)
 	}
-	after.logged(t, "level=info", "going on from the stored state", "listed=2500")
+	after.logged(t, "level=info", "state restored", "listed=2500")
 }
 
 func TestOneProcessPerState(t *testing.T) {
@@ -257,7 +257,7 @@ func TestBackfill(t *testing.T) {
 			}
 			p := start(t, command(opper(t, s), append(test.args, "--storage.path=", fast, noSettle)...))
 			address := p.ready(t)
-			p.logged(t, "level=warn", "nothing is stored")
+			p.logged(t, "level=warn", "persistence disabled")
 			if n := mustScrape(t, address).lasting.total("opper_traces_total", ""); n != test.want {
 				t.Errorf("%v traces are counted, want %v", n, test.want)
 			}
@@ -337,7 +337,7 @@ func TestListChanged(t *testing.T) {
 	} {
 		p := start(t, command(test.url, append(test.args, stored, unhurry)...))
 		address := p.ready(t)
-		p.logged(t, "level=warn", "the stored state is of another list, so counting begins anew")
+		p.logged(t, "level=warn", "upstream has changed, counters restart from zero")
 		r := mustScrape(t, address)
 		if n, of := r.lasting.total("opper_traces_total", ""), r.rest.total("opper_traces_listed", ""); n != of || n == 0 || n > test.want {
 			t.Errorf("%v traces are counted of %v listed ones", n, of)

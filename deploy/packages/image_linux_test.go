@@ -313,7 +313,7 @@ func TestImageRuns(t *testing.T) {
 			t.Errorf("no %s in the metrics", want)
 		}
 	}
-	p.logged(t, "level=warn", "nothing is stored")
+	p.logged(t, "level=warn", "persistence disabled")
 
 	check := c.command(nil, append(c.healthcheck[1:], "http://"+address+"/-/healthy")...)
 	if out, err := check.CombinedOutput(); c.healthcheck[0] != "CMD" || err != nil {
@@ -347,7 +347,7 @@ func TestImageKeepsItsStateInTheVolume(t *testing.T) {
 	server := opper(t, httptest.NewServer)
 	args := append(slices.Clone(c.entrypoint), "--storage.path=/var/lib/opper_exporter", "--opper.url="+server.URL, anyPort)
 	env := []string{"OPPER_API_KEY=" + key}
-	for _, line := range []string{"first walk finished", "going on from the stored state"} {
+	for _, line := range []string{"initial sync complete", "state restored"} {
 		p := start(t, c.command(env, args...))
 		p.counted(t, p.address(t))
 		p.logged(t, line)
@@ -432,7 +432,7 @@ func TestImageTellsWhatItIs(t *testing.T) {
 func TestImageRunsAsTheChartSays(t *testing.T) {
 	t.Parallel()
 	server := opper(t, httptest.NewServer)
-	for name, healthy := range map[string]string{"default": "going on from the stored state", "nothing-kept": "nothing is stored", "everything": ""} {
+	for name, healthy := range map[string]string{"default": "state restored", "nothing-kept": "persistence disabled", "everything": ""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := images(t)["exporter"].unpack(t)

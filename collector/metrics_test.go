@@ -18,10 +18,10 @@ import (
 )
 
 // written returns the metrics of a family, as a scrape gets them.
-func written(t *testing.T, shot snapshot, f *family) (out []*dto.Metric) {
+func written(t *testing.T, shot snapshot, f *prometheus.Desc) (out []*dto.Metric) {
 	t.Helper()
 	for _, m := range shot {
-		if m.Desc() == f.desc {
+		if m.Desc() == f {
 			w := new(dto.Metric)
 			if err := m.Write(w); err != nil {
 				t.Fatal(err)
@@ -66,13 +66,13 @@ func TestHistogramsLikeClientGolang(t *testing.T) {
 				}})
 			}
 			s.Apply(ev, epoch)
-			shot := newPress(Config{Project: "p", Classic: true, Native: true, Sums: cfg}).print(s, ledger.New(ledger.Config{}), 0)
+			shot := newSnapshots(&Config{Project: "p", Classic: true, Native: true, Sums: cfg}).build(s, ledger.New(ledger.Config{}), 0)
 			for _, c := range []struct {
-				family *family
+				family *prometheus.Desc
 				series string
 				ref    prometheus.Histogram
 			}{{traceDuration, "unknown", durations}, {tokensPerTrace, "a", tokens}} {
-				all := written(t, *shot, c.family)
+				all := written(t, shot, c.family)
 				i := slices.IndexFunc(all, func(m *dto.Metric) bool {
 					return slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return l.GetValue() == c.series })
 				})
@@ -105,7 +105,7 @@ func TestNativeOff(t *testing.T) {
 		b.sync()
 		shots[native] = *b.project.published.Load()
 	}
-	for _, f := range []*family{traceDuration, tokensPerTrace} {
+	for _, f := range []*prometheus.Desc{traceDuration, tokensPerTrace} {
 		on, off := written(t, shots[true], f), written(t, shots[false], f)
 		for i, m := range on {
 			h := m.GetHistogram()
@@ -143,42 +143,9 @@ func TestMetricsAreKept(t *testing.T) {
 	}
 }
 
-// A snapshot is made anew if one value, time or series is another.
-func TestSameMetrics(t *testing.T) {
-	s := &scale{bounds: []float64{1}, perOne: 1, classic: true}
-	counter := func(f *family, value float64, created time.Time, reason string) prometheus.Metric {
-		return f.counter(value, created, "p", reason)
-	}
-	base := counter(skippedTotal, 1, epoch, "no_id")
-	histogram := tokensPerTrace.histogram(&sums.Histogram{}, s, epoch, "p", "a")
-	for _, c := range []struct {
-		what string
-		a, b prometheus.Metric
-		same bool
-	}{
-		{"the same counter", base, base, true},
-		{"an equal counter", base, counter(skippedTotal, 1, epoch, "no_id"), true},
-		{"another value", base, counter(skippedTotal, 2, epoch, "no_id"), false},
-		{"another time", base, counter(skippedTotal, 1, epoch.Add(1), "no_id"), false},
-		{"another label", base, counter(skippedTotal, 1, epoch, "vanished_open"), false},
-		{"another family", base, counter(unusableTotal, 1, epoch, "no_id"), false},
-		{"an equal gauge", tracesListed.gauge(1, "p"), tracesListed.gauge(1, "p"), true},
-		{"another gauge", tracesListed.gauge(1, "p"), tracesListed.gauge(2, "p"), false},
-		{"the same histogram", histogram, histogram, true},
-		{"a new histogram", histogram, tokensPerTrace.histogram(&sums.Histogram{}, s, epoch, "p", "a"), false},
-	} {
-		if got := (&snapshot{c.a}).same(&snapshot{c.b}); got != c.same {
-			t.Errorf("%s: same is %t", c.what, got)
-		}
-	}
-	if (&snapshot{base}).same(&snapshot{base, base}) {
-		t.Error("one more is not the same")
-	}
-}
-
 func TestDescriptions(t *testing.T) {
-	for _, f := range families {
-		if text := f.desc.String(); strings.HasPrefix(f.desc.String(), `Desc{fqName: "opper_trace`) && !strings.Contains(text, "Opper's trace list") &&
+	for _, f := range descs {
+		if text := f.String(); strings.HasPrefix(f.String(), `Desc{fqName: "opper_trace`) && !strings.Contains(text, "Opper's trace list") &&
 			f != tracesListed {
 			t.Errorf("%s does not say where it comes from", text)
 		}

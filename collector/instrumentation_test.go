@@ -23,7 +23,8 @@ func counterOf(t *testing.T, m prometheus.Metric) float64 {
 }
 
 func TestRequests(t *testing.T) {
-	r := NewRequests("p", true)
+	r := newInstrumentation("p", true)
+	r.stall = newStall(time.Now, 0, r.up)
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(r)
 	see := func(want values) {
@@ -40,8 +41,8 @@ func TestRequests(t *testing.T) {
 		}
 	}
 	see(values{"opper_exporter_api_requests_total{200}": 0, "opper_exporter_api_requests_total{error}": 0})
-	r.Observe("200", 1500*time.Millisecond)
-	r.Observe("429", time.Second)
+	r.observeRequest("200", 1500*time.Millisecond)
+	r.observeRequest("429", time.Second)
 	see(values{
 		"opper_exporter_api_requests_total{200}": 1, "opper_exporter_api_requests_total{429}": 1,
 		"opper_exporter_api_request_duration_seconds_count{}": 2, "opper_exporter_api_request_duration_seconds_sum{}": 2.5,
@@ -49,9 +50,9 @@ func TestRequests(t *testing.T) {
 }
 
 // Whatever can happen is at 0 before it happens.
-func TestHealthBeginsAtZero(t *testing.T) {
-	h := newHealth("p", true, time.Now, 0)
-	h.failed(time.Second)
+func TestInstrumentationBeginsAtZero(t *testing.T) {
+	h := newInstrumentation("p", true)
+	h.synced(time.Second, false)
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(h.collectors()...)
 	families, err := registry.Gather()
@@ -62,7 +63,7 @@ func TestHealthBeginsAtZero(t *testing.T) {
 	for key, want := range map[string]float64{
 		"opper_up{}": 0, "opper_exporter_syncs_total{error}": 1, "opper_exporter_syncs_total{success}": 0,
 		"opper_exporter_state_commits_total{success}": 0, "opper_exporter_state_commits_total{error}": 0,
-		"opper_exporter_baseline_progress_ratio{}": 0, "opper_exporter_sync_duration_seconds_sum{}": 1,
+		"opper_exporter_initial_sync_progress_ratio{}": 0, "opper_exporter_sync_duration_seconds_sum{}": 1,
 	} {
 		if value, ok := got[key]; !ok || value != want {
 			t.Errorf("%s is %v, want %v", key, value, want)
@@ -77,7 +78,8 @@ func TestUpIsZeroWithoutProgress(t *testing.T) {
 		{0, time.Minute}, {5 * time.Second, time.Minute}, {30 * time.Second, 90 * time.Second},
 	} {
 		now := epoch
-		h := newHealth("p", true, func() time.Time { return now }, tc.interval)
+		h := newInstrumentation("p", true)
+		h.stall = newStall(func() time.Time { return now }, tc.interval, h.up)
 		up := func() float64 {
 			h.stall.update()
 			var m dto.Metric
@@ -86,7 +88,7 @@ func TestUpIsZeroWithoutProgress(t *testing.T) {
 			}
 			return m.GetGauge().GetValue()
 		}
-		h.succeeded(time.Second)
+		h.synced(time.Second, true)
 		now = now.Add(time.Hour)
 		if up() != 1 {
 			t.Errorf("interval %s: opper_up is 0 between two syncs", tc.interval)
@@ -106,7 +108,7 @@ func TestUpIsZeroWithoutProgress(t *testing.T) {
 		if up() != 0 {
 			t.Errorf("interval %s: opper_up is 1 before the sync succeeded", tc.interval)
 		}
-		h.succeeded(time.Second)
+		h.synced(time.Second, true)
 		h.stall.end()
 		if up() != 1 {
 			t.Errorf("interval %s: opper_up is 0 after a sync that succeeded", tc.interval)
@@ -135,7 +137,7 @@ func TestUpIsZeroWhileSyncHangs(t *testing.T) {
 	b := newBench(t, oppertest.Config{}, testConfig())
 	b.sync()
 	entered := make(chan struct{})
-	b.project.cfg.Source = func() walk.Source { return stuckSource{entered} }
+	b.project.source = func() walk.Source { return stuckSource{entered} }
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
