@@ -1,10 +1,10 @@
 package collector
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
-
-	"time"
 
 	"opper_exporter/collector/sums"
 )
