@@ -36,7 +36,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
-	"opper_exporter/deploy/promtest"
+	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 )
 

@@ -19,7 +19,7 @@ import (
 
 	"opper_exporter/collector/sums"
 	"opper_exporter/collector/walk"
-	"opper_exporter/deploy/promtest"
+	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
 )

@@ -16,7 +16,7 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"opper_exporter/deploy/promtest"
+	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 )
 

@@ -12,7 +12,7 @@ import (
 	"github.com/go-kit/log"
 
 	"opper_exporter/collector/walk"
-	"opper_exporter/deploy/promtest"
+	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper"
 )
 
