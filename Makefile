@@ -13,7 +13,7 @@ BUILDINFO := github.com/prometheus/common/version
 LDFLAGS   := -X $(BUILDINFO).Version=$(VERSION) -X $(BUILDINFO).Revision=$(REVISION) -X $(BUILDINFO).Branch=$(BRANCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run tools test test-long soak lint vulncheck format build reproducible golden fuzz bench
+.PHONY: help demo run tools test test-long soak lint vulncheck format build reproducible golden docs fuzz bench
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -71,6 +71,9 @@ reproducible: ## two builds of a copy each, in other directories, that must be t
 golden: ## rewrite the golden files, and the chart's copies; look at what changed before you commit
 	$(GO) test ./collector -run Golden -update
 	$(GO) test ./deploy/packages -run Chart -update
+
+docs: ## rewrite the tables of flags and metrics in deploy/docs
+	$(GO) run ./deploy/docs/generate
 
 bench: ## the exporter beside a plain download and a plain rendition, as tables of ratios
 	$(GO) run ./deploy/bench $(ARGS)
