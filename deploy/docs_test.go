@@ -167,6 +167,26 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// The changelog has the format of Prometheus.
+func TestChangelog(t *testing.T) {
+	kinds := []string{"CHANGE", "FEATURE", "ENHANCEMENT", "BUGFIX"}
+	entry := regexp.MustCompile(`^\* \[([A-Z]+)\] [a-z-]+: [A-Z].*\.$`)
+	last := 0
+	for line := range strings.Lines(string(read(t, "../CHANGELOG.md"))) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			last = 0
+			continue
+		}
+		match := entry.FindStringSubmatch(line)
+		if match == nil || slices.Index(kinds, match[1]) < last {
+			t.Errorf("not an entry, or not in the order of %s: %s", kinds, line)
+			continue
+		}
+		last = slices.Index(kinds, match[1])
+	}
+}
+
 // What CONTRIBUTING.md says of where things live is true.
 func TestPlaces(t *testing.T) {
 	rows := read(t, "../CONTRIBUTING.md").table(t, "Where things live")
