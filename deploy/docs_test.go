@@ -98,6 +98,20 @@ func TestDocumentation(t *testing.T) {
 		}
 		compare(t, got, want)
 	})
+	t.Run("quotes", func(t *testing.T) {
+		quotes := 0
+		for _, name := range []string{"docs/configuration.md", "docs/operations.md", "prometheus/runbook.md"} {
+			for _, fragment := range read(t, name).quotes() {
+				quotes++
+				if !strings.Contains(sources, fragment) {
+					t.Errorf("%s: the program does not say %q", name, fragment)
+				}
+			}
+		}
+		if quotes < 10 {
+			t.Errorf("only %d quotes", quotes)
+		}
+	})
 	t.Run("endpoints", func(t *testing.T) {
 		for _, row := range operations.table(t, "Endpoints") {
 			if resp, err := http.Get("http://" + address + row[0]); err != nil {

@@ -91,6 +91,29 @@ func (d document) table(t *testing.T, section string) [][]string {
 	return rows
 }
 
+var (
+	block   = regexp.MustCompile("(?ms)^```.*?^```")
+	span    = regexp.MustCompile("`([^`\n]+)`")
+	words   = regexp.MustCompile(`^[a-z'():,… -]+ [a-z'():,… -]+$`)
+	command = regexp.MustCompile(`^(docker|kubectl|make|restart:|systemctl) `)
+)
+
+// quotes returns what a text quotes of the program's messages: code of several
+// words that is no command, in pieces where … stands for something else.
+func (d document) quotes() (fragments []string) {
+	for _, match := range span.FindAllStringSubmatch(block.ReplaceAllString(string(d), ""), -1) {
+		if !words.MatchString(match[1]) || command.MatchString(match[1]) {
+			continue
+		}
+		for fragment := range strings.SplitSeq(match[1], "…") {
+			if fragment = strings.TrimSpace(fragment); fragment != "" {
+				fragments = append(fragments, fragment)
+			}
+		}
+	}
+	return fragments
+}
+
 // code returns all code blocks of a language.
 func (d document) code(language string) string {
 	var out strings.Builder
