@@ -13,12 +13,12 @@ BUILDINFO := github.com/prometheus/common/version
 LDFLAGS   := -X $(BUILDINFO).Version=$(VERSION) -X $(BUILDINFO).Revision=$(REVISION) -X $(BUILDINFO).Branch=$(BRANCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run tools test test-long soak lint vulncheck format build reproducible golden fuzz bench
+.PHONY: help demo run tools test test-long soak lint vulncheck format build reproducible golden docs fuzz bench
 
-help: ## list what can be made
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-demo: ## an Opper in memory with lively traffic, and the exporter against it
+demo: ## an in-memory Opper with lively traffic, and the exporter against it
 	$(GO) run ./deploy/demo $(ARGS)
 
 run: ## the exporter with a real key from OPPER_API_KEY; flags in ARGS
@@ -41,11 +41,11 @@ test: tools ## the tests, about five minutes of them
 	$(GO) test -race -timeout 15m ./...
 
 # One goroutine drives a schedule: the race detector would only slow it down.
-test-long: ## many more schedules and kills
+test-long: ## many more random schedules and kills
 	$(GO) test -timeout 30m ./collector -run 'TestSimulation|TestSchedules' -schedules 10000
 	$(GO) test -race -timeout 15m ./deploy/test/e2e -run TestKill -kills 40
 
-soak: ## the exporter in a hostile world for the time SOAK, and a verdict
+soak: ## the real binary under random faults for the time SOAK, and a verdict
 	$(GO) run ./deploy/test/soak $(ARGS)
 
 lint: ## the linters and the formatters
@@ -72,7 +72,10 @@ golden: ## rewrite the golden files, and the chart's copies; look at what change
 	$(GO) test ./collector -run Golden -update
 	$(GO) test ./deploy/test/packages -run Chart -update
 
-bench: ## the exporter beside a plain download and a plain rendition, as tables of ratios
+docs: ## rewrite the tables of flags and metrics in deploy/docs
+	$(GO) run ./deploy/docs/generate
+
+bench: ## the exporter compared with a plain download and a plain implementation, as tables of ratios
 	$(GO) run ./deploy/test/bench $(ARGS)
 
 fuzz: ## every fuzz test for FUZZTIME each

@@ -23,12 +23,9 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
-func TestReadme(t *testing.T) {
-	content, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	readme := document(content)
+func TestDocumentation(t *testing.T) {
+	readme := read(t, "../README.md")
+	configuration, metrics, operations, logging := read(t, "docs/configuration.md"), read(t, "docs/metrics.md"), read(t, "docs/operations.md"), read(t, "docs/logging.md")
 	// Reading them also keeps go test from taking a cached result for good
 	// when they have changed.
 	sources := readSources(t)
@@ -37,38 +34,46 @@ func TestReadme(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	storage := t.TempDir()
-	address := start(t, binary, storage, readme.outcomes(t))
+	outcomes := configuration.outcomes(t)
+	address := start(t, binary, storage, outcomes)
 	families := promtest.Scrape(t, "http://"+address+"/metrics")
 
+	// What the README says of some flags and metrics is what the reference says of
+	// all, which is generated from the program.
 	t.Run("flags", func(t *testing.T) {
+		reference := configuration.flags(t)
+		for name, value := range readme.flags(t) {
+			if want, ok := reference[name]; !ok || value != want {
+				t.Errorf("the README has %s as %q, the program as %q", name, value, want)
+			}
+		}
 		help, err := exec.CommandContext(t.Context(), binary, "--help").Output()
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := programFlags(string(help))
-		if _, ok := families["go_info"]; !ok {
-			want["--[no-]web.disable-exporter-metrics"] = "on"
-		}
-		if families["opper_trace_duration_seconds"].GetMetric()[0].GetHistogram().Schema != nil {
-			want["--[no-]collector.native-histograms"] = "on"
-		}
-		if len(families["opper_trace_duration_seconds"].GetMetric()[0].GetHistogram().GetBucket()) > 0 {
-			want["--[no-]collector.classic-histograms"] = "on"
-		}
-		compare(t, readme.flags(t), want)
-	})
-	t.Run("metrics", func(t *testing.T) {
-		got := map[string]string{}
-		for _, row := range readme.table(t, "Metrics") {
-			got[row[0]] = row[1] + " " + labels(strings.Split(row[2], ", "))
-		}
-		want := map[string]string{}
-		for name, family := range families {
-			if strings.HasPrefix(name, "opper_") {
-				want[name] = kind(family)
+		for name, documents := range mentioned(t, `--(?:\[?no-\]?)?((?:opper|collector|storage|web|log|config)\.[a-z][a-z.-]*[a-z])`) {
+			if !regexp.MustCompile(`--(\[no-\])?` + regexp.QuoteMeta(name) + `\b[^.-]`).Match(help) {
+				t.Errorf("the program has no flag --%s: %s", name, documents)
 			}
 		}
-		compare(t, got, want)
+	})
+	t.Run("metrics", func(t *testing.T) {
+		reference := metrics.metrics(t, "Traces")
+		compare(t, readme.metrics(t, "Trace metrics"), reference)
+		maps.Copy(reference, metrics.metrics(t, "Exporter"))
+		exposed := map[string]string{}
+		for name, family := range families {
+			if strings.HasPrefix(name, "opper_") {
+				exposed[name] = kind(family)
+			}
+		}
+		compare(t, reference, exposed)
+		for name, documents := range mentioned(t, `\b(opper_(?:up|usage|cost|trace|token|project|exporter_)[a-z_]*)\b`) {
+			name = regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(name, "")
+			if _, ok := exposed[name]; !ok {
+				t.Errorf("the program has no metric %s: %s", name, documents)
+			}
+		}
 	})
 	t.Run("outcomes", func(t *testing.T) {
 		got := map[string]string{}
@@ -77,11 +82,11 @@ func TestReadme(t *testing.T) {
 				got[label(m, "trace_name")] = label(m, "outcome")
 			}
 		}
-		compare(t, readme.outcomes(t), got)
+		compare(t, outcomes, got)
 	})
 	t.Run("log", func(t *testing.T) {
 		got, want := map[string]string{}, map[string]string{}
-		for _, row := range readme.table(t, "Log") {
+		for _, row := range logging.table(t, "Messages") {
 			got[row[1]] = row[0]
 			// Of those at info, only some are worth a row.
 			if row[0] == "info" && strings.Contains(sources, strconv.Quote(row[1])) {
@@ -93,8 +98,22 @@ func TestReadme(t *testing.T) {
 		}
 		compare(t, got, want)
 	})
+	t.Run("quotes", func(t *testing.T) {
+		quotes := 0
+		for _, name := range []string{"docs/configuration.md", "docs/operations.md", "prometheus/runbook.md"} {
+			for _, fragment := range read(t, name).quotes() {
+				quotes++
+				if !strings.Contains(sources, fragment) {
+					t.Errorf("%s: the program does not say %q", name, fragment)
+				}
+			}
+		}
+		if quotes < 10 {
+			t.Errorf("only %d quotes", quotes)
+		}
+	})
 	t.Run("endpoints", func(t *testing.T) {
-		for _, row := range readme.table(t, "Endpoints") {
+		for _, row := range operations.table(t, "Endpoints") {
 			if resp, err := http.Get("http://" + address + row[0]); err != nil {
 				t.Error(err)
 			} else if resp.Body.Close(); resp.StatusCode != http.StatusOK {
@@ -103,30 +122,16 @@ func TestReadme(t *testing.T) {
 		}
 	})
 	t.Run("commands", func(t *testing.T) {
-		for _, match := range regexp.MustCompile(`\bmake ([a-z]+)\b`).FindAllStringSubmatch(readme.code("sh"), -1) {
+		commands := readme.code("sh") + read(t, "../CONTRIBUTING.md").code("sh")
+		for _, match := range regexp.MustCompile(`\bmake ([a-z-]+)\b`).FindAllStringSubmatch(commands, -1) {
 			if out, err := exec.CommandContext(t.Context(), "make", "-C", "..", "-n", match[1]).CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}
 		}
 	})
-	t.Run("files", func(t *testing.T) {
-		var anchors []string
-		for _, match := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(string(readme), -1) {
-			anchors = append(anchors, strings.ReplaceAll(strings.ToLower(match[1]), " ", "-"))
-		}
-		for _, match := range regexp.MustCompile(`\]\(([^):]+)\)|\bgo run (\./\S+?)\b[^/\w]`).FindAllStringSubmatch(string(readme), -1) {
-			name, section, _ := strings.Cut(match[1]+match[2], "#")
-			if _, err := os.Stat(filepath.Join("..", name)); err != nil {
-				t.Error(err)
-			}
-			if name == "" && !slices.Contains(anchors, section) {
-				t.Errorf("no section %s", section)
-			}
-		}
-	})
 	t.Run("state", func(t *testing.T) {
 		got, want := map[string]string{}, map[string]string{}
-		for _, match := range regexp.MustCompile("`([^` ]+\\.db)`").FindAllStringSubmatch(string(readme), -1) {
+		for _, match := range regexp.MustCompile("`([^` ]+\\.db)`").FindAllStringSubmatch(string(read(t, "docs/state.md")), -1) {
 			got[match[1]] = ""
 		}
 		entries, err := os.ReadDir(storage)
@@ -138,12 +143,82 @@ func TestReadme(t *testing.T) {
 		}
 		compare(t, got, want)
 	})
-	t.Run("prometheus", func(t *testing.T) { prometheus(t, readme, address) })
+	t.Run("prometheus", func(t *testing.T) {
+		var queries strings.Builder
+		for _, name := range documents(t) {
+			if dir := filepath.Dir(name); dir == ".." || dir == "docs" { // elsewhere the rules are needed
+				queries.WriteString(read(t, name).code("promql"))
+			}
+		}
+		prometheus(t, readme, queries.String(), address)
+	})
 }
 
-// prometheus runs a server with the example configuration, and asks it all the
-// example queries.
-func prometheus(t *testing.T, readme document, address string) {
+// A person who has never seen the project reads all of README.
+func TestReadmeIsShort(t *testing.T) {
+	if lines := strings.Count(string(read(t, "../README.md")), "\n"); lines > 180 {
+		t.Errorf("%d lines", lines)
+	}
+}
+
+func TestLinks(t *testing.T) {
+	for _, name := range documents(t) {
+		for _, match := range regexp.MustCompile(`\]\(([^):]+)\)|\bgo run (\./\S+?)\b[^/\w]`).FindAllStringSubmatch(string(read(t, name)), -1) {
+			to, section, _ := strings.Cut(match[1], "#")
+			path := filepath.Join(filepath.Dir(name), to)
+			switch {
+			case match[2] != "":
+				path = filepath.Join("..", match[2])
+			case to == "":
+				path = name
+			}
+			if _, err := os.Stat(path); err != nil {
+				t.Errorf("%s: %v", name, err)
+			} else if section != "" && !slices.Contains(read(t, path).anchors(), section) {
+				t.Errorf("%s: %s has no section %s", name, path, section)
+			}
+		}
+	}
+}
+
+// The changelog has the format of Prometheus.
+func TestChangelog(t *testing.T) {
+	kinds := []string{"CHANGE", "FEATURE", "ENHANCEMENT", "BUGFIX"}
+	entry := regexp.MustCompile(`^\* \[([A-Z]+)\] [a-z-]+: [A-Z].*\.$`)
+	last := 0
+	for line := range strings.Lines(string(read(t, "../CHANGELOG.md"))) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			last = 0
+			continue
+		}
+		match := entry.FindStringSubmatch(line)
+		if match == nil || slices.Index(kinds, match[1]) < last {
+			t.Errorf("not an entry, or not in the order of %s: %s", kinds, line)
+			continue
+		}
+		last = slices.Index(kinds, match[1])
+	}
+}
+
+// What CONTRIBUTING.md says of where things live is true.
+func TestPlaces(t *testing.T) {
+	rows := read(t, "../CONTRIBUTING.md").table(t, "Where things live")
+	if len(rows) == 0 {
+		t.Error("no places")
+	}
+	for _, row := range rows {
+		for path := range strings.SplitSeq(row[0], ", ") {
+			if _, err := os.Stat(filepath.Join("..", path)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// prometheus runs a server with the scrape configuration of the README, and asks
+// it all queries of the documentation.
+func prometheus(t *testing.T, readme document, queries, address string) {
 	t.Helper()
 	yaml := readme.code("yaml")
 	for from, to := range map[string]string{"localhost:16773": address, "scrape_interval: 30s": "scrape_interval: 1s\n    scrape_timeout: 1s"} {
@@ -154,11 +229,11 @@ func prometheus(t *testing.T, readme document, address string) {
 	}
 	server := promtest.Start(t, promtest.Config{YAML: yaml})
 	server.WaitScrapes(t, "opper", 2)
-	queries := strings.Split(strings.TrimSpace(readme.code("promql")), "\n\n")
-	if len(queries) < 10 {
-		t.Errorf("only %d queries", len(queries))
+	asked := strings.Split(strings.TrimSpace(queries), "\n\n")
+	if len(asked) < 20 {
+		t.Errorf("only %d queries", len(asked))
 	}
-	for _, query := range queries {
+	for _, query := range asked {
 		if result, err := server.Query(t.Context(), query, time.Now()); err != nil || len(result) == 0 {
 			t.Errorf("%d results and error %v of %s", len(result), err, query)
 		}
@@ -169,112 +244,19 @@ func compare(t *testing.T, documented, real map[string]string) {
 	t.Helper()
 	for _, name := range slices.Sorted(maps.Keys(documented)) {
 		if is, ok := real[name]; !ok {
-			t.Errorf("the README has %s, the program has not", name)
+			t.Errorf("the documentation has %s, the program has not", name)
 		} else if documented[name] != is {
-			t.Errorf("%s is %q, the README says %q", name, is, documented[name])
+			t.Errorf("%s is %q, the documentation says %q", name, is, documented[name])
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(real)) {
 		if _, ok := documented[name]; !ok {
-			t.Errorf("the program has %s, the README has not", name)
+			t.Errorf("the program has %s, the documentation has not", name)
 		}
 	}
 	if len(real) == 0 {
 		t.Error("the program has none at all")
 	}
-}
-
-// document is a text in Markdown.
-type document string
-
-// table returns the rows of all tables of a section, without the back quotes.
-func (d document) table(t *testing.T, section string) [][]string {
-	t.Helper()
-	_, text, ok := strings.Cut(string(d), "\n## "+section+"\n")
-	if !ok {
-		t.Fatalf("no section %s", section)
-	}
-	text, _, _ = strings.Cut(text, "\n## ")
-	var rows [][]string
-	head := true
-	for line := range strings.Lines(text) {
-		line = strings.TrimSpace(line)
-		switch {
-		case !strings.HasPrefix(line, "|"):
-			head = true
-		case strings.HasPrefix(line, "|---"):
-			head = false
-		case !head:
-			cells := strings.Split(strings.ReplaceAll(strings.Trim(line, "|"), "`", ""), "|")
-			for i := range cells {
-				cells[i] = strings.TrimSpace(cells[i])
-			}
-			rows = append(rows, cells)
-		}
-	}
-	return rows
-}
-
-// code returns all code blocks of a language.
-func (d document) code(language string) string {
-	var out strings.Builder
-	for _, match := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```").FindAllStringSubmatch(string(d), -1) {
-		out.WriteString(match[1] + "\n")
-	}
-	return out.String()
-}
-
-// flags returns the documented default of each flag, as --help has it.
-func (d document) flags(t *testing.T) map[string]string {
-	t.Helper()
-	flags := map[string]string{}
-	for _, row := range d.table(t, "Flags") {
-		value := row[1]
-		if first, _, several := strings.Cut(value, ", "); several {
-			value = first + "..."
-		}
-		flags[row[0]] = value
-	}
-	return flags
-}
-
-// outcomes returns the documented outcome of each status, and of some that are
-// in neither list.
-func (d document) outcomes(t *testing.T) map[string]string {
-	t.Helper()
-	outcomes := map[string]string{}
-	for _, status := range []string{"success", "ok", "completed", "error", "failed", "failure", "running", "pending", "cancelled", "timeout"} {
-		outcomes[status] = "unknown"
-	}
-	for _, row := range d.table(t, "Flags") {
-		outcome, ok := strings.CutSuffix(row[0], "-status")
-		if !ok {
-			continue
-		}
-		for status := range strings.SplitSeq(row[1], ", ") {
-			outcomes[status] = strings.TrimPrefix(outcome, "--collector.")
-		}
-	}
-	return outcomes
-}
-
-var helpLine = regexp.MustCompile(`(?m)^ {2}(?:-\w, | {4})--(\[no-\])?([a-z.-]+)(?:=("[^"\n]*"|\S*))?`)
-
-// programFlags returns the default of each flag in a help text: that of a flag
-// that is on or off is not in there, and taken for off.
-func programFlags(help string) map[string]string {
-	flags := map[string]string{}
-	for _, match := range helpLine.FindAllStringSubmatch(help, -1) {
-		name, value := match[2], strings.ReplaceAll(match[3], `"`, "")
-		switch {
-		case match[1] != "":
-			value = "off"
-		case value == strings.ToUpper(name):
-			value = ""
-		}
-		flags["--"+match[1]+name] = value
-	}
-	return flags
 }
 
 // kind returns the type and the labels of a metric family.
