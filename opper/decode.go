@@ -308,14 +308,24 @@ func (d *decoder) label() (string, bool) {
 	return text, true
 }
 
-// instant reads a time; zero for anything else.
+// instant reads a time; zero for anything else. The empty date of a client is
+// the zero time. It is a time all the same, or what has ended would be taken for
+// running: it becomes the next nanosecond, which Opper can't write.
 func (d *decoder) instant() time.Time {
+	t, ok := d.readInstant()
+	if ok && t.IsZero() {
+		t = t.Add(time.Nanosecond)
+	}
+	return t
+}
+
+func (d *decoder) readInstant() (time.Time, bool) {
 	if !d.string() {
-		return time.Time{}
+		return time.Time{}, false
 	}
 	if d.long.size == 0 {
 		if t, ok := d.plainInstant(d.tok()); ok {
-			return t
+			return t, true
 		}
 	}
 	text := d.decoded(maxValue)
@@ -324,10 +334,10 @@ func (d *decoder) instant() time.Time {
 	}
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
 		if t, err := time.Parse(layout, string(text)); err == nil {
-			return t.UTC()
+			return t.UTC(), true
 		}
 	}
-	return time.Time{}
+	return time.Time{}, false
 }
 
 // plainInstant reads a time as most are written, 2006-01-02T15:04:05.999999Z,
