@@ -41,9 +41,10 @@ test: tools ## the tests, about five minutes of them
 	$(GO) test -race -timeout 15m ./...
 
 # One goroutine drives a schedule: the race detector would only slow it down.
-test-long: ## many more schedules and kills
+test-long: ## many more schedules and kills, and ten minutes of soak
 	$(GO) test -timeout 30m ./collector -run 'TestSimulation|TestSchedules' -schedules 10000
 	$(GO) test -race -timeout 15m ./deploy/e2e -run TestKill -kills 40
+	$(GO) run ./deploy/soak --for=10m
 
 soak: ## the exporter in a hostile world for the time SOAK, and a verdict
 	$(GO) run ./deploy/soak $(ARGS)
