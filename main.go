@@ -40,8 +40,8 @@ import (
 	slgk "github.com/tjhop/slog-gokit"
 
 	"opper_exporter/collector"
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/store"
-	"opper_exporter/collector/sums"
 	"opper_exporter/opper"
 )
 
@@ -236,7 +236,7 @@ type flags struct {
 
 func addFlags(app *kingpin.Application) *flags {
 	f := &flags{}
-	o, c, s := &f.cfg.opper, &f.cfg.collector, &f.cfg.collector.Sums
+	o, c, s := &f.cfg.opper, &f.cfg.collector, &f.cfg.collector.Aggregate
 
 	app.Flag("opper.url", "Base URL of Opper; /v2 is added unless the path ends in a version.").Default("https://api.opper.ai").Envar("OPPER_BASE_URL").StringVar(&o.URL)
 	app.Flag("opper.api-key-file", "File with the API key, read again when it changes and after a 401.").StringVar(&f.keyFile)
@@ -295,7 +295,7 @@ func (f *flags) config(getenv func(string) string) (*config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--opper.%w", err)
 	}
-	s := &cfg.collector.Sums
+	s := &cfg.collector.Aggregate
 	for _, text := range f.rewrites {
 		w, err := parseRewrite(text)
 		if err != nil {
@@ -448,16 +448,16 @@ func parseRegexp(text string) (*regexp.Regexp, error) {
 var reference = regexp.MustCompile(`\$(?:\$|(\w+)|\{(\w+)\})?`)
 
 // parseRewrite takes the last = for the one between: names seldom have one.
-func parseRewrite(text string) (sums.Rewrite, error) {
+func parseRewrite(text string) (aggregate.Rewrite, error) {
 	i := strings.LastIndexByte(text, '=')
 	if i < 1 {
-		return sums.Rewrite{}, fmt.Errorf("expected 'REGEX=REPLACEMENT', got %q", text)
+		return aggregate.Rewrite{}, fmt.Errorf("expected 'REGEX=REPLACEMENT', got %q", text)
 	}
 	pattern, err := parseRegexp(text[:i])
 	if err != nil {
-		return sums.Rewrite{}, err
+		return aggregate.Rewrite{}, err
 	}
-	w := sums.Rewrite{Pattern: pattern, Replacement: text[i+1:]}
+	w := aggregate.Rewrite{Pattern: pattern, Replacement: text[i+1:]}
 	if !utf8.ValidString(w.Replacement) {
 		return w, fmt.Errorf("expected text in UTF-8, got %q", w.Replacement)
 	}

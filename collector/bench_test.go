@@ -17,8 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
-	"opper_exporter/collector/sums"
-	"opper_exporter/collector/walk"
+	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/syncer"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
@@ -60,13 +60,13 @@ type setup struct {
 	Config
 	Deps
 	now    func() time.Time
-	source func() walk.Source
+	source func() syncer.Source
 }
 
 func testConfig() setup {
 	return setup{Config: Config{
 		Project: "default", SettleDelay: settle, AbandonAfter: abandon, Concurrency: 4, Classic: true, Native: true,
-		Sums: sums.Config{
+		Aggregate: aggregate.Config{
 			Success: []string{"success", "ok", "completed"}, Failure: []string{"error", "failed", "failure"},
 			MaxNames:        200,
 			DurationBuckets: []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600},
@@ -95,7 +95,7 @@ func newBench(t testing.TB, list oppertest.Config, cfg setup) *bench {
 		t.Fatal(err)
 	}
 	cfg.now, cfg.Logger = b.now, log.NewLogfmtLogger(&b.log)
-	cfg.source = func() walk.Source {
+	cfg.source = func() syncer.Source {
 		b.begins.Add(1)
 		select {
 		case b.begun <- struct{}{}:

@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/ledger"
-	"opper_exporter/collector/sums"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -27,7 +27,7 @@ func TestLongNamesOfRunningTraces(t *testing.T) {
 	}
 	b.sync()
 	held := 0
-	b.project.led.Open(func(r ledger.Row) { held += len(r.Name) + len(r.Status) })
+	b.project.ledger.Open(func(r ledger.Row) { held += len(r.Name) + len(r.Status) })
 	st, found, err := kept.Load(cfg.Project)
 	if err != nil || !found {
 		t.Fatal("nothing is stored", err)
@@ -45,7 +45,7 @@ func TestLongNamesOfRunningTraces(t *testing.T) {
 	want := values{}
 	for i, name := range names {
 		b.finish(i + 1)
-		want[fmt.Sprintf("opper_traces_total{success,%s}", sums.Label(name))] = 1
+		want[fmt.Sprintf("opper_traces_total{success,%s}", aggregate.Label(name))] = 1
 	}
 	b.sync()
 	b.step(2 * settle)

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"opper_exporter/collector/sums"
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -150,10 +150,10 @@ func TestClockStep(t *testing.T) {
 // tallies lists what was counted, by outcome.
 func tallies(p *project) string {
 	var got []string
-	for _, n := range p.sums.Names() {
+	for _, n := range p.aggregates.Names() {
 		for outcome, tally := range n.Tallies {
 			if tally.Traces > 0 {
-				got = append(got, fmt.Sprint(sums.Outcome(outcome), " ", tally.Traces))
+				got = append(got, fmt.Sprint(aggregate.Outcome(outcome), " ", tally.Traces))
 			}
 		}
 	}

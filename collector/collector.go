@@ -11,8 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/store"
-	"opper_exporter/collector/sums"
 	"opper_exporter/opper"
 )
 
@@ -30,7 +30,7 @@ type Config struct {
 	Concurrency   int            // concurrent requests in the initial sync
 	Classic       bool           // expose the classic buckets of the traces' histograms
 	Native        bool           // expose native buckets
-	Sums          sums.Config
+	Aggregate     aggregate.Config
 }
 
 // Upstream identifies a list of traces. Counts of one are never added to those

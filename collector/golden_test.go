@@ -29,7 +29,7 @@ const hostile = "line\nbreak \"quoted\" \\back {a=\"b\"} # 日本"
 func fixedHistory(t testing.TB) *bench {
 	t.Helper()
 	cfg := testConfig()
-	cfg.Sums.MaxNames = 4
+	cfg.Aggregate.MaxNames = 4
 	b := newBench(t, oppertest.Config{}, cfg)
 	id := 0
 	add := func(name string, change func(*oppertest.Trace)) {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/go-kit/log"
 
-	"opper_exporter/collector/walk"
+	"opper_exporter/collector/syncer"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper"
 )
@@ -24,7 +24,7 @@ type gate struct {
 }
 
 // source begins a sync.
-func (g *gate) source() walk.Source {
+func (g *gate) source() syncer.Source {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.begins++

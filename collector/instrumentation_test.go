@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
-	"opper_exporter/collector/walk"
+	"opper_exporter/collector/syncer"
 	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
 )
@@ -119,14 +119,14 @@ func TestUpIsZeroWithoutProgress(t *testing.T) {
 // stuckSource never answers.
 type stuckSource struct{ entered chan struct{} }
 
-// List implements walk.Source.
+// List implements syncer.Source.
 func (s stuckSource) List(ctx context.Context, _, _ int) (opper.Page, error) {
 	s.entered <- struct{}{}
 	<-ctx.Done()
 	return opper.Page{}, ctx.Err()
 }
 
-// Get implements walk.Source.
+// Get implements syncer.Source.
 func (stuckSource) Get(ctx context.Context, _ string) (opper.Trace, error) {
 	<-ctx.Done()
 	return opper.Trace{}, ctx.Err()
@@ -137,7 +137,7 @@ func TestUpIsZeroWhileSyncHangs(t *testing.T) {
 	b := newBench(t, oppertest.Config{}, testConfig())
 	b.sync()
 	entered := make(chan struct{})
-	b.project.source = func() walk.Source { return stuckSource{entered} }
+	b.project.source = func() syncer.Source { return stuckSource{entered} }
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {

@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
-	"opper_exporter/collector/sums"
+	"opper_exporter/collector/aggregate"
 )
 
 // The metric families of the traces. Dashboards and alerts are written against
@@ -99,7 +99,7 @@ func (m *renderedMetric) Write(out *dto.Metric) error {
 // newHistogram returns a histogram with classic and native buckets. There is no
 // constructor for both in one, so the classic buckets of one are put into the
 // other.
-func newHistogram(desc *prometheus.Desc, h *sums.Histogram, sc *scale, created time.Time, labels ...string) prometheus.Metric {
+func newHistogram(desc *prometheus.Desc, h *aggregate.Histogram, sc *scale, created time.Time, labels ...string) prometheus.Metric {
 	sum := float64(h.Sum) / sc.perOne
 	var bounds map[float64]uint64
 	var exemplars []prometheus.Exemplar
@@ -124,7 +124,7 @@ func newHistogram(desc *prometheus.Desc, h *sums.Histogram, sc *scale, created t
 	for _, b := range h.Positive {
 		buckets[int(b.Key)] = int64(b.Count)
 	}
-	n, err := prometheus.NewConstNativeHistogram(desc, h.Count, sum, buckets, nil, h.Zero, h.Schema(), sums.ZeroThreshold, created, labels...)
+	n, err := prometheus.NewConstNativeHistogram(desc, h.Count, sum, buckets, nil, h.Zero, h.Schema(), aggregate.ZeroThreshold, created, labels...)
 	if err != nil {
 		return prometheus.NewInvalidMetric(desc, err)
 	}
@@ -154,7 +154,7 @@ func encode(m prometheus.Metric, exemplars []prometheus.Exemplar) (*dto.Metric, 
 	return out, m.Write(out)
 }
 
-func addExemplar(to []prometheus.Exemplar, e sums.Exemplar) []prometheus.Exemplar {
+func addExemplar(to []prometheus.Exemplar, e aggregate.Exemplar) []prometheus.Exemplar {
 	if e.TraceID == "" {
 		return to
 	}

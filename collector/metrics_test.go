@@ -12,8 +12,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/protobuf/proto"
 
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/ledger"
-	"opper_exporter/collector/sums"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -45,14 +45,14 @@ func TestHistogramsLikeClientGolang(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(1, 1))
-			cfg := testConfig().Sums
+			cfg := testConfig().Aggregate
 			reference := func(bounds []float64) prometheus.Histogram {
 				return prometheus.NewHistogram(prometheus.HistogramOpts{
 					Name: "x", Buckets: bounds, NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160,
 				})
 			}
 			durations, tokens := reference(cfg.DurationBuckets), reference(cfg.TokenBuckets)
-			s := sums.New(cfg, epoch)
+			s := aggregate.New(cfg, epoch)
 			ev := ledger.Events{Met: []ledger.Row{{Name: "a"}}}
 			for range 5000 {
 				if draw == nil {
@@ -66,7 +66,7 @@ func TestHistogramsLikeClientGolang(t *testing.T) {
 				}})
 			}
 			s.Apply(ev, epoch)
-			shot := newSnapshots(&Config{Project: "p", Classic: true, Native: true, Sums: cfg}).build(s, ledger.New(ledger.Config{}), 0)
+			shot := newSnapshots(&Config{Project: "p", Classic: true, Native: true, Aggregate: cfg}).build(s, ledger.New(ledger.Config{}), 0)
 			for _, c := range []struct {
 				family *prometheus.Desc
 				series string

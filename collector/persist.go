@@ -10,10 +10,10 @@ import (
 
 	"github.com/go-kit/log/level"
 
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/store"
-	"opper_exporter/collector/sums"
-	"opper_exporter/collector/walk"
+	"opper_exporter/collector/syncer"
 )
 
 // The documents that are stored beside the ledger and the names.
@@ -40,7 +40,7 @@ type identity struct {
 
 // restore continues from the state of the project, and reports whether there is
 // one that it can continue from.
-func (p *project) restore(ledgerCfg ledger.Config, walkCfg walk.Config) (bool, error) {
+func (p *project) restore(ledgerCfg ledger.Config, walkCfg syncer.Config) (bool, error) {
 	if p.deps.Store == nil {
 		return false, nil
 	}
@@ -65,12 +65,12 @@ func (p *project) restore(ledgerCfg ledger.Config, walkCfg walk.Config) (bool, e
 		return false, nil
 	}
 	p.deps.Clock.restore(id.Clock)
-	p.led = ledger.Restore(ledgerCfg, st.Ledger, p.deps.Clock.Now())
-	if p.sums, err = sums.Restore(p.cfg.Sums, sums.State{Names: st.Names, Project: st.Docs[docProject], Met: st.Docs[docMet], Deferred: deferredDocs(st.Docs)}); err != nil {
+	p.ledger = ledger.Restore(ledgerCfg, st.Ledger, p.deps.Clock.Now())
+	if p.aggregates, err = aggregate.Restore(p.cfg.Aggregate, aggregate.State{Names: st.Names, Project: st.Docs[docProject], Met: st.Docs[docMet], Deferred: deferredDocs(st.Docs)}); err != nil {
 		return false, p.stateError(err)
 	}
-	p.walker = walk.New(walkCfg, p.led)
-	if err := p.walker.Restore(st.Docs[docWalk]); err != nil {
+	p.syncer = syncer.New(walkCfg, p.ledger)
+	if err := p.syncer.Restore(st.Docs[docWalk]); err != nil {
 		return false, p.stateError(err)
 	}
 	p.fresh = false
@@ -79,11 +79,11 @@ func (p *project) restore(ledgerCfg ledger.Config, walkCfg walk.Config) (bool, e
 	if p.lastSuccess.After(now) {
 		p.lastSuccess = now
 	}
-	if p.led.Baseline() {
+	if p.ledger.Baseline() {
 		p.origin = interrupted
-		level.Info(p.logger).Log("msg", "initial sync resumed", "read", p.led.Listed())
+		level.Info(p.logger).Log("msg", "initial sync resumed", "read", p.ledger.Listed())
 	} else {
-		level.Info(p.logger).Log("msg", "state restored", "listed", p.led.Listed(), "last_sync", p.lastSuccess.UTC().Format(time.RFC3339))
+		level.Info(p.logger).Log("msg", "state restored", "listed", p.ledger.Listed(), "last_sync", p.lastSuccess.UTC().Format(time.RFC3339))
 	}
 	return true, p.resetBuckets(&id, now)
 }
@@ -97,8 +97,8 @@ func (p *project) resetBuckets(id *identity, now time.Time) error {
 		name           string
 		reset          func(time.Time)
 	}{
-		{id.DurationBuckets, p.cfg.Sums.DurationBuckets, "duration", p.sums.ResetDurations},
-		{id.TokenBuckets, p.cfg.Sums.TokenBuckets, "token", p.sums.ResetTokens},
+		{id.DurationBuckets, p.cfg.Aggregate.DurationBuckets, "duration", p.aggregates.ResetDurations},
+		{id.TokenBuckets, p.cfg.Aggregate.TokenBuckets, "token", p.aggregates.ResetTokens},
 	} {
 		if !slices.Equal(h.stored, h.bounds) {
 			changed = true
@@ -106,7 +106,7 @@ func (p *project) resetBuckets(id *identity, now time.Time) error {
 			level.Warn(p.logger).Log("msg", "buckets have changed, histograms restart from zero", "buckets", h.name)
 		}
 	}
-	if err := p.sums.CheckBuckets(); err != nil {
+	if err := p.aggregates.CheckBuckets(); err != nil {
 		return p.stateError(err)
 	}
 	if changed {
@@ -147,27 +147,27 @@ func (p *project) save() error {
 		}
 		p.fresh = false
 	}
-	p.led.Saved()
-	p.sums.Saved()
+	p.ledger.Saved()
+	p.aggregates.Saved()
 	return nil
 }
 
 func (p *project) changes() (store.State, error) {
 	id, err := json.Marshal(identity{
 		Version: identityVersion, Upstream: p.cfg.Upstream,
-		DurationBuckets: p.cfg.Sums.DurationBuckets, TokenBuckets: p.cfg.Sums.TokenBuckets,
+		DurationBuckets: p.cfg.Aggregate.DurationBuckets, TokenBuckets: p.cfg.Aggregate.TokenBuckets,
 		LastSuccess: p.lastSuccess, Clock: p.deps.Clock.state(),
 	})
 	if err != nil {
 		return store.State{}, fmt.Errorf("identity: %w", err)
 	}
-	walked, err := p.walker.State()
+	walked, err := p.syncer.State()
 	if err != nil {
 		return store.State{}, err
 	}
-	added := p.sums.Changes()
+	added := p.aggregates.Changes()
 	st := store.State{
-		Ledger: p.led.Changes(),
+		Ledger: p.ledger.Changes(),
 		Names:  added.Names,
 		Docs:   map[string][]byte{docIdentity: id, docWalk: walked, docProject: added.Project},
 	}

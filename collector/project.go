@@ -12,9 +12,9 @@ import (
 	"github.com/go-kit/log/level"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/ledger"
-	"opper_exporter/collector/sums"
-	"opper_exporter/collector/walk"
+	"opper_exporter/collector/syncer"
 	"opper_exporter/opper"
 )
 
@@ -37,13 +37,13 @@ type project struct {
 	logger log.Logger
 	// source returns where to read from in one sync: each has its own budget of
 	// retries.
-	source  func() walk.Source
-	led     *ledger.Ledger
-	walker  *walk.Walker
-	sums    *sums.Sums
-	zeros   *zeroFirst
-	builder *snapshots
-	metrics *instrumentation
+	source     func() syncer.Source
+	ledger     *ledger.Ledger
+	syncer     *syncer.Syncer
+	aggregates *aggregate.Set
+	zeros      *zeroFirst
+	builder    *snapshots
+	metrics    *instrumentation
 
 	published atomic.Pointer[snapshot]
 	ready     chan struct{} // closed when the initial sync is published
@@ -84,13 +84,13 @@ func openProject(cfg Config, deps Deps) (*project, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newProject(cfg, deps, metrics, func() walk.Source { return client.WithRetries(syncRetries) })
+	return newProject(cfg, deps, metrics, func() syncer.Source { return client.WithRetries(syncRetries) })
 }
 
 // newProject returns a project that continues from its state, or has read
 // nothing yet.
-func newProject(cfg Config, deps Deps, metrics *instrumentation, source func() walk.Source) (*project, error) {
-	cfg.Sums.Partial = cfg.Backfill != nil
+func newProject(cfg Config, deps Deps, metrics *instrumentation, source func() syncer.Source) (*project, error) {
+	cfg.Aggregate.Partial = cfg.Backfill != nil
 	metrics.stall = newStall(deps.Clock.Now, cfg.Interval, metrics.up)
 	p := &project{
 		cfg:     cfg,
@@ -111,7 +111,7 @@ func newProject(cfg Config, deps Deps, metrics *instrumentation, source func() w
 	ledgerCfg := ledger.Config{
 		Settle: cfg.SettleDelay, Abandon: cfg.AbandonAfter, Look: cfg.Interval, Backfill: cfg.Backfill, Wall: deps.Clock.Wall,
 	}
-	walkCfg := walk.Config{
+	walkCfg := syncer.Config{
 		Now: deps.Clock.Now, Interval: cfg.Interval, SweepEvery: cfg.SweepInterval, Concurrency: cfg.Concurrency,
 		Logger: p.logger, Progress: p.progress,
 	}
@@ -120,11 +120,11 @@ func newProject(cfg Config, deps Deps, metrics *instrumentation, source func() w
 		return nil, err
 	}
 	if !restored {
-		p.led = ledger.New(ledgerCfg)
-		p.sums = sums.New(cfg.Sums, p.began)
-		p.sums.Renewed = p.origin == otherUpstream
-		p.walker = walk.New(walkCfg, p.led)
-	} else if !p.led.Baseline() {
+		p.ledger = ledger.New(ledgerCfg)
+		p.aggregates = aggregate.New(cfg.Aggregate, p.began)
+		p.aggregates.Renewed = p.origin == otherUpstream
+		p.syncer = syncer.New(walkCfg, p.ledger)
+	} else if !p.ledger.Baseline() {
 		p.publish()
 	}
 	return p, nil
@@ -147,7 +147,7 @@ func (p *project) run(ctx context.Context) error {
 		p.landed()
 		for waiting := true; waiting; {
 			var page <-chan time.Time
-			if sweeping && p.walker.SweepDue() {
+			if sweeping && p.syncer.SweepDue() {
 				page = time.After(time.Until(p.sweptAt.Add(p.sweepPause())))
 			}
 			select {
@@ -207,7 +207,7 @@ func (p *project) sync(ctx context.Context) bool {
 	start := p.deps.Clock.Now()
 	p.metrics.stall.begin()
 	defer p.metrics.stall.end()
-	ev, err := p.walker.Sync(ctx, watchedSource{p.source(), p.metrics.stall})
+	ev, err := p.syncer.Sync(ctx, watchedSource{p.source(), p.metrics.stall})
 	p.apply(ev)
 	now := p.deps.Clock.Now()
 	took := now.Sub(start)
@@ -220,7 +220,7 @@ func (p *project) sync(ctx context.Context) bool {
 		return false
 	}
 	ended := p.deps.Clock.System()
-	p.sums.EndBaseline(ended)
+	p.aggregates.EndBaseline(ended)
 	p.placeOpen()
 	p.zeros.release(now)
 	p.metrics.synced(took, true)
@@ -237,7 +237,7 @@ func (p *project) sync(ctx context.Context) bool {
 		logger = level.Info(p.logger)
 	}
 	p.failing = false
-	logger.Log("msg", "sync complete", "duration_seconds", took.Seconds(), "listed", p.led.Listed(), "counted", len(ev.Counted))
+	logger.Log("msg", "sync complete", "duration_seconds", took.Seconds(), "listed", p.ledger.Listed(), "counted", len(ev.Counted))
 	return true
 }
 
@@ -247,7 +247,7 @@ func (p *project) sweep(ctx context.Context) bool {
 	p.sweptAt = time.Now()
 	p.metrics.stall.begin()
 	defer p.metrics.stall.end()
-	ev, err := p.walker.Sweep(ctx, watchedSource{p.source(), p.metrics.stall})
+	ev, err := p.syncer.Sweep(ctx, watchedSource{p.source(), p.metrics.stall})
 	p.apply(ev)
 	if err != nil && ctx.Err() == nil {
 		level.Warn(p.logger).Log("msg", "sweep interrupted", "err", err)
@@ -258,7 +258,7 @@ func (p *project) sweep(ctx context.Context) bool {
 // sweepPause returns how long to wait before the next page of a sweep: not at
 // all if only full scans find new traces.
 func (p *project) sweepPause() time.Duration {
-	if p.walker.Unsorted() {
+	if p.syncer.Unsorted() {
 		return 0
 	}
 	return p.cfg.SweepPause
@@ -269,7 +269,7 @@ func (p *project) apply(ev ledger.Events) {
 	if p.observe != nil {
 		p.observe(ev)
 	}
-	p.sums.Apply(ev, p.lastZero())
+	p.aggregates.Apply(ev, p.lastZero())
 }
 
 // lastZero returns when the sums of a name that is new were surely 0: at the
@@ -284,11 +284,11 @@ func (p *project) lastZero() time.Time {
 // placeOpen gives sums to the names of open traces, which may have been renamed.
 // The places that are left go by label, so that two replicas agree.
 func (p *project) placeOpen() {
-	places := p.sums.FreePlaces()
+	places := p.aggregates.FreePlaces()
 	first := map[string]string{} // raw names by label
 	last := ""                   // no label behind it gets a place; empty if any may
-	p.led.Open(func(r ledger.Row) {
-		label, ok := p.sums.Unplaced(r.Name)
+	p.ledger.Open(func(r ledger.Row) {
+		label, ok := p.aggregates.Unplaced(r.Name)
 		if !ok || places == 0 || last != "" && label > last {
 			return
 		}
@@ -302,16 +302,16 @@ func (p *project) placeOpen() {
 		}
 	})
 	for _, label := range slices.Sorted(maps.Keys(first)) {
-		p.sums.Meet(first[label], p.lastZero())
+		p.aggregates.Meet(first[label], p.lastZero())
 	}
-	p.led.Open(func(r ledger.Row) { p.sums.Meet(r.Name, p.lastZero()) })
+	p.ledger.Open(func(r ledger.Row) { p.aggregates.Meet(r.Name, p.lastZero()) })
 }
 
 // publish exposes the sums as they are. They must be durable.
 func (p *project) publish() {
-	p.published.Store(new(p.builder.build(p.sums, p.led, p.walker.Total())))
+	p.published.Store(new(p.builder.build(p.aggregates, p.ledger, p.syncer.Total())))
 	p.metrics.published(p.lastSuccess)
-	p.zeros.published(p.sums.Names(), p.deps.Clock.Now())
+	p.zeros.published(p.aggregates.Names(), p.deps.Clock.Now())
 	if !p.isReady() {
 		close(p.ready)
 	}
@@ -362,10 +362,10 @@ func (p *project) progress(ev ledger.Events, rows, total int) {
 // logInitialSync logs what the counters begin with.
 func (p *project) logInitialSync() {
 	var counted uint64
-	for _, n := range p.sums.Names() {
+	for _, n := range p.aggregates.Names() {
 		for _, t := range n.Tallies {
 			counted += t.Traces
 		}
 	}
-	level.Info(p.logger).Log("msg", "initial sync complete", "listed", p.led.Listed(), "counted", counted, "prior_state", p.origin != noState)
+	level.Info(p.logger).Log("msg", "initial sync complete", "listed", p.ledger.Listed(), "counted", counted, "prior_state", p.origin != noState)
 }

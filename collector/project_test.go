@@ -238,7 +238,7 @@ func TestLiveTraces(t *testing.T) {
 	for name, list := range lists {
 		t.Run(name, func(t *testing.T) {
 			cfg := testConfig()
-			cfg.Sums.MaxNames, cfg.Sums.DurationBuckets, cfg.Sums.TokenBuckets = 1000, []float64{1}, []float64{1000}
+			cfg.Aggregate.MaxNames, cfg.Aggregate.DurationBuckets, cfg.Aggregate.TokenBuckets = 1000, []float64{1}, []float64{1000}
 			b := newBench(t, list, cfg)
 			rng := rand.New(rand.NewPCG(1, 1))
 			n := 80

@@ -28,7 +28,7 @@ func FuzzRestoreState(f *testing.F) {
 	stored := func(bounds []float64) store.State {
 		kept := newMemory()
 		cfg := testConfig()
-		cfg.Store, cfg.Sums.DurationBuckets = kept, bounds
+		cfg.Store, cfg.Aggregate.DurationBuckets = kept, bounds
 		b := newBench(f, oppertest.Config{}, cfg)
 		b.opper.FillHistory(300, 3, epoch.Add(-day), epoch.Add(-day/2))
 		b.sync()
@@ -39,7 +39,7 @@ func FuzzRestoreState(f *testing.F) {
 		return st
 	}
 	now := func() time.Time { return epoch }
-	st := stored(testConfig().Sums.DurationBuckets)
+	st := stored(testConfig().Aggregate.DurationBuckets)
 	for _, other := range []store.State{st, stored([]float64{1})} { // the latter has too few buckets
 		for _, name := range other.Names {
 			f.Add(st.Docs[docIdentity], st.Docs[docWalk], st.Docs[docProject], st.Docs[docMet], name)
@@ -58,7 +58,7 @@ func FuzzRestoreState(f *testing.F) {
 		if err != nil {
 			return
 		}
-		p.sums.EndBaseline(now())
+		p.aggregates.EndBaseline(now())
 		p.publish()
 		metrics := make(chan prometheus.Metric)
 		go func() {

@@ -232,8 +232,8 @@ func (s *simulation) shadow() {
 	cfg := s.cfg
 	cfg.Store, cfg.Logger = stored.clone(), log.NewNopLogger()
 	other := newTestProject(s.t, cfg, newInstrumentation(cfg.Project, cfg.Native))
-	n := s.project.led.Listed()
-	if was, is := s.project.led.IDs(0, n), other.led.IDs(0, other.led.Listed()); !slices.Equal(was, is) {
+	n := s.project.ledger.Listed()
+	if was, is := s.project.ledger.IDs(0, n), other.ledger.IDs(0, other.ledger.Listed()); !slices.Equal(was, is) {
 		s.fail("%d are believed listed, and %d would be after a crash", len(was), len(is))
 	}
 	got := map[string]*dto.Metric{}

@@ -18,7 +18,7 @@ import (
 
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/store"
-	"opper_exporter/collector/walk"
+	"opper_exporter/collector/syncer"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -214,7 +214,7 @@ func newSimulation(t testing.TB, name string, pick func(n int) int, p plan) *sim
 		}
 		return told.Log(keyvals...)
 	})
-	s.cfg.source = func() walk.Source { return simulatedSource{s} }
+	s.cfg.source = func() syncer.Source { return simulatedSource{s} }
 	s.cfg.AllRead = func(time.Time) bool {
 		if !s.calm && s.pick(3) > 0 {
 			return false
@@ -225,7 +225,7 @@ func newSimulation(t testing.TB, name string, pick func(n int) int, p plan) *sim
 		return true
 	}
 	s.cfg.Store = disk{s}
-	s.cfg.Sums.MaxNames = p.names
+	s.cfg.Aggregate.MaxNames = p.names
 	s.setBuckets()
 	return s
 }
@@ -258,8 +258,8 @@ func (s *simulation) wait(d time.Duration) {
 func (s *simulation) tick() { s.wait(time.Duration(1+s.pick(1000)) * time.Millisecond) }
 
 func (s *simulation) setBuckets() {
-	s.cfg.Sums.DurationBuckets = [][]float64{{0.1, 1, 10, 60}, {0.5, 5, 50}}[s.pick(2)]
-	s.cfg.Sums.TokenBuckets = [][]float64{{10, 1000}, {100}}[s.pick(2)]
+	s.cfg.Aggregate.DurationBuckets = [][]float64{{0.1, 1, 10, 60}, {0.5, 5, 50}}[s.pick(2)]
+	s.cfg.Aggregate.TokenBuckets = [][]float64{{10, 1000}, {100}}[s.pick(2)]
 }
 
 // run plays the schedule.
@@ -345,9 +345,9 @@ func (s *simulation) start() {
 		s.ended = time.Time{}
 	}
 	s.inner = s.reopen()
-	durations, tokens := s.cfg.Sums.DurationBuckets, s.cfg.Sums.TokenBuckets
+	durations, tokens := s.cfg.Aggregate.DurationBuckets, s.cfg.Aggregate.TokenBuckets
 	if s.project != nil {
-		if was := s.project.cfg.Sums; !slices.Equal(durations, was.DurationBuckets) || !slices.Equal(tokens, was.TokenBuckets) {
+		if was := s.project.cfg.Aggregate; !slices.Equal(durations, was.DurationBuckets) || !slices.Equal(tokens, was.TokenBuckets) {
 			s.beginHistograms(!slices.Equal(durations, was.DurationBuckets), !slices.Equal(tokens, was.TokenBuckets))
 		}
 	}
@@ -421,7 +421,7 @@ func (s *simulation) sync() {
 	start := s.at
 	s.wait(time.Millisecond)
 	shot := s.project.published.Load()
-	baseline := s.project.led.Baseline()
+	baseline := s.project.ledger.Baseline()
 	before := s.walked()
 	swept := before.Sweep != nil && before.Sweep.Done
 	if baseline && s.baseline.IsZero() {
@@ -438,9 +438,9 @@ func (s *simulation) sync() {
 			s.fail("a failed sync published numbers")
 		}
 		s.partial = s.partial || baseline && s.spoiled
-		if baseline && !s.project.led.Baseline() {
+		if baseline && !s.project.ledger.Baseline() {
 			s.ended = s.at
-			s.partial = s.partial || s.project.sums.Gaps > 0
+			s.partial = s.partial || s.project.aggregates.Gaps > 0
 		}
 	})
 	s.wait(time.Millisecond)
@@ -468,7 +468,7 @@ func (s *simulation) walked() (state struct {
 	Sweep  *struct{ Done bool }
 },
 ) {
-	b, err := s.project.walker.State()
+	b, err := s.project.syncer.State()
 	if err == nil {
 		err = json.Unmarshal(b, &state)
 	}
@@ -512,7 +512,7 @@ func (s *simulation) looked(start time.Time, baseline, swept bool) {
 }
 
 func (s *simulation) sweep(pages int) {
-	for ; pages > 0 && s.project.walker.SweepDue(); pages-- {
+	for ; pages > 0 && s.project.syncer.SweepDue(); pages-- {
 		shot := s.project.published.Load()
 		s.tell("sweep")
 		if s.walked().Sweep == nil {
@@ -637,8 +637,8 @@ func (s *simulation) isOurs() bool {
 	if deepest := s.list.MaxOffset; deepest > 0 && s.list.NoGet != 0 {
 		rows = rows[:min(deepest, len(rows))]
 	}
-	return len(rows) == 0 || s.project.led.Baseline() || slices.ContainsFunc(rows, func(tr oppertest.Trace) bool {
-		return tr.ID != "" && s.isReadable(tr.ID) && s.project.led.Known(ledger.KeyOf(tr.ID))
+	return len(rows) == 0 || s.project.ledger.Baseline() || slices.ContainsFunc(rows, func(tr oppertest.Trace) bool {
+		return tr.ID != "" && s.isReadable(tr.ID) && s.project.ledger.Known(ledger.KeyOf(tr.ID))
 	})
 }
 
@@ -663,7 +663,7 @@ func (s *simulation) hasTurnedOver(start time.Time) bool {
 // last good sync is so close that no known row has left since, of those that
 // arrived last.
 func (s *simulation) recognizable() bool {
-	if s.project.led.Baseline() || s.mayMislead() {
+	if s.project.ledger.Baseline() || s.mayMislead() {
 		return false
 	}
 	stay := s.list.Retention
@@ -672,7 +672,7 @@ func (s *simulation) recognizable() bool {
 	}
 	return slices.ContainsFunc(s.opper.Snapshot(), func(tr oppertest.Trace) bool {
 		young := stay == 0 || s.at.Sub(s.arrived[tr.ID]) < stay/2
-		return tr.ID != "" && young && s.isReadable(tr.ID) && s.project.led.Index(ledger.KeyOf(tr.ID)) >= 0
+		return tr.ID != "" && young && s.isReadable(tr.ID) && s.project.ledger.Index(ledger.KeyOf(tr.ID)) >= 0
 	})
 }
 
@@ -701,11 +701,11 @@ func (s *simulation) blinded() {
 // sees reports whether a sync that began at some time has read all rows, as far
 // as they could be.
 func (s *simulation) sees(start time.Time) bool {
-	if s.list.SortBy == oppertest.ByUpdate && s.project.walker.Unsorted() {
+	if s.list.SortBy == oppertest.ByUpdate && s.project.syncer.Unsorted() {
 		return false // its rows do not show where news are: only sweeps find them
 	}
 	if s.poison > 0 {
-		return s.blind.IsZero() && s.project.led.Hole(0, s.project.led.Listed()) < 0
+		return s.blind.IsZero() && s.project.ledger.Hole(0, s.project.ledger.Listed()) < 0
 	}
 	if s.blind.IsZero() {
 		return true

@@ -6,8 +6,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/ledger"
-	"opper_exporter/collector/sums"
 )
 
 // snapshot is what one sync published of the traces. It is immutable.
@@ -30,17 +30,17 @@ type nameMetrics struct {
 func newSnapshots(cfg *Config) *snapshots {
 	return &snapshots{
 		project:   cfg.Project,
-		durations: scale{bounds: cfg.Sums.DurationBuckets, perOne: 1e6, classic: cfg.Classic, native: cfg.Native},
-		tokens:    scale{bounds: cfg.Sums.TokenBuckets, perOne: 1, classic: cfg.Classic, native: cfg.Native},
+		durations: scale{bounds: cfg.Aggregate.DurationBuckets, perOne: 1e6, classic: cfg.Classic, native: cfg.Native},
+		tokens:    scale{bounds: cfg.Aggregate.TokenBuckets, perOne: 1, classic: cfg.Classic, native: cfg.Native},
 		names:     map[string]nameMetrics{},
 	}
 }
 
 // build returns a snapshot. listed is negative if Opper did not say how many
 // traces it lists.
-func (b *snapshots) build(s *sums.Sums, led *ledger.Ledger, listed int) snapshot {
+func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) snapshot {
 	var out snapshot
-	open := map[*sums.Name]int{}
+	open := map[*aggregate.Name]int{}
 	led.Open(func(r ledger.Row) {
 		if s.Wants(r.Name) {
 			open[s.Find(r.Name)]++
@@ -82,15 +82,15 @@ func (b *snapshots) build(s *sums.Sums, led *ledger.Ledger, listed int) snapshot
 }
 
 // buildName returns the metrics of one trace name: all of them, from 0 on.
-func (b *snapshots) buildName(n *sums.Name) []prometheus.Metric {
+func (b *snapshots) buildName(n *aggregate.Name) []prometheus.Metric {
 	n = n.Shown()
 	var out []prometheus.Metric
-	for _, o := range sums.Outcomes {
+	for _, o := range aggregate.Outcomes {
 		t, outcome := &n.Tallies[o], o.String()
 		out = append(out,
 			newCounter(tracesTotal, float64(t.Traces), n.Created, b.project, n.Label, outcome),
 			newCounter(traceTokens, float64(t.Tokens), n.Created, b.project, n.Label, outcome))
-		if o != sums.Abandoned {
+		if o != aggregate.Abandoned {
 			out = append(out, newHistogram(traceDuration, &t.Durations, &b.durations, latest(n.Created, n.DurationsCreated), b.project, n.Label, outcome))
 		}
 	}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"opper_exporter/collector/walk"
+	"opper_exporter/collector/syncer"
 	"opper_exporter/opper"
 )
 
@@ -63,11 +63,11 @@ func (s *stall) check() {
 
 // watchedSource reports the answers of a Source as progress.
 type watchedSource struct {
-	walk.Source
+	syncer.Source
 	stall *stall
 }
 
-// List implements walk.Source.
+// List implements syncer.Source.
 func (s watchedSource) List(ctx context.Context, offset, limit int) (opper.Page, error) {
 	page, err := s.Source.List(ctx, offset, limit)
 	if err == nil {
@@ -76,7 +76,7 @@ func (s watchedSource) List(ctx context.Context, offset, limit int) (opper.Page,
 	return page, err
 }
 
-// Get implements walk.Source.
+// Get implements syncer.Source.
 func (s watchedSource) Get(ctx context.Context, id string) (opper.Trace, error) {
 	trace, err := s.Source.Get(ctx, id)
 	if err == nil {

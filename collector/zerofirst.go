@@ -3,7 +3,7 @@ package collector
 import (
 	"time"
 
-	"opper_exporter/collector/sums"
+	"opper_exporter/collector/aggregate"
 )
 
 // maxZeroPending is how long the zeros of a new name are exposed if a scraper
@@ -16,18 +16,18 @@ const maxZeroPending = 10 * time.Minute
 // arrow against the flow, from scrapes to what is exposed.
 type zeroFirst struct {
 	allRead func(since time.Time) bool
-	exposed map[*sums.Name]time.Time // names that are exposed at 0, and since when
+	exposed map[*aggregate.Name]time.Time // names that are exposed at 0, and since when
 }
 
 func newZeroFirst(allRead func(since time.Time) bool) *zeroFirst {
 	if allRead == nil {
 		allRead = func(time.Time) bool { return true }
 	}
-	return &zeroFirst{allRead: allRead, exposed: map[*sums.Name]time.Time{}}
+	return &zeroFirst{allRead: allRead, exposed: map[*aggregate.Name]time.Time{}}
 }
 
 // published notes that zeros of names are exposed from now on.
-func (z *zeroFirst) published(names []*sums.Name, now time.Time) {
+func (z *zeroFirst) published(names []*aggregate.Name, now time.Time) {
 	for _, n := range names {
 		if _, known := z.exposed[n]; n.Held() && !known {
 			z.exposed[n] = now

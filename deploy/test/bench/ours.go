@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"opper_exporter/collector"
-	"opper_exporter/collector/sums"
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/opper"
 )
 
@@ -38,7 +38,7 @@ func newOurs(url string, state collector.Store) (*ours, error) {
 	c, err := collector.New([]collector.Config{{
 		Project: "default", AbandonAfter: time.Hour, Concurrency: concurrency, Classic: true, Native: true,
 		SweepInterval: 24 * time.Hour,
-		Sums: sums.Config{
+		Aggregate: aggregate.Config{
 			Success: []string{"success", "ok", "completed"}, Failure: []string{"error", "failed", "failure"},
 			MaxNames: 200, DurationBuckets: durationBuckets, TokenBuckets: tokenBuckets,
 		},

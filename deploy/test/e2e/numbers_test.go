@@ -16,7 +16,7 @@ import (
 
 	"github.com/prometheus/common/model"
 
-	"opper_exporter/collector/sums"
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 )
@@ -141,7 +141,7 @@ func worthOf(t *testing.T, traces []oppertest.Trace) series {
 	t.Helper()
 	want := series{}
 	for _, tr := range traces {
-		v := oppertest.Version{Name: sums.Label(*tr.Name), Outcome: map[string]string{"success": "success", "error": "failure"}[*tr.Status], Tokens: *tr.Tokens, Micros: int64(*tr.DurationMS * 1e3)}
+		v := oppertest.Version{Name: aggregate.Label(*tr.Name), Outcome: map[string]string{"success": "success", "error": "failure"}[*tr.Status], Tokens: *tr.Tokens, Micros: int64(*tr.DurationMS * 1e3)}
 		for key, add := range worth(v) {
 			want[key] += add
 		}
@@ -572,7 +572,7 @@ func TestHostileNames(t *testing.T) {
 	traces := float64(2*len(names) + 5000 + len(late))
 	want := map[string]float64{"(other)": 0}
 	for _, name := range names {
-		want[sums.Label(name)] = 2
+		want[aggregate.Label(name)] = 2
 	}
 	for _, a := range all {
 		a.reaches(traces, `sum(opper_traces_total{JOB})`)

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"opper_exporter/collector/sums"
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -180,8 +180,8 @@ func bounds(truth oppertest.Truth) (least, most series) {
 // worth returns what one trace adds to the series.
 func worth(v oppertest.Version) series {
 	name := v.Name
-	if name != sums.Unnamed { // there is no real name like it
-		name = sums.Label(name)
+	if name != aggregate.Unnamed { // there is no real name like it
+		name = aggregate.Label(name)
 	}
 	add := series{}
 	outcome := fmt.Sprintf(`outcome=%q,project="default",trace_name=%q`, v.Outcome, name)

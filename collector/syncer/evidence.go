@@ -1,4 +1,4 @@
-package walk
+package syncer
 
 import (
 	"cmp"
@@ -30,7 +30,7 @@ const (
 // Only a known row ties them to it. News may outnumber the list, so pages wait
 // until one has such a row or the list ends.
 type evidence struct {
-	walker *Walker
+	walker *Syncer
 	reader *reader
 	tied   bool         // what is read from now on is of our list
 	runs   []ledger.Run // read before that
@@ -292,7 +292,7 @@ func (e *evidence) has(ctx context.Context, id string) (verdict, error) {
 
 // mayHaveExpired reports whether all that was listed at the last good sync can
 // have expired since.
-func (w *Walker) mayHaveExpired() bool {
+func (w *Syncer) mayHaveExpired() bool {
 	now := w.cfg.Now()
 	if now.Sub(w.lastGood) >= maxRetention {
 		return true
@@ -310,7 +310,7 @@ func (w *Walker) mayHaveExpired() bool {
 
 // noteExpiry takes in from a run that rows at the old end of the list have
 // expired: those beside them are about as old.
-func (w *Walker) noteExpiry(run ledger.Run) {
+func (w *Syncer) noteExpiry(run ledger.Run) {
 	n := len(run.Rows)
 	if n == 0 || w.led.Baseline() {
 		return

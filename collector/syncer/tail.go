@@ -1,4 +1,4 @@
-package walk
+package syncer
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 )
 
 // believedEnd returns the offset at which the list is believed to end.
-func (w *Walker) believedEnd() int {
+func (w *Syncer) believedEnd() int {
 	if listed := w.led.Listed(); w.total < 0 || w.low || w.total > listed {
 		return listed
 	}
@@ -18,7 +18,7 @@ func (w *Walker) believedEnd() int {
 
 // tail reads the end of the list: what is believed to be listed behind its last
 // row has expired.
-func (w *Walker) tail(ctx context.Context, r *reader) error {
+func (w *Syncer) tail(ctx context.Context, r *reader) error {
 	s := tailSearch{w: w, reader: r, beyond: -1}
 	c, run, err := s.start(ctx, w.believedEnd()-overlap)
 	for err == nil && c != nil {
@@ -41,7 +41,7 @@ func (w *Walker) tail(ctx context.Context, r *reader) error {
 // tailSearch looks for the end of the list. An offset at which nothing is
 // listed says only that the list ends before it.
 type tailSearch struct {
-	w      *Walker
+	w      *Syncer
 	reader *reader
 	beyond int // lowest offset found to have no row, -1 if none was
 

@@ -1,4 +1,4 @@
-package sums
+package aggregate
 
 import (
 	"bytes"
@@ -54,7 +54,7 @@ func TestRestore(t *testing.T) {
 	for step := range 800 {
 		now = now.Add(time.Second)
 		ev := randomEvents(rng, now)
-		for _, one := range []*Sums{s, plain} {
+		for _, one := range []*Set{s, plain} {
 			one.Apply(ev, now)
 			switch step {
 			case 300:
@@ -97,7 +97,7 @@ func TestRestore(t *testing.T) {
 	}
 }
 
-func sameSums(t *testing.T, step int, got, want *Sums) {
+func sameSums(t *testing.T, step int, got, want *Set) {
 	t.Helper()
 	for i, c := range got.counters() {
 		if *c != *want.counters()[i] {

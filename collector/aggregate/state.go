@@ -1,11 +1,11 @@
-package sums
+package aggregate
 
 import (
 	"fmt"
 	"time"
 
+	"opper_exporter/collector/codec"
 	"opper_exporter/collector/ledger"
-	"opper_exporter/collector/wire"
 )
 
 // The encoding of sums begins with its version, so that another one can follow.
@@ -23,7 +23,7 @@ type State struct {
 }
 
 // Changes returns what has changed since Saved was called.
-func (s *Sums) Changes() State {
+func (s *Set) Changes() State {
 	st := State{Names: map[string][]byte{}, Deferred: s.deferred.changes()}
 	for label := range s.dropped {
 		st.Names[label] = nil
@@ -33,7 +33,7 @@ func (s *Sums) Changes() State {
 			st.Names[label] = n.encode()
 		}
 	}
-	var w wire.Writer
+	var w codec.Writer
 	w.Uint(stateVersion)
 	w.Time(s.Since)
 	w.Uint(flag(s.baseline))
@@ -43,7 +43,7 @@ func (s *Sums) Changes() State {
 	}
 	st.Project = w.Bytes()
 	if s.distinct.changed {
-		var w wire.Writer
+		var w codec.Writer
 		w.Uint(stateVersion)
 		w.Uint(uint64(len(s.distinct.smallest)))
 		var before uint64
@@ -57,7 +57,7 @@ func (s *Sums) Changes() State {
 }
 
 // Saved says that all that Changes returned is stored.
-func (s *Sums) Saved() {
+func (s *Set) Saved() {
 	clear(s.dropped)
 	for _, n := range s.names {
 		n.saved = n.Changes + 1
@@ -68,9 +68,9 @@ func (s *Sums) Saved() {
 
 // Restore returns the sums that were stored. Bounds of buckets must be those
 // with which they were stored, but see Reset.
-func Restore(cfg Config, st State) (*Sums, error) {
+func Restore(cfg Config, st State) (*Set, error) {
 	s := New(cfg, time.Time{})
-	r := wire.NewReader(st.Project)
+	r := codec.NewReader(st.Project)
 	if v := r.Uint(); v != stateVersion {
 		return nil, fmt.Errorf("project counters: version %d is not known", v)
 	}
@@ -84,7 +84,7 @@ func Restore(cfg Config, st State) (*Sums, error) {
 		return nil, fmt.Errorf("project counters: %w", err)
 	}
 	if st.Met != nil {
-		r := wire.NewReader(st.Met)
+		r := codec.NewReader(st.Met)
 		if v := r.Uint(); v != stateVersion {
 			return nil, fmt.Errorf("names met: version %d is not known", v)
 		}
@@ -112,7 +112,7 @@ func Restore(cfg Config, st State) (*Sums, error) {
 	return s, nil
 }
 
-func (s *Sums) counters() []*uint64 {
+func (s *Set) counters() []*uint64 {
 	return []*uint64{
 		&s.Gaps, &s.Nameless, &s.VanishedOpen, &s.LateEnds,
 		&s.Unmapped, &s.Overflow, &s.NoDuration, &s.BadDuration,
@@ -120,7 +120,7 @@ func (s *Sums) counters() []*uint64 {
 }
 
 func (n *Name) encode() []byte {
-	var w wire.Writer
+	var w codec.Writer
 	w.Uint(stateVersion)
 	w.Time(n.Created)
 	w.Time(n.DurationsCreated)
@@ -139,7 +139,7 @@ func (n *Name) encode() []byte {
 }
 
 func (n *Name) decode(b []byte) error {
-	r := wire.NewReader(b)
+	r := codec.NewReader(b)
 	if v := r.Uint(); v != stateVersion {
 		return fmt.Errorf("version %d is not known", v)
 	}
@@ -157,16 +157,16 @@ func (n *Name) decode(b []byte) error {
 	}
 	for i := range n.Tallies {
 		if !n.Tallies[i].Durations.isSound() {
-			return wire.ErrDamaged
+			return codec.ErrDamaged
 		}
 	}
 	if !n.Tokens.isSound() {
-		return wire.ErrDamaged
+		return codec.ErrDamaged
 	}
 	return nil
 }
 
-func (h *Histogram) encode(w *wire.Writer) {
+func (h *Histogram) encode(w *codec.Writer) {
 	w.Uint(h.Count)
 	if h.Count == 0 {
 		return
@@ -193,7 +193,7 @@ func (h *Histogram) encode(w *wire.Writer) {
 	}
 }
 
-func (h *Histogram) decode(r *wire.Reader) {
+func (h *Histogram) decode(r *codec.Reader) {
 	h.Count = r.Uint()
 	if h.Count == 0 {
 		return
@@ -233,14 +233,14 @@ func (h *Histogram) isSound() bool {
 
 // CheckBuckets returns an error unless all histograms have the classic buckets
 // of the configuration.
-func (s *Sums) CheckBuckets() error {
+func (s *Set) CheckBuckets() error {
 	for _, n := range s.names {
 		sound := n.Tokens.hasBuckets(s.cfg.TokenBuckets)
 		for i := range n.Tallies {
 			sound = sound && n.Tallies[i].Durations.hasBuckets(s.cfg.DurationBuckets)
 		}
 		if !sound {
-			return fmt.Errorf("sums of trace name %q: %w", n.Label, wire.ErrDamaged)
+			return fmt.Errorf("sums of trace name %q: %w", n.Label, codec.ErrDamaged)
 		}
 	}
 	return nil
@@ -252,7 +252,7 @@ func (h *Histogram) hasBuckets(bounds []float64) bool {
 
 // readTime reads a time. States of earlier versions may hold client times that
 // must not be published.
-func readTime(r *wire.Reader) time.Time {
+func readTime(r *codec.Reader) time.Time {
 	t := r.Time()
 	return ledger.ClientTime(t, t)
 }

@@ -1,4 +1,4 @@
-package walk
+package syncer
 
 import (
 	"context"
@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/ledger"
-	"opper_exporter/collector/sums"
 	"opper_exporter/opper"
 )
 
@@ -123,7 +123,7 @@ func (r *reader) well(ctx context.Context, beyond int) bool {
 
 func setRow(r *ledger.Row, t *opper.Trace) {
 	*r = ledger.Row{
-		Name: sums.BoundName(t.Name), Status: sums.BoundStatus(t.Status), HasStatus: t.HasStatus,
+		Name: aggregate.BoundName(t.Name), Status: aggregate.BoundStatus(t.Status), HasStatus: t.HasStatus,
 		Start: t.Start, End: t.End,
 		Duration: t.Duration, HasDuration: t.HasDuration,
 		Tokens: t.Tokens, HasTokens: t.HasTokens,

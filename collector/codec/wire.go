@@ -1,6 +1,6 @@
-// Package wire writes and reads values one after the other, compactly. What is
+// Package codec writes and reads values one after the other, compactly. What is
 // read must be asked for in the order in which it was written.
-package wire
+package codec
 
 import (
 	"encoding/binary"

@@ -1,4 +1,4 @@
-package sums
+package aggregate
 
 import (
 	"cmp"
@@ -48,7 +48,7 @@ type resolved struct {
 	name   *Name  // where they are counted, once that is decided
 }
 
-func (s *Sums) resolve(raw string) *resolved {
+func (s *Set) resolve(raw string) *resolved {
 	if r, ok := s.resolved[raw]; ok {
 		return r
 	}

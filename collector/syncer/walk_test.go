@@ -1,4 +1,4 @@
-package walk
+package syncer
 
 import (
 	"context"
@@ -28,7 +28,7 @@ const (
 
 var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// bench is a Walker against an Opper in memory, with one fake clock for both.
+// bench is a Syncer against an Opper in memory, with one fake clock for both.
 type bench struct {
 	t       testing.TB
 	mu      sync.Mutex // pages that are read at once share the clock
@@ -36,7 +36,7 @@ type bench struct {
 	opper   *oppertest.Server
 	client  *opper.Client
 	led     *ledger.Ledger
-	walker  *Walker
+	walker  *Syncer
 	log     strings.Builder
 	counted []oppertest.Counted
 	events  ledger.Events

@@ -1,4 +1,4 @@
-package sums
+package aggregate
 
 import (
 	"fmt"
@@ -43,7 +43,7 @@ func counted(rows ...ledger.Row) (ev ledger.Events) {
 }
 
 // summed are the sums of some traces, met after the baseline.
-func summed(cfg Config, ev ledger.Events) *Sums {
+func summed(cfg Config, ev ledger.Events) *Set {
 	s := New(cfg, now)
 	s.EndBaseline(now)
 	s.Apply(ev, now)
@@ -51,7 +51,7 @@ func summed(cfg Config, ev ledger.Events) *Sums {
 }
 
 // traces returns how many traces each label has.
-func traces(s *Sums) map[string]int {
+func traces(s *Set) map[string]int {
 	out := map[string]int{}
 	for _, n := range s.Names() {
 		out[n.Label] = 0

@@ -1,6 +1,6 @@
-// Package sums adds up counted traces for each trace name: what the counters
+// Package aggregate adds up counted traces for each trace name: what the counters
 // and histograms of a project will show. All sums are integers.
-package sums
+package aggregate
 
 import (
 	"cmp"
@@ -56,9 +56,9 @@ type Config struct {
 	Partial          bool           // the baseline counts only some of the traces that it meets
 }
 
-// Sums is what has been counted of one project. It is not safe for concurrent
+// Set is what has been counted of one project. It is not safe for concurrent
 // use.
-type Sums struct {
+type Set struct {
 	cfg      Config
 	names    map[string]*Name // by label
 	distinct distinct
@@ -116,21 +116,21 @@ type Tally struct {
 
 // New returns empty sums that began at since. Until EndBaseline, no name
 // overflows.
-func New(cfg Config, since time.Time) *Sums {
-	return &Sums{cfg: cfg, names: map[string]*Name{}, baseline: true, deferred: newDeferred(cfg.MaxNames), dropped: map[string]struct{}{}, resolved: map[string]*resolved{}, Since: since}
+func New(cfg Config, since time.Time) *Set {
+	return &Set{cfg: cfg, names: map[string]*Name{}, baseline: true, deferred: newDeferred(cfg.MaxNames), dropped: map[string]struct{}{}, resolved: map[string]*resolved{}, Since: since}
 }
 
 // Names returns the sums of each name, sorted by label.
-func (s *Sums) Names() []*Name {
+func (s *Set) Names() []*Name {
 	return slices.SortedFunc(maps.Values(s.names), func(a, b *Name) int { return cmp.Compare(a.Label, b.Label) })
 }
 
 // Distinct returns how many names have been met, from 10 000 on as an estimate.
-func (s *Sums) Distinct() float64 { return s.distinct.count() }
+func (s *Set) Distinct() float64 { return s.distinct.count() }
 
 // Apply adds what a sync found. Names that are new since the baseline had sums
 // of 0 at before, and are held.
-func (s *Sums) Apply(ev ledger.Events, before time.Time) {
+func (s *Set) Apply(ev ledger.Events, before time.Time) {
 	s.Gaps += ev.Gaps
 	s.Nameless += ev.Nameless
 	for i := range ev.Met {
@@ -166,24 +166,24 @@ func (s *Sums) Apply(ev ledger.Events, before time.Time) {
 
 // Meet gives a name sums, which were 0 at before: a trace that was met under
 // another one has it by now.
-func (s *Sums) Meet(raw string, before time.Time) { _, _ = s.name(raw, before) }
+func (s *Set) Meet(raw string, before time.Time) { _, _ = s.name(raw, before) }
 
 // FreePlaces returns how many more names can have sums of their own.
-func (s *Sums) FreePlaces() int { return max(s.cfg.MaxNames-s.places(), 0) }
+func (s *Set) FreePlaces() int { return max(s.cfg.MaxNames-s.places(), 0) }
 
 // Unplaced returns the label of a name that is counted and has no sums of its
 // own.
-func (s *Sums) Unplaced(raw string) (label string, ok bool) {
+func (s *Set) Unplaced(raw string) (label string, ok bool) {
 	r := s.resolve(raw)
 	return r.label, r.wanted && s.names[r.label] == nil
 }
 
 // Wants reports whether traces of a name are counted.
-func (s *Sums) Wants(raw string) bool { return s.resolve(raw).wanted }
+func (s *Set) Wants(raw string) bool { return s.resolve(raw).wanted }
 
 // Find returns the sums in which a name is or would be counted, or nil if there
 // are none yet.
-func (s *Sums) Find(raw string) *Name {
+func (s *Set) Find(raw string) *Name {
 	if n := s.names[s.resolve(raw).label]; n != nil {
 		return n
 	}
@@ -193,7 +193,7 @@ func (s *Sums) Find(raw string) *Name {
 // name returns the sums in which a name is counted, and its label. There is no
 // label if its traces are not counted, and are no sums if they are deferred. New
 // sums were 0 at created.
-func (s *Sums) name(raw string, created time.Time) (*Name, string) {
+func (s *Set) name(raw string, created time.Time) (*Name, string) {
 	r := s.resolve(raw)
 	if r.name != nil || !r.wanted {
 		return r.name, r.label
@@ -221,7 +221,7 @@ func (s *Sums) name(raw string, created time.Time) (*Name, string) {
 }
 
 // places returns how many names have sums of their own.
-func (s *Sums) places() int {
+func (s *Set) places() int {
 	n := len(s.names)
 	if _, ok := s.names[Other]; ok {
 		n--
@@ -229,7 +229,7 @@ func (s *Sums) places() int {
 	return n
 }
 
-func (s *Sums) count(c *ledger.Counted, before time.Time) {
+func (s *Set) count(c *ledger.Counted, before time.Time) {
 	n, label := s.name(c.Name, before)
 	if label == "" {
 		return
@@ -252,7 +252,7 @@ func (s *Sums) count(c *ledger.Counted, before time.Time) {
 }
 
 // add counts a trace in the sums of a name.
-func (s *Sums) add(n *Name, outcome Outcome, c *ledger.Counted) {
+func (s *Set) add(n *Name, outcome Outcome, c *ledger.Counted) {
 	n.Changes++
 	if n.Label == Other {
 		s.Overflow++
@@ -298,7 +298,7 @@ func traceID(c *ledger.Counted) string {
 	return id
 }
 
-func (s *Sums) outcome(r *ledger.Row) Outcome {
+func (s *Set) outcome(r *ledger.Row) Outcome {
 	status := strings.ToLower(r.Status)
 	switch {
 	case !r.HasStatus:
@@ -314,7 +314,7 @@ func (s *Sums) outcome(r *ledger.Row) Outcome {
 
 // EndBaseline gives the places to the names with most traces, ties by label,
 // and puts the others together. From now on places go by arrival.
-func (s *Sums) EndBaseline(now time.Time) {
+func (s *Set) EndBaseline(now time.Time) {
 	if !s.baseline {
 		return
 	}
@@ -353,7 +353,7 @@ func (s *Sums) EndBaseline(now time.Time) {
 
 // countDeferred counts what was deferred under the names that have a place by
 // now, and the rest as the overflow.
-func (s *Sums) countDeferred(other *Name, now time.Time) {
+func (s *Set) countDeferred(other *Name, now time.Time) {
 	byHash := map[uint64]*Name{}
 	for label, n := range s.names {
 		byHash[hashOf(label)] = n
@@ -371,7 +371,7 @@ func (s *Sums) countDeferred(other *Name, now time.Time) {
 
 // initialCreated returns when sums were 0 of which born is the start of the
 // oldest trace, if it is known.
-func (s *Sums) initialCreated(born, now time.Time) time.Time {
+func (s *Set) initialCreated(born, now time.Time) time.Time {
 	// Without a start, a trace is old. A later time would make a server that
 	// reads created timestamps take history for news.
 	if oldest := now.Add(-maxAge); born.Before(oldest) && (!s.cfg.Partial || !born.IsZero()) {
@@ -442,7 +442,7 @@ func (n *Name) Shown() *Name {
 
 // ResetDurations begins the duration histograms anew at now, as those with
 // other bounds can't be added to. They are held.
-func (s *Sums) ResetDurations(now time.Time) {
+func (s *Set) ResetDurations(now time.Time) {
 	for _, n := range s.names {
 		n.Changes++
 		n.held |= durationHistograms
@@ -455,7 +455,7 @@ func (s *Sums) ResetDurations(now time.Time) {
 
 // ResetTokens begins the token histograms anew at now, as those with other
 // bounds can't be added to. They are held.
-func (s *Sums) ResetTokens(now time.Time) {
+func (s *Set) ResetTokens(now time.Time) {
 	for _, n := range s.names {
 		n.Changes++
 		n.held |= tokenHistogram

@@ -1,4 +1,4 @@
-package sums
+package aggregate
 
 import (
 	"cmp"
@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"opper_exporter/collector/codec"
 	"opper_exporter/collector/ledger"
-	"opper_exporter/collector/wire"
 )
 
 // maxInitialNames is how many names have aggregates of their own during the
@@ -30,8 +30,8 @@ const pieceSize = 1 << 16
 type deferred struct {
 	ranks   map[uint64]rank // by hashOf the label
 	leaders leaders
-	pieces  []*wire.Writer // counted traces
-	log     wire.Writer    // changes of ranks since they were last stored
+	pieces  []*codec.Writer // counted traces
+	log     codec.Writer    // changes of ranks since they were last stored
 
 	stored map[string]bool // documents on disk; false if they are to be deleted
 	logs   int             // how many of them are logs
@@ -113,7 +113,7 @@ func (d *deferred) add(label string, outcome Outcome, c *ledger.Counted, started
 	hash := hashOf(label)
 	d.note(hash, 0, seconds(started))
 	if n := len(d.pieces); n == 0 || len(d.pieces[n-1].Bytes()) >= pieceSize {
-		d.pieces = append(d.pieces, wire.NewWriter(make([]byte, 0, pieceSize+128)))
+		d.pieces = append(d.pieces, codec.NewWriter(make([]byte, 0, pieceSize+128)))
 	}
 	w := d.pieces[len(d.pieces)-1]
 	bits := uint64(outcome) | flag(!c.End.IsZero())*bitEnd | flag(c.HasTokens)*bitTokens | flag(c.HasDuration)*bitDuration | flag(c.Ref == "")*bitID
@@ -136,7 +136,7 @@ func (d *deferred) add(label string, outcome Outcome, c *ledger.Counted, started
 // each calls f for each counted trace, in order, with the hash of its label.
 func (d *deferred) each(f func(hash uint64, outcome Outcome, c *ledger.Counted)) error {
 	for _, piece := range d.pieces {
-		r := wire.NewReader(piece.Bytes())
+		r := codec.NewReader(piece.Bytes())
 		for r.More() {
 			var c ledger.Counted
 			hash, bits := r.Uint(), r.Uint()
@@ -220,7 +220,7 @@ func (d *deferred) changes() map[string][]byte {
 	}
 	if log := d.log.Bytes(); len(log) > 0 {
 		docs[fmt.Sprintf(docLog, d.logs)] = log
-		var w wire.Writer
+		var w codec.Writer
 		w.Uint(uint64(len(d.leaders.met)))
 		for label := range d.leaders.met {
 			w.Text(label)
@@ -239,7 +239,7 @@ func (d *deferred) saved() {
 	d.whole = max(len(d.pieces)-1, 0)
 	if len(d.log.Bytes()) > 0 {
 		d.logs++
-		d.log = wire.Writer{}
+		d.log = codec.Writer{}
 	}
 }
 
@@ -258,9 +258,9 @@ func (d *deferred) restore(docs map[string][]byte) error {
 		d.stored[doc] = true
 		switch kind, _, _ := strings.Cut(doc, "/"); kind {
 		case "traces":
-			d.pieces = append(d.pieces, wire.NewWriter(slices.Clip(docs[doc])))
+			d.pieces = append(d.pieces, codec.NewWriter(slices.Clip(docs[doc])))
 		case "ranks":
-			r := wire.NewReader(docs[doc])
+			r := codec.NewReader(docs[doc])
 			for r.More() {
 				d.note(r.Uint(), uint32(r.Uint()), uint32(r.Uint()))
 			}
@@ -270,10 +270,10 @@ func (d *deferred) restore(docs map[string][]byte) error {
 			d.logs++
 		}
 	}
-	d.log = wire.Writer{}
+	d.log = codec.Writer{}
 	d.whole = max(len(d.pieces)-1, 0)
 	if b, ok := docs[docLeaders]; ok {
-		r := wire.NewReader(b)
+		r := codec.NewReader(b)
 		for range r.Len() {
 			label := r.Text()
 			d.leaders.offer(label, d.ranks[hashOf(label)].met)

@@ -1,7 +1,7 @@
-// Package walk reads pages of Opper's list until the ledger is satisfied: the
+// Package syncer reads pages of Opper's list until the ledger is satisfied: the
 // whole list for a baseline, and then what is new, what has expired, and the
 // pages on which pending traces stand.
-package walk
+package syncer
 
 import (
 	"context"
@@ -35,7 +35,7 @@ const fullPause = 10
 // ErrForeign says that the list holds none of the traces that it held before.
 var ErrForeign = errors.New("the list holds none of the traces it held at the last good sync, and they can't all have expired: the key belongs to another project, or the answer is wrong")
 
-// Config is what a Walker needs besides its ledger.
+// Config is what a Syncer needs besides its ledger.
 type Config struct {
 	Now         func() time.Time
 	Interval    time.Duration // the least time between two sweeps
@@ -48,8 +48,8 @@ type Config struct {
 	Progress func(ev ledger.Events, met, total int)
 }
 
-// Walker reads one project's list. It is not safe for concurrent use.
-type Walker struct {
+// Syncer reads one project's list. It is not safe for concurrent use.
+type Syncer struct {
 	cfg Config
 	led *ledger.Ledger
 	ev  ledger.Events
@@ -107,26 +107,26 @@ func (s *span) add(start, read time.Time) {
 	s.age = max(s.age, read.Sub(start))
 }
 
-// New returns a Walker that fills led.
-func New(cfg Config, led *ledger.Ledger) *Walker {
-	return &Walker{cfg: cfg, led: led, total: -1, told: map[string]bool{}}
+// New returns a Syncer that fills led.
+func New(cfg Config, led *ledger.Ledger) *Syncer {
+	return &Syncer{cfg: cfg, led: led, total: -1, told: map[string]bool{}}
 }
 
 // Total returns how many traces Opper last said are listed, or -1.
-func (w *Walker) Total() int { return w.total }
+func (w *Syncer) Total() int { return w.total }
 
 // Sync reads what has changed since the last sync. While the ledger is in its
 // baseline, it reads the whole list, going on where it stopped, and ends the
 // baseline. The events are those since the last call, also if there is an
 // error: they will not come again.
-func (w *Walker) Sync(ctx context.Context, src Source) (ledger.Events, error) {
+func (w *Syncer) Sync(ctx context.Context, src Source) (ledger.Events, error) {
 	w.ev = ledger.Events{}
 	w.reading = span{}
 	err := w.sync(ctx, &reader{src: src, now: w.cfg.Now, good: -1})
 	return w.ev, err
 }
 
-func (w *Walker) sync(ctx context.Context, r *reader) error {
+func (w *Syncer) sync(ctx context.Context, r *reader) error {
 	var whole, reached bool
 	var headEnd int
 	var err error
@@ -186,7 +186,7 @@ func (w *Walker) sync(ctx context.Context, r *reader) error {
 // to be. It reports whether it came to the end, and else how far it came.
 // Nothing is taken in before a known row shows that this is the list that we
 // know, and pages that share rows tie what came before it to that row.
-func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err error) {
+func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err error) {
 	c := newCursor(r, w.led, 0, w.total)
 	c.again = true
 	if w.newestLast {
@@ -240,7 +240,7 @@ func (w *Walker) head(ctx context.Context, r *reader) (whole bool, end int, err 
 // startHoles makes a cursor begin behind unreadable rows that are believed to
 // stand at the start, and returns how many. If another row stands behind them,
 // there are news, and what stands at the start has to be read after all.
-func (w *Walker) startHoles(c *cursor) int {
+func (w *Syncer) startHoles(c *cursor) int {
 	n := 0
 	w.skipped = false
 	for n < maxLimit && w.led.Hole(n, 1) == n {
@@ -251,7 +251,7 @@ func (w *Walker) startHoles(c *cursor) int {
 	return n
 }
 
-func (w *Walker) anyKnown(rows []ledger.Row) bool {
+func (w *Syncer) anyKnown(rows []ledger.Row) bool {
 	for _, row := range rows {
 		if row.Kind == ledger.Normal && w.led.Known(row.ID) {
 			return true
@@ -262,7 +262,7 @@ func (w *Walker) anyKnown(rows []ledger.Row) bool {
 
 // settledDown reports whether the last rows are listed in the order in which
 // they are believed to be.
-func (w *Walker) settledDown(rows []ledger.Row) bool {
+func (w *Syncer) settledDown(rows []ledger.Row) bool {
 	before := -1
 	for _, row := range rows[max(len(rows)-overlap, 0):] {
 		if row.Kind == ledger.Unreadable {
@@ -279,7 +279,7 @@ func (w *Walker) settledDown(rows []ledger.Row) bool {
 
 // everything reads the whole list for the baseline, from where it stopped. It
 // reports whether it came to the end.
-func (w *Walker) everything(ctx context.Context, r *reader) (bool, error) {
+func (w *Syncer) everything(ctx context.Context, r *reader) (bool, error) {
 	began := w.cfg.Now()
 	from := max(w.led.Listed()-overlap, 0)
 	c := w.longWalk(r, from)
@@ -320,7 +320,7 @@ func (w *Walker) everything(ctx context.Context, r *reader) (bool, error) {
 }
 
 // longWalk returns a cursor that reads the whole list from a row on.
-func (w *Walker) longWalk(r *reader, from int) *cursor {
+func (w *Syncer) longWalk(r *reader, from int) *cursor {
 	c := newCursor(r, w.led, from, w.total)
 	c.retry, c.ahead = true, w.cfg.Concurrency
 	if from > 0 {
@@ -333,12 +333,12 @@ func (w *Walker) longWalk(r *reader, from int) *cursor {
 }
 
 // pause puts off the next complete walk after one that took so long.
-func (w *Walker) pause(took time.Duration) {
+func (w *Syncer) pause(took time.Duration) {
 	w.nextFull = w.cfg.Now().Add(max(w.cfg.Interval, fullPause*took))
 }
 
 // judgeOrder decides from what a complete walk met where news are to be found.
-func (w *Walker) judgeOrder() {
+func (w *Syncer) judgeOrder() {
 	if !w.sampled && !w.led.Baseline() {
 		return // after a restart in the middle: what was known says more than half a sample
 	}
@@ -349,7 +349,7 @@ func (w *Walker) judgeOrder() {
 }
 
 // tooDeep notes that Opper does not list rows from offset on.
-func (w *Walker) tooDeep(offset int, err error) {
+func (w *Syncer) tooDeep(offset int, err error) {
 	if w.refused == 0 {
 		w.refused = offset
 		w.ev.Gaps++
@@ -359,7 +359,7 @@ func (w *Walker) tooDeep(offset int, err error) {
 
 // lookAtDue looks at the pending traces that want it: page by page where they
 // are believed to stand, and by id those that are not there.
-func (w *Walker) lookAtDue(ctx context.Context, r *reader) error {
+func (w *Syncer) lookAtDue(ctx context.Context, r *reader) error {
 	var lost []ledger.Due
 	shift := 0  // how much further down than believed the last page stood
 	misses := 0 // pages in a row without any row that was looked for
@@ -439,7 +439,7 @@ func (w *Walker) lookAtDue(ctx context.Context, r *reader) error {
 }
 
 // ask asks Opper for one trace. It reports false if Opper has none.
-func (w *Walker) ask(ctx context.Context, r *reader, d ledger.Due) (there bool, err error) {
+func (w *Syncer) ask(ctx context.Context, r *reader, d ledger.Due) (there bool, err error) {
 	id := d.Ref
 	if id == "" {
 		id = d.ID.String()
@@ -465,7 +465,7 @@ func (w *Walker) ask(ctx context.Context, r *reader, d ledger.Due) (there bool, 
 
 // balance compares what is believed to be listed with what Opper says. A
 // surplus that lasts for two syncs slipped in behind the head.
-func (w *Walker) balance(ctx context.Context, r *reader, whole bool, headEnd int) error {
+func (w *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int) error {
 	if w.least < 0 {
 		if w.tell(noTotal) {
 			level.Warn(w.cfg.Logger).Log("msg", "Opper does not say how many traces are listed, so what slips in behind the newest is found late")
@@ -496,7 +496,7 @@ func (w *Walker) balance(ctx context.Context, r *reader, whole bool, headEnd int
 
 // walkOn reads some more pages at the end where news stand. If they do not
 // explain the surplus, a complete walk has to.
-func (w *Walker) walkOn(ctx context.Context, r *reader, headEnd int) error {
+func (w *Syncer) walkOn(ctx context.Context, r *reader, headEnd int) error {
 	at := headEnd
 	if w.newestLast {
 		at = max(w.led.Listed()-maxWalkOn*(maxLimit-overlap), 0)
@@ -519,18 +519,18 @@ func (w *Walker) walkOn(ctx context.Context, r *reader, headEnd int) error {
 
 // ties reports whether one of the rows shows that they are of the list that we
 // know: the key may come to belong to another project between two requests.
-func (w *Walker) ties(rows []ledger.Row) bool {
+func (w *Syncer) ties(rows []ledger.Row) bool {
 	return w.led.Listed() == 0 || slices.ContainsFunc(rows, func(r ledger.Row) bool { return w.led.Index(r.ID) >= 0 })
 }
 
 // observe takes in a run that is known to be of our list.
-func (w *Walker) observe(run ledger.Run) {
+func (w *Syncer) observe(run ledger.Run) {
 	if w.ties(run.Rows) {
 		w.take(run)
 	}
 }
 
-func (w *Walker) take(run ledger.Run) {
+func (w *Syncer) take(run ledger.Run) {
 	w.noteExpiry(run)
 	before := w.ev.Gaps
 	w.led.Observe(run, &w.ev)
@@ -544,7 +544,7 @@ func (w *Walker) take(run ledger.Run) {
 	}
 }
 
-func (w *Walker) note(total int) {
+func (w *Syncer) note(total int) {
 	w.total = total
 	if total >= 0 && (w.least < 0 || total < w.least) {
 		w.least = total
@@ -558,7 +558,7 @@ const (
 )
 
 // tell reports whether a warning is to be given: once.
-func (w *Walker) tell(what string) bool {
+func (w *Syncer) tell(what string) bool {
 	if w.told[what] {
 		return false
 	}

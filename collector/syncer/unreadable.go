@@ -1,4 +1,4 @@
-package walk
+package syncer
 
 import (
 	"context"
@@ -18,12 +18,12 @@ const (
 	maxStretches = 10 // read again at a time
 )
 
-func (w *Walker) retryDue() bool {
+func (w *Syncer) retryDue() bool {
 	return !w.retryAt.IsZero() && !w.cfg.Now().Before(w.retryAt)
 }
 
 // scheduleRetry sets when unreadable rows are read again.
-func (w *Walker) scheduleRetry() {
+func (w *Syncer) scheduleRetry() {
 	w.retryWait = min(max(2*w.retryWait, minRetry, w.cfg.Interval), maxRetry)
 	w.retryAt = w.cfg.Now().Add(w.retryWait)
 }
@@ -31,7 +31,7 @@ func (w *Walker) scheduleRetry() {
 // retryUnreadable reads rows that could not be read before. That they may have
 // been missed stays counted as a gap. An error is for the service: it says nothing
 // about the rows, which stay due.
-func (w *Walker) retryUnreadable(ctx context.Context, r *reader) error {
+func (w *Syncer) retryUnreadable(ctx context.Context, r *reader) error {
 	stretches := w.led.Unreadable()
 	before := unreadable(stretches)
 	if before == 0 {

@@ -1,4 +1,4 @@
-package walk
+package syncer
 
 import (
 	"encoding/json"
@@ -8,7 +8,7 @@ import (
 
 const stateVersion = 1
 
-// state is what a Walker remembers, in a form that can be stored.
+// state is what a Syncer remembers, in a form that can be stored.
 type state struct {
 	Version    int       `json:"version"`
 	Total      int       `json:"total"`
@@ -31,8 +31,8 @@ type state struct {
 	Expiries  int           `json:"expiries"`
 }
 
-// State returns what the Walker remembers of the list, to be stored.
-func (w *Walker) State() ([]byte, error) {
+// State returns what the Syncer remembers of the list, to be stored.
+func (w *Syncer) State() ([]byte, error) {
 	b, err := json.Marshal(state{
 		Version: stateVersion, Total: w.total, Sorted: w.sorted, NewestLast: w.newestLast,
 		Surplus: w.surplus, Puzzles: w.puzzles, Distrust: w.distrust, Low: w.low, Refused: w.refused,
@@ -45,10 +45,10 @@ func (w *Walker) State() ([]byte, error) {
 	return b, nil
 }
 
-// Restore makes the Walker remember what was stored. Its ledger must be the one
+// Restore makes the Syncer remember what was stored. Its ledger must be the one
 // that was stored with it. No wait is longer than it was, if the clock has been
 // set back meanwhile.
-func (w *Walker) Restore(b []byte) error {
+func (w *Syncer) Restore(b []byte) error {
 	var s state
 	if err := json.Unmarshal(b, &s); err != nil {
 		return fmt.Errorf("state of the walk: %w", err)

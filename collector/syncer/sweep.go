@@ -1,4 +1,4 @@
-package walk
+package syncer
 
 import (
 	"context"
@@ -22,7 +22,7 @@ type sweep struct {
 }
 
 // SweepDue reports whether a page of a sweep may be read now.
-func (w *Walker) SweepDue() bool {
+func (w *Syncer) SweepDue() bool {
 	if w.led.Baseline() {
 		return false
 	}
@@ -39,11 +39,11 @@ func (w *Walker) SweepDue() bool {
 
 // Unsorted reports whether news may stand anywhere in the list, so that only
 // sweeps find them.
-func (w *Walker) Unsorted() bool { return !w.sorted && w.led.Listed() > maxLimit }
+func (w *Syncer) Unsorted() bool { return !w.sorted && w.led.Listed() > maxLimit }
 
 // Sweep reads the next page of a sweep, and begins one if none is under way.
 // The events are those since the last call, also if there is an error.
-func (w *Walker) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
+func (w *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 	w.ev = ledger.Events{}
 	if w.retryDue() {
 		return w.ev, w.retryUnreadable(ctx, &reader{src: src, now: w.cfg.Now, good: -1})
