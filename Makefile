@@ -3,7 +3,7 @@ ARGS      ?=
 FUZZTIME  ?= 30s
 # How long a soak lasts.
 export SOAK ?= 10m
-GOLANGCI  := $(GO) tool -modfile=deploy/tools/go.mod golangci-lint
+GOLANGCI  := $(GO) tool -modfile=deploy/test/tools/go.mod golangci-lint
 
 # The length of an abbreviation would depend on what else a clone holds.
 VERSION   := $(shell git describe --tags --always --abbrev=12 --dirty 2>/dev/null || echo unknown)
@@ -29,12 +29,12 @@ run: ## the exporter with a real key from OPPER_API_KEY; flags in ARGS
 # that the tests build them with.
 tools: ## the tools that the tests and the linters use
 	for tool in prometheus promtool; do \
-		GOFLAGS="$(GOFLAGS) -tags=remove_all_sd" $(GO) tool -modfile=deploy/tools/go.mod -n $$tool >/dev/null || exit; \
+		GOFLAGS="$(GOFLAGS) -tags=remove_all_sd" $(GO) tool -modfile=deploy/test/tools/go.mod -n $$tool >/dev/null || exit; \
 	done
-	$(GO) tool -modfile=deploy/tools/go.mod -n golangci-lint >/dev/null
-	$(GO) tool -modfile=deploy/tools/alertmanager/go.mod -n amtool >/dev/null
-	$(GO) tool -modfile=deploy/tools/helm/go.mod -n helm >/dev/null
-	for main in deploy/tools/*/main.go; do $(GO) build -C "$${main%/*}" -o /dev/null . || exit; done
+	$(GO) tool -modfile=deploy/test/tools/go.mod -n golangci-lint >/dev/null
+	$(GO) tool -modfile=deploy/test/tools/alertmanager/go.mod -n amtool >/dev/null
+	$(GO) tool -modfile=deploy/test/tools/helm/go.mod -n helm >/dev/null
+	for main in deploy/test/tools/*/main.go; do $(GO) build -C "$${main%/*}" -o /dev/null . || exit; done
 	$(GO) test -race -run '^$$' ./... >/dev/null
 
 test: tools ## the tests, about five minutes of them
@@ -43,16 +43,16 @@ test: tools ## the tests, about five minutes of them
 # One goroutine drives a schedule: the race detector would only slow it down.
 test-long: ## many more random schedules and kills
 	$(GO) test -timeout 30m ./collector -run 'TestSimulation|TestSchedules' -schedules 10000
-	$(GO) test -race -timeout 15m ./deploy/e2e -run TestKill -kills 40
+	$(GO) test -race -timeout 15m ./deploy/test/e2e -run TestKill -kills 40
 
 soak: ## the real binary under random faults for the time SOAK, and a verdict
-	$(GO) run ./deploy/soak $(ARGS)
+	$(GO) run ./deploy/test/soak $(ARGS)
 
 lint: ## the linters and the formatters
 	$(GOLANGCI) run ./...
 
 vulncheck: ## known vulnerabilities, where the database can be reached
-	$(GO) run -C deploy/tools/vuln . -C '$(CURDIR)' ./...
+	$(GO) run -C deploy/test/tools/vuln . -C '$(CURDIR)' ./...
 
 format: ## rewrite the Go files as the formatters want them
 	$(GOLANGCI) fmt ./...
@@ -70,13 +70,13 @@ reproducible: ## two builds of a copy each, in other directories, that must be t
 
 golden: ## rewrite the golden files, and the chart's copies; look at what changed before you commit
 	$(GO) test ./collector -run Golden -update
-	$(GO) test ./deploy/packages -run Chart -update
+	$(GO) test ./deploy/test/packages -run Chart -update
 
 docs: ## rewrite the tables of flags and metrics in deploy/docs
 	$(GO) run ./deploy/docs/generate
 
 bench: ## the exporter compared with a plain download and a plain implementation, as tables of ratios
-	$(GO) run ./deploy/bench $(ARGS)
+	$(GO) run ./deploy/test/bench $(ARGS)
 
 fuzz: ## every fuzz test for FUZZTIME each
 	@set -e; for pkg in $$($(GO) list ./...); do \

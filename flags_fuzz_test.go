@@ -142,7 +142,7 @@ func FuzzFlags(f *testing.F) {
 			if !strings.Contains(err.Error(), "--"+name) && !strings.Contains(err.Error(), "--collector.failure-status") {
 				t.Fatalf("the error does not name the flag: %v", err)
 			}
-		case cfg.collector.Interval < 0 || cfg.opper.Timeout <= 0 || cfg.collector.Abandon <= 0 || cfg.collector.Settle < 0 || cfg.collector.SweepPause < 0,
+		case cfg.collector.Interval < 0 || cfg.opper.Timeout <= 0 || cfg.collector.AbandonAfter <= 0 || cfg.collector.SettleDelay < 0 || cfg.collector.SweepPause < 0,
 			cfg.collector.Concurrency < 1 || cfg.maxRequests < 0 || cfg.collector.Sums.MaxNames < 1,
 			cfg.collector.Backfill != nil && *cfg.collector.Backfill < 0:
 			t.Fatalf("%+v", cfg)

@@ -42,14 +42,11 @@ import (
 	"opper_exporter/collector"
 	"opper_exporter/collector/store"
 	"opper_exporter/collector/sums"
-	"opper_exporter/collector/walk"
 	"opper_exporter/opper"
 )
 
 const (
 	program = "opper_exporter"
-	// syncRetries is how many requests of one sync may be repeats.
-	syncRetries = 4
 	// sweepShare is of how many requests one may be of a complete walk.
 	sweepShare = 4
 	// drainTime is how long scrapes in flight may take after a signal.
@@ -94,39 +91,30 @@ func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	requests := collector.NewRequests(cfg.collector.Project, cfg.collector.Native)
-	cfg.opper.Observe = requests.Observe
-	cfg.opper.UserAgent = program + "/" + versionText()
-	cfg.opper.Logger = log.With(logger, "project", cfg.collector.Project)
-	client, err := opper.New(cfg.opper)
-	if err != nil {
-		return fmt.Errorf("opper client: %w", err)
-	}
 	clock := collector.NewClock()
-	cfg.collector.Clock = clock
 	readers := collector.NewReaders(clock.Now)
-	cfg.collector.AllRead = readers.AllRead
-	cfg.collector.Logger = logger
-	cfg.collector.Source = func() walk.Source { return client.WithRetries(syncRetries) }
+	deps := collector.Deps{Logger: logger, Clock: clock, AllRead: readers.AllRead}
 	verify := func() error { return nil }
 	if cfg.storagePath == "" {
-		level.Warn(logger).Log("msg", "nothing is stored, so counters begin anew with each start")
+		level.Warn(logger).Log("msg", "persistence disabled, counters restart from zero on every start")
 	} else {
 		kept, err := store.Open(cfg.storagePath)
 		if err != nil {
 			return fmt.Errorf("--storage.path: %w", err)
 		}
 		defer kept.Close() //nolint:errcheck // all that was committed has been verified
-		cfg.collector.Store = kept
+		deps.Store = kept
 		verify = kept.Verify
 	}
-	project, err := collector.NewProject(cfg.collector)
+	cfg.collector.Opper = cfg.opper
+	cfg.collector.Opper.UserAgent = program + "/" + versionText()
+	project, err := collector.New([]collector.Config{cfg.collector}, deps)
 	if err != nil {
 		return fmt.Errorf("--storage.path: %w", err)
 	}
 
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(project, requests, versioncollector.NewCollector(program))
+	registry.MustRegister(project, versioncollector.NewCollector(program))
 	handler, err := newHandler(cfg, project, readers, registry, logger)
 	if err != nil {
 		return err
@@ -261,10 +249,10 @@ func addFlags(app *kingpin.Application) *flags {
 	checked(app, "opper.max-requests-per-second", "Most requests to Opper per second; halved when Opper answers 429. 0 is no limit.", "5", &o.RequestsPerSecond, parseRate)
 
 	checked(app, "collector.interval", "Time between two syncs. 0s syncs on every scrape, within the scrape's timeout.", "30s", &c.Interval, parseDuration)
-	checked(app, "collector.sweep-interval", "Time between two complete walks over the list, which find what slipped in behind the newest. 0s makes none that nothing asks for.", "24h", &c.SweepEvery, parseDuration)
+	checked(app, "collector.sweep-interval", "Time between two complete walks over the list, which find what slipped in behind the newest. 0s makes none that nothing asks for.", "24h", &c.SweepInterval, parseDuration)
 	app.Flag("collector.backfill", "What the first walk counts: all that is listed, or traces that ended within a duration. Default: all, but 0s if nothing is stored.").PlaceHolder("all").SetValue(&backfillValue{f})
-	checked(app, "collector.settle-delay", "Time from when a trace is first seen ended until it is counted, so that late tokens and statuses have arrived.", "30s", &c.Settle, parseDuration)
-	checked(app, "collector.abandon-after", "Time from when a trace is first seen until it is counted as abandoned, if it has no end. Raise it if agents run longer.", "1h", &c.Abandon, parsePositiveDuration)
+	checked(app, "collector.settle-delay", "Time from when a trace is first seen ended until it is counted, so that late tokens and statuses have arrived.", "30s", &c.SettleDelay, parseDuration)
+	checked(app, "collector.abandon-after", "Time from when a trace is first seen until it is counted as abandoned, if it has no end. Raise it if agents run longer.", "1h", &c.AbandonAfter, parsePositiveDuration)
 	app.Flag("collector.success-status", "Status that counts as a success, in any case. Repeatable.").Default("success", "ok", "completed").StringsVar(&f.success)
 	app.Flag("collector.failure-status", "Status that counts as a failure, in any case. Repeatable.").Default("error", "failed", "failure").StringsVar(&f.failure)
 	checked(app, "collector.trace-name-include", "Anchored regular expression of the trace names to count; all if empty.", "", &s.Include, parseRegexp)
@@ -325,7 +313,7 @@ func (f *flags) config(getenv func(string) string) (*config, error) {
 	if !f.backfillSet && cfg.storagePath == "" {
 		cfg.collector.Backfill = new(time.Duration)
 	}
-	cfg.collector.List = collector.List{URL: client.URL(), NameFilter: cfg.opper.Name}
+	cfg.collector.Upstream = collector.Upstream{URL: client.URL(), NameFilter: cfg.opper.Name}
 	if rate := cfg.opper.RequestsPerSecond; rate > 0 {
 		cfg.collector.SweepPause = time.Duration(sweepShare / rate * float64(time.Second))
 	}
@@ -663,7 +651,7 @@ func limitConnections(server *http.Server, maximum int, isProtected func(net.Con
 }
 
 // newHandler returns all pages of the exporter.
-func newHandler(cfg *config, project *collector.Project, readers *collector.Readers, registry *prometheus.Registry, logger log.Logger) (http.Handler, error) {
+func newHandler(cfg *config, project *collector.Collector, readers *collector.Readers, registry *prometheus.Registry, logger log.Logger) (http.Handler, error) {
 	opts := promhttp.HandlerOpts{
 		ErrorLog: scrapeErrors{logger},
 		// The buffered response becomes a 500, also where an encoder fails.

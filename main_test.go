@@ -36,7 +36,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
-	"opper_exporter/deploy/promtest"
+	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -661,7 +661,7 @@ func TestReadyAfterBaseline(t *testing.T) {
 	}
 	release()
 	e.awaitReady()
-	if got := e.scrape(); got.sum("opper_traces_total") != 120 || got[`opper_exporter_baseline_progress_ratio{project="default"}`] != 1 {
+	if got := e.scrape(); got.sum("opper_traces_total") != 120 || got[`opper_exporter_initial_sync_progress_ratio{project="default"}`] != 1 {
 		t.Errorf("after the baseline: %v", got.of("opper_traces_total"))
 	}
 }
@@ -951,7 +951,7 @@ func TestOnScrape(t *testing.T) {
 	}
 	mark := len(e.log.String())
 	release()
-	await(t, "the sync goes on without a scrape", func() bool { return len(e.log.since(mark, "sync finished")) > 0 })
+	await(t, "the sync goes on without a scrape", func() bool { return len(e.log.since(mark, "sync complete")) > 0 })
 
 	// Another hanging one shows what that sync found, and that it was one.
 	hold(t, server)
@@ -995,7 +995,7 @@ func (e *exporter) suffer(server *oppertest.Server, fault oppertest.Answer, code
 	var after samples
 	await(e.t, "it recovers and says so", func() bool {
 		after = e.scrape()
-		return after.up() == 1 && after.syncs("success") > later.syncs("success") && len(e.log.since(mark, "level=info", `msg="sync finished"`)) > 0
+		return after.up() == 1 && after.syncs("success") > later.syncs("success") && len(e.log.since(mark, "level=info", `msg="sync complete"`)) > 0
 	})
 	after.mustKeep(e.t, before)
 }
@@ -1237,7 +1237,7 @@ func TestZerosFirst(t *testing.T) {
 	t.Parallel()
 	server, url := fakeOpper(t, oppertest.Config{}, 120)
 	e := startReady(t, url, "--collector.settle-delay=0s")
-	const held, zero = `opper_exporter_trace_names_held{project="default"}`, `opper_traces_total{outcome="unknown",project="default",trace_name="<string>"}`
+	const held, zero = `opper_exporter_trace_names_zero_pending{project="default"}`, `opper_traces_total{outcome="unknown",project="default",trace_name="<string>"}`
 	server.Add(oppertest.Sample())
 	var before samples
 	await(t, "its zeros are shown", func() bool {
@@ -1361,7 +1361,7 @@ func TestSignals(t *testing.T) {
 			}
 			exited := make(chan error, 1)
 			go func() { exited <- cmd.Wait() }()
-			await(t, "the first walk", func() bool { return len(log.since(0, "first walk finished")) > 0 })
+			await(t, "the first walk", func() bool { return len(log.since(0, "initial sync complete")) > 0 })
 			target := "http://" + log.addresses()[0]
 			scrapeText(t, http.DefaultClient, target)
 			hold(t, server)

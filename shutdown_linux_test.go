@@ -66,7 +66,7 @@ func (c *child) url() string {
 	c.t.Helper()
 	await(c.t, "the initial sync", func() bool {
 		c.mustRun()
-		return len(c.log.addresses()) > 0 && len(c.log.since(0, "first walk finished"))+len(c.log.since(0, "going on from")) > 0
+		return len(c.log.addresses()) > 0 && len(c.log.since(0, "initial sync complete"))+len(c.log.since(0, "state restored")) > 0
 	})
 	return "http://" + c.log.addresses()[0]
 }

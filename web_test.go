@@ -389,8 +389,8 @@ func TestScrapeError(t *testing.T) {
 		t.Fatal(err)
 	}
 	logged := &journal{}
-	cfg.collector.Logger = log.NewNopLogger()
-	project, err := collector.NewProject(cfg.collector)
+	cfg.collector.Opper = cfg.opper
+	project, err := collector.New([]collector.Config{cfg.collector}, collector.Deps{Logger: log.NewNopLogger(), Clock: collector.NewClock()})
 	if err != nil {
 		t.Fatal(err)
 	}

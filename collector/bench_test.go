@@ -19,7 +19,7 @@ import (
 
 	"opper_exporter/collector/sums"
 	"opper_exporter/collector/walk"
-	"opper_exporter/deploy/promtest"
+	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
 )
@@ -45,9 +45,8 @@ type bench struct {
 	t        testing.TB
 	opper    *oppertest.Server
 	http     *httptest.Server
-	project  *Project
+	project  *project
 	registry *prometheus.Registry
-	requests *Requests
 	log      promtest.Output
 	begun    chan struct{} // holds one if a sync has begun
 	begins   atomic.Int64  // how many have
@@ -56,19 +55,27 @@ type bench struct {
 	syncs                  []oppertest.Sync
 }
 
-func testConfig() Config {
-	return Config{
-		Project: "default", Settle: settle, Abandon: abandon, Concurrency: 4, Classic: true, Native: true,
+// setup is what the project of a test is made of.
+type setup struct {
+	Config
+	Deps
+	now    func() time.Time
+	source func() walk.Source
+}
+
+func testConfig() setup {
+	return setup{Config: Config{
+		Project: "default", SettleDelay: settle, AbandonAfter: abandon, Concurrency: 4, Classic: true, Native: true,
 		Sums: sums.Config{
 			Success: []string{"success", "ok", "completed"}, Failure: []string{"error", "failed", "failure"},
 			MaxNames:        200,
 			DurationBuckets: []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600},
 			TokenBuckets:    []float64{16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576},
 		},
-	}
+	}}
 }
 
-func newBench(t testing.TB, list oppertest.Config, cfg Config) *bench {
+func newBench(t testing.TB, list oppertest.Config, cfg setup) *bench {
 	t.Helper()
 	b := &bench{t: t, clock: new(clock), begun: make(chan struct{}, 1)}
 	b.us.Store(epoch.UnixMicro())
@@ -80,13 +87,15 @@ func newBench(t testing.TB, list oppertest.Config, cfg Config) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.requests = NewRequests(cfg.Project, cfg.Native)
-	client, err := opper.New(opper.Options{URL: b.http.URL, Key: key, Observe: b.requests.Observe})
+	metrics := newInstrumentation(cfg.Project, cfg.Native)
+	client, err := opper.New(opper.Options{URL: b.http.URL, Key: key, Observe: func(code string, _ time.Duration) {
+		metrics.observeRequest(code, 50*time.Millisecond) // the same in each run
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Now, cfg.Logger = b.now, log.NewLogfmtLogger(&b.log)
-	cfg.Source = func() walk.Source {
+	cfg.now, cfg.Logger = b.now, log.NewLogfmtLogger(&b.log)
+	cfg.source = func() walk.Source {
 		b.begins.Add(1)
 		select {
 		case b.begun <- struct{}{}:
@@ -94,26 +103,45 @@ func newBench(t testing.TB, list oppertest.Config, cfg Config) *bench {
 		}
 		return client.WithRetries(0)
 	}
-	b.project = newTestProject(t, cfg)
+	b.project = newTestProject(t, cfg, metrics)
 	b.registry = prometheus.NewPedanticRegistry()
-	b.registry.MustRegister(b.project)
+	b.registry.MustRegister(b.collector())
 	return b
 }
 
-func newTestProject(t testing.TB, cfg Config) *Project {
+func (b *bench) collector() *Collector { return &Collector{projects: []*project{b.project}} }
+
+func newTestProject(t testing.TB, cfg setup, metrics *instrumentation) *project {
 	t.Helper()
-	p, err := NewProject(cfg)
+	p, err := cfg.project(metrics)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
 }
 
+func (cfg setup) project(metrics *instrumentation) (*project, error) {
+	if cfg.Clock == nil {
+		cfg.Clock = followingClock(cfg.now)
+	}
+	return newProject(cfg.Config, cfg.Deps, metrics, cfg.source)
+}
+
+// followingClock returns a Clock that shows the time of another one, also where
+// that jumps.
+func followingClock(now func() time.Time) *Clock {
+	began := now()
+	return newClock(func() (time.Time, time.Duration) {
+		at := now()
+		return at, at.Sub(began)
+	}, func() (string, time.Duration) { return "", 0 })
+}
+
 // start runs the project until the test ends.
 func (b *bench) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	var done sync.WaitGroup
-	done.Go(func() { _ = b.project.Run(ctx) })
+	done.Go(func() { _ = b.collector().Run(ctx) })
 	b.t.Cleanup(func() { stop(); done.Wait() })
 }
 
@@ -222,7 +250,7 @@ func (v values) of(names ...string) values {
 func (v values) traces() values {
 	out := maps.Clone(v)
 	maps.DeleteFunc(out, func(k string, _ float64) bool {
-		for _, prefix := range []string{"opper_up{", "opper_exporter_syncs_", "opper_exporter_sync_", "opper_exporter_last_success_"} {
+		for _, prefix := range []string{"opper_up{", "opper_exporter_syncs_", "opper_exporter_sync_", "opper_exporter_last_success_", "opper_exporter_api_"} {
 			if strings.HasPrefix(k, prefix) {
 				return true
 			}

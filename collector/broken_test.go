@@ -35,11 +35,11 @@ func TestBrokenStore(t *testing.T) {
 			cfg.Store = &brokenStore{newMemory(), commits}
 			b := newBench(t, oppertest.Config{}, cfg)
 			b.opper.Add(oppertest.Sample())
-			if err := b.project.Run(context.Background()); !errors.Is(err, store.ErrBroken) {
+			if err := b.collector().Run(context.Background()); !errors.Is(err, store.ErrBroken) {
 				t.Errorf("Run ends with %v", err)
 			}
 			select {
-			case <-b.project.Ready():
+			case <-b.project.ready:
 				if commits == 0 {
 					t.Error("something is published")
 				}
@@ -69,7 +69,7 @@ func TestBrokenStoreDuringInitialSync(t *testing.T) {
 		b.project.progress(ledger.Events{}, progressRows, 10*progressRows)
 		<-held
 	})
-	if err := b.project.Run(context.Background()); !errors.Is(err, store.ErrBroken) {
+	if err := b.collector().Run(context.Background()); !errors.Is(err, store.ErrBroken) {
 		t.Errorf("Run ends with %v", err)
 	}
 }

@@ -63,13 +63,19 @@ func (c *Clock) Wall(t time.Time) time.Time {
 	return t.Add(wall.Sub(now))
 }
 
+// System returns the time of the system's clock, which is what is published.
+func (c *Clock) System() time.Time {
+	_, wall := c.advance()
+	return wall
+}
+
 func (c *Clock) advance() (now, wall time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	wall, at := c.read()
 	passed := at - c.last
 	c.now, c.last = c.now.Add(passed), at
-	slew := passed / slewShare
+	slew := max(passed, 0) / slewShare
 	c.now = c.now.Add(min(max(wall.Sub(c.now), -slew), slew))
 	return c.now, wall
 }

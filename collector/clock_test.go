@@ -95,13 +95,11 @@ func TestClockRestored(t *testing.T) {
 }
 
 // newHostBench returns a project that has nothing but the clock of the host.
-func newHostBench(t *testing.T, b *bench, h *host, kept Store) *Project {
+func newHostBench(t *testing.T, b *bench, h *host, kept Store) *project {
 	t.Helper()
-	cfg := b.project.cfg
-	cfg.Now, cfg.Clock, cfg.Store = nil, h.clock(), kept
-	p := newTestProject(t, cfg)
-	p.wall = func() time.Time { return h.wall }
-	return p
+	cfg := setup{Config: b.project.cfg, Deps: b.project.deps, source: b.project.source}
+	cfg.Clock, cfg.Store = h.clock(), kept
+	return newTestProject(t, cfg, newInstrumentation(cfg.Project, cfg.Native))
 }
 
 // A clock that is set by a day abandons nothing that runs, in this process or
@@ -134,8 +132,8 @@ func TestClockStep(t *testing.T) {
 				if text := tallies(p); text != "unknown 1" {
 					t.Errorf("counted: %s", text)
 				}
-				if p.lastGood != h.wall {
-					t.Errorf("the last success is %v off", p.lastGood.Sub(h.wall))
+				if p.lastSuccess != h.wall {
+					t.Errorf("the last success is %v off", p.lastSuccess.Sub(h.wall))
 				}
 				// It is abandoned when it is as old as that.
 				h.wait(abandon * 11 / 10)
@@ -150,7 +148,7 @@ func TestClockStep(t *testing.T) {
 }
 
 // tallies lists what was counted, by outcome.
-func tallies(p *Project) string {
+func tallies(p *project) string {
 	var got []string
 	for _, n := range p.sums.Names() {
 		for outcome, tally := range n.Tallies {

@@ -3,6 +3,7 @@ package collector
 import (
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -23,7 +24,7 @@ import (
 func (b *bench) handler(created bool, others ...prometheus.Collector) http.Handler {
 	b.t.Helper()
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(b.project)
+	registry.MustRegister(b.collector())
 	registry.MustRegister(others...)
 	logger := log.NewLogfmtLogger(&b.log)
 	return NewResponses(logger, time.Minute, 1<<20).Buffer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{
@@ -75,11 +76,26 @@ func TestExpositionFails(t *testing.T) {
 	check("published", b.handler(false))
 }
 
+// brokenMetric is a counter that client_golang would not construct.
+type brokenMetric struct {
+	desc    *prometheus.Desc
+	counter *dto.Counter
+}
+
+// Desc implements prometheus.Metric.
+func (m *brokenMetric) Desc() *prometheus.Desc { return m.desc }
+
+// Write implements prometheus.Metric.
+func (m *brokenMetric) Write(out *dto.Metric) error {
+	out.Counter = m.counter
+	return nil
+}
+
 // What an encoder cannot write is an error of the whole scrape, wherever in it
 // that is; a format that leaves it out is complete.
 func TestEncodingFails(t *testing.T) {
 	counter := func(c *dto.Counter) prometheus.Metric {
-		return &metric{desc: prometheus.NewDesc("zz_broken_total", "", nil, nil), counter: c}
+		return &brokenMetric{prometheus.NewDesc("zz_broken_total", "", nil, nil), c}
 	}
 	at := func(seconds int64) prometheus.Metric {
 		return counter(&dto.Counter{Value: new(1.0), Exemplar: &dto.Exemplar{
@@ -165,7 +181,7 @@ func seriesIn(families []*dto.MetricFamily) (samples, native int) {
 			}
 			if h != nil {
 				samples += len(h.GetBucket()) + 3 // sum, count and +Inf
-				if n := len(h.GetBucket()); n > 0 && h.GetBucket()[n-1].GetUpperBound() == inf {
+				if n := len(h.GetBucket()); n > 0 && h.GetBucket()[n-1].GetUpperBound() == math.Inf(1) {
 					samples--
 				}
 			}

@@ -12,7 +12,7 @@ import (
 	"github.com/go-kit/log"
 
 	"opper_exporter/collector/walk"
-	"opper_exporter/deploy/promtest"
+	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper"
 )
 
@@ -71,7 +71,7 @@ func (g *gate) open() {
 
 // inBubble runs a test with a running project, where time passes only when
 // everything waits for it.
-func inBubble(t *testing.T, interval time.Duration, shut bool, test func(*testing.T, *Project, *gate)) {
+func inBubble(t *testing.T, interval time.Duration, shut bool, test func(*testing.T, *project, *gate)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		g := new(gate)
@@ -80,11 +80,11 @@ func inBubble(t *testing.T, interval time.Duration, shut bool, test func(*testin
 		}
 		cfg := testConfig()
 		cfg.Interval, cfg.Logger = interval, log.NewNopLogger()
-		cfg.Source = g.source
-		p := newTestProject(t, cfg)
+		cfg.source, cfg.now = g.source, time.Now
+		p := newTestProject(t, cfg, newInstrumentation(cfg.Project, cfg.Native))
 		ctx, stop := context.WithCancel(t.Context())
 		var done sync.WaitGroup
-		done.Go(func() { _ = p.Run(ctx) })
+		done.Go(func() { _ = p.run(ctx) })
 		synctest.Wait()
 		test(t, p, g)
 		stop()
@@ -110,9 +110,9 @@ func TestRefreshFirst(t *testing.T) {
 		"120":  119500 * time.Millisecond,
 		"3599": 119500 * time.Millisecond,
 	} {
-		inBubble(t, 0, false, func(t *testing.T, p *Project, g *gate) {
+		inBubble(t, 0, false, func(t *testing.T, p *project, g *gate) {
 			t.Helper()
-			h := RefreshFirst(p, served)
+			h := RefreshFirst(&Collector{projects: []*project{p}}, served)
 			g.close()
 			start, before := time.Now(), g.syncs()
 			if w := get(t, h, "X-Prometheus-Scrape-Timeout-Seconds", header); w.Code != http.StatusTeapot {
@@ -121,10 +121,10 @@ func TestRefreshFirst(t *testing.T) {
 			if got := time.Since(start); got != want {
 				t.Errorf("%q: served after %v, want %v", header, got, want)
 			}
-			good := p.lastGood
+			good := p.lastSuccess
 			g.open()
 			synctest.Wait()
-			if !p.lastGood.After(good) && want > 0 {
+			if !p.lastSuccess.After(good) && want > 0 {
 				t.Errorf("%q: the sync did not go on", header)
 			}
 			if n := g.syncs() - before; n != 1 {
@@ -140,13 +140,13 @@ func TestRefreshFirst(t *testing.T) {
 
 // Scrapes at the same time share one sync, and syncs never overlap.
 func TestScrapesShareASync(t *testing.T) {
-	inBubble(t, 0, false, func(t *testing.T, p *Project, g *gate) {
+	inBubble(t, 0, false, func(t *testing.T, p *project, g *gate) {
 		t.Helper()
 		g.close()
 		before := g.syncs()
 		var scrapes sync.WaitGroup
 		for range 5 {
-			scrapes.Go(func() { p.Refresh(t.Context()) })
+			scrapes.Go(func() { p.refresh(t.Context()) })
 			synctest.Wait()
 		}
 		if n := g.syncs() - before; n != 1 {
@@ -154,29 +154,29 @@ func TestScrapesShareASync(t *testing.T) {
 		}
 		g.open()
 		scrapes.Wait()
-		p.Refresh(t.Context())
+		p.refresh(t.Context())
 		if n := g.syncs() - before; n != 2 {
 			t.Errorf("%d syncs after one more scrape", n)
 		}
 	})
 }
 
-// The first walk is not waited for.
-func TestFirstWalk(t *testing.T) {
-	inBubble(t, 0, true, func(t *testing.T, p *Project, g *gate) {
+// The initial sync is not waited for.
+func TestInitialSyncIsNotWaitedFor(t *testing.T) {
+	inBubble(t, 0, true, func(t *testing.T, p *project, g *gate) {
 		t.Helper()
 		start := time.Now()
-		if w := get(t, RefreshFirst(p, served)); w.Code != http.StatusTeapot || time.Since(start) != 0 {
+		if w := get(t, RefreshFirst(&Collector{projects: []*project{p}}, served)); w.Code != http.StatusTeapot || time.Since(start) != 0 {
 			t.Errorf("status %d after %v", w.Code, time.Since(start))
 		}
-		ready := ReadyHandler(p)
+		ready := ReadyHandler(&Collector{projects: []*project{p}})
 		if w := get(t, ready); w.Code != http.StatusServiceUnavailable {
-			t.Errorf("ready during the first walk: %d", w.Code)
+			t.Errorf("ready during the initial sync: %d", w.Code)
 		}
 		g.open()
 		synctest.Wait()
 		if w := get(t, ready); w.Code != http.StatusOK {
-			t.Errorf("not ready after the first walk: %d", w.Code)
+			t.Errorf("not ready after the initial sync: %d", w.Code)
 		}
 		if n := g.syncs(); n != 1 {
 			t.Errorf("%d syncs", n)
@@ -185,7 +185,7 @@ func TestFirstWalk(t *testing.T) {
 }
 
 func TestInterval(t *testing.T) {
-	inBubble(t, 30*time.Second, false, func(t *testing.T, _ *Project, g *gate) {
+	inBubble(t, 30*time.Second, false, func(t *testing.T, _ *project, g *gate) {
 		t.Helper()
 		<-time.After(95 * time.Second)
 		synctest.Wait()
@@ -209,12 +209,12 @@ func TestStop(t *testing.T) {
 	g.close()
 	var logged promtest.Output
 	cfg := testConfig()
-	cfg.Source, cfg.Logger = g.source, log.NewLogfmtLogger(&logged)
-	p := newTestProject(t, cfg)
+	cfg.source, cfg.now, cfg.Logger = g.source, time.Now, log.NewLogfmtLogger(&logged)
+	p := newTestProject(t, cfg, newInstrumentation(cfg.Project, cfg.Native))
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	_ = p.Run(ctx)
-	if n := counterOf(t, p.health.syncs.WithLabelValues("error")); n != 0 || logged.String() != "" {
+	_ = p.run(ctx)
+	if n := counterOf(t, p.metrics.syncs.WithLabelValues("error")); n != 0 || logged.String() != "" {
 		t.Errorf("%v failed syncs, log: %s", n, logged.String())
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"opper_exporter/deploy/promtest"
+	"opper_exporter/deploy/test/promtest"
 )
 
 // page is a server whose answers are watched by Readers, at a time that the test

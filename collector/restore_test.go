@@ -49,12 +49,12 @@ func FuzzRestoreState(f *testing.F) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		cfg := testConfig()
-		cfg.Now, cfg.Logger = now, log.NewLogfmtLogger(io.Discard)
+		cfg.now, cfg.Logger = now, log.NewLogfmtLogger(io.Discard)
 		cfg.Store = loaded{store.State{
 			Names: map[string][]byte{"name": name},
 			Docs:  map[string][]byte{docIdentity: id, docWalk: walked, docProject: project, docMet: met},
 		}}
-		p, err := NewProject(cfg)
+		p, err := cfg.project(newInstrumentation(cfg.Project, cfg.Native))
 		if err != nil {
 			return
 		}
@@ -62,7 +62,7 @@ func FuzzRestoreState(f *testing.F) {
 		p.publish()
 		metrics := make(chan prometheus.Metric)
 		go func() {
-			p.Collect(metrics)
+			p.collect(metrics)
 			close(metrics)
 		}()
 		for m := range metrics {

@@ -51,7 +51,7 @@ func (d disk) Commit(project string, changes store.State, fresh bool) error {
 func (s *simulation) lasts(baselineDone bool) {
 	s.sweepLasts, s.savedAt = s.sweepBegan, s.at
 	for _, z := range s.zero {
-		z.released = z.released || z.read || s.at.Sub(z.since) >= holdAtMost || s.clockSet.After(z.since)
+		z.released = z.released || z.read || s.at.Sub(z.since) >= maxZeroPending || s.clockSet.After(z.since)
 	}
 	if baselineDone && s.lasted.IsZero() {
 		s.lasted = s.at

@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-kit/log"
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"opper_exporter/collector/ledger"
 	"opper_exporter/opper/oppertest"
@@ -84,17 +85,17 @@ func (s *simulation) watch() {
 	}
 	s.last = shot
 	before := s.before
-	s.before = make(map[*metric]string, len(*shot))
+	s.before = make(map[prometheus.Metric]string, len(*shot))
 	present := make(map[string]bool, len(*shot))
 	baseline := len(s.shown) == 0
 	for _, each := range *shot {
-		m := each.(*metric)
-		if m.gauge != nil {
-			continue
-		}
-		key, same := before[m]
+		key, same := before[each]
 		if !same {
-			key = nameOf(m)
+			m := s.write(each)
+			if m.Gauge != nil {
+				continue
+			}
+			key = nameOf(each.Desc(), m)
 			was := s.shown[key]
 			if was != nil {
 				if err := fallen(was, m); err != nil {
@@ -106,7 +107,7 @@ func (s *simulation) watch() {
 				s.appears(key, baseline)
 			}
 		}
-		s.before[m] = key
+		s.before[each] = key
 		present[key] = true
 	}
 	s.leaveZero()
@@ -117,6 +118,15 @@ func (s *simulation) watch() {
 	}
 	s.compare()
 	s.shadow()
+}
+
+// write returns a metric as a scrape gets it.
+func (s *simulation) write(m prometheus.Metric) *dto.Metric {
+	out := new(dto.Metric)
+	if err := m.Write(out); err != nil {
+		s.fail("%v: %v", m.Desc(), err)
+	}
+	return out
 }
 
 // appears notes a series that is shown for the first time. With the baseline,
@@ -131,7 +141,7 @@ func (s *simulation) appears(key string, baseline bool) {
 func (s *simulation) leaveZero() {
 	risen := map[string]string{}
 	for key, m := range s.shown {
-		if m.counter.GetValue() > 0 || m.histogram.GetSampleCount() > 0 {
+		if m.GetCounter().GetValue() > 0 || m.GetHistogram().GetSampleCount() > 0 {
 			risen[groupOf(key)] = key
 		}
 	}
@@ -192,7 +202,7 @@ func (s *simulation) held(key string, shown uint64) bool {
 }
 
 // addShown adds up what was published by the keys of what was counted.
-func (s *simulation) addShown(got map[string]uint64, key string, m *metric) {
+func (s *simulation) addShown(got map[string]uint64, key string, m *dto.Metric) {
 	family, labels, _ := strings.Cut(key, "{")
 	if outcome, name, both := strings.Cut(strings.TrimSuffix(labels, "}"), ","); both {
 		labels = outcome + "," + s.label(name) + "}"
@@ -202,13 +212,13 @@ func (s *simulation) addShown(got map[string]uint64, key string, m *metric) {
 	switch family {
 	case "opper_exporter_overflow_traces_total", "opper_exporter_unmapped_status_total":
 	case "opper_trace_duration_seconds":
-		got[family+"_count{"+labels] += m.histogram.GetSampleCount()
-		got[family+"_sum{"+labels] += uint64(math.Round(1e6 * m.histogram.GetSampleSum()))
+		got[family+"_count{"+labels] += m.GetHistogram().GetSampleCount()
+		got[family+"_sum{"+labels] += uint64(math.Round(1e6 * m.GetHistogram().GetSampleSum()))
 	case "opper_tokens_per_trace":
-		got[family+"_count{"+labels] += m.histogram.GetSampleCount()
-		got[family+"_sum{"+labels] += uint64(m.histogram.GetSampleSum())
+		got[family+"_count{"+labels] += m.GetHistogram().GetSampleCount()
+		got[family+"_sum{"+labels] += uint64(m.GetHistogram().GetSampleSum())
 	default:
-		got[family+"{"+labels] += uint64(m.counter.GetValue())
+		got[family+"{"+labels] += uint64(m.GetCounter().GetValue())
 	}
 }
 
@@ -221,22 +231,22 @@ func (s *simulation) shadow() {
 	}
 	cfg := s.cfg
 	cfg.Store, cfg.Logger = stored.clone(), log.NewNopLogger()
-	other := newTestProject(s.t, cfg)
+	other := newTestProject(s.t, cfg, newInstrumentation(cfg.Project, cfg.Native))
 	n := s.project.led.Listed()
 	if was, is := s.project.led.IDs(0, n), other.led.IDs(0, other.led.Listed()); !slices.Equal(was, is) {
 		s.fail("%d are believed listed, and %d would be after a crash", len(was), len(is))
 	}
-	got := map[string]*metric{}
+	got := map[string]*dto.Metric{}
 	for _, each := range *other.published.Load() {
-		m := each.(*metric)
-		got[nameOf(m)] = m
+		m := s.write(each)
+		got[nameOf(each.Desc(), m)] = m
 	}
 	for _, each := range *s.last {
-		m := each.(*metric)
-		key := nameOf(m)
-		if m.gauge != nil {
-			if key != "opper_exporter_trace_names{}" && got[key].gauge.GetValue() != m.gauge.GetValue() {
-				s.fail("%s is %v, and would be %v after a crash", key, m.gauge.GetValue(), got[key].gauge.GetValue())
+		m := s.write(each)
+		key := nameOf(each.Desc(), m)
+		if m.Gauge != nil {
+			if key != "opper_exporter_trace_names{}" && got[key].GetGauge().GetValue() != m.GetGauge().GetValue() {
+				s.fail("%s is %v, and would be %v after a crash", key, m.GetGauge().GetValue(), got[key].GetGauge().GetValue())
 			}
 			continue
 		}
@@ -248,40 +258,40 @@ func (s *simulation) shadow() {
 
 var familyNames = func() map[*prometheus.Desc]string {
 	names := map[*prometheus.Desc]string{}
-	for _, f := range families {
-		_, name, _ := strings.Cut(f.desc.String(), `fqName: "`)
-		names[f.desc], _, _ = strings.Cut(name, `"`)
+	for _, d := range descs {
+		_, name, _ := strings.Cut(d.String(), `fqName: "`)
+		names[d], _, _ = strings.Cut(name, `"`)
 	}
 	return names
 }()
 
 // nameOf names a series by its family and the values of its labels, without
 // that of the project.
-func nameOf(m *metric) string {
+func nameOf(desc *prometheus.Desc, m *dto.Metric) string {
 	var labels []string
-	for _, l := range m.labels {
+	for _, l := range m.GetLabel() {
 		if l.GetName() != "project" {
 			labels = append(labels, l.GetValue())
 		}
 	}
-	return familyNames[m.desc] + "{" + strings.Join(labels, ",") + "}"
+	return familyNames[desc] + "{" + strings.Join(labels, ",") + "}"
 }
 
 // fallen says what is lower in a counter or histogram than it was.
-func fallen(was, is *metric) error {
+func fallen(was, is *dto.Metric) error {
 	if is == nil {
 		return errors.New("gone")
 	}
-	if was.counter != nil {
-		if is.counter.GetValue() < was.counter.GetValue() {
-			return fmt.Errorf("fell from %v to %v", was.counter.GetValue(), is.counter.GetValue())
+	if was.Counter != nil {
+		if is.GetCounter().GetValue() < was.GetCounter().GetValue() {
+			return fmt.Errorf("fell from %v to %v", was.GetCounter().GetValue(), is.GetCounter().GetValue())
 		}
-		if a, b := was.counter.GetCreatedTimestamp().AsTime(), is.counter.GetCreatedTimestamp().AsTime(); !a.Equal(b) {
+		if a, b := was.GetCounter().GetCreatedTimestamp().AsTime(), is.GetCounter().GetCreatedTimestamp().AsTime(); !a.Equal(b) {
 			return fmt.Errorf("created %v became %v", a, b)
 		}
 		return nil
 	}
-	a, b := was.histogram, is.histogram
+	a, b := was.GetHistogram(), is.GetHistogram()
 	if b.GetSampleCount() < a.GetSampleCount() || b.GetSampleSum() < a.GetSampleSum() {
 		return fmt.Errorf("count and sum fell from %v, %v to %v, %v", a.GetSampleCount(), a.GetSampleSum(), b.GetSampleCount(), b.GetSampleSum())
 	}

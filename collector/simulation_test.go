@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/go-kit/log"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/store"
@@ -89,8 +91,8 @@ type simulation struct {
 	at           time.Time // as Opper has it
 	clockSet     time.Time // when our clock was last set
 	opper, other *oppertest.Server
-	cfg          Config
-	project      *Project
+	cfg          setup
+	project      *project
 	inner        Store
 	reopen       func() Store // what a start finds
 
@@ -124,10 +126,10 @@ type simulation struct {
 
 	// What is published.
 	last   *snapshot
-	before map[*metric]string // its metrics, and the names of their series
-	shown  map[string]*metric // counters and histograms ever published, as last seen
-	zero   map[string]*zeros  // what began at 0 after the first walk and is still there, by group
-	strict bool               // nothing may be held any more
+	before map[prometheus.Metric]string // its metrics, and the names of their series
+	shown  map[string]*dto.Metric       // counters and histograms ever published, as last seen
+	zero   map[string]*zeros            // what began at 0 after the first walk and is still there, by group
+	strict bool                         // nothing may be held any more
 
 	// When the project looked.
 	baseline, ended, lasted time.Time // the first walk began, ended, was durable
@@ -170,7 +172,7 @@ func newSimulation(t testing.TB, name string, pick func(n int) int, p plan) *sim
 		plan: p, t: t, name: name, pick: pick, tells: *replay >= 0,
 		at: epoch, left: map[string]time.Time{}, poisoned: map[string]bool{}, judged: map[string]bool{},
 		arrived: map[string]time.Time{}, dims: map[string]time.Time{}, denied: map[string]bool{},
-		lateEnds: map[string]bool{}, totals: map[string]uint64{}, shown: map[string]*metric{}, zero: map[string]*zeros{},
+		lateEnds: map[string]bool{}, totals: map[string]uint64{}, shown: map[string]*dto.Metric{}, zero: map[string]*zeros{},
 	}
 	p.list.Now = func() time.Time { return s.at }
 	s.opper = oppertest.New(p.list)
@@ -198,8 +200,8 @@ func newSimulation(t testing.TB, name string, pick func(n int) int, p plan) *sim
 	}
 	s.cfg = testConfig()
 	s.cfg.Concurrency = 1
-	s.cfg.Interval, s.cfg.SweepEvery = 30*time.Second, cmp.Or(p.sweepEvery, 20*time.Minute)
-	s.cfg.Now = s.now
+	s.cfg.Interval, s.cfg.SweepInterval = 30*time.Second, cmp.Or(p.sweepEvery, 20*time.Minute)
+	s.cfg.now = s.now
 	told := log.NewLogfmtLogger(&s.told)
 	s.cfg.Logger = log.LoggerFunc(func(keyvals ...any) error {
 		for i := 1; i < len(keyvals); i += 2 {
@@ -212,7 +214,7 @@ func newSimulation(t testing.TB, name string, pick func(n int) int, p plan) *sim
 		}
 		return told.Log(keyvals...)
 	})
-	s.cfg.Source = func() walk.Source { return simulatedSource{s} }
+	s.cfg.source = func() walk.Source { return simulatedSource{s} }
 	s.cfg.AllRead = func(time.Time) bool {
 		if !s.calm && s.pick(3) > 0 {
 			return false
@@ -357,8 +359,8 @@ func (s *simulation) start() {
 	for _, z := range s.zero {
 		*z = zeros{since: s.at, read: z.released, released: z.released}
 	}
-	s.project = newTestProject(s.t, s.cfg)
-	s.project.found = s.found
+	s.project = newTestProject(s.t, s.cfg, newInstrumentation(s.cfg.Project, s.cfg.Native))
+	s.project.observe = s.found
 	s.strangers = s.away > 0
 	s.calm, s.full = calm, full
 	s.watch()

@@ -10,56 +10,35 @@ import (
 	"opper_exporter/collector/sums"
 )
 
-// snapshot is what a scrape shows of the traces: all of one sync, or nothing.
-// It never changes once it is published. It is a prometheus.Collector.
+// snapshot is what one sync published of the traces. It is immutable.
 type snapshot []prometheus.Metric
 
-// Describe implements prometheus.Collector.
-func (s *snapshot) Describe(ch chan<- *prometheus.Desc) {
-	for _, f := range families {
-		ch <- f.desc
-	}
-}
-
-// Collect implements prometheus.Collector.
-func (s *snapshot) Collect(ch chan<- prometheus.Metric) {
-	for _, m := range *s {
-		ch <- m
-	}
-}
-
-// same reports whether two snapshots show the same.
-func (s *snapshot) same(as *snapshot) bool {
-	return slices.EqualFunc(*s, *as, func(a, b prometheus.Metric) bool { return a == b || a.(*metric).same(b.(*metric)) })
-}
-
-// press makes snapshots. Metrics are made anew only for names whose sums have
-// changed.
-type press struct {
+// snapshots builds snapshots. Only the metrics of names whose sums have changed
+// are built anew.
+type snapshots struct {
 	project           string
 	durations, tokens scale
-	made              map[string]edition
-	last              *snapshot
+	names             map[string]nameMetrics // by label
 }
 
-type edition struct {
+type nameMetrics struct {
 	changes uint64
 	created time.Time
 	metrics []prometheus.Metric
 }
 
-func newPress(cfg Config) *press {
-	return &press{
+func newSnapshots(cfg *Config) *snapshots {
+	return &snapshots{
 		project:   cfg.Project,
 		durations: scale{bounds: cfg.Sums.DurationBuckets, perOne: 1e6, classic: cfg.Classic, native: cfg.Native},
 		tokens:    scale{bounds: cfg.Sums.TokenBuckets, perOne: 1, classic: cfg.Classic, native: cfg.Native},
-		made:      map[string]edition{},
-		last:      &snapshot{},
+		names:     map[string]nameMetrics{},
 	}
 }
 
-// print makes a snapshot, or returns the last one if nothing has changed since.
-func (p *press) print(s *sums.Sums, led *ledger.Ledger, listed int) *snapshot {
+// build returns a snapshot. listed is negative if Opper did not say how many
+// traces it lists.
+func (b *snapshots) build(s *sums.Sums, led *ledger.Ledger, listed int) snapshot {
 	var out snapshot
 	open := map[*sums.Name]int{}
 	led.Open(func(r ledger.Row) {
@@ -67,24 +46,24 @@ func (p *press) print(s *sums.Sums, led *ledger.Ledger, listed int) *snapshot {
 			open[s.Find(r.Name)]++
 		}
 	})
-	held := 0
+	zeroPending := 0
 	for _, n := range s.Names() {
 		if n.Held() {
-			held++
+			zeroPending++
 		}
-		e, ok := p.made[n.Label]
-		if !ok || e.changes != n.Changes || !e.created.Equal(n.Created) {
-			e = edition{changes: n.Changes, created: n.Created, metrics: p.name(n)}
-			p.made[n.Label] = e
+		m := b.names[n.Label]
+		if m.metrics == nil || m.changes != n.Changes || !m.created.Equal(n.Created) {
+			m = nameMetrics{changes: n.Changes, created: n.Created, metrics: b.buildName(n)}
+			b.names[n.Label] = m
 		}
-		out = append(out, e.metrics...)
-		out = append(out, tracesOpen.gauge(float64(open[n]), p.project, n.Label))
+		out = append(out, m.metrics...)
+		out = append(out, newGauge(tracesOpen, float64(open[n]), b.project, n.Label))
 	}
 	if listed >= 0 {
-		out = append(out, tracesListed.gauge(float64(listed), p.project))
+		out = append(out, newGauge(tracesListed, float64(listed), b.project))
 	}
 	for _, c := range []struct {
-		family *family
+		desc   *prometheus.Desc
 		value  uint64
 		reason []string
 	}{
@@ -97,33 +76,29 @@ func (p *press) print(s *sums.Sums, led *ledger.Ledger, listed int) *snapshot {
 		{unmappedTotal, s.Unmapped, nil},
 		{overflowTotal, s.Overflow, nil},
 	} {
-		out = append(out, c.family.counter(float64(c.value), s.Since, append([]string{p.project}, c.reason...)...))
+		out = append(out, newCounter(c.desc, float64(c.value), s.Since, append([]string{b.project}, c.reason...)...))
 	}
-	out = append(out, traceNames.gauge(s.Distinct(), p.project), namesHeld.gauge(float64(held), p.project))
-	if !out.same(p.last) {
-		p.last = &out
-	}
-	return p.last
+	return append(out, newGauge(traceNames, s.Distinct(), b.project), newGauge(namesZeroPending, float64(zeroPending), b.project))
 }
 
-// name makes the metrics of one trace name: all of them, from 0 on.
-func (p *press) name(n *sums.Name) []prometheus.Metric {
+// buildName returns the metrics of one trace name: all of them, from 0 on.
+func (b *snapshots) buildName(n *sums.Name) []prometheus.Metric {
 	n = n.Shown()
 	var out []prometheus.Metric
 	for _, o := range sums.Outcomes {
 		t, outcome := &n.Tallies[o], o.String()
 		out = append(out,
-			tracesTotal.counter(float64(t.Traces), n.Created, p.project, n.Label, outcome),
-			traceTokens.counter(float64(t.Tokens), n.Created, p.project, n.Label, outcome))
+			newCounter(tracesTotal, float64(t.Traces), n.Created, b.project, n.Label, outcome),
+			newCounter(traceTokens, float64(t.Tokens), n.Created, b.project, n.Label, outcome))
 		if o != sums.Abandoned {
-			out = append(out, traceDuration.histogram(&t.Durations, &p.durations, latest(n.Created, n.DurationsCreated), p.project, n.Label, outcome))
+			out = append(out, newHistogram(traceDuration, &t.Durations, &b.durations, latest(n.Created, n.DurationsCreated), b.project, n.Label, outcome))
 		}
 	}
-	out = append(out, tokensPerTrace.histogram(&n.Tokens, &p.tokens, latest(n.Created, n.TokensCreated), p.project, n.Label))
+	out = append(out, newHistogram(tokensPerTrace, &n.Tokens, &b.tokens, latest(n.Created, n.TokensCreated), b.project, n.Label))
 	if !n.LastEnd.IsZero() {
-		out = append(out, traceLastEnd.gauge(float64(n.LastEnd.UnixMicro())/1e6, p.project, n.Label))
+		out = append(out, newGauge(traceLastEnd, float64(n.LastEnd.UnixMicro())/1e6, b.project, n.Label))
 	}
-	return out
+	return slices.Clip(out)
 }
 
 func latest(a, b time.Time) time.Time {

@@ -19,7 +19,7 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 
-	"opper_exporter/deploy/promtest"
+	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 )
 

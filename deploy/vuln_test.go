@@ -15,7 +15,7 @@ import (
 // be reached is none, but says so.
 func TestVulncheck(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "vuln")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-C", "tools/vuln", "-o", binary, ".").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-C", "test/tools/vuln", "-o", binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	check := func(db string) (string, error) {

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"opper_exporter/deploy/promtest"
+	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 )
 

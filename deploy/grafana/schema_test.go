@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"opper_exporter/deploy/promtest"
+	"opper_exporter/deploy/test/promtest"
 )
 
 // buildSchema builds the command in schema, and returns a function that runs it

@@ -16,7 +16,7 @@ import (
 
 	"go.yaml.in/yaml/v2"
 
-	"opper_exporter/deploy/promtest"
+	"opper_exporter/deploy/test/promtest"
 )
 
 // ruleFile is a file of rules, with all that ours have.

@@ -1,0 +1,128 @@
+// Package collector exposes the traces of Opper projects as Prometheus metrics.
+// Background syncs read them; a scrape is served from memory.
+package collector
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"opper_exporter/collector/store"
+	"opper_exporter/collector/sums"
+	"opper_exporter/opper"
+)
+
+// Config is the validated configuration of one project.
+type Config struct {
+	Project       string
+	Opper         opper.Options
+	Upstream      Upstream
+	Interval      time.Duration  // between syncs; 0 syncs when Refresh is called
+	SettleDelay   time.Duration  // from when a trace is first seen ended until it is counted
+	AbandonAfter  time.Duration  // from when a trace without an end is first seen until it is abandoned
+	Backfill      *time.Duration // see ledger.Config
+	SweepInterval time.Duration  // between sweeps; 0 disables them
+	SweepPause    time.Duration  // between two pages of a sweep
+	Concurrency   int            // concurrent requests in the initial sync
+	Classic       bool           // expose the classic buckets of the traces' histograms
+	Native        bool           // expose native buckets
+	Sums          sums.Config
+}
+
+// Upstream identifies a list of traces. Counts of one are never added to those
+// of another.
+type Upstream struct {
+	URL        string `json:"url"`
+	NameFilter string `json:"name_filter"`
+}
+
+// Deps are what a Collector depends on.
+type Deps struct {
+	Logger log.Logger
+	Clock  *Clock
+	Store  Store // nil disables persistence
+	// AllRead reports whether every scraper has read what has been exposed since
+	// a time. If it is nil, no scraper is waited for.
+	AllRead func(since time.Time) bool
+}
+
+// Store persists the state of projects.
+type Store interface {
+	// Load returns the state of a project, if there is any.
+	Load(project string) (store.State, bool, error)
+	// Commit adds changes to the state of a project, or with fresh replaces it.
+	// When it returns nil, they are durable. store.ErrBroken is final: what is on
+	// disk is not, or no longer, what was committed.
+	Commit(project string, changes store.State, fresh bool) error
+}
+
+// Collector exposes what the last sync of each project published. It is a
+// prometheus.Collector, and safe for concurrent use.
+type Collector struct {
+	projects []*project
+}
+
+// New returns a Collector of projects, which continue from their state.
+func New(projects []Config, deps Deps) (*Collector, error) {
+	c := &Collector{}
+	for _, cfg := range projects {
+		p, err := openProject(cfg, deps)
+		if err != nil {
+			return nil, err
+		}
+		c.projects = append(c.projects, p)
+	}
+	return c, nil
+}
+
+// Run syncs all projects until ctx ends. It returns an error only if the store
+// breaks: nothing could be published from then on.
+func (c *Collector) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, p := range c.projects {
+		g.Go(func() error { return p.run(ctx) })
+	}
+	return g.Wait()
+}
+
+// Refresh syncs all projects and returns when that is done or ctx ends; the
+// syncs go on then. Calls at the same time share syncs. Initial syncs are not
+// waited for.
+func (c *Collector) Refresh(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, p := range c.projects {
+		wg.Go(func() { p.refresh(ctx) })
+	}
+	wg.Wait()
+}
+
+// IsReady reports whether each project has published.
+func (c *Collector) IsReady() bool {
+	for _, p := range c.projects {
+		if !p.isReady() {
+			return false
+		}
+	}
+	return true
+}
+
+// Describe implements prometheus.Collector.
+func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range descs {
+		ch <- d
+	}
+	for _, p := range c.projects {
+		p.metrics.Describe(ch)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *Collector) Collect(ch chan<- prometheus.Metric) {
+	for _, p := range c.projects {
+		p.collect(ch)
+	}
+}

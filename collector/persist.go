@@ -1,0 +1,192 @@
+package collector
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-kit/log/level"
+
+	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/store"
+	"opper_exporter/collector/sums"
+	"opper_exporter/collector/walk"
+)
+
+// The documents that are stored beside the ledger and the names.
+const (
+	docIdentity = "identity"
+	docWalk     = "walk"
+	docProject  = "project"
+	docMet      = "met" // the names that were met
+	docDeferred = "deferred/"
+)
+
+const identityVersion = 1
+
+// identity says what the numbers of a state mean.
+type identity struct {
+	Version int `json:"version"`
+	Upstream
+	DurationBuckets []float64 `json:"duration_buckets"`
+	TokenBuckets    []float64 `json:"token_buckets"`
+	LastSuccess     time.Time `json:"last_good"`
+
+	Clock clockState `json:"clock"`
+}
+
+// restore continues from the state of the project, and reports whether there is
+// one that it can continue from.
+func (p *project) restore(ledgerCfg ledger.Config, walkCfg walk.Config) (bool, error) {
+	if p.deps.Store == nil {
+		return false, nil
+	}
+	st, found, err := p.deps.Store.Load(p.cfg.Project)
+	if err != nil {
+		return false, p.stateError(err)
+	}
+	if !found {
+		return false, nil
+	}
+	var id identity
+	if err := json.Unmarshal(st.Docs[docIdentity], &id); err != nil {
+		return false, p.stateError(fmt.Errorf("identity: %w", err))
+	}
+	if id.Version != identityVersion {
+		return false, p.stateError(fmt.Errorf("identity: unknown version %d", id.Version))
+	}
+	if id.Upstream != p.cfg.Upstream {
+		level.Warn(p.logger).Log("msg", "upstream has changed, counters restart from zero",
+			"stored_url", id.URL, "url", p.cfg.Upstream.URL, "stored_name_filter", id.NameFilter, "name_filter", p.cfg.Upstream.NameFilter)
+		p.origin = otherUpstream
+		return false, nil
+	}
+	p.deps.Clock.restore(id.Clock)
+	p.led = ledger.Restore(ledgerCfg, st.Ledger, p.deps.Clock.Now())
+	if p.sums, err = sums.Restore(p.cfg.Sums, sums.State{Names: st.Names, Project: st.Docs[docProject], Met: st.Docs[docMet], Deferred: deferredDocs(st.Docs)}); err != nil {
+		return false, p.stateError(err)
+	}
+	p.walker = walk.New(walkCfg, p.led)
+	if err := p.walker.Restore(st.Docs[docWalk]); err != nil {
+		return false, p.stateError(err)
+	}
+	p.fresh = false
+	now := p.deps.Clock.System()
+	p.lastSuccess = id.LastSuccess
+	if p.lastSuccess.After(now) {
+		p.lastSuccess = now
+	}
+	if p.led.Baseline() {
+		p.origin = interrupted
+		level.Info(p.logger).Log("msg", "initial sync resumed", "read", p.led.Listed())
+	} else {
+		level.Info(p.logger).Log("msg", "state restored", "listed", p.led.Listed(), "last_sync", p.lastSuccess.UTC().Format(time.RFC3339))
+	}
+	return true, p.resetBuckets(&id, now)
+}
+
+// resetBuckets restarts histograms whose bounds have changed, before anything of
+// them is exposed.
+func (p *project) resetBuckets(id *identity, now time.Time) error {
+	changed := false
+	for _, h := range []struct {
+		stored, bounds []float64
+		name           string
+		reset          func(time.Time)
+	}{
+		{id.DurationBuckets, p.cfg.Sums.DurationBuckets, "duration", p.sums.ResetDurations},
+		{id.TokenBuckets, p.cfg.Sums.TokenBuckets, "token", p.sums.ResetTokens},
+	} {
+		if !slices.Equal(h.stored, h.bounds) {
+			changed = true
+			h.reset(now)
+			level.Warn(p.logger).Log("msg", "buckets have changed, histograms restart from zero", "buckets", h.name)
+		}
+	}
+	if err := p.sums.CheckBuckets(); err != nil {
+		return p.stateError(err)
+	}
+	if changed {
+		return p.save()
+	}
+	return nil
+}
+
+func (p *project) stateError(err error) error {
+	return fmt.Errorf("state of project %q: %w", p.cfg.Project, err)
+}
+
+// commit makes what has changed durable. If it can't, what is published stays
+// as it is, and the changes are part of the next commit, unless the store is
+// broken.
+func (p *project) commit() bool {
+	err := p.save()
+	if p.deps.Store != nil {
+		p.metrics.committed(err == nil)
+	}
+	if errors.Is(err, store.ErrBroken) {
+		p.broken = err
+		p.halt()
+	} else if err != nil {
+		level.Error(p.logger).Log("msg", "commit failed, the last numbers stay published", "err", err)
+	}
+	return err == nil
+}
+
+func (p *project) save() error {
+	if p.deps.Store != nil {
+		changes, err := p.changes()
+		if err != nil {
+			return err
+		}
+		if err := p.deps.Store.Commit(p.cfg.Project, changes, p.fresh); err != nil {
+			return p.stateError(err)
+		}
+		p.fresh = false
+	}
+	p.led.Saved()
+	p.sums.Saved()
+	return nil
+}
+
+func (p *project) changes() (store.State, error) {
+	id, err := json.Marshal(identity{
+		Version: identityVersion, Upstream: p.cfg.Upstream,
+		DurationBuckets: p.cfg.Sums.DurationBuckets, TokenBuckets: p.cfg.Sums.TokenBuckets,
+		LastSuccess: p.lastSuccess, Clock: p.deps.Clock.state(),
+	})
+	if err != nil {
+		return store.State{}, fmt.Errorf("identity: %w", err)
+	}
+	walked, err := p.walker.State()
+	if err != nil {
+		return store.State{}, err
+	}
+	added := p.sums.Changes()
+	st := store.State{
+		Ledger: p.led.Changes(),
+		Names:  added.Names,
+		Docs:   map[string][]byte{docIdentity: id, docWalk: walked, docProject: added.Project},
+	}
+	if added.Met != nil {
+		st.Docs[docMet] = added.Met
+	}
+	for doc, body := range added.Deferred {
+		st.Docs[docDeferred+doc] = body
+	}
+	return st, nil
+}
+
+// deferredDocs returns the documents of the deferred traces.
+func deferredDocs(docs map[string][]byte) map[string][]byte {
+	out := map[string][]byte{}
+	for doc, body := range docs {
+		if name, ok := strings.CutPrefix(doc, docDeferred); ok {
+			out[name] = body
+		}
+	}
+	return out
+}

@@ -1,0 +1,430 @@
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"opper_exporter/deploy/test/promtest"
+	"opper_exporter/opper/oppertest"
+)
+
+var kills = flag.Int("kills", 16, "how often TestKill kills each of its exporters")
+
+const (
+	// early kills come within the first requests, before a long first walk ends.
+	early = 6
+	// scrapeEvery is short, so that what is shown too early is seen.
+	scrapeEvery = 5 * time.Millisecond
+	// patience is far above what any awaited condition needs.
+	patience = 2 * time.Minute
+	// rounding is what floats may lose in the sums of seconds.
+	rounding = 1e-9
+)
+
+// However often it is killed, and wherever in its work, an exporter never shows
+// a number that it takes back later, and in the end each trace is counted once.
+func TestKill(t *testing.T) {
+	agents := []oppertest.Agent{
+		{Name: "quick", Rate: 25, Median: 60 * time.Millisecond, Spread: 0.6, Failure: 0.1, Tokens: 300},
+		{Name: "steady", Rate: 15, Median: 250 * time.Millisecond, Spread: 0.5, Failure: 0.02, Tokens: 2000},
+		{Name: "slow", Rate: 5, Median: 1500 * time.Millisecond, Spread: 0.8, Failure: 0.3, Tokens: 50000},
+		{Name: "rare", Rate: 0.5, Median: 100 * time.Millisecond, Spread: 0.3},
+	}
+	for i := range agents {
+		a := &agents[i]
+		a.Running, a.Rename = 0.7, 0.05
+		a.LateTokens, a.LateTokensRatio = 80*time.Millisecond, 0.3
+		a.LateStatus, a.LateStatusRatio = 50*time.Millisecond, 0.1
+		a.BackDate = 100 * time.Millisecond
+	}
+
+	t.Run("listed for ever", func(t *testing.T) {
+		t.Parallel()
+		s := oppertest.New(oppertest.Config{Seed: 11, Latency: 2 * time.Millisecond})
+		s.FillHistory(2500, 8, time.Now().Add(-5*time.Hour), time.Now().Add(-2*time.Hour))
+		k := newKiller(t, s, oppertest.Rules{Settle: 200 * time.Millisecond, Abandon: time.Hour})
+		k.killAll(oppertest.NewTraffic(s, agents, 11))
+
+		ended := 0
+		for _, tr := range s.Snapshot() {
+			if tr.End != nil {
+				ended++
+			}
+		}
+		last := k.settled(func(r *reading) error {
+			if counted := r.lasting.total("opper_traces_total", ""); counted != float64(ended) {
+				return fmt.Errorf("%v traces are counted, want %d", counted, ended)
+			}
+			return nil
+		})
+		if n := last.lasting.total("opper_traces_total", `outcome="abandoned"`) + last.lasting.total("opper_exporter_traces_skipped_total", ""); n != 0 {
+			t.Errorf("%v traces are given up or never counted", n)
+		}
+	})
+
+	t.Run("expiring", func(t *testing.T) {
+		t.Parallel()
+		agents := append([]oppertest.Agent{
+			{Name: "hanging", Rate: 2, Median: 200 * time.Millisecond, Spread: 0.5, NeverEnds: 0.5},
+		}, agents...)
+		s := oppertest.New(oppertest.Config{Seed: 12, Latency: 2 * time.Millisecond, Retention: 6 * time.Second})
+		traffic := oppertest.NewTraffic(s, agents, 12)
+		traffic.Backfill(time.Now().Add(-6*time.Second), time.Now())
+		k := newKiller(t, s, oppertest.Rules{Settle: 200 * time.Millisecond, Abandon: time.Second})
+		k.killAll(traffic)
+
+		last := k.settled(func(r *reading) error {
+			if n := r.rest.total("opper_traces_listed", "") + r.rest.total("opper_traces_open", ""); n > 0 {
+				return fmt.Errorf("%v traces are listed or open still", n)
+			}
+			return nil
+		})
+		if last.lasting.total("opper_traces_total", `outcome="abandoned"`) == 0 {
+			t.Error("no trace is given up")
+		}
+	})
+}
+
+// killer kills an exporter under a watcher, and starts it again with the same
+// state.
+type killer struct {
+	*watcher
+	s       *oppertest.Server
+	rules   oppertest.Rules
+	command func() *process
+}
+
+func newKiller(t *testing.T, s *oppertest.Server, rules oppertest.Rules) *killer {
+	t.Helper()
+	url, dir := opper(t, s), t.TempDir()
+	rules.Baseline = time.Now()
+	// The server and the exporter may round to different sides.
+	rules.Slack = time.Millisecond
+	return &killer{s: s, rules: rules, watcher: newWatcher(t), command: func() *process {
+		return start(t, command(url, "--storage.path="+dir, "--collector.interval=50ms",
+			"--collector.settle-delay="+rules.Settle.String(), "--collector.abandon-after="+rules.Abandon.String()))
+	}}
+}
+
+// killAll kills one exporter after the other while traffic goes on. When it
+// returns, the traffic has stopped, and a last exporter runs.
+func (k *killer) killAll(traffic *oppertest.Traffic) {
+	ctx, stop := context.WithCancel(k.t.Context())
+	var stepping sync.WaitGroup
+	stepping.Go(func() {
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			traffic.Step(time.Now())
+			select {
+			case <-ctx.Done():
+			case <-tick.C:
+			}
+		}
+	})
+	defer stepping.Wait()
+	defer stop()
+
+	var left atomic.Int64
+	k.s.OnRequest(func(oppertest.Request) { left.Add(-1) })
+	rng := rand.New(rand.NewPCG(uint64(*kills), 1))
+	soon := func(most time.Duration) { <-time.After(time.Duration(rng.Int64N(int64(most)))) }
+	asked := func(n int64) {
+		left.Store(1 + rng.Int64N(n))
+		k.await(func() bool { return left.Load() <= 0 })
+	}
+	for i := range *kills {
+		p := k.command()
+		k.watch(p)
+		switch kind := i % 4; {
+		case i < early:
+			asked(16)
+		case kind == 0: // while it starts, and in its first syncs
+			soon(100 * time.Millisecond)
+		case kind == 1: // when a scrape has just shown more than any before
+			k.await(func() bool { return k.rises > 0 })
+		default: // in the middle of a sync, or at its end
+			k.await(func() bool { return k.scrapes > 0 })
+			asked(40)
+			if kind == 3 {
+				soon(8 * time.Millisecond)
+			}
+		}
+		p.running(k.t)
+		if err := p.cmd.Process.Kill(); err != nil {
+			k.t.Error(err)
+		}
+		<-p.ended
+		if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
+			k.t.Fatalf("exporter %d ended by itself: %v", i, p.cmd.ProcessState)
+		}
+	}
+	k.watch(k.command())
+	k.await(func() bool { return k.rises > 0 })
+}
+
+// settled waits until all that has to be counted is, and done says that the
+// exporter has come to rest. It returns the last scrape.
+func (k *killer) settled(done func(*reading) error) *reading {
+	k.t.Helper()
+	var last *reading
+	promtest.Eventually(k.t, func() error {
+		k.mu.Lock()
+		last = k.last
+		looks := k.looks
+		k.mu.Unlock()
+		k.sound()
+		return errors.Join(done(last), k.check(last, looks))
+	})
+	return last
+}
+
+// check compares a scrape with the ground truth. The error is that something is
+// not counted yet; what is there must not be more than the truth.
+func (k *killer) check(r *reading, looks []time.Time) error {
+	k.t.Helper()
+	rules := k.rules
+	rules.BaselineDone, rules.Syncs = looks[0], syncs(looks)
+	// Asked after the scrape: what the truth allows only grows.
+	least, most := bounds(k.s.Truth(rules))
+	for key, v := range r.lasting {
+		high := most[key]
+		switch {
+		case strings.HasPrefix(key, "opper_exporter_gaps_total"), strings.HasPrefix(key, "opper_exporter_overflow_traces_total"):
+			high = 0
+		case strings.HasPrefix(key, "opper_exporter_"):
+			continue
+		}
+		if v > high+high*rounding {
+			k.t.Fatalf("%s is %v, and may be at most %v", key, v, high)
+		}
+	}
+	for key, low := range least {
+		if v, ok := r.lasting[key]; !ok || v < low-low*rounding {
+			return fmt.Errorf("%s is %v, and must be at least %v", key, v, low)
+		}
+	}
+	certain, possible := least.total("opper_traces_total", ""), most.total("opper_traces_total", "")
+	if certain < possible/2 {
+		return fmt.Errorf("only %v of up to %v counts are certain", certain, possible)
+	}
+	return nil
+}
+
+// syncs makes, from the ends of syncs that were published, spans of time in each
+// of which at least two whole syncs ran.
+func syncs(ends []time.Time) []oppertest.Sync {
+	var out []oppertest.Sync
+	for i := 3; i < len(ends); i += 3 {
+		// What is published is cut to the millisecond.
+		out = append(out, oppertest.Sync{Start: ends[i-3], End: ends[i].Add(time.Millisecond)})
+	}
+	return out
+}
+
+// bounds returns between which values the series of the traces must be. They are
+// the same where a trace may have been counted as one thing only.
+func bounds(truth oppertest.Truth) (least, most series) {
+	least, most = series{}, series{}
+	for _, verdict := range truth.Traces {
+		low, high, in := series{}, series{}, map[string]int{}
+		for _, v := range verdict.Versions {
+			for key, add := range worth(v) {
+				if in[key]++; in[key] == 1 {
+					low[key] = add
+				}
+				low[key], high[key] = min(low[key], add), max(high[key], add)
+			}
+		}
+		for key, n := range in {
+			if verdict.Must && n == len(verdict.Versions) {
+				least[key] += low[key]
+			}
+			most[key] += high[key]
+		}
+	}
+	return least, most
+}
+
+// worth returns what one trace adds to the series.
+func worth(v oppertest.Version) series {
+	add := series{}
+	outcome := fmt.Sprintf(`outcome=%q,project="default",trace_name=%q`, v.Outcome, v.Name)
+	histogram := func(metric, labels string, value float64, bounds []float64) {
+		add[metric+"_count{"+labels+"}"], add[metric+"_sum{"+labels+"}"] = 1, value
+		for _, b := range bounds {
+			if value <= b {
+				add[fmt.Sprintf(`%s_bucket{%s,le="%v"}`, metric, labels, b)] = 1
+			}
+		}
+	}
+	add["opper_traces_total{"+outcome+"}"] = 1
+	if v.Tokens >= 0 {
+		add["opper_trace_tokens_total{"+outcome+"}"] = float64(v.Tokens)
+		histogram("opper_tokens_per_trace", fmt.Sprintf(`project="default",trace_name=%q`, v.Name), float64(v.Tokens), tokenBounds)
+	}
+	if v.Unusable == "" && v.Outcome != "abandoned" {
+		histogram("opper_trace_duration_seconds", outcome, float64(v.Micros)/1e6, durationBounds)
+	}
+	return add
+}
+
+// watcher scrapes whatever process is up, and holds each scrape against the one
+// before, whichever process gave it.
+type watcher struct {
+	t *testing.T
+
+	mu      sync.Mutex
+	process *process
+	last    *reading    // the last one that showed traces
+	looks   []time.Time // ends of the syncs that were shown
+	scrapes int         // of this process
+	rises   int         // of these, how many showed more than was known
+}
+
+// newWatcher returns a watcher that watches until the end of the test.
+func newWatcher(t *testing.T) *watcher {
+	t.Helper()
+	w := &watcher{t: t}
+	ctx, stop := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		tick := time.NewTicker(scrapeEvery)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			w.look(ctx)
+			select {
+			case <-ctx.Done():
+			case <-tick.C:
+			}
+		}
+	})
+	t.Cleanup(func() {
+		stop()
+		watching.Wait()
+	})
+	return w
+}
+
+func (w *watcher) watch(p *process) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.process, w.scrapes, w.rises = p, 0, 0
+}
+
+// await waits until a condition on what was seen of this process is true.
+func (w *watcher) await(condition func() bool) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		w.mu.Lock()
+		met := condition()
+		w.mu.Unlock()
+		w.sound()
+		if met {
+			return
+		}
+		w.process.running(w.t)
+		select {
+		case <-ctx.Done():
+			w.t.Fatal("the exporter came to a standstill")
+		case <-tick.C:
+		}
+	}
+}
+
+// sound ends the test if a scrape was not as it must be.
+func (w *watcher) sound() {
+	w.t.Helper()
+	if w.t.Failed() {
+		w.t.FailNow()
+	}
+}
+
+func (w *watcher) look(ctx context.Context) {
+	w.mu.Lock()
+	p := w.process
+	w.mu.Unlock()
+	if p == nil {
+		return
+	}
+	address, ok := p.address()
+	if !ok {
+		return
+	}
+	r, err := scrape(ctx, address)
+	if errors.Is(err, errCut) {
+		return
+	}
+	if err != nil {
+		w.t.Errorf("scrape: %v", err)
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p == w.process {
+		w.scrapes++
+	}
+	if w.last == nil && len(r.lasting) == 0 {
+		return // nothing has been published yet
+	}
+	rose := false
+	if w.last != nil {
+		rose = w.compare(w.last, r)
+	}
+	if rose && p == w.process {
+		w.rises++
+	}
+	w.last = r
+	sync := time.UnixMilli(int64(math.Round(r.rest[`opper_exporter_last_success_timestamp_seconds{project="default"}`] * 1e3)))
+	if n := len(w.looks); n == 0 || sync.After(w.looks[n-1]) {
+		w.looks = append(w.looks, sync)
+	} else if sync.Before(w.looks[n-1]) {
+		w.t.Errorf("the last good sync was at %v, and is now at %v", w.looks[n-1], sync)
+	}
+}
+
+// compare fails the test if anything of before has fallen or is no longer there,
+// or if anything that is new is not at 0. It reports whether anything rose.
+func (w *watcher) compare(before, now *reading) (rose bool) {
+	for key, was := range before.lasting {
+		is, ok := now.lasting[key]
+		switch {
+		case !ok:
+			w.t.Errorf("%s was %v and has vanished", key, was)
+		case is < was:
+			w.t.Errorf("%s fell from %v to %v", key, was, is)
+		}
+		rose = rose || is > was
+	}
+	for key, is := range now.lasting {
+		if _, known := before.lasting[key]; !known && is != 0 {
+			w.t.Errorf("%s begins at %v", key, is)
+		}
+	}
+	for key, was := range before.native {
+		// A histogram that lowers its resolution has no such bucket any more.
+		if is, ok := now.native[key]; ok && is < was {
+			w.t.Errorf("%s fell from %v to %v", key, was, is)
+		}
+	}
+	for key, was := range before.created {
+		if is := now.created[key]; !is.Equal(was) {
+			w.t.Errorf("%s was created at %v, and now at %v", key, was, is)
+		}
+	}
+	return rose
+}

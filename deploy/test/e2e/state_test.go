@@ -1,0 +1,383 @@
+package e2e_test
+
+import (
+	encbinary "encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"opper_exporter/deploy/test/promtest"
+	"opper_exporter/opper/oppertest"
+)
+
+// database is the file in the folder of the state.
+const database = "opper_exporter.db"
+
+func history(n int, seed int64) *oppertest.Server {
+	s := oppertest.New(oppertest.Config{Seed: seed})
+	s.FillHistory(n, 6, time.Now().Add(-5*time.Hour), time.Now().Add(-2*time.Hour))
+	return s
+}
+
+// same fails the test unless what must last is as it was, created timestamps
+// included.
+func same(t *testing.T, was, is *reading) {
+	t.Helper()
+	for key, v := range was.lasting {
+		if got, ok := is.lasting[key]; !ok || got != v {
+			t.Errorf("%s was %v, and is %v", key, v, got)
+		}
+	}
+	if len(is.lasting) != len(was.lasting) || !maps.Equal(is.native, was.native) {
+		t.Errorf("%d series and native buckets %v, want %d and %v", len(is.lasting), is.native, len(was.lasting), was.native)
+	}
+	for key, v := range was.created {
+		if got := is.created[key]; !got.Equal(v) {
+			t.Errorf("%s was created at %v, and now at %v", key, v, got)
+		}
+	}
+}
+
+// until scrapes until a metric of the process, with a label that holds the text,
+// is at least the value, and returns that scrape.
+func until(t *testing.T, address, metric, label string, least float64) *reading {
+	t.Helper()
+	var r *reading
+	promtest.Eventually(t, func() error {
+		r = mustScrape(t, address)
+		if v := r.rest.total(metric, label) + r.lasting.total(metric, label); v < least {
+			return fmt.Errorf("%s with %s is %v", metric, label, v)
+		}
+		return nil
+	})
+	return r
+}
+
+// logged fails the test unless a line of the log holds all texts.
+func (p *process) logged(t *testing.T, texts ...string) {
+	t.Helper()
+line:
+	for line := range strings.Lines(p.log.String()) {
+		for _, text := range texts {
+			if !strings.Contains(line, text) {
+				continue line
+			}
+		}
+		return
+	}
+	t.Errorf("no line with %q in the log", texts)
+}
+
+// refused fails the test unless the process ends by itself, with status 1 and
+// one line that holds the texts, before it serves anything.
+func (p *process) refused(t *testing.T, texts ...string) {
+	t.Helper()
+	promtest.Eventually(t, func() error {
+		select {
+		case <-p.ended:
+			return nil
+		default:
+		}
+		if address, ok := p.address(); ok {
+			t.Fatalf("it serves at %s", address)
+		}
+		return errors.New("it still runs")
+	})
+	log := p.log.String()
+	if p.cmd.ProcessState.ExitCode() != 1 || strings.Count(log, "\n") != 1 {
+		t.Errorf("%v with the log\n%s", p.cmd.ProcessState, log)
+	}
+	p.logged(t, append(texts, "level=error", `msg=stopped err="--storage.path: `)...)
+}
+
+// ended is a trace that has ended just now.
+func ended(name string) oppertest.Trace {
+	end := time.Now()
+	start := end.Add(-300 * time.Millisecond)
+	return oppertest.Trace{
+		ID: fmt.Sprintf("%s-%d", name, end.UnixNano()), Name: &name, Status: new("success"),
+		Start: &start, End: &end, DurationMS: new(300.0), Tokens: new(int64(70)),
+	}
+}
+
+const (
+	fast     = "--collector.interval=50ms"
+	unhurry  = "--collector.interval=1h" // one sync only, at the start
+	noSettle = "--collector.settle-delay=0s"
+)
+
+func TestRestartGoesOnExactly(t *testing.T) {
+	t.Parallel()
+	s := history(2500, 1)
+	url, stored := opper(t, s), "--storage.path="+t.TempDir()
+	before := start(t, command(url, stored, unhurry))
+	was := mustScrape(t, before.ready(t))
+	if n := was.lasting.total("opper_traces_total", ""); n != 2500 {
+		t.Fatalf("%v traces are counted", n)
+	}
+	before.stop(t)
+
+	s.ResetRequests()
+	after := start(t, command(url, stored, unhurry))
+	address := after.listening(t)
+	resp, err := http.Get("http://" + address + "/-/ready")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("ready: %s", resp.Status)
+	}
+	same(t, was, mustScrape(t, address))
+	same(t, was, until(t, address, "opper_exporter_syncs_total", `result="success"`, 1))
+	if n := s.RequestCount(); n > 2 {
+		t.Errorf("%d requests after a restart", n)
+	}
+	after.logged(t, "level=info", "state restored", "listed=2500")
+}
+
+func TestOneProcessPerState(t *testing.T) {
+	t.Parallel()
+	s := history(150, 2)
+	url, dir := opper(t, s), t.TempDir()
+	first := start(t, command(url, "--storage.path="+dir, fast, noSettle))
+	address := first.ready(t)
+	start(t, command(url, "--storage.path="+dir)).refused(t, filepath.Join(dir, database), "is in use by another process")
+	s.Add(ended("later"))
+	until(t, address, "opper_traces_total", `trace_name="later"`, 1)
+	first.stop(t)
+}
+
+// setVersion changes the version of a state as a program of the future would.
+func setVersion(path string, version byte) error {
+	db, err := bbolt.Open(path, 0, nil)
+	if err != nil {
+		return err
+	}
+	key := []byte("version")
+	sum := crc32.Checksum(append(slices.Clip(key), version), crc32.MakeTable(crc32.Castagnoli))
+	err = db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket([]byte("meta")).Put(key, append(encbinary.LittleEndian.AppendUint32(nil, sum), version))
+	})
+	return errors.Join(err, db.Close())
+}
+
+func TestUnusableState(t *testing.T) {
+	t.Parallel()
+	s := history(150, 3)
+	url, good := opper(t, s), t.TempDir()
+	p := start(t, command(url, "--storage.path="+good))
+	p.ready(t)
+	p.stop(t)
+	content, err := os.ReadFile(filepath.Join(good, database))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ResetRequests()
+
+	for name, test := range map[string]struct {
+		spoil func(dir, file string) error
+		texts []string
+	}{
+		"a file in place of the folder": {
+			func(dir, _ string) error { return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)) },
+			[]string{"cannot be used (not a directory)"},
+		},
+		"damaged": {
+			func(_, file string) error {
+				return os.WriteFile(file, slices.Concat(content[:len(content)/4], make([]byte, 3*len(content)/4)), 0o600)
+			},
+			[]string{database, "is damaged (", "move it away to begin anew"},
+		},
+		"cut short": {
+			func(_, file string) error { return os.Truncate(file, 10_000) },
+			[]string{database, "is damaged (it is cut short", "move it away to begin anew"},
+		},
+		"newer": {
+			func(_, file string) error { return setVersion(file, 9) },
+			[]string{database, "is of version 9, and this program knows up to 1", "use a newer one"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "state")
+			file := filepath.Join(dir, database)
+			if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(file, content, 0o600), test.spoil(dir, file)); err != nil {
+				t.Fatal(err)
+			}
+			start(t, command(url, "--storage.path="+dir)).refused(t, append(test.texts, dir)...)
+		})
+	}
+	t.Run("read-only", func(t *testing.T) {
+		dir := t.TempDir()
+		if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o555), os.Chmod(filepath.Dir(binary), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		cmd := command(url, "--storage.path="+dir)
+		if os.Getuid() == 0 {
+			// Nothing is read-only for root, so somebody else has to try.
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		}
+		start(t, cmd).refused(t, database, "cannot be used (permission denied)", "needs the right")
+	})
+	if n := s.RequestCount(); n != 0 {
+		t.Errorf("%d requests were sent", n)
+	}
+}
+
+// With nothing stored, what is listed at the start is not counted unless that
+// was asked for; what comes later is.
+func TestBackfill(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		args []string
+		want float64
+	}{
+		"nothing stored": {nil, 0},
+		"an hour":        {[]string{"--collector.backfill=1h"}, 40},
+		"all":            {[]string{"--collector.backfill=all"}, 240},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := history(200, 4)
+			for i := range 40 {
+				tr := ended("recent")
+				tr.ID, tr.End = fmt.Sprint(tr.ID, i), new(tr.End.Add(-30*time.Minute))
+				s.Add(tr)
+			}
+			p := start(t, command(opper(t, s), append(test.args, "--storage.path=", fast, noSettle)...))
+			address := p.ready(t)
+			p.logged(t, "level=warn", "persistence disabled")
+			if n := mustScrape(t, address).lasting.total("opper_traces_total", ""); n != test.want {
+				t.Errorf("%v traces are counted, want %v", n, test.want)
+			}
+			s.Add(ended("later"))
+			r := until(t, address, "opper_traces_total", `trace_name="later"`, 1)
+			if n := r.lasting.total("opper_traces_total", ""); n != test.want+1 {
+				t.Errorf("%v traces are counted, want %v", n, test.want+1)
+			}
+			if n := r.rest.total("opper_exporter_state_commits_total", ""); n != 0 {
+				t.Errorf("%v commits", n)
+			}
+			p.stop(t)
+		})
+	}
+}
+
+// Histograms of other buckets begin anew, and say so; all else stays.
+func TestBucketsChanged(t *testing.T) {
+	t.Parallel()
+	const durations = "opper_trace_duration_seconds"
+	s := history(300, 5)
+	url, stored := opper(t, s), "--storage.path="+t.TempDir()
+	p := start(t, command(url, stored, unhurry))
+	was := mustScrape(t, p.ready(t))
+	p.stop(t)
+
+	restarted := time.Now().Truncate(time.Millisecond)
+	p = start(t, command(url, stored, fast, noSettle, "--collector.duration-buckets=1,10"))
+	address := p.ready(t)
+	is := mustScrape(t, address)
+	p.logged(t, "level=warn", "the duration buckets have changed")
+	for key, v := range was.lasting {
+		got, ok := is.lasting[key]
+		switch kept := !strings.HasPrefix(key, durations); {
+		case kept && got != v:
+			t.Errorf("%s was %v, and is %v", key, v, got)
+		case !kept && got != 0:
+			t.Errorf("%s begins at %v", key, got)
+		case ok && strings.HasPrefix(key, durations+"_bucket") && !strings.HasSuffix(key, `le="1"}`) && !strings.HasSuffix(key, `le="10"}`):
+			t.Errorf("%s is still there", key)
+		}
+	}
+	for key, created := range was.created {
+		if got := is.created[key]; strings.HasPrefix(key, durations) {
+			if got.Before(restarted) {
+				t.Errorf("%s was created at %v, before %v", key, got, restarted)
+			}
+		} else if !got.Equal(created) {
+			t.Errorf("%s was created at %v, and now at %v", key, created, got)
+		}
+	}
+	s.Add(ended("later"))
+	r := until(t, address, durations+"_count", "", 1)
+	if n := r.lasting.total(durations+"_bucket", `trace_name="later",le="1"`); n != 1 {
+		t.Errorf("%v in the new bucket", n)
+	}
+	p.stop(t)
+}
+
+// What was counted of one list is not added to what is counted of another.
+func TestListChanged(t *testing.T) {
+	t.Parallel()
+	s := history(300, 6)
+	url, stored := opper(t, s), "--storage.path="+t.TempDir()
+	p := start(t, command(url, stored, unhurry))
+	p.ready(t)
+	p.stop(t)
+
+	other := opper(t, history(120, 7))
+	for _, test := range []struct {
+		url  string
+		args []string
+		want float64
+	}{
+		{other, nil, 120},
+		{other, []string{"--opper.name-filter=agent-03"}, 20},
+	} {
+		p := start(t, command(test.url, append(test.args, stored, unhurry)...))
+		address := p.ready(t)
+		p.logged(t, "level=warn", "upstream has changed, counters restart from zero")
+		r := mustScrape(t, address)
+		if n, of := r.lasting.total("opper_traces_total", ""), r.rest.total("opper_traces_listed", ""); n != of || n == 0 || n > test.want {
+			t.Errorf("%v traces are counted of %v listed ones", n, of)
+		}
+		p.stop(t)
+	}
+}
+
+// A key of another project is recognised by the traces that it lists.
+func TestOtherProjectsKey(t *testing.T) {
+	t.Parallel()
+	s := history(300, 8)
+	url, stored := opper(t, s), "--storage.path="+t.TempDir()
+	p := start(t, command(url, stored, unhurry))
+	was := mustScrape(t, p.ready(t))
+	p.stop(t)
+
+	// One sync sees one project: it is at the head of the list that the key changes.
+	var right atomic.Bool
+	wrong := true
+	s.Fail(oppertest.Fault{Answer: oppertest.OtherProject(history(300, 9)), Times: -1, Match: func(r oppertest.Request) bool {
+		if r.ID == "" && r.Offset == 0 {
+			wrong = !right.Load()
+		}
+		return wrong
+	}})
+	p = start(t, command(url, stored, fast, noSettle))
+	address := p.ready(t)
+	r := until(t, address, "opper_exporter_syncs_total", `result="error"`, 3)
+	same(t, was, r)
+	if up := r.rest.total("opper_up", ""); up != 0 {
+		t.Errorf("opper_up is %v", up)
+	}
+	p.logged(t, "level=error", "sync failed")
+
+	right.Store(true)
+	s.Add(ended("later"))
+	r = until(t, address, "opper_traces_total", `trace_name="later"`, 1)
+	if n := r.lasting.total("opper_traces_total", ""); n != 301 || r.rest.total("opper_up", "") != 1 {
+		t.Errorf("%v traces are counted, opper_up is %v", n, r.rest.total("opper_up", ""))
+	}
+	p.stop(t)
+}

@@ -1,0 +1,247 @@
+package packages_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"opper_exporter/deploy/test/promtest"
+)
+
+const (
+	chart = top + "/deploy/helm/opper-exporter"
+	// release is the name that charts are rendered with.
+	release = "traces"
+)
+
+// helm builds helm, once, as its module pins it.
+var helm = sync.OnceValues(func() (string, error) {
+	var path bytes.Buffer
+	err := run(top, &path, nil, "go", "tool", "-modfile=deploy/test/tools/helm/go.mod", "-n", "helm")
+	return strings.TrimSpace(path.String()), err
+})
+
+// helmRun runs helm, away from the settings of the user, and returns what it
+// printed on either output.
+func helmRun(t testing.TB, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
+	promtest.DependOnSources(t)
+	binary, err := helm()
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), binary, args...)
+	cmd.Env = append(os.Environ(), "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home, "HELM_CACHE_HOME="+home)
+	var out, log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &log
+	err = cmd.Run()
+	return out.String(), log.String(), err
+}
+
+// small returns the chart with a rule file and a dashboard that are small enough
+// for a golden file.
+func small(t testing.TB) string {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "opper-exporter")
+	if err := os.CopyFS(to, os.DirFS(chart)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(to, "files")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(filepath.Join(to, "files"), os.DirFS("testdata/chart-files")); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// manifests fails the test unless each manifest is of a kind of Kubernetes, and has
+// the fields of that kind only.
+func manifests(t testing.TB, text string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), program(t, "manifests"))
+	cmd.Stdin = strings.NewReader(text)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestChartIsRendered(t *testing.T) {
+	t.Parallel()
+	from := small(t)
+	for _, values := range glob(t, "testdata/values/*.yaml") {
+		name := strings.TrimSuffix(filepath.Base(values), ".yaml")
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if out, log, err := helmRun(t, "lint", "--strict", "--values="+values, from); err != nil || strings.Contains(out+log, "WARN") {
+				t.Errorf("helm lint: %v\n%s%s", err, out, log)
+			}
+			out, log, err := helmRun(t, "template", release, from, "--namespace=monitoring", "--values="+values)
+			if err != nil || log != "" {
+				t.Fatalf("helm template: %v\n%s", err, log)
+			}
+			for i, line := range strings.Split(out, "\n") {
+				if strings.HasSuffix(line, " ") {
+					t.Errorf("white space at the end of line %d: %q", i+1, line)
+				}
+			}
+			manifests(t, out)
+			golden(t, "chart-"+name+".golden", out)
+		})
+	}
+}
+
+func TestChartLint(t *testing.T) {
+	t.Parallel()
+	if out, log, err := helmRun(t, "lint", "--strict", chart); err != nil || strings.Contains(out+log, "WARN") {
+		t.Errorf("%v\n%s%s", err, out, log)
+	}
+}
+
+// Each mistake gives one error, which names the value.
+func TestChartRefusesBadValues(t *testing.T) {
+	t.Parallel()
+	from := small(t)
+	for name, test := range map[string]struct {
+		set  []string
+		want string
+	}{
+		"no key":             {nil, "set opper.apiKey, or opper.existingSecret to the name of a Secret that holds the key"},
+		"unknown at the top": {[]string{"opper.apiKey=k", "replica=2"}, "at '': additional properties 'replica' not allowed"},
+		"unknown value":      {[]string{"opper.apikey=k"}, "at '/opper': additional properties 'apikey' not allowed"},
+		"not a number":       {[]string{"opper.apiKey=k", "replicas=two"}, "at '/replicas': got string, want integer"},
+		"not a URL":          {[]string{"opper.apiKey=k", "opper.url=api.opper.ai"}, "at '/opper/url': 'api.opper.ai' does not match pattern"},
+		"a flag of a value":  {[]string{"opper.apiKey=k", `flags.opper\.project=x`}, "at '/flags': additional properties 'opper.project' not allowed"},
+		"a storage path":     {[]string{"opper.apiKey=k", `flags.storage\.path=/x`}, "at '/flags': additional properties 'storage.path' not allowed"},
+		"a flag with dashes": {[]string{"opper.apiKey=k", `flags.--log\.level=debug`}, "at '/flags': additional properties '--log.level' not allowed"},
+		"no access mode":     {[]string{"opper.apiKey=k", "persistence.accessModes={ReadOnlyMany}"}, "at '/persistence/accessModes/0'"},
+		"not a digest":       {[]string{"opper.apiKey=k", "image.digest=latest"}, "at '/image/digest': 'latest' does not match pattern"},
+		"not a duration":     {[]string{"opper.apiKey=k", "serviceMonitor.interval=30"}, "at '/serviceMonitor/interval': got number, want string"},
+		"port out of range":  {[]string{"opper.apiKey=k", "networkPolicy.egressPorts={70000}"}, "at '/networkPolicy/egressPorts/0': maximum: got 70,000, want 65,535"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			args := []string{"template", release, from}
+			for _, set := range test.set {
+				args = append(args, "--set="+set)
+			}
+			_, log, err := helmRun(t, args...)
+			if err == nil || !strings.Contains(log, test.want) {
+				t.Errorf("%v, want %s in\n%s", err, test.want, log)
+			}
+			if n := strings.Count(log, "\n- at '"); n > 1 {
+				t.Errorf("%d errors for one mistake:\n%s", n, log)
+			}
+		})
+	}
+}
+
+var argLine = regexp.MustCompile(`(?m)^            - ("?--.*)$`)
+
+// args returns the arguments of the exporter in rendered manifests.
+func args(t testing.TB, text string) []string {
+	t.Helper()
+	var found []string
+	for _, match := range argLine.FindAllStringSubmatch(text, -1) {
+		arg := match[1]
+		if strings.HasPrefix(arg, `"`) {
+			if err := json.Unmarshal([]byte(arg), &arg); err != nil {
+				t.Fatal(err)
+			}
+		}
+		found = append(found, arg)
+	}
+	if len(found) == 0 {
+		t.Fatal("no arguments")
+	}
+	return found
+}
+
+// sources are the files that the chart has copies of.
+func sources(t testing.TB) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	for pattern, to := range map[string]string{"prometheus/opper_*.yml": "rules", "grafana/dashboards/*.json": "dashboards"} {
+		for _, path := range glob(t, filepath.Join(top, "deploy", pattern)) {
+			found[filepath.Join(chart, "files", to, filepath.Base(path))] = read(t, path)
+		}
+	}
+	return found
+}
+
+// A chart cannot read what is outside of its folder.
+func TestChartHasTheRulesAndDashboards(t *testing.T) {
+	want := sources(t)
+	if *update {
+		if err := os.RemoveAll(filepath.Join(chart, "files")); err != nil {
+			t.Fatal(err)
+		}
+		for path, content := range want {
+			write(t, path, content)
+		}
+	}
+	got := glob(t, filepath.Join(chart, "files/*/*"))
+	slices.Sort(got)
+	if !slices.Equal(got, slices.Sorted(maps.Keys(want))) {
+		t.Errorf("the chart has %q, want %q; go test ./deploy/test/packages -update copies them", got, slices.Sorted(maps.Keys(want)))
+	}
+	for path, content := range want {
+		if slices.Contains(got, path) && read(t, path) != content {
+			t.Errorf("%s is not as its original; go test ./deploy/test/packages -update copies it", path)
+		}
+	}
+
+	out, log, err := helmRun(t, "template", release, chart, "--set=opper.apiKey=k,prometheusRule.enabled=true,dashboards.enabled=true")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	manifests(t, out)
+	for path, content := range want {
+		size := len(content)
+		if size > 900<<10 {
+			t.Errorf("%s has %d bytes, and a ConfigMap at most 1 MiB", path, size)
+		}
+		lines := strings.Split(strings.TrimSpace(content), "\n")
+		indent := "  "
+		if filepath.Ext(path) == ".json" {
+			indent = "    "
+		}
+		for i, line := range lines {
+			if line != "" {
+				lines[i] = indent + line
+			}
+		}
+		if !strings.Contains(withoutIndent.ReplaceAllString(out, ""), strings.Join(lines, "\n")) {
+			t.Errorf("%s is not as it was in what the chart gives", path)
+		}
+	}
+}
+
+// withoutIndent finds lines of white space only.
+var withoutIndent = regexp.MustCompile(`(?m)^ +$`)
+
+func TestChartCanBePackaged(t *testing.T) {
+	t.Parallel()
+	to := t.TempDir()
+	if out, log, err := helmRun(t, "package", chart, "--destination="+to); err != nil || log != "" {
+		t.Fatalf("%v\n%s%s", err, out, log)
+	}
+	out, log, err := helmRun(t, "template", release, glob(t, filepath.Join(to, "*.tgz"))[0], "--set=opper.apiKey=k,prometheusRule.enabled=true,dashboards.enabled=true")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	for _, kind := range []string{"StatefulSet", "PrometheusRule", "ConfigMap"} {
+		if !strings.Contains(out, "\nkind: "+kind+"\n") {
+			t.Errorf("no %s in the package", kind)
+		}
+	}
+}

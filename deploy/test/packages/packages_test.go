@@ -1,0 +1,270 @@
+// Package packages_test runs what the exporter is delivered in as far as that
+// goes without a container engine, a cluster or systemd, and holds the rest to
+// its schema.
+package packages_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"opper_exporter/deploy/test/promtest"
+	"opper_exporter/opper/oppertest"
+)
+
+// top is the top folder of the project.
+const top = "../../.."
+
+var (
+	update = flag.Bool("update", false, "rewrite the golden files, and the chart's copies of rules and dashboards")
+
+	// dir is for what all tests share.
+	dir string
+)
+
+func TestMain(m *testing.M) {
+	var err error
+	if dir, err = os.MkdirTemp("", "opper_exporter"); err != nil {
+		panic(err)
+	}
+	// Other users are to run what is in it.
+	if err = os.Chmod(dir, 0o755); err != nil {
+		panic(err)
+	}
+	m.Run() // the process ends with what it returned
+	if err := os.RemoveAll(dir); err != nil {
+		panic(err)
+	}
+}
+
+// exporter builds the binary as it is for the host, once.
+var exporter = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(dir, "opper_exporter")
+	return path, run(top, nil, []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-buildvcs=false", "-o", path, ".")
+})
+
+// run runs a command. Its error has what the command printed.
+func run(dir string, stdout *bytes.Buffer, env []string, command ...string) error {
+	cmd := exec.CommandContext(context.Background(), command[0], command[1:]...)
+	var stderr bytes.Buffer
+	cmd.Dir, cmd.Stderr, cmd.Env = dir, &stderr, append(os.Environ(), env...)
+	if stdout != nil {
+		cmd.Stdout = stdout
+	} else {
+		cmd.Stdout = &stderr
+	}
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, &stderr)
+	}
+	return nil
+}
+
+var programs sync.Map
+
+// program builds a command of deploy/test/tools, once, and returns its path. Each is a
+// module of its own.
+func program(t testing.TB, name string) string {
+	t.Helper()
+	promtest.DependOnSources(t)
+	build, _ := programs.LoadOrStore(name, sync.OnceValues(func() (string, error) {
+		path := filepath.Join(dir, "tool-"+name)
+		return path, run(filepath.Join(top, "deploy/test/tools", name), nil, nil, "go", "build", "-o", path, ".")
+	}))
+	path, err := build.(func() (string, error))()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// decoded runs a command of deploy/test/tools and decodes what it writes.
+func decoded(t testing.TB, into any, env []string, name string, args ...string) error {
+	t.Helper()
+	return runJSON(into, env, append([]string{program(t, name)}, args...)...)
+}
+
+func runJSON(into any, env []string, command ...string) error {
+	var stdout bytes.Buffer
+	if err := run(".", &stdout, env, command...); err != nil {
+		return err
+	}
+	return json.Unmarshal(stdout.Bytes(), into)
+}
+
+// golden compares with a file of testdata, or rewrites it.
+func golden(t testing.TB, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		write(t, path, got)
+		return
+	}
+	if want := read(t, path); got != want {
+		t.Errorf("%s is other than it was; go test ./deploy/test/packages -update rewrites it:\n%s", path, firstDifference(want, got))
+	}
+}
+
+func firstDifference(want, got string) string {
+	wants, gots := strings.Split(want, "\n"), strings.Split(got, "\n")
+	for i := range max(len(wants), len(gots)) {
+		var w, g string
+		if i < len(wants) {
+			w = wants[i]
+		}
+		if i < len(gots) {
+			g = gots[i]
+		}
+		if w != g {
+			return fmt.Sprintf("line %d\n-%s\n+%s", i+1, w, g)
+		}
+	}
+	return ""
+}
+
+func read(t testing.TB, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+func write(t testing.TB, path, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func glob(t testing.TB, pattern string) []string {
+	t.Helper()
+	paths, err := filepath.Glob(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(paths) == 0 {
+		t.Fatalf("no file %s", pattern)
+	}
+	return paths
+}
+
+const key = "the-key"
+
+// opper serves an Opper with a short history.
+func opper(t testing.TB, serve func(http.Handler) *httptest.Server) *httptest.Server {
+	t.Helper()
+	s := oppertest.New(oppertest.Config{Key: key, Seed: 1})
+	s.FillHistory(200, 3, time.Now().Add(-5*time.Hour), time.Now().Add(-2*time.Hour))
+	server := serve(s)
+	t.Cleanup(server.Close)
+	return server
+}
+
+// process is a command that was started, of a program that logs where it listens.
+type process struct {
+	cmd   *exec.Cmd
+	log   promtest.Output
+	ended chan struct{} // closed when it has
+}
+
+// start starts a command. What still runs at the end of the test is killed.
+func start(t testing.TB, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{cmd: cmd, ended: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = &p.log, &p.log
+	// A grandchild may outlive it and hold the output open.
+	cmd.WaitDelay = time.Minute
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = cmd.Wait() // the state of the process says the same and more
+		close(p.ended)
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // an error says that it has ended
+		<-p.ended
+		if t.Failed() {
+			t.Logf("%s: %v\n%s", cmd, cmd.ProcessState, p.log.String())
+		}
+	})
+	return p
+}
+
+func (p *process) running(t testing.TB) {
+	t.Helper()
+	select {
+	case <-p.ended:
+		t.Fatalf("%s has ended: %v", p.cmd, p.cmd.ProcessState)
+	default:
+	}
+}
+
+// logged waits for a line of the log that holds all texts, and returns it.
+func (p *process) logged(t testing.TB, texts ...string) (found string) {
+	t.Helper()
+	promtest.Eventually(t, func() error {
+		p.running(t)
+	line:
+		for line := range strings.Lines(p.log.String()) {
+			for _, text := range texts {
+				if !strings.Contains(line, text) {
+					continue line
+				}
+			}
+			found = line
+			return nil
+		}
+		return fmt.Errorf("no line with %q", texts)
+	})
+	return found
+}
+
+// address returns where the process listens, when it does.
+func (p *process) address(t testing.TB) string {
+	t.Helper()
+	_, after, _ := strings.Cut(p.logged(t, `msg="Listening on"`), "address=")
+	return strings.TrimSpace(after)
+}
+
+var listed = regexp.MustCompile(`(?m)^opper_traces_listed\{.*\} [1-9]`)
+
+// counted waits until the first walk is published, and returns the metrics.
+func (p *process) counted(t testing.TB, address string) string {
+	t.Helper()
+	var metrics bytes.Buffer
+	promtest.Eventually(t, func() error {
+		p.running(t)
+		resp, err := http.Get("http://" + address + "/metrics")
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		metrics.Reset()
+		if _, err = metrics.ReadFrom(resp.Body); err == nil && !strings.Contains(metrics.String(), `opper_up{project="default"} 1`) {
+			err = errors.New("opper_up is not 1")
+		}
+		if err == nil && !listed.MatchString(metrics.String()) {
+			err = errors.New("no trace is listed yet")
+		}
+		return err
+	})
+	return metrics.String()
+}

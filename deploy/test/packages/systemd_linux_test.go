@@ -1,0 +1,129 @@
+package packages_test
+
+import (
+	"net"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"opper_exporter/deploy/test/promtest"
+)
+
+const (
+	units     = top + "/deploy/systemd"
+	installed = "/usr/local/bin/opper_exporter"
+)
+
+// systemd fails the test without its tools: they are in the package systemd.
+func systemd(t testing.TB, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestUnitsAreValid(t *testing.T) {
+	t.Parallel()
+	binary, err := exporter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	verify := []string{systemd(t, "systemd-analyze"), "verify", "--man=no"}
+	to := t.TempDir()
+	for _, name := range []string{"opper_exporter.service", "opper_exporter.socket"} {
+		text := read(t, filepath.Join(units, name))
+		// What it starts must be there.
+		write(t, filepath.Join(to, name), strings.ReplaceAll(text, installed, binary))
+		verify = append(verify, filepath.Join(to, name))
+	}
+	out, err := exec.CommandContext(t.Context(), verify[0], verify[1:]...).CombinedOutput()
+	if err != nil || len(out) > 0 {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// What is left is that it speaks to the network, and no root folder of its own.
+func TestUnitIsHardened(t *testing.T) {
+	t.Parallel()
+	out, err := exec.CommandContext(t.Context(), systemd(t, "systemd-analyze"), "security", "--no-pager", "--offline=true", "--threshold=15", filepath.Join(units, "opper_exporter.service")).CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+var (
+	execStart   = regexp.MustCompile(`(?m)^ExecStart=(.*)$`)
+	listenLine  = regexp.MustCompile(`(?m)^ListenStream=(\d+)$`)
+	preventLine = regexp.MustCompile(`(?m)^RestartPreventExitStatus=2$`)
+)
+
+// The socket comes from systemd, and the command line from the unit.
+func TestUnitTakesItsSocket(t *testing.T) {
+	t.Parallel()
+	promtest.DependOnSources(t)
+	binary, err := exporter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := opper(t, httptest.NewServer)
+	unit := read(t, filepath.Join(units, "opper_exporter.service"))
+	line := execStart.FindStringSubmatch(unit)
+	if line == nil {
+		t.Fatal("no ExecStart")
+	}
+	folder := t.TempDir()
+	write(t, filepath.Join(folder, "credentials/api-key"), key+"\n")
+	command := strings.Fields(strings.NewReplacer(installed, binary, "%d", filepath.Join(folder, "credentials"), "%S", filepath.Join(folder, "state"),
+		"$OPTIONS", "--opper.url="+server.URL).Replace(line[1]))
+
+	address := freeAddress(t)
+	p := start(t, exec.Command(systemd(t, "systemd-socket-activate"), append([]string{"--listen=" + address}, command...)...))
+	p.logged(t, "Listening on")
+	p.counted(t, address)
+	p.logged(t, `msg="Listening on"`, "address="+address)
+	if _, err := os.Stat(filepath.Join(folder, "state/opper_exporter/opper_exporter.db")); err != nil {
+		t.Error(err)
+	}
+	stop(t, p)
+
+	if socket := listenLine.FindStringSubmatch(read(t, filepath.Join(units, "opper_exporter.socket"))); socket == nil || socket[1] != "16773" {
+		t.Errorf("the socket listens at %v", socket)
+	}
+}
+
+// freeAddress returns an address that nobody listens at.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err = l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return l.Addr().String()
+}
+
+// A key that cannot be used ends the exporter with the status that the unit does
+// not restart.
+func TestUnitDoesNotRestartWhatCannotRun(t *testing.T) {
+	t.Parallel()
+	promtest.DependOnSources(t)
+	binary, err := exporter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !preventLine.MatchString(read(t, filepath.Join(units, "opper_exporter.service"))) {
+		t.Error("the unit restarts after the exit status 2")
+	}
+	cmd := exec.CommandContext(t.Context(), binary, "--opper.api-key-file="+filepath.Join(t.TempDir(), "none"))
+	if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 2 {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

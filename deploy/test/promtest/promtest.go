@@ -1,0 +1,255 @@
+// Package promtest runs a real Prometheus server, and promtool, in tests. Both
+// are built from the versions pinned in deploy/test/tools when they are first asked
+// for, which takes minutes on a fresh machine and about a second afterwards.
+package promtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	// patience is far above what any awaited condition needs: only a failing
+	// test should ever meet it, however busy the machine is.
+	patience = 2 * time.Minute
+	// poll is short because what is asked is local and cheap.
+	poll = 25 * time.Millisecond
+	// grace lets a server write its head block before it is killed.
+	grace = 20 * time.Second
+)
+
+// Config says how to start a server.
+type Config struct {
+	// YAML is the whole text of prometheus.yml.
+	YAML string
+	// RuleFiles holds the text of rule files by name. They are written beside
+	// prometheus.yml, which lists them under rule_files by the same names.
+	RuleFiles map[string]string
+	// Flags are further arguments, for example
+	// --enable-feature=exemplar-storage.
+	Flags []string
+}
+
+// Server is a running Prometheus server. Its methods may be called from
+// several goroutines.
+type Server struct {
+	url string
+	log *Output
+	// exited is done when the process has ended; its cause says how.
+	exited context.Context
+	stop   context.CancelFunc
+}
+
+// Start runs a server on a free port of 127.0.0.1 with a data folder of its
+// own, and returns when it is ready to answer. The server is stopped when the
+// test ends, and logged if the test has failed.
+func Start(t testing.TB, c Config) *Server {
+	t.Helper()
+	s, err := start(t.TempDir(), c)
+	if err != nil {
+		t.Fatalf("prometheus: %v", err)
+	}
+	t.Cleanup(func() {
+		s.close()
+		if t.Failed() {
+			t.Logf("log of prometheus:\n%s", s.log)
+		}
+	})
+	return s
+}
+
+// URL returns the address of the server, without a slash at its end.
+func (s *Server) URL() string { return s.url }
+
+func start(dir string, c Config) (*Server, error) {
+	binary, err := tool("prometheus")
+	if err != nil {
+		return nil, err
+	}
+	config := filepath.Join(dir, "prometheus.yml")
+	if err := os.WriteFile(config, []byte(c.YAML), 0o600); err != nil {
+		return nil, err
+	}
+	for name, text := range c.RuleFiles {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	args := append([]string{
+		"--config.file=" + config,
+		"--storage.tsdb.path=" + filepath.Join(dir, "data"),
+		// The server takes a free port itself and logs which: nobody else
+		// can take it in between.
+		"--web.listen-address=127.0.0.1:0",
+		"--log.format=logfmt",
+		// Targets are known at once instead of after five seconds.
+		"--scrape.discovery-reload-interval=10ms",
+	}, c.Flags...)
+
+	running, stop := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(running, binary, args...)
+	cmd.Dir = dir
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = grace
+	s := &Server{log: new(Output), stop: stop}
+	cmd.Stdout, cmd.Stderr = s.log, s.log
+	if err := cmd.Start(); err != nil {
+		stop()
+		return nil, err
+	}
+	exited, exit := context.WithCancelCause(context.Background())
+	s.exited = exited
+	go func() {
+		_ = cmd.Wait() // the state says the same and more
+		exit(fmt.Errorf("server ended: %v", cmd.ProcessState))
+	}()
+
+	ctx, cancel := context.WithTimeout(s.exited, patience)
+	defer cancel()
+	if err := await(ctx, func() error { return s.ready(ctx) }); err != nil {
+		s.close()
+		return nil, fmt.Errorf("%w\n%s", err, s.log)
+	}
+	return s, nil
+}
+
+var listening = regexp.MustCompile(`msg="Listening on" .*address=(127\.0\.0\.1:[0-9]+)`)
+
+// ready finds the address of the server and asks whether it serves.
+func (s *Server) ready(ctx context.Context) error {
+	if s.url == "" {
+		match := listening.FindStringSubmatch(s.log.String())
+		if match == nil {
+			return errors.New("not listening yet")
+		}
+		s.url = "http://" + match[1]
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/-/ready", http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("not ready: %s", resp.Status)
+	}
+	return nil
+}
+
+func (s *Server) close() {
+	s.stop()
+	<-s.exited.Done()
+}
+
+// Eventually asks for a condition again and again until it returns nil. It
+// fails the test, with the last error, if that takes minutes.
+func Eventually(t testing.TB, condition func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := await(ctx, condition); err != nil {
+		t.Fatalf("never came true: %v", err)
+	}
+}
+
+// await returns nil as soon as the condition does, or else, when the context
+// is done, why it is and what the condition said last.
+func await(ctx context.Context, condition func() error) error {
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for {
+		err := condition()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w; at last: %w", context.Cause(ctx), err)
+		case <-tick.C:
+		}
+	}
+}
+
+// Promtool runs promtool and returns what it printed, on either output. The
+// error is not nil if it could not be run or found a fault.
+func Promtool(t testing.TB, stdin io.Reader, args ...string) (string, error) {
+	t.Helper()
+	binary, err := tool("promtool")
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(t.Context(), binary, args...)
+	cmd.Stdin = stdin
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("promtool %s: %w", strings.Join(args, " "), err)
+	}
+	return string(out), nil
+}
+
+var (
+	toolsMu sync.Mutex
+	tools   = map[string]string{}
+)
+
+// tool returns the path of a binary of deploy/test/tools, which it builds if need
+// be. It holds a lock meanwhile, because two builds of the same packages at
+// once would do the work twice.
+func tool(name string) (string, error) {
+	toolsMu.Lock()
+	defer toolsMu.Unlock()
+	if path, ok := tools[name]; ok {
+		return path, nil
+	}
+	root, err := projectDir()
+	if err != nil {
+		return "", err
+	}
+	modfile := filepath.Join(root, "deploy", "test", "tools", "go.mod")
+	// A result that go test has cached is stale once a file changes that the
+	// test itself looked at, which this makes one of them.
+	if _, err = os.Stat(modfile); err != nil {
+		return "", err
+	}
+	path, err := goCommand(root, "tool", "-modfile="+modfile, "-n", name)
+	if err != nil {
+		return "", err
+	}
+	tools[name] = path
+	return path, nil
+}
+
+func goCommand(dir string, args ...string) (string, error) {
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(context.Background(), "go", args...)
+	cmd.Dir = dir
+	// Without the service discoveries of every cloud the build is several
+	// times shorter.
+	cmd.Env = append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" -tags=remove_all_sd")
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, &stderr)
+	}
+	return strings.TrimSpace(stdout.String()), nil
+}
+
+// projectDir returns the folder of the project, wherever in it a test runs.
+func projectDir() (string, error) {
+	return goCommand("", "list", "-m", "-f", "{{.Dir}}", "opper_exporter")
+}

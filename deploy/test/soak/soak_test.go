@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"opper_exporter/deploy/test/promtest"
+	"opper_exporter/opper/oppertest"
+)
+
+// Without any trouble, all promises are kept.
+func TestCalm(t *testing.T) {
+	promtest.DependOnSources(t)
+	t.Setenv("TMPDIR", t.TempDir())
+	var out, stderr bytes.Buffer
+	code, err := run(t.Context(), []string{"--for=10s", "--seed=1", "--calm"}, &out, &stderr)
+	if err != nil || code != 0 || !strings.Contains(out.String(), "all promises were kept") {
+		t.Errorf("status %d, error %v\n%s%s", code, err, &out, &stderr)
+	}
+}
+
+// An exporter that ends, and can't be started, is no good one.
+func TestNoExporter(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	for _, binary := range []string{filepath.Join(t.TempDir(), "nothing"), "false"} {
+		if path, err := exec.LookPath(binary); err == nil {
+			binary = path
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if code, err := run(ctx, []string{"--for=10s", "--exporter=" + binary}, io.Discard, io.Discard); err == nil || code != 1 {
+			t.Errorf("%s: status %d, error %v", binary, code, err)
+		}
+	}
+}
+
+func TestWrongFlags(t *testing.T) {
+	for _, flag := range []string{"--for=1s", "--without=everything", "--sort=x", "x"} {
+		if code, err := run(t.Context(), []string{flag}, io.Discard, io.Discard); err == nil || code != 2 {
+			t.Errorf("%s: status %d, error %v", flag, code, err)
+		}
+	}
+}
+
+// Each kind of trouble comes, in the same order with the same seed.
+func TestTracks(t *testing.T) {
+	c := &conductor{settings: &settings{lasts: time.Minute, seed: 1}, world: &world{}}
+	topicsOf := map[string]bool{}
+	for _, track := range c.tracks() {
+		for _, e := range track.episodes {
+			topicsOf[e.topic] = true
+		}
+	}
+	if got := slices.Sorted(maps.Keys(topicsOf)); !slices.Equal(got, slices.Sorted(slices.Values(topics))) {
+		t.Errorf("%v, want %v", got, topics)
+	}
+	c.without = topics
+	for _, track := range c.tracks() {
+		if len(track.episodes) > 0 {
+			t.Errorf("%v are left", track.episodes)
+		}
+	}
+}
+
+func TestChains(t *testing.T) {
+	at := time.Unix(1000, 0)
+	pages := []struct {
+		offset int
+		ids    string
+		end    bool
+		want   bool
+	}{
+		{5, "f g h", false, false}, // leads nowhere
+		{0, "a b c d", false, false},
+		{6, "g h i", true, false}, // nobody has read e and f
+		{3, "d e f", false, false},
+		{0, "z a b c", false, false}, // a sync
+		{6, "e f g", false, false},   // the list has moved
+		{9, "g h i", true, true},
+		{9, "g h i", true, false},
+		{0, "a", true, true},
+		{0, "", true, true},
+	}
+	var c chains
+	for i, p := range pages {
+		at = at.Add(time.Second)
+		if s, ok := c.add(at, p.offset, strings.Fields(p.ids), p.end); ok != p.want {
+			t.Errorf("page %d: %v %v", i, s, ok)
+		} else if i == 6 && !s.start.Equal(time.Unix(1002, 0)) {
+			t.Errorf("the scan began at %v", s.start)
+		}
+	}
+}
+
+// newTestWatcher returns one of an Opper with n settled traces of the agent a,
+// and a scrape that is right.
+func newTestWatcher(t *testing.T, n int) *watcher {
+	t.Helper()
+	now := time.Now().Add(-time.Hour)
+	w := &world{opper: oppertest.New(oppertest.Config{Now: func() time.Time { return now }})}
+	w.upstream = newUpstream(w.opper, &timeline{})
+	rng := rand.New(rand.NewPCG(1, 1))
+	v := newWatcher(&settings{lasts: whole}, nil, w, &promises{out: io.Discard}, &timeline{})
+	now = now.Add(time.Minute)
+	v.baseline = now
+	v.syncs = append(v.syncs, now.Add(time.Second))
+	now = now.Add(2 * time.Second)
+	for range n {
+		w.opper.Add(newTrace(rng, "a", time.Minute))
+	}
+	for range 20 {
+		now = now.Add(5 * time.Second)
+		if _, _, ok := w.opper.List(0, 100); !ok {
+			t.Fatal("no list")
+		}
+		now = now.Add(time.Second)
+		v.syncs = append(v.syncs, now)
+	}
+	v.last = &reading{lasting: series{}}
+	least, most := bounds(w.opper.Truth(v.rules(false)))
+	if !maps.Equal(least, most) || least.total("opper_traces_total", "") != float64(n) {
+		t.Fatalf("%v, %v", least, most)
+	}
+	maps.Copy(v.last.lasting, least)
+	return v
+}
+
+func TestCheck(t *testing.T) {
+	const key = `opper_traces_total{outcome="success",project="default",trace_name="a"}`
+	for name, c := range map[string]struct {
+		change func(series)
+		want   string
+	}{
+		"right":           {func(series) {}, ""},
+		"one too many":    {func(s series) { s[key]++ }, "too much: " + key},
+		"one too few":     {func(s series) { s[key]-- }, "too little: " + key},
+		"another project": {func(s series) { s[strings.Replace(key, `"a"`, `"foreign-1"`, 1)] = 1 }, "too much: "},
+		"a bucket": {func(s series) {
+			s[`opper_trace_duration_seconds_bucket{outcome="success",project="default",trace_name="a",le="3600"}`]++
+		}, "too much: opper_trace_duration_seconds_bucket"},
+		"all gone": {func(s series) { clear(s) }, "too little: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := newTestWatcher(t, 60)
+			c.change(v.last.lasting)
+			v.told["final"] = true
+			v.check(true)
+			if got := strings.Join(v.promises.list(), "\n"); (got == "") != (c.want == "") || !strings.HasPrefix(got, c.want) {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestCompare(t *testing.T) {
+	created := time.Unix(1, 0)
+	before := func() *reading {
+		return &reading{lasting: series{"a": 1}, native: series{"n": 1}, created: map[string]time.Time{"a": created}}
+	}
+	for want, change := range map[string]func(*reading){
+		"":            func(r *reading) { r.lasting["a"], r.lasting["b"] = 2, 0; delete(r.native, "n") },
+		"fell":        func(r *reading) { r.lasting["a"] = 0 },
+		"vanished":    func(r *reading) { delete(r.lasting, "a") },
+		"zeros first": func(r *reading) { r.lasting["b"] = 1 },
+		"created":     func(r *reading) { r.created["a"] = created.Add(time.Second) },
+		"fell: n":     func(r *reading) { r.native["n"] = 0 },
+	} {
+		v := newWatcher(&settings{lasts: whole}, nil, nil, &promises{out: io.Discard}, &timeline{})
+		now := before()
+		change(now)
+		v.compare(before(), now)
+		if got := strings.Join(v.promises.list(), "\n"); (got == "") != (want == "") || !strings.HasPrefix(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestLeaks(t *testing.T) {
+	for name, c := range map[string]struct {
+		grow [3]float64 // over the life of the process
+		want string
+	}{
+		"none":        {[3]float64{5, 5, 20 << 20}, ""},
+		"goroutines":  {[3]float64{100, 0, 0}, "leak: goroutines"},
+		"descriptors": {[3]float64{0, 100, 0}, "leak: descriptors"},
+		"memory":      {[3]float64{0, 0, 200 << 20}, "leak: memory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := newWatcher(&settings{lasts: whole}, nil, nil, &promises{out: io.Discard}, &timeline{})
+			v.samples = []sample{{life: 1, at: time.Unix(0, 0)}}
+			for i := range 100 {
+				s := sample{life: 2, at: time.Unix(int64(100+10*i), 0)}
+				for k := range s.values {
+					s.values[k] = 50 + c.grow[k]*float64(i)/99
+				}
+				v.samples = append(v.samples, s)
+			}
+			v.leaks()
+			if got := strings.Join(v.promises.list(), "\n"); (got == "") != (c.want == "") || !strings.HasPrefix(got, c.want) {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
+	}
+}
