@@ -41,9 +41,10 @@ test: tools ## the tests, about five minutes of them
 	$(GO) test -race -timeout 15m ./...
 
 # One goroutine drives a schedule: the race detector would only slow it down.
-test-long: ## many more random schedules and kills
+test-long: ## many more random schedules and kills, and ten minutes of soak
 	$(GO) test -timeout 30m ./collector -run 'TestSimulation|TestSchedules' -schedules 10000
 	$(GO) test -race -timeout 15m ./deploy/test/e2e -run TestKill -kills 40
+	$(GO) run ./deploy/test/soak --for=10m
 
 soak: ## the real binary under random faults for the time SOAK, and a verdict
 	$(GO) run ./deploy/test/soak $(ARGS)

@@ -36,6 +36,8 @@ type Options struct {
 	AllowPlaintext bool
 	// Header is sent with every request.
 	Header http.Header
+	// Transport changes how connections are made.
+	Transport Transport
 	// Name is the filter on the name of a trace; empty for none.
 	Name string
 	// Timeout is that of one request, the reading of its body included. Default 30 s.
@@ -68,7 +70,7 @@ type Client struct {
 type shared struct {
 	opts      Options
 	base      string // the URL up to the version
-	transport *http.Transport
+	transport http.RoundTripper
 	limit     *limiter
 	clock     clock
 
@@ -125,11 +127,15 @@ func New(opts Options) (*Client, error) {
 	if opts.Logger == nil {
 		opts.Logger = log.NewNopLogger()
 	}
+	transport, err := opts.Transport.build(opts.MaxConnections, loopbackOnly)
+	if err != nil {
+		return nil, fmt.Errorf("transport: %w", err)
+	}
 	opts.Header = opts.Header.Clone()
 	return &Client{shared: &shared{
 		opts:      opts,
 		base:      strings.TrimRight(base.String(), "/"),
-		transport: newTransport(opts.MaxConnections, loopbackOnly),
+		transport: transport,
 		limit:     newLimiter(opts.RequestsPerSecond),
 		clock:     realClock(),
 	}}, nil

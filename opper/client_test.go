@@ -102,8 +102,10 @@ func (f *fixture) connect(t *testing.T, url string, change ...func(*Options)) {
 		t.Fatal(err)
 	}
 	f.clock = f.time.clock()
-	t.Cleanup(f.transport.CloseIdleConnections)
+	t.Cleanup(f.httpTransport().CloseIdleConnections)
 }
+
+func (f *fixture) httpTransport() *http.Transport { return f.transport.(*http.Transport) }
 
 func (f *fixture) observed() string {
 	f.mu.Lock()
@@ -705,8 +707,8 @@ func TestHTTP2(t *testing.T) {
 	f.server.StartTLS()
 	defer f.server.Close()
 	f.connect(t, f.server.URL)
-	f.transport.TLSClientConfig = f.server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
-	f.transport.TLSClientConfig.NextProtos = nil
+	f.httpTransport().TLSClientConfig = f.server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	f.httpTransport().TLSClientConfig.NextProtos = nil
 	if _, err := f.List(t.Context(), 0, 100); err != nil {
 		t.Error(err)
 	}
@@ -750,8 +752,8 @@ func TestConnectionsAreReused(t *testing.T) {
 	if got := connections.Load(); got != 1 {
 		t.Errorf("got %d connections, want 1", got)
 	}
-	if f.transport.MaxIdleConnsPerHost != 4 {
-		t.Errorf("got %d idle connections, want 4", f.transport.MaxIdleConnsPerHost)
+	if f.httpTransport().MaxIdleConnsPerHost != 4 {
+		t.Errorf("got %d idle connections, want 4", f.httpTransport().MaxIdleConnsPerHost)
 	}
 }
 

@@ -2,10 +2,7 @@
 // knows nothing of Prometheus.
 package opper
 
-import (
-	"sync"
-	"time"
-)
+import "time"
 
 // Trace is one row of the trace list, v2 or v3. Only the id is certain to be
 // there. The bodies of a trace (input and output) are customers' private
@@ -33,16 +30,3 @@ type Page struct {
 
 // pageSize is how many rows Opper gives at once.
 const pageSize = 100
-
-var pages = sync.Pool{New: func() any { return new([pageSize]Trace) }}
-
-// Release gives up the traces of a page, so that their memory serves for those
-// of another. It need not be called.
-func (p *Page) Release() {
-	if cap(p.Traces) == pageSize {
-		traces := (*[pageSize]Trace)(p.Traces[:pageSize])
-		*traces = [pageSize]Trace{}
-		pages.Put(traces)
-	}
-	p.Traces = nil
-}

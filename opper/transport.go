@@ -18,29 +18,64 @@ import (
 	"time"
 )
 
-// newTransport returns a transport that, if it is told so, reaches nothing but
-// this host: what the resolver makes of localhost is checked when it is dialled.
-func newTransport(connections int, loopbackOnly bool) *http.Transport {
+// Transport changes how a Client connects. The zero value trusts the system's
+// root certificates, and uses the proxy that the environment names.
+type Transport struct {
+	// Proxy returns the proxy of a request, or none.
+	Proxy func(*http.Request) (*url.URL, error)
+	// ProxyConnectHeader is sent to a proxy with CONNECT.
+	ProxyConnectHeader http.Header
+	// DisableHTTP2 leaves HTTP/1.1 alone.
+	DisableHTTP2 bool
+	// Build, if set, makes the transport out of those that newTransport returns
+	// for a TLS configuration: one, or another when certificates change. It must
+	// follow no redirect.
+	Build func(newTransport func(*tls.Config) (http.RoundTripper, error)) (http.RoundTripper, error)
+}
+
+// build returns a transport that, with loopbackOnly, reaches nothing but this
+// host: the address that the resolver returned is checked when it is dialled.
+func (o Transport) build(connections int, loopbackOnly bool) (http.RoundTripper, error) {
+	newTransport := func(config *tls.Config) (http.RoundTripper, error) {
+		return o.newTransport(config, connections, loopbackOnly), nil
+	}
+	if o.Build == nil {
+		return newTransport(nil)
+	}
+	return o.Build(newTransport)
+}
+
+func (o Transport) newTransport(config *tls.Config, connections int, loopbackOnly bool) *http.Transport {
+	findProxy := o.Proxy
+	if findProxy == nil {
+		findProxy = http.ProxyFromEnvironment
+	}
 	t := &http.Transport{
 		Proxy: func(r *http.Request) (*url.URL, error) {
-			proxy, err := http.ProxyFromEnvironment(r)
+			proxy, err := findProxy(r)
 			if err != nil {
 				err = errProxySetting // the other one repeats a password
 			}
 			return proxy, err
 		},
+		ProxyConnectHeader: o.ProxyConnectHeader,
 		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, response *http.Response) error {
 			if response.StatusCode != http.StatusOK {
 				return proxyError(response.StatusCode)
 			}
 			return nil
 		},
+		TLSClientConfig:        config,
 		ForceAttemptHTTP2:      true,
 		MaxIdleConns:           connections,
 		MaxIdleConnsPerHost:    connections,
 		MaxResponseHeaderBytes: maxHeader,
 		IdleConnTimeout:        90 * time.Second,
 		TLSHandshakeTimeout:    10 * time.Second,
+	}
+	if o.DisableHTTP2 {
+		t.Protocols = new(http.Protocols)
+		t.Protocols.SetHTTP1(true)
 	}
 	if loopbackOnly {
 		t.Proxy = nil
@@ -65,7 +100,7 @@ func isLoopback(host string) bool {
 
 var (
 	errNotLoopback  = errors.New("not a loopback address, which needs --opper.allow-plaintext")
-	errProxySetting = errors.New("the proxy in the environment is not a valid URL")
+	errProxySetting = errors.New("the proxy setting is not a valid URL")
 )
 
 // proxyError is the status with which a proxy refuses to connect.

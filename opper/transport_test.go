@@ -63,22 +63,22 @@ func TestPlaintextStaysOnTheHost(t *testing.T) {
 	} {
 		f := &fixture{time: newFakeTime()}
 		f.connect(t, test.url, func(o *Options) { o.AllowPlaintext = test.allow })
-		if (f.transport.Proxy != nil) != test.free || (f.transport.DialContext == nil) != test.free {
-			t.Errorf("%s: proxy %t, own dialer %t, want it free to go where it likes: %t", name, f.transport.Proxy != nil, f.transport.DialContext != nil, test.free)
+		if (f.httpTransport().Proxy != nil) != test.free || (f.httpTransport().DialContext == nil) != test.free {
+			t.Errorf("%s: proxy %t, own dialer %t, want it free to go where it likes: %t", name, f.httpTransport().Proxy != nil, f.httpTransport().DialContext != nil, test.free)
 		}
 	}
 	f := newFixture(t, answer(200, samplePage))
 	if _, err := f.List(t.Context(), 0, 1); err != nil {
 		t.Error(err)
 	}
-	dial := f.transport.DialContext
+	dial := f.httpTransport().DialContext
 	for _, address := range []string{"192.0.2.1:80", "0.0.0.0:80", "[::]:80", "[2001:db8::1]:80"} {
 		if _, err := dial(t.Context(), "tcp", address); !errors.Is(err, errNotLoopback) {
 			t.Errorf("%s: got %v, want that it is not dialled", address, err)
 		}
 	}
-	f.transport.CloseIdleConnections()
-	f.transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+	f.httpTransport().CloseIdleConnections()
+	f.httpTransport().DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return dial(ctx, network, "192.0.2.1:80") // as if localhost were there
 	}
 	_, err := f.WithRetries(0).List(t.Context(), 0, 1)
@@ -197,9 +197,9 @@ func TestTransportErrors(t *testing.T) {
 				o.Header = http.Header{"X-Project": {"hunter2"}}
 				o.Logger = log.NewLogfmtLogger(&lines)
 			})
-			f.transport.TLSClientConfig = test.tls
+			f.httpTransport().TLSClientConfig = test.tls
 			if test.proxy != nil {
-				f.transport.Proxy = test.proxy
+				f.httpTransport().Proxy = test.proxy
 			}
 			_, err := f.WithRetries(0).List(t.Context(), 0, 1)
 			exact := !strings.HasSuffix(test.want, ": ") // else the rest is the system's, or the version's of TLS

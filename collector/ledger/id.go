@@ -2,10 +2,11 @@ package ledger
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"strconv"
+	"strings"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // ID is the key under which the ledger knows a trace: the 16 bytes of a UUID,
@@ -29,25 +30,12 @@ func KeyOfNameless(name string, start time.Time) ID {
 }
 
 // String returns the key as a UUID in lower case.
-func (id ID) String() string {
-	b := id.text()
-	return string(b[:])
-}
+func (id ID) String() string { return uuid.UUID(id).String() }
 
 // Spells reports whether text is what String returns.
 func (id ID) Spells(text string) bool {
-	b := id.text()
-	return string(b[:]) == text
-}
-
-func (id ID) text() (b [36]byte) {
-	hex.Encode(b[:8], id[:4])
-	hex.Encode(b[9:13], id[4:6])
-	hex.Encode(b[14:18], id[6:8])
-	hex.Encode(b[19:23], id[8:10])
-	hex.Encode(b[24:], id[10:])
-	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
-	return b
+	key, ok := parseUUID(text)
+	return ok && key == id && strings.ToLower(text) == text
 }
 
 // MarshalText returns the key as a UUID.
@@ -63,28 +51,12 @@ func (id *ID) UnmarshalText(text []byte) error {
 	return nil
 }
 
-func parseUUID(s string) (ID, bool) {
-	var id ID
-	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
-		return id, false
+// parseUUID accepts only the canonical form: in the others that uuid.Parse
+// accepts, with a prefix, in braces or without dashes, an id is another one.
+func parseUUID(text string) (ID, bool) {
+	if len(text) != len("3c90c3cc-0d44-4b50-8888-8dd25736052a") {
+		return ID{}, false
 	}
-	for i, at := range [16]int{0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34} {
-		high, low := digits[s[at]], digits[s[at+1]]
-		if high|low > 0xf {
-			return ID{}, false
-		}
-		id[i] = high<<4 | low
-	}
-	return id, true
+	id, err := uuid.Parse(text)
+	return ID(id), err == nil
 }
-
-// digits are the values of hexadecimal digits; others have a larger one.
-var digits = func() (values [256]byte) {
-	for c := range values {
-		values[c] = 0xff
-		if v, err := strconv.ParseUint(string([]byte{byte(c)}), 16, 8); err == nil {
-			values[c] = byte(v)
-		}
-	}
-	return values
-}()

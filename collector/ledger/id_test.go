@@ -26,4 +26,17 @@ func TestKeys(t *testing.T) {
 			}
 		}
 	}
+	for _, other := range []string{
+		"urn:uuid:" + uuid, "{" + uuid + "}", strings.ReplaceAll(uuid, "-", ""), " " + uuid, uuid + "\n", uuid[:35], "{" + uuid[:34] + "}",
+		"urn:uuid:" + uuid[:27], "3c90c3cc0d444b5088888dd25736052a----",
+	} {
+		sum := sha256.Sum256([]byte(other))
+		if got := KeyOf(other); got != ID(sum[:16]) || got.Spells(other) {
+			t.Errorf("%q becomes %s", other, got)
+		}
+		var id ID
+		if err := id.UnmarshalText([]byte(other)); err == nil {
+			t.Errorf("%q is read as %s", other, id)
+		}
+	}
 }

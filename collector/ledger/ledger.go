@@ -120,6 +120,10 @@ type Ledger struct {
 	holes     uint64
 	baseline  bool
 
+	// When Opper first would not say what became of these pending traces, since
+	// they were last seen. Not stored: after a restart it has as long again.
+	unanswered map[ID]time.Time
+
 	// What has changed since it was last saved.
 	touched  map[ID]struct{} // pending
 	reckoned map[ID]struct{} // abandoned
@@ -142,6 +146,8 @@ func New(cfg Config) *Ledger {
 		baseline:  true,
 		touched:   map[ID]struct{}{},
 		reckoned:  map[ID]struct{}{},
+
+		unanswered: map[ID]time.Time{},
 	}
 }
 
@@ -272,16 +278,25 @@ func (l *Ledger) Gone(id ID, ev *Events) {
 
 // Unanswered takes in that at now Opper would not say what became of a trace
 // that is not where it was. It is asked again later, and judged as last seen a
-// while after it would have been given up.
+// while after it would have been given up, if it was asked in vain for as long.
 func (l *Ledger) Unanswered(id ID, now time.Time, ev *Events) {
-	if p := l.pending.get(id); p != nil {
-		p.Seen = now
-		// Opper may only have trouble, so it is given some more time.
-		if now.Sub(p.Since) >= l.cfg.Abandon+l.cfg.Abandon/4 {
-			l.count(p, p.Ended.IsZero(), ev)
-		} else {
-			l.pending.put(p)
-		}
+	p := l.pending.get(id)
+	if p == nil {
+		return
+	}
+	p.Seen = now
+	first, again := l.unanswered[id]
+	if !again {
+		first = now
+		l.unanswered[id] = now
+	}
+	// Opper may only have trouble. The age alone says nothing: nobody may have
+	// asked for long, as the process was stopped or syncs failed.
+	more := l.cfg.Abandon / 4
+	if now.Sub(p.Since) >= l.cfg.Abandon+more && now.Sub(first) >= more {
+		l.count(p, p.Ended.IsZero(), ev)
+	} else {
+		l.pending.put(p)
 	}
 }
 
@@ -310,6 +325,7 @@ func (l *Ledger) look(r *Row, when When, ev *Events) {
 		l.meet(r, when, ev)
 		return
 	}
+	delete(l.unanswered, r.ID)
 	// When it was last seen only says when to look again, so it is not worth
 	// being saved by itself.
 	if lost := !l.order.has(r.ID); p.Row != *r || p.Lost != lost {
@@ -437,6 +453,7 @@ func (l *Ledger) judge(p *Pending) {
 		delete(l.touched, id)
 	}
 	l.pending.remove(id)
+	delete(l.unanswered, id)
 	if !l.order.has(id) {
 		l.gone.push(id)
 	}

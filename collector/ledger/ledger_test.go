@@ -396,6 +396,18 @@ func TestUnanswered(t *testing.T) {
 	at(2*abandon, "")
 	b.is(b.Unanswered(num(9), epoch), "")
 
+	// One that has long been due, as nobody could ask before, is not judged by its
+	// age, nor by what was not answered before the last answer.
+	b = newBook(t, 0)
+	b.list(0, open(2), ended(1))
+	b.list(0)
+	at(abandon/2, "")
+	b.is(b.Resolve(ended(1), instant(settle/2)), "")
+	b.is(b.Resolve(open(2), instant(settle/2)), "")
+	at(3*abandon, "")
+	at(3*abandon+abandon/4-1, "")
+	at(3*abandon+abandon/4, "N")
+
 	// An answer is as good as a look.
 	b = newBook(t, 0)
 	b.list(0, ended(1))

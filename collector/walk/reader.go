@@ -57,7 +57,6 @@ func (r *reader) list(ctx context.Context, offset, limit int) (page, error) {
 	for i := range got.Traces {
 		setRow(&p.rows[i], &got.Traces[i])
 	}
-	got.Release()
 	return p, nil
 }
 
