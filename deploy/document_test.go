@@ -13,7 +13,7 @@ import (
 func documents(t *testing.T) []string {
 	t.Helper()
 	var names []string
-	for _, pattern := range []string{"../*.md", "*/*.md"} {
+	for _, pattern := range []string{"../*.md", "*/*.md", "*/*/*.md"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
