@@ -479,7 +479,7 @@ func TestConcurrentUse(t *testing.T) {
 		at := time.Now()
 		for i := range 100 {
 			traffic.Step(at.Add(time.Duration(i) * time.Second))
-			s.Truth(Rules{})
+			s.Lives(func(int64, Life) {})
 			s.Fail(Fault{Answer: EmptyObject})
 			s.Clear()
 			s.Requests()
