@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"strings"
@@ -22,30 +21,6 @@ const (
 	maxWait      = 30 * time.Second // a longer Retry-After is not waited for
 	maxNotBefore = time.Hour        // nor is a longer one believed
 )
-
-// clock is the time as the client sees it, so that tests need not wait.
-type clock struct {
-	now    func() time.Time
-	sleep  func(context.Context, time.Duration) error // an error only from the context
-	jitter func(limit time.Duration) time.Duration    // from 0 to limit
-}
-
-func realClock() clock {
-	return clock{
-		now: time.Now,
-		sleep: func(ctx context.Context, d time.Duration) error {
-			timer := time.NewTimer(d)
-			defer timer.Stop()
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-timer.C:
-				return nil
-			}
-		},
-		jitter: func(limit time.Duration) time.Duration { return rand.N(limit + 1) },
-	}
-}
 
 // retryAfter is what a Retry-After header asked for.
 type retryAfter struct {

@@ -1,7 +1,9 @@
 package oppertest
 
+import "math"
+
 // Forever is the end of what has not ended.
-const Forever = forever
+const Forever = math.MaxInt64
 
 // Life is a trace from its first listing on, as the server recorded it. Times are
 // microseconds since 1970.
