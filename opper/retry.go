@@ -49,8 +49,7 @@ func endsWithin(ctx context.Context, now time.Time, wait time.Duration) bool {
 	return ok && deadline.Before(now.Add(wait))
 }
 
-// fetch asks until there is an answer that decode takes, or no point in asking
-// again.
+// fetch makes requests until decode accepts an answer, or a retry cannot help.
 func (c *Client) fetch(ctx context.Context, url string, decode func(io.Reader) error) error {
 	rekeyed := false
 	for retries := 0; ; {
@@ -104,7 +103,7 @@ func (c *Client) logFailure(err error) {
 	logger.Log("msg", "request to Opper failed", "err", err)
 }
 
-// admit waits for leave to make one request.
+// admit waits until one request may be made.
 func (c *Client) admit(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -119,7 +118,7 @@ func (c *Client) admit(ctx context.Context) error {
 	return c.heldOff()
 }
 
-// holdOff keeps everybody from asking for a while.
+// holdOff delays all requests for a while.
 func (c *Client) holdOff(wait time.Duration) {
 	until := c.clock.now().Add(wait)
 	c.mu.Lock()
@@ -146,7 +145,7 @@ func retryable(err error) bool {
 	return s == http.StatusTooManyRequests || s >= 500
 }
 
-// takeRetry takes one retry from the budget, if there is one left.
+// takeRetry takes one retry from the budget, and reports whether there was one.
 func (c *Client) takeRetry() bool {
 	return c.retries == nil || c.retries.Add(-1) >= 0
 }

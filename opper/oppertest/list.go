@@ -188,7 +188,7 @@ type expiryOf struct {
 	life *life
 }
 
-// expiries is a heap, soonest first. Rows that have left for another reason
+// expiries is a heap, soonest first. Rows that were delisted for another reason
 // stay in it until their time comes.
 type expiries []expiryOf
 

@@ -45,7 +45,7 @@ func (s *Server) Lives(visit func(now int64, l Life)) {
 	defer s.mu.Unlock()
 	now := s.now()
 	for id, l := range s.byID {
-		out := Life{ID: id, From: l.from, To: l.to, Behind: l.behind, Unreadable: s.poisoned[id], Healed: s.healed[id]}
+		out := Life{ID: id, From: l.from, To: l.to, Behind: l.behind, Unreadable: s.unreadable[id], Healed: s.healed[id]}
 		if l.past != nil {
 			for i := range l.past.versions {
 				out.States = append(out.States, l.past.versions[i].state())

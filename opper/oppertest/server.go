@@ -48,7 +48,7 @@ type Config struct {
 // Trace is what the server stores of a trace. A nil field is null in v2 and
 // absent in v3.
 type Trace struct {
-	ID         string // "" is a row that nobody can count
+	ID         string // "" is a row without an id
 	Name       *string
 	Status     *string
 	Start, End *time.Time // kept to the microsecond
@@ -89,21 +89,21 @@ type Server struct {
 	cfg  Config
 	body string // one input or output, as JSON
 
-	mu       sync.Mutex
-	rows     []*life // oldest first, whatever is served
-	byID     map[string]*life
-	expiry   expiries
-	seq      int64
-	changes  int64
-	interned map[string]*string
-	mark     place // the newest place that was ever served
-	marked   bool
-	poisoned map[string]bool
-	healed   map[string]int64 // when these rows could be read again
-	faults   []*Fault
-	hook     func(Request)
-	requests []*Request
-	count    int
+	mu         sync.Mutex
+	rows       []*life // oldest first, whatever is served
+	byID       map[string]*life
+	expiry     expiries
+	seq        int64
+	changes    int64
+	interned   map[string]*string
+	mark       place // the newest place that was ever served
+	marked     bool
+	unreadable map[string]bool
+	healed     map[string]int64 // when these rows could be read again
+	faults     []*Fault
+	hook       func(Request)
+	requests   []*Request
+	count      int
 }
 
 // New makes an empty Server.
@@ -115,17 +115,17 @@ func New(cfg Config) *Server {
 		cfg.MaxLimit = 100
 	}
 	return &Server{
-		cfg:      cfg,
-		body:     body(cfg.BodyBytes),
-		byID:     map[string]*life{},
-		interned: map[string]*string{},
-		poisoned: map[string]bool{},
-		healed:   map[string]int64{},
+		cfg:        cfg,
+		body:       body(cfg.BodyBytes),
+		byID:       map[string]*life{},
+		interned:   map[string]*string{},
+		unreadable: map[string]bool{},
+		healed:     map[string]int64{},
 	}
 }
 
 // Add lists traces now, in the order given. It panics if one of the ids is
-// listed already; an id that has left the list may come back.
+// listed already; a delisted id may be listed again.
 func (s *Server) Add(traces ...Trace) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,7 +143,7 @@ func (s *Server) Update(id string, change func(*Trace)) bool {
 	return s.update(s.now(), id, change)
 }
 
-// Delete takes traces from the list, as if by hand, and reports how many of
+// Delete delists traces, as if by hand, and reports how many of
 // them were listed.
 func (s *Server) Delete(ids ...string) int {
 	s.mu.Lock()

@@ -37,7 +37,7 @@ func (v *version) same(w version) bool {
 	return *v == w
 }
 
-// life is a trace from its first listing on, kept after it has left.
+// life is a trace from its first listing on, kept after it is delisted.
 type life struct {
 	place
 	version
@@ -49,7 +49,7 @@ type life struct {
 type past struct {
 	versions []version // before the present one
 	runs     []run
-	relisted bool // it had left the list before
+	relisted bool // it was delisted before
 }
 
 // run says that a version was served at first, at last, and that no other

@@ -76,17 +76,17 @@ type Counted struct {
 // began a settle delay later could see it again; "could see" is: it stayed
 // listed and unchanged throughout. The first of them must be Full if the
 // trace took a place behind rows that had been served. It may be counted
-// once it was served ended, and again a settle delay later; or left the list
+// once it was served ended, and again a settle delay later; or was delisted
 // after it was served ended. What it may be counted as is what was served
 // from the settle delay on, until it had to be counted.
 // If the server shuffles, or refuses deep offsets, a trace must be counted
 // only if both syncs read it.
 func NewTruth(s *oppertest.Server, r Rules) Truth {
-	j := newJudge(s.Config(), r)
+	e := newEvaluator(s.Config(), r)
 	t := Truth{Traces: map[string]Verdict{}}
 	s.Lives(func(now int64, l oppertest.Life) {
-		j.now = now
-		t.Traces[l.ID] = j.verdict(l)
+		e.now = now
+		t.Traces[l.ID] = e.verdict(l)
 	})
 	return t
 }

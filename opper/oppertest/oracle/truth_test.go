@@ -226,7 +226,7 @@ func TestTruthOfTraffic(t *testing.T) {
 				get(t, w.s, fmt.Sprintf("/v2/traces?offset=%d", offset))
 			}
 			w.rules.Syncs = append(w.rules.Syncs, Sync{now, sec(at + 1), true})
-			j := judge{success: set([]string{"success"}), failure: set([]string{"error"})}
+			e := evaluator{success: set([]string{"success"}), failure: set([]string{"error"})}
 			w.s.Lives(func(_ int64, l oppertest.Life) {
 				if _, done := counted[l.ID]; done || l.To != oppertest.Forever {
 					return
@@ -240,7 +240,7 @@ func TestTruthOfTraffic(t *testing.T) {
 					since[l.ID] = at
 				}
 				if at-since[l.ID] >= limit {
-					counted[l.ID] = Counted{l.ID, j.version(present)}
+					counted[l.ID] = Counted{l.ID, e.version(present)}
 				}
 			})
 		}

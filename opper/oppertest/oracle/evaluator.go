@@ -16,7 +16,8 @@ type read struct {
 	initial    bool
 }
 
-type judge struct {
+// evaluator applies Rules to the lives of a server.
+type evaluator struct {
 	Rules
 	now, settle, abandon, slack int64
 	success, failure            map[string]bool
@@ -26,14 +27,14 @@ type judge struct {
 	record                      bool
 }
 
-func newJudge(server oppertest.Config, r Rules) *judge {
+func newEvaluator(server oppertest.Config, r Rules) *evaluator {
 	if r.Success == nil {
 		r.Success = []string{"success", "ok", "completed"}
 	}
 	if r.Failure == nil {
 		r.Failure = []string{"error", "failed", "failure"}
 	}
-	j := &judge{
+	e := &evaluator{
 		Rules:       r,
 		settle:      r.Settle.Microseconds(),
 		abandon:     r.Abandon.Microseconds(),
@@ -45,15 +46,15 @@ func newJudge(server oppertest.Config, r Rules) *judge {
 		record:      !server.NoRecord,
 	}
 	if !r.InitialSyncDone.IsZero() {
-		j.initialDone = r.InitialSyncDone.UnixMicro()
-		j.reads = append(j.reads, read{r.InitialSync.UnixMicro(), j.initialDone, true, true})
+		e.initialDone = r.InitialSyncDone.UnixMicro()
+		e.reads = append(e.reads, read{r.InitialSync.UnixMicro(), e.initialDone, true, true})
 	}
 	for _, sync := range r.Syncs {
-		j.reads = append(j.reads, read{sync.Start.UnixMicro(), sync.End.UnixMicro(), sync.Full, false})
+		e.reads = append(e.reads, read{sync.Start.UnixMicro(), sync.End.UnixMicro(), sync.Full, false})
 	}
 	// By their ends, so that a sync that ran during a long sweep comes before it.
-	slices.SortStableFunc(j.reads, func(a, b read) int { return cmp.Compare(a.end, b.end) })
-	return j
+	slices.SortStableFunc(e.reads, func(a, b read) int { return cmp.Compare(a.end, b.end) })
+	return e
 }
 
 func set(list []string) map[string]bool {
@@ -74,21 +75,21 @@ type history struct {
 	erratic bool
 }
 
-func (j *judge) history(l oppertest.Life) history {
+func (e *evaluator) history(l oppertest.Life) history {
 	h := history{Life: l, readable: never, erratic: l.Relisted}
 	if l.Healed != 0 {
-		h.readable = l.Healed + j.Reread.Microseconds()
+		h.readable = l.Healed + e.Reread.Microseconds()
 	}
 	for i := 1; i < len(h.States); i++ {
 		if h.States[i-1].HasEnd && !h.States[i].HasEnd {
 			h.erratic = true
 		}
 	}
-	if !j.record {
-		h.Served = []oppertest.Served{{State: 0, First: l.From, Last: j.now}}
+	if !e.record {
+		h.Served = []oppertest.Served{{State: 0, First: l.From, Last: e.now}}
 	}
-	if len(h.Served) > 0 && j.initialDone != never {
-		h.initial = h.Served[0].First <= j.initialDone+j.slack
+	if len(h.Served) > 0 && e.initialDone != never {
+		h.initial = h.Served[0].First <= e.initialDone+e.slack
 	}
 	return h
 }
@@ -118,9 +119,9 @@ func (h *history) seenBy(k read, needServed bool) (seen oppertest.State, ok bool
 	return seen, true
 }
 
-func (j *judge) verdict(l oppertest.Life) Verdict {
-	h := j.history(l)
-	ended, abandoned := j.deadlines(&h)
+func (e *evaluator) verdict(l oppertest.Life) Verdict {
+	h := e.history(l)
+	ended, abandoned := e.deadlines(&h)
 	v := Verdict{Must: (ended != oppertest.Forever || abandoned != oppertest.Forever) && !l.Unreadable}
 	firstEnd := int64(never)
 	for _, r := range h.Served {
@@ -134,14 +135,14 @@ func (j *judge) verdict(l oppertest.Life) Verdict {
 			if firstEnd == never {
 				firstEnd = r.First
 			}
-			from, until = j.settledFrom(&h, seen, firstEnd), ended
+			from, until = e.settledFrom(&h, seen, firstEnd), ended
 		} else {
-			from, until = j.abandonedFrom(&h, seen), abandoned
+			from, until = e.abandonedFrom(&h, seen), abandoned
 		}
-		if r.Last < from || until != oppertest.Forever && r.First > until+j.slack {
+		if r.Last < from || until != oppertest.Forever && r.First > until+e.slack {
 			continue
 		}
-		if version := j.version(seen); !slices.Contains(v.Versions, version) {
+		if version := e.version(seen); !slices.Contains(v.Versions, version) {
 			v.Versions = append(v.Versions, version)
 		}
 	}
@@ -150,7 +151,7 @@ func (j *judge) verdict(l oppertest.Life) Verdict {
 
 // settledFrom is the earliest time at which an ended version may be read to
 // be counted.
-func (j *judge) settledFrom(h *history, seen *oppertest.State, firstEnd int64) int64 {
+func (e *evaluator) settledFrom(h *history, seen *oppertest.State, firstEnd int64) int64 {
 	// What is delisted is counted as last seen, settled or not.
 	if h.To != oppertest.Forever || h.erratic {
 		return never
@@ -158,11 +159,11 @@ func (j *judge) settledFrom(h *history, seen *oppertest.State, firstEnd int64) i
 	if h.initial {
 		firstEnd = min(firstEnd, seen.End)
 	}
-	return firstEnd + j.settle - j.slack
+	return firstEnd + e.settle - e.slack
 }
 
 // abandonedFrom is the same for an open version.
-func (j *judge) abandonedFrom(h *history, seen *oppertest.State) int64 {
+func (e *evaluator) abandonedFrom(h *history, seen *oppertest.State) int64 {
 	// A trace that is listed again is as old as it was.
 	if h.Relisted {
 		return never
@@ -171,12 +172,12 @@ func (j *judge) abandonedFrom(h *history, seen *oppertest.State) int64 {
 	if h.initial {
 		first = min(first, seen.Start) // 1970 if there is none, which is old
 	}
-	return first + j.abandon - j.slack
+	return first + e.abandon - e.slack
 }
 
 // deadlines returns the ends of the syncs by which the trace has to be
 // counted as ended or as abandoned; oppertest.Forever if it has not, and never both.
-func (j *judge) deadlines(h *history) (ended, abandoned int64) {
+func (e *evaluator) deadlines(h *history) (ended, abandoned int64) {
 	type sight struct {
 		since, own int64 // first seen in this state at the latest, and by its own time
 		initial    bool
@@ -187,8 +188,8 @@ func (j *judge) deadlines(h *history) (ended, abandoned int64) {
 	var open, end *sight
 	// Open when it was first served, by a sync during which it ended.
 	servedOpen := len(h.Served) > 0 && !h.States[h.Served[0].State].HasEnd
-	for _, k := range j.reads {
-		seen, ok := h.seenBy(k, j.needServed)
+	for _, k := range e.reads {
+		seen, ok := h.seenBy(k, e.needServed)
 		known := open != nil || end != nil
 		if !ok || !known && h.Behind && !k.full {
 			continue
@@ -202,11 +203,11 @@ func (j *judge) deadlines(h *history) (ended, abandoned int64) {
 				since = max(since, open.own)
 			}
 			// A trace that is open for long is not read by each sync.
-			due := since + j.abandon + j.abandon/4
+			due := since + e.abandon + e.abandon/4
 			if open.initial {
-				due = open.own + j.abandon
+				due = open.own + e.abandon
 				if !k.initial {
-					due += j.abandon / 4
+					due += e.abandon / 4
 				}
 			}
 			if k.start >= due {
@@ -215,17 +216,17 @@ func (j *judge) deadlines(h *history) (ended, abandoned int64) {
 			continue
 		}
 		if end == nil {
-			if (open != nil || servedOpen) && k.start < h.noticed(seen.At, j.abandon, j.Recheck.Microseconds()) {
+			if (open != nil || servedOpen) && k.start < h.noticed(seen.At, e.abandon, e.Recheck.Microseconds()) {
 				continue
 			}
 			end = &sight{k.end, seen.End, k.initial}
 		}
-		due := end.since + j.settle
+		due := end.since + e.settle
 		if h.initial {
-			due = max(end.since, end.own) + j.settle
+			due = max(end.since, end.own) + e.settle
 		}
 		if end.initial {
-			due = end.own + j.settle
+			due = end.own + e.settle
 		}
 		if k.start >= due {
 			return k.end, oppertest.Forever
@@ -244,9 +245,9 @@ func (h *history) noticed(at, abandon, recheck int64) int64 {
 	return at + max(min(at-from, abandon)/4, recheck)
 }
 
-func (j *judge) version(v *oppertest.State) Version {
+func (e *evaluator) version(v *oppertest.State) Version {
 	w := Version{Name: label(v), Tokens: -1}
-	if !j.NoTokens && v.HasTokens && v.Tokens >= 0 && v.Tokens <= 1<<53 {
+	if !e.NoTokens && v.HasTokens && v.Tokens >= 0 && v.Tokens <= 1<<53 {
 		w.Tokens = v.Tokens
 	}
 	if !v.HasEnd {
@@ -256,9 +257,9 @@ func (j *judge) version(v *oppertest.State) Version {
 	w.Outcome = "unknown"
 	if v.Status != nil {
 		switch status := strings.ToLower(*v.Status); {
-		case j.success[status]:
+		case e.success[status]:
 			w.Outcome = "success"
-		case j.failure[status]:
+		case e.failure[status]:
 			w.Outcome = "failure"
 		}
 	}
