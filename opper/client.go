@@ -168,7 +168,7 @@ func checkHeader(header http.Header) error {
 	for name, values := range header {
 		switch http.CanonicalHeaderKey(name) {
 		case "Authorization":
-			return errors.New("Authorization cannot be set, as it carries the key")
+			return errors.New("cannot set Authorization, which carries the key")
 		case "Host", "Accept-Encoding", "Connection", "Content-Length", "Transfer-Encoding":
 			return fmt.Errorf("%s cannot be set", http.CanonicalHeaderKey(name))
 		}

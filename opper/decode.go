@@ -239,21 +239,31 @@ func (d *decoder) label() (string, bool) {
 	return label, true
 }
 
-// time reads a time; zero for any other value.
+// time reads a time; zero for any other value. The empty date of some clients is
+// the zero time, and would make an ended trace an open one: it becomes the next
+// nanosecond, which Opper cannot write.
 func (d *decoder) time() time.Time {
+	t, ok := d.readTime()
+	if ok && t.IsZero() {
+		t = t.Add(time.Nanosecond)
+	}
+	return t
+}
+
+func (d *decoder) readTime() (time.Time, bool) {
 	text, _ := d.String(maxValue)
 	if t, ok := d.plainTime(text); ok {
-		return t
+		return t, true
 	}
 	if len(text) > 10 && text[10] == ' ' {
 		text[10] = 'T'
 	}
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
 		if t, err := time.Parse(layout, string(text)); err == nil {
-			return t.UTC()
+			return t.UTC(), true
 		}
 	}
-	return time.Time{}
+	return time.Time{}, false
 }
 
 // plainTime reads a time as most are written, 2006-01-02T15:04:05.999999Z, and

@@ -71,6 +71,9 @@ func plainTrace(raw json.RawMessage) (t Trace) {
 		}
 		for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
 			if t, err := time.Parse(layout, s); err == nil {
+				if t.IsZero() {
+					t = t.Add(time.Nanosecond)
+				}
 				return t.UTC()
 			}
 		}
