@@ -22,6 +22,7 @@ import (
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
+	"opper_exporter/opper/oppertest/oracle"
 )
 
 const (
@@ -52,7 +53,7 @@ type bench struct {
 	begins   atomic.Int64  // how many have
 
 	baseline, baselineDone time.Time
-	syncs                  []oppertest.Sync
+	syncs                  []oracle.Sync
 }
 
 // setup is what the project of a test is made of.
@@ -168,7 +169,7 @@ func (b *bench) noted(sync func()) {
 	}
 	// Here nothing is listed behind what has been served, so that a sync finds
 	// all that a complete walk would.
-	b.syncs = append(b.syncs, oppertest.Sync{Start: from, End: to, Full: true})
+	b.syncs = append(b.syncs, oracle.Sync{Start: from, End: to, Full: true})
 }
 
 // sync does one sync that has to succeed.
@@ -180,9 +181,9 @@ func (b *bench) sync() {
 	}
 }
 
-func (b *bench) truth() oppertest.Truth {
-	return b.opper.Truth(oppertest.Rules{
-		Settle: settle, Abandon: abandon, Baseline: b.baseline, BaselineDone: b.baselineDone, Syncs: b.syncs,
+func (b *bench) truth() oracle.Truth {
+	return oracle.NewTruth(b.opper, oracle.Rules{
+		Settle: settle, Abandon: abandon, InitialSync: b.baseline, InitialSyncDone: b.baselineDone, Syncs: b.syncs,
 		Slack: time.Second,
 	})
 }
@@ -288,7 +289,7 @@ var sumFamilies = []string{
 }
 
 // expected is what these should say.
-func expected(truth oppertest.Sums) values {
+func expected(truth oracle.Sums) values {
 	v := values{
 		"opper_exporter_durations_unusable_total{missing}":  float64(truth.Missing),
 		"opper_exporter_durations_unusable_total{negative}": float64(truth.Negative),

@@ -21,6 +21,7 @@ import (
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/store"
 	"opper_exporter/opper/oppertest"
+	"opper_exporter/opper/oppertest/oracle"
 )
 
 var lists = map[string]oppertest.Config{
@@ -203,7 +204,7 @@ func (b *bench) lively(rng *rand.Rand, n int) []life {
 }
 
 // countedOf reads from an exposition how each trace was counted.
-func (b *bench) countedOf(v values) (out []oppertest.Counted) {
+func (b *bench) countedOf(v values) (out []oracle.Counted) {
 	b.t.Helper()
 	truth := b.truth()
 	for key, n := range v.of("opper_traces_total") {
@@ -215,7 +216,7 @@ func (b *bench) countedOf(v values) (out []oppertest.Counted) {
 		if n > 1 || name == "(unnamed)" {
 			b.t.Errorf("%s is %v", key, n)
 		}
-		c := oppertest.Counted{ID: name}
+		c := oracle.Counted{ID: name}
 		c.Name, c.Outcome, c.Tokens = name, outcome, -1
 		if v["opper_tokens_per_trace_count{"+name+"}"] > 0 {
 			c.Tokens = int64(v["opper_trace_tokens_total{"+labels+"}"])

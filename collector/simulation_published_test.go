@@ -12,11 +12,11 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"opper_exporter/collector/ledger"
-	"opper_exporter/opper/oppertest"
+	"opper_exporter/opper/oppertest/oracle"
 )
 
 // total adds a counted trace to what has to be published.
-func (s *simulation) total(v oppertest.Counted) {
+func (s *simulation) total(v oracle.Counted) {
 	name := s.label(v.Name)
 	labels := "{" + v.Outcome + "," + name + "}"
 	s.totals["opper_traces_total"+labels]++
@@ -43,8 +43,8 @@ func (s *simulation) label(name string) string {
 	return name
 }
 
-func versionOf(c ledger.Counted) oppertest.Counted {
-	v := oppertest.Counted{ID: c.Ref}
+func versionOf(c ledger.Counted) oracle.Counted {
+	v := oracle.Counted{ID: c.Ref}
 	if v.ID == "" {
 		v.ID = c.ID.String()
 	}

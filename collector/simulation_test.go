@@ -20,6 +20,7 @@ import (
 	"opper_exporter/collector/store"
 	"opper_exporter/collector/syncer"
 	"opper_exporter/opper/oppertest"
+	"opper_exporter/opper/oppertest/oracle"
 )
 
 var (
@@ -119,7 +120,7 @@ type simulation struct {
 
 	// What is durable of what the project counted.
 	counting ledger.Events // since the last commit
-	durable  []oppertest.Counted
+	durable  []oracle.Counted
 	judged   map[string]bool   // ids of these
 	lateEnds map[string]bool   // ids of abandoned traces that ended after all
 	totals   map[string]uint64 // sums by published name
@@ -134,7 +135,7 @@ type simulation struct {
 	// When the project looked.
 	baseline, ended, lasted time.Time // the first walk began, ended, was durable
 	sweepBegan, sweepLasts  time.Time // the complete walk under way, and the durable one
-	looks                   []oppertest.Sync
+	looks                   []oracle.Sync
 	syncs                   int
 	requests                int           // since the sync, or the page of the sweep, began
 	spoiled                 bool          // an answer in this sync was a lie
@@ -501,10 +502,10 @@ func (s *simulation) looked(start time.Time, baseline, swept bool) {
 	}
 	if isFull := !s.walked().FullAt.Add(-s.ours).Before(start); isFull && from.After(s.lied) && (s.blind.IsZero() || from.After(s.blind)) {
 		s.blind = time.Time{}
-		s.looks = append(s.looks, oppertest.Sync{Start: from, End: s.at, Full: true})
+		s.looks = append(s.looks, oracle.Sync{Start: from, End: s.at, Full: true})
 	}
 	if s.sees(start) {
-		s.looks = append(s.looks, oppertest.Sync{Start: start, End: s.at})
+		s.looks = append(s.looks, oracle.Sync{Start: start, End: s.at})
 	}
 	if s.syncs%4 == 0 || len(s.looks) < 4 {
 		s.check()
@@ -575,13 +576,13 @@ func (s *simulation) check() {
 	if s.lasted.IsZero() {
 		return
 	}
-	rules := oppertest.Rules{Settle: settle, Abandon: abandon, Look: s.cfg.Interval, Baseline: s.baseline, BaselineDone: s.lasted, Syncs: s.looks, Reread: rereadSoon}
+	rules := oracle.Rules{Settle: settle, Abandon: abandon, Recheck: s.cfg.Interval, InitialSync: s.baseline, InitialSyncDone: s.lasted, Syncs: s.looks, Reread: rereadSoon}
 	if s.stall > 0 {
 		// Each page has a time of its own, which may be long before the sync ended.
 		rules.Slack = s.longest
 	}
 	if s.partial {
-		rules.Baseline = time.Time{}
+		rules.InitialSync = time.Time{}
 	}
 	if s.unanswered || s.list.NoGet != 0 || s.list.MaxOffset != 0 {
 		// Who can't be asked for is given up as last seen.
@@ -590,23 +591,23 @@ func (s *simulation) check() {
 	if s.ours != 0 || !s.clockSet.IsZero() {
 		// Ages that began by one clock and end by another are off by what lies
 		// between the two; what is late by that is not demanded.
-		rules.Slack, rules.Baseline = 9*time.Hour, time.Time{}
+		rules.Slack, rules.InitialSync = 9*time.Hour, time.Time{}
 		since := s.clockSet
 		if since.Before(s.lasted) {
 			since = s.lasted
 		}
-		rules.Syncs = slices.DeleteFunc(slices.Clone(s.looks), func(k oppertest.Sync) bool { return k.Start.Before(since.Add(5 * time.Hour)) })
+		rules.Syncs = slices.DeleteFunc(slices.Clone(s.looks), func(k oracle.Sync) bool { return k.Start.Before(since.Add(5 * time.Hour)) })
 	}
-	truth, durable := s.opper.Truth(rules), s.durable
+	truth, durable := oracle.NewTruth(s.opper, rules), s.durable
 	if len(s.denied) > 0 {
-		maps.DeleteFunc(truth.Traces, func(id string, _ oppertest.Verdict) bool { return s.denied[id] })
-		durable = slices.DeleteFunc(slices.Clone(durable), func(c oppertest.Counted) bool { return s.denied[c.ID] })
+		maps.DeleteFunc(truth.Traces, func(id string, _ oracle.Verdict) bool { return s.denied[id] })
+		durable = slices.DeleteFunc(slices.Clone(durable), func(c oracle.Counted) bool { return s.denied[c.ID] })
 	}
 	if err := truth.Check(durable); err != nil {
 		s.fail("%v", err)
 	}
 	if want, err := truth.Sums(); err == nil {
-		if got := oppertest.SumOf(durable); !maps.Equal(got.By, want.By) || !maps.Equal(got.Tokens, want.Tokens) {
+		if got := oracle.SumOf(durable); !maps.Equal(got.By, want.By) || !maps.Equal(got.Tokens, want.Tokens) {
 			s.fail("the sums are %+v, want %+v", got, want)
 		}
 	}
@@ -721,7 +722,7 @@ func (s *simulation) sees(start time.Time) bool {
 // checkLateEnds looks for abandoned traces whose end a complete walk met since
 // some time, and that were not noted as ended after all.
 func (s *simulation) checkLateEnds(since time.Time) {
-	if !slices.ContainsFunc(s.looks, func(k oppertest.Sync) bool { return k.Full && k.Start.After(since) }) {
+	if !slices.ContainsFunc(s.looks, func(k oracle.Sync) bool { return k.Full && k.Start.After(since) }) {
 		return
 	}
 	for _, c := range s.durable {

@@ -44,8 +44,8 @@ type Options struct {
 	Timeout time.Duration
 	// RequestsPerSecond limits everything that is sent; 0 is no limit.
 	RequestsPerSecond float64
-	// MaxConnections is how many idle connections are kept: the number of
-	// requests that are made at once. Default 4.
+	// MaxConnections is the maximum number of idle connections: the number of
+	// concurrent requests. Default 4.
 	MaxConnections int
 	// UserAgent identifies the program, for example opper_exporter/1.2.3.
 	UserAgent string
@@ -53,8 +53,8 @@ type Options struct {
 	// included, maybe from several goroutines at once. The code is the HTTP
 	// status, or "error" if no complete answer came.
 	Observe func(code string, took time.Duration)
-	// Logger gets a debug line for each request that failed, with Opper's own
-	// word for the reason.
+	// Logger gets a debug line for each request that failed, with Opper's
+	// error code.
 	Logger log.Logger
 	// MaxBody limits one answer, in bytes after decompression. Default 256 MiB.
 	MaxBody int64
@@ -75,7 +75,7 @@ type shared struct {
 	clock     clock
 
 	mu        sync.Mutex
-	notBefore time.Time // Opper asked for peace until then
+	notBefore time.Time // Opper asked for no request before
 }
 
 var version = regexp.MustCompile(`^v[0-9]+$`)
@@ -92,7 +92,7 @@ func New(opts Options) (*Client, error) {
 		return nil, fmt.Errorf("url: http:// sends the key to %s unencrypted, which needs --opper.allow-plaintext", base.Hostname())
 	}
 	if opts.Key.held == nil {
-		return nil, errors.New("key: there is none")
+		return nil, errors.New("key: missing")
 	}
 	if err := checkHeader(opts.Header); err != nil {
 		return nil, fmt.Errorf("header: %w", err)
@@ -168,7 +168,7 @@ func checkHeader(header http.Header) error {
 	for name, values := range header {
 		switch http.CanonicalHeaderKey(name) {
 		case "Authorization":
-			return errors.New("the key alone makes Authorization")
+			return errors.New("cannot set Authorization, which carries the key")
 		case "Host", "Accept-Encoding", "Connection", "Content-Length", "Transfer-Encoding":
 			return fmt.Errorf("%s cannot be set", http.CanonicalHeaderKey(name))
 		}
@@ -303,8 +303,8 @@ func (c *Client) attempt(ctx context.Context, url, key string, decode func(io.Re
 
 // answered makes an *Error of a response that is not 2xx.
 func (c *Client) answered(response *http.Response) error {
-	// Reading it all also lets the connection be used again. An error here is
-	// no news beside the status.
+	// Reading it all also lets the connection be used again. An error here
+	// adds nothing to the status.
 	body, _ := io.ReadAll(io.LimitReader(response.Body, maxErrorBody))
 	e := newError(response.StatusCode, body, isHTML(response))
 	e.after = parseRetryAfter(response.Header.Get("Retry-After"), c.clock.now())

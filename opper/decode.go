@@ -239,9 +239,9 @@ func (d *decoder) label() (string, bool) {
 	return label, true
 }
 
-// time reads a time; zero for any other value. The empty date of a client is the
-// zero time. It is a time all the same, or what has ended would be taken for
-// running: it becomes the next nanosecond, which Opper can't write.
+// time reads a time; zero for any other value. The empty date of some clients is
+// the zero time, and would make an ended trace an open one: it becomes the next
+// nanosecond, which Opper cannot write.
 func (d *decoder) time() time.Time {
 	t, ok := d.readTime()
 	if ok && t.IsZero() {

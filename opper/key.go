@@ -82,7 +82,7 @@ func (k KeySource) renew() string {
 	return *k.held.key
 }
 
-// load sets the key only if all goes well, so that a bad file is looked at
+// load sets the key only if all goes well, so that a bad file is read
 // again the next time.
 func (h *heldKey) load() error {
 	f, err := os.OpenFile(h.path, os.O_RDONLY|nonblock, 0)

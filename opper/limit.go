@@ -10,13 +10,13 @@ import (
 )
 
 const (
-	// minRate keeps a throttled client alive, as a part of the full rate.
+	// minRate is the minimum of a throttled rate, as a fraction of the full rate.
 	minRate = 1.0 / 16
-	// rateGain is what one success gives back, as a part of the full rate.
+	// rateGain is how much one success restores, as a fraction of the full rate.
 	rateGain = 0.02
 )
 
-// limiter is a token bucket whose rate yields to 429s. A nil limiter does not
+// limiter is a token bucket whose rate falls with each 429. A nil limiter does not
 // limit.
 type limiter struct {
 	full   rate.Limit
@@ -66,7 +66,7 @@ func (l *limiter) throttled(clock clock) {
 	l.bucket.SetLimitAt(clock.now(), max(l.bucket.Limit()/2, l.full*minRate))
 }
 
-// succeeded gives a little of the rate back.
+// succeeded restores a little of the rate.
 func (l *limiter) succeeded(clock clock) {
 	if l == nil {
 		return

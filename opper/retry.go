@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"strings"
@@ -22,30 +21,6 @@ const (
 	maxWait      = 30 * time.Second // a longer Retry-After is not waited for
 	maxNotBefore = time.Hour        // nor is a longer one believed
 )
-
-// clock is the time as the client sees it, so that tests need not wait.
-type clock struct {
-	now    func() time.Time
-	sleep  func(context.Context, time.Duration) error // an error only from the context
-	jitter func(limit time.Duration) time.Duration    // from 0 to limit
-}
-
-func realClock() clock {
-	return clock{
-		now: time.Now,
-		sleep: func(ctx context.Context, d time.Duration) error {
-			timer := time.NewTimer(d)
-			defer timer.Stop()
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-timer.C:
-				return nil
-			}
-		},
-		jitter: func(limit time.Duration) time.Duration { return rand.N(limit + 1) },
-	}
-}
 
 // retryAfter is what a Retry-After header asked for.
 type retryAfter struct {
@@ -74,8 +49,7 @@ func endsWithin(ctx context.Context, now time.Time, wait time.Duration) bool {
 	return ok && deadline.Before(now.Add(wait))
 }
 
-// fetch asks until there is an answer that decode takes, or no point in asking
-// again.
+// fetch makes requests until decode accepts an answer, or a retry cannot help.
 func (c *Client) fetch(ctx context.Context, url string, decode func(io.Reader) error) error {
 	rekeyed := false
 	for retries := 0; ; {
@@ -129,7 +103,7 @@ func (c *Client) logFailure(err error) {
 	logger.Log("msg", "request to Opper failed", "err", err)
 }
 
-// admit waits for leave to make one request.
+// admit waits until one request may be made.
 func (c *Client) admit(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -144,7 +118,7 @@ func (c *Client) admit(ctx context.Context) error {
 	return c.heldOff()
 }
 
-// holdOff keeps everybody from asking for a while.
+// holdOff delays all requests for a while.
 func (c *Client) holdOff(wait time.Duration) {
 	until := c.clock.now().Add(wait)
 	c.mu.Lock()
@@ -171,7 +145,7 @@ func retryable(err error) bool {
 	return s == http.StatusTooManyRequests || s >= 500
 }
 
-// takeRetry takes one retry from the budget, if there is one left.
+// takeRetry takes one retry from the budget, and reports whether there was one.
 func (c *Client) takeRetry() bool {
 	return c.retries == nil || c.retries.Add(-1) >= 0
 }

@@ -17,6 +17,7 @@ import (
 	"opper_exporter/collector/ledger"
 	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
+	"opper_exporter/opper/oppertest/oracle"
 )
 
 const (
@@ -38,9 +39,9 @@ type bench struct {
 	led     *ledger.Ledger
 	walker  *Syncer
 	log     strings.Builder
-	counted []oppertest.Counted
+	counted []oracle.Counted
 	events  ledger.Events
-	syncs   []oppertest.Sync
+	syncs   []oracle.Sync
 	began   time.Time
 	done    time.Time
 
@@ -81,9 +82,9 @@ func (b *bench) sync() error {
 	if baseline {
 		b.began, b.done = start, b.now()
 	} else {
-		b.syncs = append(b.syncs, oppertest.Sync{Start: start, End: b.now()})
+		b.syncs = append(b.syncs, oracle.Sync{Start: start, End: b.now()})
 		if end := b.walker.fullAt; end.Equal(b.now()) && !b.sweepBegan.IsZero() {
-			b.syncs = append(b.syncs, oppertest.Sync{Start: b.sweepBegan, End: end, Full: true})
+			b.syncs = append(b.syncs, oracle.Sync{Start: b.sweepBegan, End: end, Full: true})
 		}
 	}
 	return nil
@@ -131,8 +132,8 @@ func (b *bench) step(d time.Duration) {
 	b.at = b.at.Add(d)
 }
 
-func (b *bench) truth() oppertest.Truth {
-	return b.opper.Truth(oppertest.Rules{Settle: settle, Abandon: abandon, Baseline: b.began, BaselineDone: b.done, Syncs: b.syncs})
+func (b *bench) truth() oracle.Truth {
+	return oracle.NewTruth(b.opper, oracle.Rules{Settle: settle, Abandon: abandon, InitialSync: b.began, InitialSyncDone: b.done, Syncs: b.syncs})
 }
 
 func (b *bench) check() {
@@ -142,8 +143,8 @@ func (b *bench) check() {
 	}
 }
 
-func versionOf(c ledger.Counted) oppertest.Counted {
-	v := oppertest.Counted{ID: c.Ref}
+func versionOf(c ledger.Counted) oracle.Counted {
+	v := oracle.Counted{ID: c.Ref}
 	if v.ID == "" {
 		v.ID = c.ID.String()
 	}
@@ -303,8 +304,8 @@ func movingList(t *testing.T, cfg oppertest.Config, seed int64) {
 		b.step(time.Duration(1+rng.IntN(40)) * time.Second)
 		traffic.Step(b.now())
 	}
-	if err := b.opper.Truth(oppertest.Rules{
-		Settle: settle, Abandon: abandon, Baseline: b.began, BaselineDone: b.done, Syncs: b.syncs, Slack: time.Minute,
+	if err := oracle.NewTruth(b.opper, oracle.Rules{
+		Settle: settle, Abandon: abandon, InitialSync: b.began, InitialSyncDone: b.done, Syncs: b.syncs, Slack: time.Minute,
 	}).Check(b.counted); err != nil {
 		fail(err)
 	}

@@ -12,12 +12,12 @@ import (
 // Answer that cuts the connection panics with http.ErrAbortHandler.
 type Answer func(w http.ResponseWriter, r *http.Request, honest []byte)
 
-// Fault spoils requests. What is spoiled is not recorded as served.
+// Fault replaces answers. A replaced answer is not recorded as served.
 type Fault struct {
 	Answer Answer
 	Match  func(Request) bool // nil matches every request
 	// Row, if set, matches every listing that holds the trace with this id:
-	// a row that poisons its page. The ground truth then no longer demands it.
+	// a row that makes its page unreadable. The ground truth then no longer demands it.
 	Row   string
 	After int // let this many matching requests pass first
 	Times int // how often; 0 means once, less means until Clear
@@ -31,7 +31,7 @@ func (s *Server) Fail(f Fault) {
 		f.Times = 1
 	}
 	if f.Row != "" {
-		s.poisoned[f.Row] = true
+		s.unreadable[f.Row] = true
 	}
 	s.faults = append(s.faults, &f)
 }
@@ -43,7 +43,7 @@ func (s *Server) Clear() {
 	s.faults = nil
 }
 
-// Heal makes rows readable again that poison their pages. The ground truth
+// Heal makes rows readable again that make their pages unreadable. The ground truth
 // demands their traces again, see Rules.Reread.
 func (s *Server) Heal(rows ...string) {
 	s.mu.Lock()
@@ -51,14 +51,14 @@ func (s *Server) Heal(rows ...string) {
 	now := s.now()
 	for _, id := range rows {
 		s.faults = slices.DeleteFunc(s.faults, func(f *Fault) bool { return f.Row == id })
-		delete(s.poisoned, id)
+		delete(s.unreadable, id)
 		s.healed[id] = now
 	}
 }
 
 func (s *Server) fault(req Request, lives []*life) Answer {
 	for _, f := range s.faults {
-		if f.Times == 0 || f.Match != nil && !f.Match(req) || f.Row != "" && !f.poisons(req, lives) {
+		if f.Times == 0 || f.Match != nil && !f.Match(req) || f.Row != "" && !f.matchesRow(req, lives) {
 			continue
 		}
 		if f.After > 0 {
@@ -73,7 +73,7 @@ func (s *Server) fault(req Request, lives []*life) Answer {
 	return nil
 }
 
-func (f *Fault) poisons(req Request, lives []*life) bool {
+func (f *Fault) matchesRow(req Request, lives []*life) bool {
 	if req.ID != "" {
 		return false
 	}
@@ -157,7 +157,7 @@ func half(w http.ResponseWriter, honest []byte) {
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(honest[:len(honest)/2])
 	// Without a flush the client might lose the half, and with it the
-	// difference to Cut. An error means that it has left already.
+	// difference to Cut. An error means that the client has closed the connection.
 	_ = http.NewResponseController(w).Flush()
 }
 

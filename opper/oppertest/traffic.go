@@ -76,7 +76,7 @@ func DefaultAgents() []Agent {
 	return agents
 }
 
-// Traffic keeps a server lively. It has no goroutine and no clock: what
+// Traffic generates the traces of some agents. It has no goroutine and no clock: what
 // happens depends only on the seed and on the times given, however the time
 // is cut into steps. Do not call its methods concurrently.
 type Traffic struct {
@@ -86,7 +86,7 @@ type Traffic struct {
 	queue   events
 	seq     int
 	started bool
-	// past is set while a history is laid down: changes then take effect at
+	// past is set while a history is generated: changes then take effect at
 	// the time of their event, not when they are made.
 	past bool
 }

@@ -21,6 +21,7 @@ import (
 
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
+	"opper_exporter/opper/oppertest/oracle"
 )
 
 var binary string
@@ -172,14 +173,14 @@ func TestPrometheus(t *testing.T) {
 	s.FillHistory(2500, 12, began, time.Now().Add(-2*time.Hour))
 	walking := time.Now()
 	address := exporter(t, s, "--collector.success-status=success")
-	sums, err := s.Truth(oppertest.Rules{
-		Settle: 30 * time.Second, Abandon: time.Hour, Baseline: walking, BaselineDone: time.Now(), Success: []string{"success"},
+	sums, err := oracle.NewTruth(s, oracle.Rules{
+		Settle: 30 * time.Second, Abandon: time.Hour, InitialSync: walking, InitialSyncDone: time.Now(), Success: []string{"success"},
 	}).Sums()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all, success oppertest.Sum
-	var tokens oppertest.TokenSum
+	var all, success oracle.Sum
+	var tokens oracle.TokenSum
 	for key, sum := range sums.By {
 		all.Traces += sum.Traces
 		all.Durations += sum.Durations

@@ -16,6 +16,7 @@ import (
 
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
+	"opper_exporter/opper/oppertest/oracle"
 )
 
 var kills = flag.Int("kills", 16, "how often TestKill kills each of its exporters")
@@ -52,7 +53,7 @@ func TestKill(t *testing.T) {
 		t.Parallel()
 		s := oppertest.New(oppertest.Config{Seed: 11, Latency: 2 * time.Millisecond})
 		s.FillHistory(2500, 8, time.Now().Add(-5*time.Hour), time.Now().Add(-2*time.Hour))
-		k := newKiller(t, s, oppertest.Rules{Settle: 200 * time.Millisecond, Abandon: time.Hour})
+		k := newKiller(t, s, oracle.Rules{Settle: 200 * time.Millisecond, Abandon: time.Hour})
 		k.killAll(oppertest.NewTraffic(s, agents, 11))
 
 		ended := 0
@@ -80,7 +81,7 @@ func TestKill(t *testing.T) {
 		s := oppertest.New(oppertest.Config{Seed: 12, Latency: 2 * time.Millisecond, Retention: 6 * time.Second})
 		traffic := oppertest.NewTraffic(s, agents, 12)
 		traffic.Backfill(time.Now().Add(-6*time.Second), time.Now())
-		k := newKiller(t, s, oppertest.Rules{Settle: 200 * time.Millisecond, Abandon: time.Second})
+		k := newKiller(t, s, oracle.Rules{Settle: 200 * time.Millisecond, Abandon: time.Second})
 		k.killAll(traffic)
 
 		last := k.settled(func(r *reading) error {
@@ -100,14 +101,14 @@ func TestKill(t *testing.T) {
 type killer struct {
 	*watcher
 	s       *oppertest.Server
-	rules   oppertest.Rules
+	rules   oracle.Rules
 	command func() *process
 }
 
-func newKiller(t *testing.T, s *oppertest.Server, rules oppertest.Rules) *killer {
+func newKiller(t *testing.T, s *oppertest.Server, rules oracle.Rules) *killer {
 	t.Helper()
 	url, dir := opper(t, s), t.TempDir()
-	rules.Baseline = time.Now()
+	rules.InitialSync = time.Now()
 	// The server and the exporter may round to different sides.
 	rules.Slack = time.Millisecond
 	return &killer{s: s, rules: rules, watcher: newWatcher(t), command: func() *process {
@@ -194,9 +195,9 @@ func (k *killer) settled(done func(*reading) error) *reading {
 func (k *killer) check(r *reading, looks []time.Time) error {
 	k.t.Helper()
 	rules := k.rules
-	rules.BaselineDone, rules.Syncs = looks[0], syncs(looks)
+	rules.InitialSyncDone, rules.Syncs = looks[0], syncs(looks)
 	// Asked after the scrape: what the truth allows only grows.
-	least, most := bounds(k.s.Truth(rules))
+	least, most := bounds(oracle.NewTruth(k.s, rules))
 	for key, v := range r.lasting {
 		high := most[key]
 		switch {
@@ -223,18 +224,18 @@ func (k *killer) check(r *reading, looks []time.Time) error {
 
 // syncs makes, from the ends of syncs that were published, spans of time in each
 // of which at least two whole syncs ran.
-func syncs(ends []time.Time) []oppertest.Sync {
-	var out []oppertest.Sync
+func syncs(ends []time.Time) []oracle.Sync {
+	var out []oracle.Sync
 	for i := 3; i < len(ends); i += 3 {
 		// What is published is cut to the millisecond.
-		out = append(out, oppertest.Sync{Start: ends[i-3], End: ends[i].Add(time.Millisecond)})
+		out = append(out, oracle.Sync{Start: ends[i-3], End: ends[i].Add(time.Millisecond)})
 	}
 	return out
 }
 
 // bounds returns between which values the series of the traces must be. They are
 // the same where a trace may have been counted as one thing only.
-func bounds(truth oppertest.Truth) (least, most series) {
+func bounds(truth oracle.Truth) (least, most series) {
 	least, most = series{}, series{}
 	for _, verdict := range truth.Traces {
 		low, high, in := series{}, series{}, map[string]int{}
@@ -257,7 +258,7 @@ func bounds(truth oppertest.Truth) (least, most series) {
 }
 
 // worth returns what one trace adds to the series.
-func worth(v oppertest.Version) series {
+func worth(v oracle.Version) series {
 	add := series{}
 	outcome := fmt.Sprintf(`outcome=%q,project="default",trace_name=%q`, v.Outcome, v.Name)
 	histogram := func(metric, labels string, value float64, bounds []float64) {

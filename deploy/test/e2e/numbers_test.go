@@ -19,6 +19,7 @@ import (
 	"opper_exporter/collector/aggregate"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
+	"opper_exporter/opper/oppertest/oracle"
 )
 
 // audience is a server that reads an exporter in one format.
@@ -141,7 +142,7 @@ func worthOf(t *testing.T, traces []oppertest.Trace) series {
 	t.Helper()
 	want := series{}
 	for _, tr := range traces {
-		v := oppertest.Version{Name: aggregate.Label(*tr.Name), Outcome: map[string]string{"success": "success", "error": "failure"}[*tr.Status], Tokens: *tr.Tokens, Micros: int64(*tr.DurationMS * 1e3)}
+		v := oracle.Version{Name: aggregate.Label(*tr.Name), Outcome: map[string]string{"success": "success", "error": "failure"}[*tr.Status], Tokens: *tr.Tokens, Micros: int64(*tr.DurationMS * 1e3)}
 		for key, add := range worth(v) {
 			want[key] += add
 		}

@@ -15,6 +15,7 @@ import (
 
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
+	"opper_exporter/opper/oppertest/oracle"
 )
 
 // Without any trouble, all promises are kept.
@@ -126,7 +127,7 @@ func newTestWatcher(t *testing.T, n int) *watcher {
 		v.syncs = append(v.syncs, now)
 	}
 	v.last = &reading{lasting: series{}}
-	least, most := bounds(w.opper.Truth(v.rules(false)))
+	least, most := bounds(oracle.NewTruth(w.opper, v.rules(false)))
 	if !maps.Equal(least, most) || least.total("opper_traces_total", "") != float64(n) {
 		t.Fatalf("%v, %v", least, most)
 	}

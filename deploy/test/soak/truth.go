@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"opper_exporter/collector/aggregate"
-	"opper_exporter/opper/oppertest"
+	"opper_exporter/opper/oppertest/oracle"
 )
 
 // The default buckets.
@@ -26,17 +26,17 @@ const inSpan = 3
 
 // rules say what the exporter must have seen, as far as that is known from
 // outside, or with doubtful what it may have seen.
-func (v *watcher) rules(doubtful bool) oppertest.Rules {
+func (v *watcher) rules(doubtful bool) oracle.Rules {
 	ends := v.syncs
-	r := oppertest.Rules{
-		Settle: v.scaled(settleDelay), Abandon: v.scaled(abandonAfter), Look: v.scaled(interval),
-		Baseline: v.baseline, BaselineDone: ends[0],
+	r := oracle.Rules{
+		Settle: v.scaled(settleDelay), Abandon: v.scaled(abandonAfter), Recheck: v.scaled(interval),
+		InitialSync: v.baseline, InitialSyncDone: ends[0],
 		// The server and the exporter may round to different sides.
 		Slack: time.Millisecond,
 	}
 	full := v.fullScans()
 	blind := v.blind(full)
-	add := func(s oppertest.Sync) {
+	add := func(s oracle.Sync) {
 		if doubtful {
 			r.Syncs = append(r.Syncs, s)
 			return
@@ -51,10 +51,10 @@ func (v *watcher) rules(doubtful bool) oppertest.Rules {
 	}
 	for i := inSpan; i < len(ends); i++ {
 		// What is shown is cut to the millisecond.
-		add(oppertest.Sync{Start: ends[i-inSpan], End: ends[i].Add(time.Millisecond)})
+		add(oracle.Sync{Start: ends[i-inSpan], End: ends[i].Add(time.Millisecond)})
 	}
 	for _, s := range full {
-		add(oppertest.Sync{Start: s.start, End: s.end, Full: true})
+		add(oracle.Sync{Start: s.start, End: s.end, Full: true})
 	}
 	return r
 }
@@ -105,9 +105,9 @@ func (v *watcher) check(final bool) (missing bool) {
 		return true
 	}
 	// Asked after the scrape: what the truth allows only grows.
-	least, most := bounds(v.world.opper.Truth(v.rules(false)))
+	least, most := bounds(oracle.NewTruth(v.world.opper, v.rules(false)))
 	// Only a sync that looked can have given a trace up.
-	_, more := bounds(v.world.opper.Truth(v.rules(true)))
+	_, more := bounds(oracle.NewTruth(v.world.opper, v.rules(true)))
 	for key, high := range more {
 		most[key] = max(most[key], high)
 	}
@@ -155,7 +155,7 @@ func (v *watcher) zero(key string) bool {
 
 // bounds returns between which values the series of the traces must be. They are
 // the same where a trace may have been counted as one thing only.
-func bounds(truth oppertest.Truth) (least, most series) {
+func bounds(truth oracle.Truth) (least, most series) {
 	least, most = series{}, series{}
 	for _, verdict := range truth.Traces {
 		low, high, in := series{}, series{}, map[string]int{}
@@ -178,7 +178,7 @@ func bounds(truth oppertest.Truth) (least, most series) {
 }
 
 // worth returns what one trace adds to the series.
-func worth(v oppertest.Version) series {
+func worth(v oracle.Version) series {
 	name := v.Name
 	if name != aggregate.Unnamed { // there is no real name like it
 		name = aggregate.Label(name)
