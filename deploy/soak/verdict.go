@@ -33,7 +33,16 @@ func (v *watcher) finish(ctx context.Context) error {
 	if !wait(ctx, most, scanned) && ctx.Err() == nil {
 		v.promises.offend("sweep", "none was finished within %s, in peace", most)
 	}
+	said := false
 	for ends := time.Now().Add(most); v.check(true) && ctx.Err() == nil && time.Now().Before(ends); {
+		v.mu.Lock()
+		held := v.last.rest.project("opper_exporter_trace_names_held")
+		v.mu.Unlock()
+		if held > 0 && !said {
+			said = true
+			// A hostile client that has scraped is waited for, too.
+			v.promises.say("names whose zeros not every scraper has read: %v; waiting for up to %s", held, longestZero)
+		}
 		sleep(ctx, checkEvery)
 	}
 	v.mu.Lock()
