@@ -155,9 +155,11 @@ func (v *watcher) tell(kind, thing, format string, args ...any) {
 // zero reports whether all counts of the name in a key are shown as 0, perhaps
 // because its zeros have not been read yet.
 func (r *reading) zero(key string) bool {
-	_, name, _ := strings.Cut(key, "trace_name=")
-	name, _, _ = strings.Cut(name, `",le=`)
-	return r.lasting.total("opper_traces_total", "trace_name="+strings.TrimSuffix(name, "}")) == 0
+	_, label, _ := strings.Cut(key, "trace_name=")
+	if i := strings.LastIndex(label, `,le="`); i >= 0 {
+		label = label[:i]
+	}
+	return r.lasting.total("opper_traces_total", "trace_name="+strings.TrimSuffix(label, "}")+"}") == 0
 }
 
 // bounds returns between which values the series of the traces must be. They are
