@@ -37,7 +37,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 	app := kingpin.New("soak", "The exporter against a hostile Opper in memory, with hostile clients, for a given time. Ends with a verdict.")
 	app.Terminate(nil)
 	app.UsageWriter(stdout).ErrorWriter(io.Discard)
-	lasts := app.Flag("for", "How long it runs. What happens is as long as in an hour, in proportion.").Default("10m").Envar("SOAK").Duration()
+	lasts := app.Flag("for", "How long it runs; at the end up to eleven minutes more, until all that has to be counted is shown. What happens is as long as in an hour, in proportion.").Default("10m").Envar("SOAK").Duration()
 	seed := app.Flag("seed", "Seed of all that is random. Default: another one each time.").Int64()
 	without := app.Flag("without", "Leave these out, with commas between: "+strings.Join(topics, ", ")+".").String()
 	calm := app.Flag("calm", "Leave out everything that goes wrong: traffic only.").Bool()

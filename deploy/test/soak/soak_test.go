@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"maps"
 	"math/rand/v2"
@@ -159,6 +160,23 @@ func TestCheck(t *testing.T) {
 				t.Errorf("%q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+// A name that another one begins with is a name of its own.
+func TestZero(t *testing.T) {
+	const traces = `opper_traces_total{outcome="success",project="default",trace_name=%q}`
+	names := map[string]float64{"le": 0, "lead": 1, `",le="x"`: 0, "": 0}
+	r := &reading{lasting: series{}}
+	for name, n := range names {
+		r.lasting[fmt.Sprintf(traces, name)] = n
+	}
+	for name, n := range names {
+		for _, key := range []string{traces, `opper_tokens_per_trace_bucket{project="default",trace_name=%q,le="16"}`} {
+			if key = fmt.Sprintf(key, name); r.zero(key) != (n == 0) {
+				t.Errorf("%s: %v", key, n != 0)
+			}
+		}
 	}
 }
 

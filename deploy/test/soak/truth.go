@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -100,29 +101,35 @@ func (v *watcher) blind(full []span) (out []span) {
 // are shown at 0 must be right as well. It reports whether something is missing.
 func (v *watcher) check(final bool) (missing bool) {
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.last == nil || len(v.syncs) == 0 {
+	last := v.last
+	if last == nil || len(v.syncs) == 0 {
+		v.mu.Unlock()
 		return true
 	}
-	// Asked after the scrape: what the truth allows only grows.
-	least, most := bounds(oracle.NewTruth(v.world.opper, v.rules(false)))
+	sure, doubtful := v.rules(false), v.rules(true)
+	v.mu.Unlock()
+	// Asked after the scrape: what the truth allows only grows. Scrapes go on
+	// meanwhile, as it takes seconds on a busy machine.
+	least, most := bounds(oracle.NewTruth(v.world.opper, sure))
 	// Only a sync that looked can have given a trace up.
-	_, more := bounds(oracle.NewTruth(v.world.opper, v.rules(true)))
+	_, more := bounds(oracle.NewTruth(v.world.opper, doubtful))
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	for key, high := range more {
 		most[key] = max(most[key], high)
 	}
 	v.least, v.most = least.total("opper_traces_total", ""), most.total("opper_traces_total", "")
 	wrong := false
 	for _, only := range []string{"opper_traces_total{", "opper_"} {
-		for key, is := range v.last.lasting {
+		for key, is := range last.lasting {
 			if high := most[key]; strings.HasPrefix(key, only) && !strings.HasPrefix(key, "opper_exporter_") && is > high+high*rounding {
 				wrong = true
 				v.tell("too much", key, "%v, and may be at most %v", is, high)
 			}
 		}
 		for key, low := range least {
-			is, ok := v.last.lasting[key]
-			if !strings.HasPrefix(key, only) || ok && is >= low-low*rounding || !final && v.zero(key) {
+			is, ok := last.lasting[key]
+			if !strings.HasPrefix(key, only) || ok && is >= low-low*rounding || !final && last.zero(key) {
 				continue
 			}
 			wrong, missing = true, true
@@ -147,20 +154,32 @@ func (v *watcher) tell(kind, thing, format string, args ...any) {
 
 // zero reports whether all counts of the name in a key are shown as 0, perhaps
 // because its zeros have not been read yet.
-func (v *watcher) zero(key string) bool {
-	_, name, _ := strings.Cut(key, "trace_name=")
-	name, _, _ = strings.Cut(name, `",le=`)
-	return v.last.lasting.total("opper_traces_total", "trace_name="+strings.TrimSuffix(name, "}")) == 0
+func (r *reading) zero(key string) bool {
+	_, label, _ := strings.Cut(key, "trace_name=")
+	if i := strings.LastIndex(label, `,le="`); i >= 0 {
+		label = label[:i]
+	}
+	return r.lasting.total("opper_traces_total", "trace_name="+strings.TrimSuffix(label, "}")+"}") == 0
 }
 
 // bounds returns between which values the series of the traces must be. They are
 // the same where a trace may have been counted as one thing only.
 func bounds(truth oracle.Truth) (least, most series) {
 	least, most = series{}, series{}
+	keys := keysOf{}
 	for _, verdict := range truth.Traces {
+		if len(verdict.Versions) == 1 { // most of them: the maps would take most of the time
+			for key, add := range keys.worth(verdict.Versions[0]) {
+				if verdict.Must {
+					least[key] += add
+				}
+				most[key] += add
+			}
+			continue
+		}
 		low, high, in := series{}, series{}, map[string]int{}
 		for _, v := range verdict.Versions {
-			for key, add := range worth(v) {
+			for key, add := range keys.worth(v) {
 				if in[key]++; in[key] == 1 {
 					low[key] = add
 				}
@@ -177,29 +196,71 @@ func bounds(truth oracle.Truth) (least, most series) {
 	return least, most
 }
 
-// worth returns what one trace adds to the series.
-func worth(v oracle.Version) series {
-	name := v.Name
-	if name != aggregate.Unnamed { // there is no real name like it
-		name = aggregate.Label(name)
+// keysOf holds the keys of the series by name and outcome, as it takes long to
+// write them.
+type keysOf map[[2]string]*traceKeys
+
+type traceKeys struct {
+	traces, tokens             string
+	durations, tokensHistogram histogramKeys
+}
+
+type histogramKeys struct {
+	count, sum string
+	bounds     []float64
+	buckets    []string
+}
+
+func newHistogramKeys(metric, labels string, bounds []float64) histogramKeys {
+	h := histogramKeys{count: metric + "_count{" + labels + "}", sum: metric + "_sum{" + labels + "}", bounds: bounds}
+	for _, b := range bounds {
+		h.buckets = append(h.buckets, fmt.Sprintf(`%s_bucket{%s,le="%v"}`, metric, labels, b))
 	}
-	add := series{}
-	outcome := fmt.Sprintf(`outcome=%q,project="default",trace_name=%q`, v.Outcome, name)
-	histogram := func(metric, labels string, value float64, bounds []float64) {
-		add[metric+"_count{"+labels+"}"], add[metric+"_sum{"+labels+"}"] = 1, value
-		for _, b := range bounds {
-			if value <= b {
-				add[fmt.Sprintf(`%s_bucket{%s,le="%v"}`, metric, labels, b)] = 1
-			}
+	return h
+}
+
+// add yields what a value adds to a histogram.
+func (h *histogramKeys) add(value float64, yield func(string, float64) bool) bool {
+	if !yield(h.count, 1) || !yield(h.sum, value) {
+		return false
+	}
+	for i, b := range h.bounds {
+		if value <= b && !yield(h.buckets[i], 1) {
+			return false
 		}
 	}
-	add["opper_traces_total{"+outcome+"}"] = 1
-	if v.Tokens >= 0 {
-		add["opper_trace_tokens_total{"+outcome+"}"] = float64(v.Tokens)
-		histogram("opper_tokens_per_trace", fmt.Sprintf(`project="default",trace_name=%q`, name), float64(v.Tokens), tokenBounds)
+	return true
+}
+
+func (k keysOf) of(name, outcome string) *traceKeys {
+	id := [2]string{name, outcome}
+	if k[id] == nil {
+		label := name
+		if name != aggregate.Unnamed { // there is no real name like it
+			label = aggregate.Label(name)
+		}
+		both := fmt.Sprintf(`outcome=%q,project="default",trace_name=%q`, outcome, label)
+		k[id] = &traceKeys{
+			traces: "opper_traces_total{" + both + "}", tokens: "opper_trace_tokens_total{" + both + "}",
+			durations:       newHistogramKeys("opper_trace_duration_seconds", both, durationBounds),
+			tokensHistogram: newHistogramKeys("opper_tokens_per_trace", fmt.Sprintf(`project="default",trace_name=%q`, label), tokenBounds),
+		}
 	}
-	if v.Unusable == "" && v.Outcome != "abandoned" {
-		histogram("opper_trace_duration_seconds", outcome, float64(v.Micros)/1e6, durationBounds)
+	return k[id]
+}
+
+// worth yields what one trace adds to the series.
+func (k keysOf) worth(v oracle.Version) iter.Seq2[string, float64] {
+	keys := k.of(v.Name, v.Outcome)
+	return func(yield func(string, float64) bool) {
+		if !yield(keys.traces, 1) {
+			return
+		}
+		if v.Tokens >= 0 && (!yield(keys.tokens, float64(v.Tokens)) || !keys.tokensHistogram.add(float64(v.Tokens), yield)) {
+			return
+		}
+		if v.Unusable == "" && v.Outcome != "abandoned" {
+			keys.durations.add(float64(v.Micros)/1e6, yield)
+		}
 	}
-	return add
 }

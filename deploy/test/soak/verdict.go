@@ -9,6 +9,9 @@ import (
 // longestZero is for how long zeros are shown at most, whoever has not read them.
 const longestZero = 10 * time.Minute
 
+// checkEvery leaves the machine to the exporter meanwhile.
+const checkEvery = 3 * time.Second
+
 // finish waits, with no traffic and no trouble any more, until all that has to
 // be counted is.
 func (v *watcher) finish(ctx context.Context) error {
@@ -30,7 +33,18 @@ func (v *watcher) finish(ctx context.Context) error {
 	if !wait(ctx, most, scanned) && ctx.Err() == nil {
 		v.promises.offend("sweep", "none was finished within %s, in peace", most)
 	}
-	wait(ctx, most, func() bool { return !v.check(true) })
+	said := false
+	for ends := time.Now().Add(most); v.check(true) && ctx.Err() == nil && time.Now().Before(ends); {
+		v.mu.Lock()
+		held := v.last.rest.project("opper_exporter_trace_names_held")
+		v.mu.Unlock()
+		if held > 0 && !said {
+			said = true
+			// A hostile client that has scraped is waited for, too.
+			v.promises.say("names whose zeros not every scraper has read: %v; waiting for up to %s", held, longestZero)
+		}
+		sleep(ctx, checkEvery)
+	}
 	v.mu.Lock()
 	v.told["final"] = true
 	v.mu.Unlock()
