@@ -15,6 +15,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"opper_exporter/collector/scrape"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -26,7 +27,7 @@ func (b *bench) handler(created bool, others ...prometheus.Collector) http.Handl
 	registry.MustRegister(b.project)
 	registry.MustRegister(others...)
 	logger := log.NewLogfmtLogger(&b.log)
-	return NewResponses(logger, time.Minute, 1<<20).Buffer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+	return scrape.NewResponses(logger, time.Minute, 1<<20).Buffer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		ErrorLog: printer{&b.log}, ErrorHandling: promhttp.PanicOnError,
 		EnableOpenMetrics: true, EnableOpenMetricsTextCreatedSamples: created,
 	}))

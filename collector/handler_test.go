@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-kit/log"
 
+	"opper_exporter/collector/scrape"
 	"opper_exporter/collector/walk"
 	"opper_exporter/deploy/promtest"
 	"opper_exporter/opper"
@@ -112,7 +113,7 @@ func TestRefreshFirst(t *testing.T) {
 	} {
 		inBubble(t, 0, false, func(t *testing.T, p *Project, g *gate) {
 			t.Helper()
-			h := RefreshFirst(p, served)
+			h := scrape.SyncFirst(p, served)
 			g.close()
 			start, before := time.Now(), g.syncs()
 			if w := get(t, h, "X-Prometheus-Scrape-Timeout-Seconds", header); w.Code != http.StatusTeapot {
@@ -166,10 +167,10 @@ func TestFirstWalk(t *testing.T) {
 	inBubble(t, 0, true, func(t *testing.T, p *Project, g *gate) {
 		t.Helper()
 		start := time.Now()
-		if w := get(t, RefreshFirst(p, served)); w.Code != http.StatusTeapot || time.Since(start) != 0 {
+		if w := get(t, scrape.SyncFirst(p, served)); w.Code != http.StatusTeapot || time.Since(start) != 0 {
 			t.Errorf("status %d after %v", w.Code, time.Since(start))
 		}
-		ready := ReadyHandler(p)
+		ready := scrape.ReadyHandler(p)
 		if w := get(t, ready); w.Code != http.StatusServiceUnavailable {
 			t.Errorf("ready during the first walk: %d", w.Code)
 		}

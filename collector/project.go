@@ -35,20 +35,20 @@ const holdAtMost = 10 * time.Minute
 
 // Config says how a project is collected.
 type Config struct {
-	Project     string
-	Interval    time.Duration  // between syncs; 0 syncs when Refresh is called
-	Settle      time.Duration  // from when a trace is first seen ended until it is counted
-	Abandon     time.Duration  // from when a trace without an end is first seen until it is given up
-	Backfill    *time.Duration // see ledger.Config
-	SweepEvery  time.Duration  // between complete walks; 0 is never
-	SweepPause  time.Duration  // between two pages of a complete walk
-	Concurrency int            // requests at once in a long walk
-	Classic     bool           // expose the classic buckets of the traces' histograms
-	Native      bool           // expose native buckets
-	Sums        sums.Config
-	Clock       *Clock           // by which ages are measured; nil is a new one
-	Now         func() time.Time // in place of both clocks; nil is that of the system, and Clock for ages
-	Logger      log.Logger
+	Project         string
+	Interval        time.Duration  // between syncs; 0 syncs when Refresh is called
+	Settle          time.Duration  // from when a trace is first seen ended until it is counted
+	Abandon         time.Duration  // from when a trace without an end is first seen until it is given up
+	InitialLookback *time.Duration // see ledger.Config
+	SweepEvery      time.Duration  // between complete walks; 0 is never
+	SweepPause      time.Duration  // between two pages of a complete walk
+	Concurrency     int            // requests at once in a long walk
+	Classic         bool           // expose the classic buckets of the traces' histograms
+	Native          bool           // expose native buckets
+	Sums            sums.Config
+	Clock           *Clock           // by which ages are measured; nil is a new one
+	Now             func() time.Time // in place of both clocks; nil is that of the system, and Clock for ages
+	Logger          log.Logger
 	// Source returns where to read from in one sync: each has its own budget of
 	// retries.
 	Source func() walk.Source
@@ -57,7 +57,7 @@ type Config struct {
 	// List identifies the list that is read: its URL, and the filter on names.
 	List List
 	// AllRead reports whether everybody who scrapes has read what has been shown
-	// since then, as Readers do; nil waits for nobody.
+	// since then, as scrape.Scrapers do; nil waits for nobody.
 	AllRead func(since time.Time) bool
 }
 
@@ -124,7 +124,7 @@ func NewProject(cfg Config) (*Project, error) {
 	} else {
 		cfg.Clock = nil
 	}
-	cfg.Sums.Partial = cfg.Backfill != nil
+	cfg.Sums.Partial = cfg.InitialLookback != nil
 	p := &Project{
 		cfg:    cfg,
 		wall:   wall,
@@ -141,7 +141,7 @@ func NewProject(cfg Config) (*Project, error) {
 		p.cfg.AllRead = func(time.Time) bool { return true }
 	}
 	p.published.Store(&snapshot{})
-	ledgerCfg := ledger.Config{Settle: cfg.Settle, Abandon: cfg.Abandon, Look: cfg.Interval, Backfill: cfg.Backfill}
+	ledgerCfg := ledger.Config{Settle: cfg.Settle, Abandon: cfg.Abandon, Look: cfg.Interval, InitialLookback: cfg.InitialLookback}
 	if cfg.Clock != nil {
 		ledgerCfg.Wall = cfg.Clock.Wall
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/scrape"
 	"opper_exporter/collector/store"
 	"opper_exporter/opper/oppertest"
 )
@@ -73,12 +74,12 @@ func TestHistory(t *testing.T) {
 				list.NoRecord = true
 				b := newBench(t, list, cfg)
 				b.opper.FillHistory(traces, 40, epoch.Add(-25*24*time.Hour), epoch.Add(-time.Hour))
-				page := httptest.NewServer(RefreshFirst(b.project, b.handler(false)))
+				page := httptest.NewServer(scrape.SyncFirst(b.project, b.handler(false)))
 				t.Cleanup(page.Close)
 				b.noted(func() {
 					b.start()
 					if interval == 0 {
-						scrape(t, page.URL)
+						scrapeURL(t, page.URL)
 					}
 					<-b.project.Ready()
 				})
@@ -86,7 +87,7 @@ func TestHistory(t *testing.T) {
 					b.awaitSyncs(4)
 				}
 				for range 2 {
-					got := scrape(t, page.URL)
+					got := scrapeURL(t, page.URL)
 					b.checkSums(got)
 					if n := sum(got.of("opper_traces_total")); n != traces {
 						t.Errorf("%v of %d traces are counted", n, traces)
@@ -100,8 +101,8 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-// scrape reads an exposition as a server does.
-func scrape(t testing.TB, url string) values {
+// scrapeURL reads an exposition as a server does.
+func scrapeURL(t testing.TB, url string) values {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
@@ -424,7 +425,7 @@ func (b *bench) checkDown(failed float64) {
 	if n := len(got.of("opper_traces_total")); n != 0 {
 		b.t.Errorf("%d series of traces that were never read", n)
 	}
-	if code := get(b.t, ReadyHandler(b.project)).Code; code != http.StatusServiceUnavailable {
+	if code := get(b.t, scrape.ReadyHandler(b.project)).Code; code != http.StatusServiceUnavailable {
 		b.t.Errorf("readiness %d", code)
 	}
 	if !strings.Contains(b.log.String(), "level=error msg=\"sync failed\"") {

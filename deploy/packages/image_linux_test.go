@@ -305,7 +305,7 @@ func TestImageRuns(t *testing.T) {
 	}
 	before := c.tree(t)
 	p := start(t, c.command([]string{"OPPER_API_KEY=" + key, "OPPER_BASE_URL=" + server.URL},
-		slices.Concat(c.entrypoint, c.cmd, []string{anyPort, "--collector.backfill=all"})...))
+		slices.Concat(c.entrypoint, c.cmd, []string{anyPort, "--collector.initial-lookback=all"})...))
 	address := p.address(t)
 	metrics := p.counted(t, address)
 	for _, want := range []string{`opper_traces_listed{project="default"} 200`, `opper_exporter_state_commits_total{project="default",result="success"} 0`, `version="1.2.3"`, `revision="abc"`, `branch="main"`} {
@@ -313,7 +313,7 @@ func TestImageRuns(t *testing.T) {
 			t.Errorf("no %s in the metrics", want)
 		}
 	}
-	p.logged(t, "level=warn", "nothing is stored")
+	p.logged(t, "level=warn", "persistence disabled")
 
 	check := c.command(nil, append(c.healthcheck[1:], "http://"+address+"/-/healthy")...)
 	if out, err := check.CombinedOutput(); c.healthcheck[0] != "CMD" || err != nil {
@@ -432,7 +432,7 @@ func TestImageTellsWhatItIs(t *testing.T) {
 func TestImageRunsAsTheChartSays(t *testing.T) {
 	t.Parallel()
 	server := opper(t, httptest.NewServer)
-	for name, healthy := range map[string]string{"default": "going on from the stored state", "nothing-kept": "nothing is stored", "everything": ""} {
+	for name, healthy := range map[string]string{"default": "going on from the stored state", "nothing-kept": "persistence disabled", "everything": ""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := images(t)["exporter"].unpack(t)
