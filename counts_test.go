@@ -14,7 +14,7 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
-func TestOnScrape(t *testing.T) {
+func TestSyncOnScrapeSharesOneSync(t *testing.T) {
 	t.Parallel()
 	server, url := fakeOpper(t, oppertest.Config{}, 120)
 	e := startReady(t, url, "--collector.interval=0s", "--collector.settle-delay=0s")
@@ -56,7 +56,7 @@ func TestOnScrape(t *testing.T) {
 
 // The counts of a new name show once a server has surely read its zeros, and
 // nobody else makes them show.
-func TestZerosFirst(t *testing.T) {
+func TestNewNamesAreExposedAtZeroFirst(t *testing.T) {
 	t.Parallel()
 	server, url := fakeOpper(t, oppertest.Config{}, 120)
 	e := startReady(t, url, "--collector.settle-delay=0s")
@@ -106,7 +106,7 @@ func TestEmptyListAndOne(t *testing.T) {
 		}
 		return got
 	}
-	one(startReady(t, url)) // as a baseline
+	one(startReady(t, url)) // by an initial sync
 	before := one(e)
 
 	// Retention may empty the list, too.
@@ -123,7 +123,7 @@ func TestEmptyListAndOne(t *testing.T) {
 }
 
 // Names are rewritten in the order of the flags, and each only as a whole.
-func TestRewrites(t *testing.T) {
+func TestNamesAreRewrittenInOrder(t *testing.T) {
 	t.Parallel()
 	server, url := fakeOpper(t, oppertest.Config{}, 0)
 	now := time.Now().Add(-time.Hour)

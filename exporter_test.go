@@ -187,7 +187,7 @@ func start(t *testing.T, env map[string]string, args ...string) *exporter {
 	return e
 }
 
-// startReady is start with the usual key, up to the end of the first walk.
+// startReady is start with the usual key, up to the end of the initial sync.
 func startReady(t *testing.T, url string, args ...string) *exporter {
 	t.Helper()
 	e := start(t, map[string]string{"OPPER_API_KEY": testKey}, append(args, "--opper.url="+url)...)

@@ -183,7 +183,7 @@ func supervise(ctx context.Context, logger log.Logger, serve func(context.Contex
 	ended := make(chan error, 1)
 	go func() { ended <- serve(ctx) }()
 
-	told := ctx.Done()
+	stopping := ctx.Done()
 	var late <-chan time.Time
 	for {
 		select {
@@ -198,8 +198,8 @@ func supervise(ctx context.Context, logger log.Logger, serve func(context.Contex
 			default:
 				return fmt.Errorf("signal %q during the shutdown", s)
 			}
-		case <-told:
-			told, late = nil, time.After(shutdownTimeout)
+		case <-stopping:
+			stopping, late = nil, time.After(shutdownTimeout)
 		case <-late:
 			return fmt.Errorf("shutdown not finished within %s", shutdownTimeout)
 		}

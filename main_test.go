@@ -58,7 +58,7 @@ func TestInvalidConfigurationEndsWithOneLine(t *testing.T) {
 	}
 }
 
-func TestPortInUse(t *testing.T) {
+func TestAddressInUseEndsTheProgram(t *testing.T) {
 	t.Parallel()
 	server, url := fakeOpper(t, oppertest.Config{}, 1)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -106,7 +106,7 @@ func TestHelpAndVersion(t *testing.T) {
 			}
 		}
 		if n := strings.Count(stdout.String(), "usage: "); n > 1 {
-			t.Errorf("%s: told %d times", arg, n)
+			t.Errorf("%s: printed %d times", arg, n)
 		}
 	}
 }
@@ -167,7 +167,7 @@ func TestLogFormatAndLevel(t *testing.T) {
 }
 
 // Nothing is waited for that hangs, and nothing goes on.
-func TestEnd(t *testing.T) {
+func TestShutdownEndsWhatHangs(t *testing.T) {
 	t.Parallel()
 	for name, interval := range map[string]string{"interval": "25ms", "on scrape": "0s"} {
 		t.Run(name, func(t *testing.T) {
@@ -202,7 +202,7 @@ func TestEnd(t *testing.T) {
 }
 
 // The program itself, in a process of its own, with a scrape in flight.
-func TestSignals(t *testing.T) {
+func TestSignalsFinishScrapesInFlight(t *testing.T) {
 	t.Parallel()
 	self, err := os.Executable()
 	if err != nil {
@@ -221,7 +221,7 @@ func TestSignals(t *testing.T) {
 			}
 			exited := make(chan error, 1)
 			go func() { exited <- cmd.Wait() }()
-			await(t, "the first walk", func() bool { return len(log.since(0, "first walk finished")) > 0 })
+			await(t, "the initial sync", func() bool { return len(log.since(0, "first walk finished")) > 0 })
 			target := "http://" + log.addresses()[0]
 			scrapeText(t, http.DefaultClient, target)
 			hold(t, server)

@@ -130,22 +130,22 @@ func TestPages(t *testing.T) {
 	}
 }
 
-func TestReadyAfterBaseline(t *testing.T) {
+func TestReadyAfterTheInitialSync(t *testing.T) {
 	t.Parallel()
 	server, url := fakeOpper(t, oppertest.Config{}, 120)
 	release := hold(t, server)
 	e := start(t, map[string]string{"OPPER_API_KEY": testKey}, "--opper.url="+url)
 	await(t, "the first request", func() bool { return server.RequestCount() > 0 })
 	if ready, healthy := e.get("/-/ready").code, e.get("/-/healthy").code; ready != http.StatusServiceUnavailable || healthy != http.StatusOK {
-		t.Errorf("before the baseline: ready %d, healthy %d", ready, healthy)
+		t.Errorf("before the initial sync: ready %d, healthy %d", ready, healthy)
 	}
 	if got := e.scrape(); len(got.of("opper_traces_total")) != 0 || got.syncs("success") != 0 {
-		t.Errorf("before the baseline: %v", got.of("opper_traces_total"))
+		t.Errorf("before the initial sync: %v", got.of("opper_traces_total"))
 	}
 	release()
 	e.awaitReady()
 	if got := e.scrape(); got.sum("opper_traces_total") != 120 || got[`opper_exporter_baseline_progress_ratio{project="default"}`] != 1 {
-		t.Errorf("after the baseline: %v", got.of("opper_traces_total"))
+		t.Errorf("after the initial sync: %v", got.of("opper_traces_total"))
 	}
 }
 
@@ -171,7 +171,7 @@ func TestWithoutExporterMetrics(t *testing.T) {
 }
 
 // Scrapes are kept in flight by an Opper that does not answer.
-func TestMaxRequests(t *testing.T) {
+func TestScrapesAboveTheLimitAreRefused(t *testing.T) {
 	t.Parallel()
 	server, url := fakeOpper(t, oppertest.Config{}, 3)
 	e := startReady(t, url, "--collector.interval=0s", "--web.max-requests=1")
@@ -199,7 +199,7 @@ func TestMaxRequests(t *testing.T) {
 	}
 }
 
-func TestTwoAddresses(t *testing.T) {
+func TestSeveralAddressesAreServed(t *testing.T) {
 	t.Parallel()
 	_, url := fakeOpper(t, oppertest.Config{}, 3)
 	e := startReady(t, url, "--web.listen-address=127.0.0.1:0", "--web.listen-address=localhost:0")
@@ -233,7 +233,7 @@ func TestTLSAndBasicAuth(t *testing.T) {
 	for name, content := range map[string][]byte{
 		"web.crt": certPEM,
 		"web.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: privateDER}),
-		// The hash is that of "open sesame", at the least cost.
+		// The hash is that of "open sesame", at the minimum cost.
 		"web.yml": []byte("tls_server_config: {cert_file: web.crt, key_file: web.key}\n" +
 			"basic_auth_users: {ali: $2a$04$I371Cxx4bFFXcl9Aj5MBJek9DcFr9uwBkgA.x6XYp/OHBjBdmIFBO}\n"),
 	} {

@@ -55,7 +55,7 @@ func (e *exporter) suffer(server *oppertest.Server, fault oppertest.Answer, code
 	after.mustKeep(e.t, before)
 }
 
-func TestErrorShapes(t *testing.T) {
+func TestCountsSurviveErrors(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{400, 401, 403, 404, 422, 429, 500, 503} {
 		for shape, answer := range oppertest.Errors(status) {
@@ -73,7 +73,7 @@ func TestErrorShapes(t *testing.T) {
 	}
 }
 
-func TestTroubleWithOpper(t *testing.T) {
+func TestCountsSurviveBadResponses(t *testing.T) {
 	t.Parallel()
 	other := oppertest.New(oppertest.Config{Seed: 1, BodyBytes: 100})
 	now := time.Now()
@@ -133,7 +133,7 @@ func TestWrongKey(t *testing.T) {
 	}
 }
 
-func TestKeyFileRotation(t *testing.T) {
+func TestRotatedKeyFileIsRead(t *testing.T) {
 	t.Parallel()
 	server, url := fakeOpper(t, oppertest.Config{}, 3)
 	path := writeFile(t, "key", strings.Repeat("x", len(testKey))+"\n")
@@ -165,7 +165,7 @@ func TestKeyFileRotation(t *testing.T) {
 	}
 }
 
-func TestRefusedConnection(t *testing.T) {
+func TestCountsSurviveRefusedConnections(t *testing.T) {
 	t.Parallel()
 	server := oppertest.New(oppertest.Config{Key: testKey})
 	now := time.Now()
@@ -202,9 +202,9 @@ func TestRefusedConnection(t *testing.T) {
 }
 
 // A row that Opper can't give costs one gap, or none if it has been counted.
-func TestPoisonedRow(t *testing.T) {
+func TestUnreadableRowIsOneGap(t *testing.T) {
 	t.Parallel()
-	for name, poisonedFirst := range map[string]bool{"from the start": true, "after the baseline": false} {
+	for name, poisonedFirst := range map[string]bool{"from the start": true, "after the initial sync": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			const traces = 250
@@ -244,7 +244,7 @@ func TestPoisonedRow(t *testing.T) {
 	}
 }
 
-func TestRequestsToOpper(t *testing.T) {
+func TestHeadersAndFilterReachOpper(t *testing.T) {
 	t.Parallel()
 	server, url := fakeOpper(t, oppertest.Config{}, 30)
 	e := startReady(t, url, "--opper.header=X-Opper-Project: 1234", "--opper.header=x-more:  of this ", "--opper.name-filter=AGENT-00")
@@ -267,7 +267,7 @@ func TestRequestsToOpper(t *testing.T) {
 
 // A client's limit that is ignored is one clear error, and not a page to be
 // halved again and again.
-func TestIgnoredLimit(t *testing.T) {
+func TestIgnoredLimitIsOneError(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, `{"meta":{"total_count":1000},"data":[{}`+strings.Repeat(`,{}`, 999)+`]}`)
