@@ -18,6 +18,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/config"
 	"opper_exporter/collector/syncer"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper"
@@ -58,15 +59,15 @@ type bench struct {
 
 // setup is what the project of a test is made of.
 type setup struct {
-	Config
+	config.Project
 	Deps
 	now    func() time.Time
 	source func() syncer.Source
 }
 
 func testConfig() setup {
-	return setup{Config: Config{
-		Project: "default", SettleDelay: settle, AbandonAfter: abandon, Concurrency: 4, Classic: true, Native: true,
+	return setup{Project: config.Project{
+		Name: "default", SettleDelay: settle, AbandonAfter: abandon, Concurrency: 4, ClassicHistograms: true, NativeHistograms: true,
 		Aggregate: aggregate.Config{
 			Success: []string{"success", "ok", "completed"}, Failure: []string{"error", "failed", "failure"},
 			MaxNames:        200,
@@ -88,7 +89,7 @@ func newBench(t testing.TB, list oppertest.Config, cfg setup) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	metrics := newInstrumentation(cfg.Project, cfg.Native)
+	metrics := newInstrumentation(cfg.Name, cfg.NativeHistograms)
 	client, err := opper.New(opper.Options{URL: b.http.URL, Key: key, Observe: func(code string, _ time.Duration) {
 		metrics.observeRequest(code, 50*time.Millisecond) // the same in each run
 	}})
@@ -125,7 +126,7 @@ func (cfg setup) project(metrics *instrumentation) (*project, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = followingClock(cfg.now)
 	}
-	return newProject(cfg.Config, cfg.Deps, metrics, cfg.source)
+	return newProject(cfg.Project, cfg.Deps, metrics, cfg.source)
 }
 
 // followingClock returns a Clock that shows the time of another one, also where

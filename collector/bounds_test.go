@@ -28,7 +28,7 @@ func TestLongNamesOfRunningTraces(t *testing.T) {
 	b.sync()
 	held := 0
 	b.project.ledger.Open(func(r ledger.Row) { held += len(r.Name) + len(r.Status) })
-	st, found, err := kept.Load(cfg.Project)
+	st, found, err := kept.Load(cfg.Name)
 	if err != nil || !found {
 		t.Fatal("nothing is stored", err)
 	}

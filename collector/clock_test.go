@@ -97,9 +97,9 @@ func TestClockRestored(t *testing.T) {
 // newHostBench returns a project that has nothing but the clock of the host.
 func newHostBench(t *testing.T, b *bench, h *host, kept Store) *project {
 	t.Helper()
-	cfg := setup{Config: b.project.cfg, Deps: b.project.deps, source: b.project.source}
+	cfg := setup{Project: b.project.cfg, Deps: b.project.deps, source: b.project.source}
 	cfg.Clock, cfg.Store = h.clock(), kept
-	return newTestProject(t, cfg, newInstrumentation(cfg.Project, cfg.Native))
+	return newTestProject(t, cfg, newInstrumentation(cfg.Name, cfg.NativeHistograms))
 }
 
 // A clock that is set by a day abandons nothing that runs, in this process or

@@ -11,34 +11,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/config"
 	"opper_exporter/collector/store"
-	"opper_exporter/opper"
 )
-
-// Config is the validated configuration of one project.
-type Config struct {
-	Project       string
-	Opper         opper.Options
-	Upstream      Upstream
-	Interval      time.Duration  // between syncs; 0 syncs when Refresh is called
-	SettleDelay   time.Duration  // from when a trace is first seen ended until it is counted
-	AbandonAfter  time.Duration  // from when a trace without an end is first seen until it is abandoned
-	Backfill      *time.Duration // see ledger.Config
-	SweepInterval time.Duration  // between sweeps; 0 disables them
-	SweepPause    time.Duration  // between two pages of a sweep
-	Concurrency   int            // concurrent requests in the initial sync
-	Classic       bool           // expose the classic buckets of the traces' histograms
-	Native        bool           // expose native buckets
-	Aggregate     aggregate.Config
-}
-
-// Upstream identifies a list of traces. Counts of one are never added to those
-// of another.
-type Upstream struct {
-	URL        string `json:"url"`
-	NameFilter string `json:"name_filter"`
-}
 
 // Deps are what a Collector depends on.
 type Deps struct {
@@ -67,7 +42,7 @@ type Collector struct {
 }
 
 // New returns a Collector of projects, which continue from their state.
-func New(projects []Config, deps Deps) (*Collector, error) {
+func New(projects []config.Project, deps Deps) (*Collector, error) {
 	c := &Collector{}
 	for _, cfg := range projects {
 		p, err := openProject(cfg, deps)

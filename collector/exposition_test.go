@@ -16,6 +16,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"opper_exporter/collector/scrape"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -27,7 +28,7 @@ func (b *bench) handler(created bool, others ...prometheus.Collector) http.Handl
 	registry.MustRegister(b.collector())
 	registry.MustRegister(others...)
 	logger := log.NewLogfmtLogger(&b.log)
-	return NewResponses(logger, time.Minute, 1<<20).Buffer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+	return scrape.NewResponses(logger, time.Minute, 1<<20).Buffer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		ErrorLog: printer{&b.log}, ErrorHandling: promhttp.PanicOnError,
 		EnableOpenMetrics: true, EnableOpenMetricsTextCreatedSamples: created,
 	}))
@@ -146,7 +147,7 @@ func BenchmarkExposition(b *testing.B) {
 		classic, native bool
 	}{{"all", true, true}, {"without native", true, false}, {"without classic", false, true}, {"without both", false, false}} {
 		cfg := testConfig()
-		cfg.Classic, cfg.Native = shown.classic, shown.native
+		cfg.ClassicHistograms, cfg.NativeHistograms = shown.classic, shown.native
 		bench := newBench(b, oppertest.Config{Seed: 1, NoRecord: true}, cfg)
 		bench.opper.FillHistory(100_000, 200, epoch.Add(-20*24*time.Hour), epoch.Add(-time.Hour))
 		bench.sync()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-kit/log"
 
+	"opper_exporter/collector/scrape"
 	"opper_exporter/collector/syncer"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper"
@@ -81,7 +82,7 @@ func inBubble(t *testing.T, interval time.Duration, shut bool, test func(*testin
 		cfg := testConfig()
 		cfg.Interval, cfg.Logger = interval, log.NewNopLogger()
 		cfg.source, cfg.now = g.source, time.Now
-		p := newTestProject(t, cfg, newInstrumentation(cfg.Project, cfg.Native))
+		p := newTestProject(t, cfg, newInstrumentation(cfg.Name, cfg.NativeHistograms))
 		ctx, stop := context.WithCancel(t.Context())
 		var done sync.WaitGroup
 		done.Go(func() { _ = p.run(ctx) })
@@ -112,7 +113,7 @@ func TestRefreshFirst(t *testing.T) {
 	} {
 		inBubble(t, 0, false, func(t *testing.T, p *project, g *gate) {
 			t.Helper()
-			h := RefreshFirst(&Collector{projects: []*project{p}}, served)
+			h := scrape.SyncFirst(&Collector{projects: []*project{p}}, served)
 			g.close()
 			start, before := time.Now(), g.syncs()
 			if w := get(t, h, "X-Prometheus-Scrape-Timeout-Seconds", header); w.Code != http.StatusTeapot {
@@ -166,10 +167,10 @@ func TestInitialSyncIsNotWaitedFor(t *testing.T) {
 	inBubble(t, 0, true, func(t *testing.T, p *project, g *gate) {
 		t.Helper()
 		start := time.Now()
-		if w := get(t, RefreshFirst(&Collector{projects: []*project{p}}, served)); w.Code != http.StatusTeapot || time.Since(start) != 0 {
+		if w := get(t, scrape.SyncFirst(&Collector{projects: []*project{p}}, served)); w.Code != http.StatusTeapot || time.Since(start) != 0 {
 			t.Errorf("status %d after %v", w.Code, time.Since(start))
 		}
-		ready := ReadyHandler(&Collector{projects: []*project{p}})
+		ready := scrape.ReadyHandler(&Collector{projects: []*project{p}})
 		if w := get(t, ready); w.Code != http.StatusServiceUnavailable {
 			t.Errorf("ready during the initial sync: %d", w.Code)
 		}
@@ -210,7 +211,7 @@ func TestStop(t *testing.T) {
 	var logged promtest.Output
 	cfg := testConfig()
 	cfg.source, cfg.now, cfg.Logger = g.source, time.Now, log.NewLogfmtLogger(&logged)
-	p := newTestProject(t, cfg, newInstrumentation(cfg.Project, cfg.Native))
+	p := newTestProject(t, cfg, newInstrumentation(cfg.Name, cfg.NativeHistograms))
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	_ = p.run(ctx)

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/config"
 	"opper_exporter/collector/ledger"
 	"opper_exporter/opper/oppertest"
 )
@@ -66,7 +67,7 @@ func TestHistogramsLikeClientGolang(t *testing.T) {
 				}})
 			}
 			s.Apply(ev, epoch)
-			shot := newSnapshots(&Config{Project: "p", Classic: true, Native: true, Aggregate: cfg}).build(s, ledger.New(ledger.Config{}), 0)
+			shot := newSnapshots(&config.Project{Name: "p", ClassicHistograms: true, NativeHistograms: true, Aggregate: cfg}).build(s, ledger.New(ledger.Config{}), 0)
 			for _, c := range []struct {
 				family *prometheus.Desc
 				series string
@@ -99,7 +100,7 @@ func TestNativeOff(t *testing.T) {
 	shots := map[bool]snapshot{}
 	for _, native := range []bool{true, false} {
 		cfg := testConfig()
-		cfg.Native = native
+		cfg.NativeHistograms = native
 		b := newBench(t, oppertest.Config{}, cfg)
 		b.opper.FillHistory(300, 5, epoch.Add(-24*time.Hour), epoch.Add(-time.Hour))
 		b.sync()

@@ -27,10 +27,17 @@ const (
 
 const identityVersion = 1
 
+// upstream identifies a list of traces. Counts of one are never added to those
+// of another.
+type upstream struct {
+	URL        string `json:"url"`
+	NameFilter string `json:"name_filter"`
+}
+
 // identity says what the numbers of a state mean.
 type identity struct {
 	Version int `json:"version"`
-	Upstream
+	upstream
 	DurationBuckets []float64 `json:"duration_buckets"`
 	TokenBuckets    []float64 `json:"token_buckets"`
 	LastSuccess     time.Time `json:"last_good"`
@@ -44,7 +51,7 @@ func (p *project) restore(ledgerCfg ledger.Config, walkCfg syncer.Config) (bool,
 	if p.deps.Store == nil {
 		return false, nil
 	}
-	st, found, err := p.deps.Store.Load(p.cfg.Project)
+	st, found, err := p.deps.Store.Load(p.cfg.Name)
 	if err != nil {
 		return false, p.stateError(err)
 	}
@@ -58,9 +65,9 @@ func (p *project) restore(ledgerCfg ledger.Config, walkCfg syncer.Config) (bool,
 	if id.Version != identityVersion {
 		return false, p.stateError(fmt.Errorf("identity: unknown version %d", id.Version))
 	}
-	if id.Upstream != p.cfg.Upstream {
+	if id.upstream != p.upstream() {
 		level.Warn(p.logger).Log("msg", "upstream has changed, counters restart from zero",
-			"stored_url", id.URL, "url", p.cfg.Upstream.URL, "stored_name_filter", id.NameFilter, "name_filter", p.cfg.Upstream.NameFilter)
+			"stored_url", id.URL, "url", p.cfg.UpstreamURL, "stored_name_filter", id.NameFilter, "name_filter", p.cfg.Opper.Name)
 		p.origin = otherUpstream
 		return false, nil
 	}
@@ -115,8 +122,12 @@ func (p *project) resetBuckets(id *identity, now time.Time) error {
 	return nil
 }
 
+func (p *project) upstream() upstream {
+	return upstream{URL: p.cfg.UpstreamURL, NameFilter: p.cfg.Opper.Name}
+}
+
 func (p *project) stateError(err error) error {
-	return fmt.Errorf("state of project %q: %w", p.cfg.Project, err)
+	return fmt.Errorf("state of project %q: %w", p.cfg.Name, err)
 }
 
 // commit makes what has changed durable. If it can't, what is published stays
@@ -142,7 +153,7 @@ func (p *project) save() error {
 		if err != nil {
 			return err
 		}
-		if err := p.deps.Store.Commit(p.cfg.Project, changes, p.fresh); err != nil {
+		if err := p.deps.Store.Commit(p.cfg.Name, changes, p.fresh); err != nil {
 			return p.stateError(err)
 		}
 		p.fresh = false
@@ -154,7 +165,7 @@ func (p *project) save() error {
 
 func (p *project) changes() (store.State, error) {
 	id, err := json.Marshal(identity{
-		Version: identityVersion, Upstream: p.cfg.Upstream,
+		Version: identityVersion, upstream: p.upstream(),
 		DurationBuckets: p.cfg.Aggregate.DurationBuckets, TokenBuckets: p.cfg.Aggregate.TokenBuckets,
 		LastSuccess: p.lastSuccess, Clock: p.deps.Clock.state(),
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/config"
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/syncer"
 	"opper_exporter/opper"
@@ -32,7 +33,7 @@ const (
 
 // project is one API key's worth of traces: sync, apply, commit, publish.
 type project struct {
-	cfg    Config
+	cfg    config.Project
 	deps   Deps
 	logger log.Logger
 	// source returns where to read from in one sync: each has its own budget of
@@ -75,11 +76,11 @@ const (
 )
 
 // openProject returns a project that reads from Opper.
-func openProject(cfg Config, deps Deps) (*project, error) {
-	metrics := newInstrumentation(cfg.Project, cfg.Native)
+func openProject(cfg config.Project, deps Deps) (*project, error) {
+	metrics := newInstrumentation(cfg.Name, cfg.NativeHistograms)
 	opts := cfg.Opper
 	opts.Observe = metrics.observeRequest
-	opts.Logger = log.With(deps.Logger, "project", cfg.Project)
+	opts.Logger = log.With(deps.Logger, "project", cfg.Name)
 	client, err := opper.New(opts)
 	if err != nil {
 		return nil, err
@@ -89,13 +90,13 @@ func openProject(cfg Config, deps Deps) (*project, error) {
 
 // newProject returns a project that continues from its state, or has read
 // nothing yet.
-func newProject(cfg Config, deps Deps, metrics *instrumentation, source func() syncer.Source) (*project, error) {
-	cfg.Aggregate.Partial = cfg.Backfill != nil
+func newProject(cfg config.Project, deps Deps, metrics *instrumentation, source func() syncer.Source) (*project, error) {
+	cfg.Aggregate.Partial = cfg.InitialLookback != nil
 	metrics.stall = newStall(deps.Clock.Now, cfg.Interval, metrics.up)
 	p := &project{
 		cfg:     cfg,
 		deps:    deps,
-		logger:  log.With(deps.Logger, "project", cfg.Project),
+		logger:  log.With(deps.Logger, "project", cfg.Name),
 		source:  source,
 		zeros:   newZeroFirst(deps.AllRead),
 		builder: newSnapshots(&cfg),
@@ -109,7 +110,7 @@ func newProject(cfg Config, deps Deps, metrics *instrumentation, source func() s
 	}
 	p.published.Store(&snapshot{})
 	ledgerCfg := ledger.Config{
-		Settle: cfg.SettleDelay, Abandon: cfg.AbandonAfter, Look: cfg.Interval, Backfill: cfg.Backfill, Wall: deps.Clock.Wall,
+		Settle: cfg.SettleDelay, Abandon: cfg.AbandonAfter, Look: cfg.Interval, InitialLookback: cfg.InitialLookback, Wall: deps.Clock.Wall,
 	}
 	walkCfg := syncer.Config{
 		Now: deps.Clock.Now, Interval: cfg.Interval, SweepEvery: cfg.SweepInterval, Concurrency: cfg.Concurrency,

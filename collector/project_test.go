@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/scrape"
 	"opper_exporter/collector/store"
 	"opper_exporter/opper/oppertest"
 	"opper_exporter/opper/oppertest/oracle"
@@ -75,12 +76,12 @@ func TestHistory(t *testing.T) {
 				list.NoRecord = true
 				b := newBench(t, list, cfg)
 				b.opper.FillHistory(traces, 40, epoch.Add(-25*24*time.Hour), epoch.Add(-time.Hour))
-				page := httptest.NewServer(RefreshFirst(b.collector(), b.handler(false)))
+				page := httptest.NewServer(scrape.SyncFirst(b.collector(), b.handler(false)))
 				t.Cleanup(page.Close)
 				b.noted(func() {
 					b.start()
 					if interval == 0 {
-						scrape(t, page.URL)
+						scrapeURL(t, page.URL)
 					}
 					<-b.project.ready
 				})
@@ -88,7 +89,7 @@ func TestHistory(t *testing.T) {
 					b.awaitSyncs(4)
 				}
 				for range 2 {
-					got := scrape(t, page.URL)
+					got := scrapeURL(t, page.URL)
 					b.checkSums(got)
 					if n := sum(got.of("opper_traces_total")); n != traces {
 						t.Errorf("%v of %d traces are counted", n, traces)
@@ -102,8 +103,8 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-// scrape reads an exposition as a server does.
-func scrape(t testing.TB, url string) values {
+// scrapeURL reads an exposition as a server does.
+func scrapeURL(t testing.TB, url string) values {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
@@ -425,7 +426,7 @@ func (b *bench) checkDown(failed float64) {
 	if n := len(got.of("opper_traces_total")); n != 0 {
 		b.t.Errorf("%d series of traces that were never read", n)
 	}
-	if code := get(b.t, ReadyHandler(b.collector())).Code; code != http.StatusServiceUnavailable {
+	if code := get(b.t, scrape.ReadyHandler(b.collector())).Code; code != http.StatusServiceUnavailable {
 		b.t.Errorf("readiness %d", code)
 	}
 	if !strings.Contains(b.log.String(), "level=error project=default msg=\"sync failed\"") {
@@ -673,7 +674,7 @@ func TestFirstWalkIsStoredInParts(t *testing.T) {
 		}
 	}
 
-	cfg.Upstream.URL = "another list"
+	cfg.UpstreamURL = "another list"
 	again := newBench(t, oppertest.Config{}, cfg)
 	again.step(progressInterval)
 	again.project.progress(ledger.Events{}, progressRows, 10*progressRows)

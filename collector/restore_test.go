@@ -54,7 +54,7 @@ func FuzzRestoreState(f *testing.F) {
 			Names: map[string][]byte{"name": name},
 			Docs:  map[string][]byte{docIdentity: id, docWalk: walked, docProject: project, docMet: met},
 		}}
-		p, err := cfg.project(newInstrumentation(cfg.Project, cfg.Native))
+		p, err := cfg.project(newInstrumentation(cfg.Name, cfg.NativeHistograms))
 		if err != nil {
 			return
 		}

@@ -231,7 +231,7 @@ func (s *simulation) shadow() {
 	}
 	cfg := s.cfg
 	cfg.Store, cfg.Logger = stored.clone(), log.NewNopLogger()
-	other := newTestProject(s.t, cfg, newInstrumentation(cfg.Project, cfg.Native))
+	other := newTestProject(s.t, cfg, newInstrumentation(cfg.Name, cfg.NativeHistograms))
 	n := s.project.ledger.Listed()
 	if was, is := s.project.ledger.IDs(0, n), other.ledger.IDs(0, other.ledger.Listed()); !slices.Equal(was, is) {
 		s.fail("%d are believed listed, and %d would be after a crash", len(was), len(is))

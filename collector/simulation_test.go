@@ -360,7 +360,7 @@ func (s *simulation) start() {
 	for _, z := range s.zero {
 		*z = zeros{since: s.at, read: z.released, released: z.released}
 	}
-	s.project = newTestProject(s.t, s.cfg, newInstrumentation(s.cfg.Project, s.cfg.Native))
+	s.project = newTestProject(s.t, s.cfg, newInstrumentation(s.cfg.Name, s.cfg.NativeHistograms))
 	s.project.observe = s.found
 	s.strangers = s.away > 0
 	s.calm, s.full = calm, full

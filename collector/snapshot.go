@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/config"
 	"opper_exporter/collector/ledger"
 )
 
@@ -27,11 +28,11 @@ type nameMetrics struct {
 	metrics []prometheus.Metric
 }
 
-func newSnapshots(cfg *Config) *snapshots {
+func newSnapshots(cfg *config.Project) *snapshots {
 	return &snapshots{
-		project:   cfg.Project,
-		durations: scale{bounds: cfg.Aggregate.DurationBuckets, perOne: 1e6, classic: cfg.Classic, native: cfg.Native},
-		tokens:    scale{bounds: cfg.Aggregate.TokenBuckets, perOne: 1, classic: cfg.Classic, native: cfg.Native},
+		project:   cfg.Name,
+		durations: scale{bounds: cfg.Aggregate.DurationBuckets, perOne: 1e6, classic: cfg.ClassicHistograms, native: cfg.NativeHistograms},
+		tokens:    scale{bounds: cfg.Aggregate.TokenBuckets, perOne: 1, classic: cfg.ClassicHistograms, native: cfg.NativeHistograms},
 		names:     map[string]nameMetrics{},
 	}
 }

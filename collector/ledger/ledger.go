@@ -23,9 +23,9 @@ type Config struct {
 	Settle  time.Duration // from when a trace is first seen ended until it is counted
 	Abandon time.Duration // from when a trace is first seen until it is given up, if it has no end
 	Look    time.Duration // the least time between two looks at an open trace
-	// Backfill is how long before the baseline met it a trace may have ended to
+	// InitialLookback is how long before the baseline met it a trace may have ended to
 	// be counted. If it is nil all are, and those that it finds abandoned.
-	Backfill *time.Duration
+	InitialLookback *time.Duration
 	// Wall converts a time of the ledger's clock to wall-clock time, which is what
 	// clients' times are compared with. Nil leaves it as it is.
 	Wall func(time.Time) time.Time
@@ -398,7 +398,7 @@ func (l *Ledger) weigh(p *Pending, when When) verdict {
 		p.Ended, p.EndBy = when.Read, when.Asked
 		if l.baseline {
 			p.Ended = earliest(p.Row.End, when.Read)
-			if l.cfg.Backfill != nil && p.Met.Sub(p.Ended) > *l.cfg.Backfill {
+			if l.cfg.InitialLookback != nil && p.Met.Sub(p.Ended) > *l.cfg.InitialLookback {
 				return passedOver
 			}
 		}
@@ -427,7 +427,7 @@ func (l *Ledger) add(p *Pending, abandoned bool, ev *Events) {
 	if abandoned {
 		l.setAbandoned(p.Row.ID, true)
 	}
-	if abandoned && l.baseline && l.cfg.Backfill != nil {
+	if abandoned && l.baseline && l.cfg.InitialLookback != nil {
 		return
 	}
 	ev.Counted = append(ev.Counted, Counted{Row: p.Row, Abandoned: abandoned})

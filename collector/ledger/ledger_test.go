@@ -649,11 +649,11 @@ func TestKeyOf(t *testing.T) {
 	}
 }
 
-// A limited backfill leaves out what had ended before, settled or not, but not
+// A limited lookback leaves out what had ended before, settled or not, but not
 // what ends later.
-func TestBackfill(t *testing.T) {
+func TestInitialLookback(t *testing.T) {
 	for _, c := range []struct {
-		backfill time.Duration
+		lookback time.Duration
 		ended    time.Duration // before the baseline met it
 		counted  int
 	}{
@@ -664,7 +664,7 @@ func TestBackfill(t *testing.T) {
 		{time.Hour, time.Second, 1},
 	} {
 		now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-		l := New(Config{Settle: 30 * time.Second, Abandon: time.Hour, Backfill: &c.backfill})
+		l := New(Config{Settle: 30 * time.Second, Abandon: time.Hour, InitialLookback: &c.lookback})
 		old := Row{ID: num(1), Start: now.Add(-11 * time.Hour), End: now.Add(-c.ended)}
 		open := Row{ID: num(2), Start: now.Add(-time.Minute)}
 		abandoned := Row{ID: num(3), Start: now.Add(-2 * time.Hour)}
@@ -684,7 +684,7 @@ func TestBackfill(t *testing.T) {
 			counted[one.ID] = true
 		}
 		if len(counted) != c.counted+1 || !counted[open.ID] || counted[abandoned.ID] || len(ev.Met) != 3 {
-			t.Errorf("backfill %s, ended %s before: counted %v", c.backfill, c.ended, counted)
+			t.Errorf("lookback %s, ended %s before: counted %v", c.lookback, c.ended, counted)
 		}
 	}
 }

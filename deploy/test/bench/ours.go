@@ -10,6 +10,7 @@ import (
 
 	"opper_exporter/collector"
 	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/config"
 	"opper_exporter/opper"
 )
 
@@ -35,15 +36,14 @@ func newOurs(url string, state collector.Store) (*ours, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := collector.New([]collector.Config{{
-		Project: "default", AbandonAfter: time.Hour, Concurrency: concurrency, Classic: true, Native: true,
+	c, err := collector.New([]config.Project{{
+		Name: "default", AbandonAfter: time.Hour, Concurrency: concurrency, ClassicHistograms: true, NativeHistograms: true,
 		SweepInterval: 24 * time.Hour,
 		Aggregate: aggregate.Config{
 			Success: []string{"success", "ok", "completed"}, Failure: []string{"error", "failed", "failure"},
 			MaxNames: 200, DurationBuckets: durationBuckets, TokenBuckets: tokenBuckets,
 		},
-		Opper:    opper.Options{URL: url, Key: key, MaxConnections: concurrency},
-		Upstream: collector.Upstream{URL: url},
+		Opper: opper.Options{URL: url, Key: key, MaxConnections: concurrency},
 	}}, collector.Deps{Logger: log.NewNopLogger(), Clock: collector.NewClock(), Store: state})
 	return &ours{collector: c}, err
 }

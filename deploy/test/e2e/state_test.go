@@ -236,17 +236,17 @@ func TestUnusableState(t *testing.T) {
 	}
 }
 
-// With nothing stored, what is listed at the start is not counted unless that
-// was asked for; what comes later is.
-func TestBackfill(t *testing.T) {
+// Without persistence, what is listed at the start is not counted unless
+// --collector.initial-lookback says so; what comes later is.
+func TestInitialLookbackWithoutPersistence(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		args []string
 		want float64
 	}{
 		"nothing stored": {nil, 0},
-		"an hour":        {[]string{"--collector.backfill=1h"}, 40},
-		"all":            {[]string{"--collector.backfill=all"}, 240},
+		"an hour":        {[]string{"--collector.initial-lookback=1h"}, 40},
+		"all":            {[]string{"--collector.initial-lookback=all"}, 240},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := history(200, 4)

@@ -305,7 +305,7 @@ func TestImageRuns(t *testing.T) {
 	}
 	before := c.tree(t)
 	p := start(t, c.command([]string{"OPPER_API_KEY=" + key, "OPPER_BASE_URL=" + server.URL},
-		slices.Concat(c.entrypoint, c.cmd, []string{anyPort, "--collector.backfill=all"})...))
+		slices.Concat(c.entrypoint, c.cmd, []string{anyPort, "--collector.initial-lookback=all"})...))
 	address := p.address(t)
 	metrics := p.counted(t, address)
 	for _, want := range []string{`opper_traces_listed{project="default"} 200`, `opper_exporter_state_commits_total{project="default",result="success"} 0`, `version="1.2.3"`, `revision="abc"`, `branch="main"`} {

@@ -36,7 +36,7 @@ func (v *watcher) finish(ctx context.Context) error {
 	said := false
 	for ends := time.Now().Add(most); v.check(true) && ctx.Err() == nil && time.Now().Before(ends); {
 		v.mu.Lock()
-		held := v.last.rest.project("opper_exporter_trace_names_held")
+		held := v.last.rest.project("opper_exporter_trace_names_zero_pending")
 		v.mu.Unlock()
 		if held > 0 && !said {
 			said = true

@@ -1,4 +1,4 @@
-package collector
+package scrape
 
 import (
 	"bufio"
@@ -8,33 +8,43 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"opper_exporter/deploy/test/promtest"
 )
 
-// page is a server whose answers are watched by Readers, at a time that the test
+// clock is the time of the scrapers.
+type clock struct{ us atomic.Int64 }
+
+func (c *clock) now() time.Time { return time.UnixMicro(c.us.Load()).UTC() }
+
+func (c *clock) step(d time.Duration) { c.us.Add(d.Microseconds()) }
+
+// page is a server whose answers are watched by Scrapers, at a time that the test
 // sets.
 type page struct {
 	*clock
 	*httptest.Server
-	readers *Readers
-	answer  http.HandlerFunc
+	scrapers  *Scrapers
+	answer    http.HandlerFunc
+	addresses map[*http.Client]string // of their last connections
 }
 
 // newPage serves more than a connection's buffer in the server takes.
 func newPage(t *testing.T, secure bool) *page {
 	t.Helper()
-	p := &page{clock: new(clock)}
-	p.us.Store(epoch.UnixMicro())
+	p := &page{clock: new(clock), addresses: map[*http.Client]string{}}
+	p.us.Store(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).UnixMicro())
 	p.answer = func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, strings.Repeat("metric 1\n", 2000)) // the test says what becomes of it
 	}
-	p.readers = NewReaders(p.now)
-	p.Server = httptest.NewUnstartedServer(p.readers.Watch(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.answer(w, r) })))
-	p.readers.Attach(p.Config)
+	p.scrapers = NewScrapers(p.now)
+	p.Server = httptest.NewUnstartedServer(p.scrapers.Watch(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.answer(w, r) })))
+	p.scrapers.Attach(p.Config)
 	if secure {
 		p.EnableHTTP2 = true
 		p.StartTLS()
@@ -55,7 +65,10 @@ func (p *page) scraper() *http.Client {
 func (p *page) scrape(t *testing.T, c *http.Client, change ...func(*http.Request)) {
 	t.Helper()
 	p.step(time.Millisecond)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.URL+"/metrics", http.NoBody)
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) { p.addresses[c] = info.Conn.LocalAddr().String() },
+	})
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL+"/metrics", http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,20 +94,26 @@ func (p *page) scrape(t *testing.T, c *http.Client, change ...func(*http.Request
 // leave closes the idle connection of a scraper, and waits until that is known.
 func (p *page) leave(t *testing.T, c *http.Client) {
 	t.Helper()
-	p.readers.mu.Lock()
-	n := len(p.readers.open)
-	p.readers.mu.Unlock()
 	c.CloseIdleConnections()
-	p.awaitOpen(t, n-1)
+	promtest.Eventually(t, func() error {
+		p.scrapers.mu.Lock()
+		defer p.scrapers.mu.Unlock()
+		for conn := range p.scrapers.open {
+			if conn.RemoteAddr().String() == p.addresses[c] {
+				return errors.New("the scraper is still connected")
+			}
+		}
+		return nil
+	})
 }
 
 // awaitOpen waits until so many scrapers are connected.
 func (p *page) awaitOpen(t *testing.T, n int) {
 	t.Helper()
 	promtest.Eventually(t, func() error {
-		p.readers.mu.Lock()
-		defer p.readers.mu.Unlock()
-		if got := len(p.readers.open); got != n {
+		p.scrapers.mu.Lock()
+		defer p.scrapers.mu.Unlock()
+		if got := len(p.scrapers.open); got != n {
 			return fmt.Errorf("%d scrapers are connected, want %d", got, n)
 		}
 		return nil
@@ -125,33 +144,33 @@ func (p *page) raw(t *testing.T, head ...string) net.Conn {
 	return conn
 }
 
-func TestReadAfterAnotherRequest(t *testing.T) {
+func TestReadOnceTheConnectionIsReused(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		p := newPage(t, secure)
 		since, c := p.now(), p.scraper()
 		p.scrape(t, c)
-		if p.readers.AllRead(since) {
+		if p.scrapers.AllRead(since) {
 			t.Errorf("TLS %v: read after one scrape", secure)
 		}
 		p.scrape(t, c)
-		if !p.readers.AllRead(since) {
+		if !p.scrapers.AllRead(since) {
 			t.Errorf("TLS %v: not read after a second scrape over the same connection", secure)
 		}
-		if p.readers.AllRead(p.now()) {
+		if p.scrapers.AllRead(p.now()) {
 			t.Errorf("TLS %v: read before it was shown", secure)
 		}
 	}
 }
 
-func TestNobodyReads(t *testing.T) {
-	if p := newPage(t, false); p.readers.AllRead(p.now()) {
+func TestNothingIsReadWithoutScrapers(t *testing.T) {
+	if p := newPage(t, false); p.scrapers.AllRead(p.now()) {
 		t.Error("read by nobody")
 	}
 }
 
-// Whoever is no server that reads what it is sent leaves no evidence, however
+// A client that does not provably read a whole response is no scraper, however
 // often it asks.
-func TestNotRead(t *testing.T) {
+func TestOtherClientsAreNoScrapers(t *testing.T) {
 	set := func(name, value string) func(*http.Request) {
 		return func(r *http.Request) { r.Header.Set(name, value) }
 	}
@@ -193,7 +212,7 @@ func TestNotRead(t *testing.T) {
 				p.awaitOpen(t, i+1)
 			}
 		},
-		"closing in the place of reading": func(t *testing.T, p *page) {
+		"closing instead of reading": func(t *testing.T, p *page) {
 			t.Helper()
 			for range 4 {
 				conn := p.raw(t)
@@ -211,7 +230,7 @@ func TestNotRead(t *testing.T) {
 			since := p.now()
 			ask(t, p)
 			p.step(time.Minute)
-			if p.readers.AllRead(since) {
+			if p.scrapers.AllRead(since) {
 				t.Error("taken for read")
 			}
 		})
@@ -220,7 +239,7 @@ func TestNotRead(t *testing.T) {
 
 // An answer that came later than the scraper waits is not read, nor one that it
 // did not wait for.
-func TestTooLate(t *testing.T) {
+func TestResponseAfterTheTimeoutIsNotRead(t *testing.T) {
 	p := newPage(t, false)
 	quick := p.answer
 	p.answer = func(w http.ResponseWriter, r *http.Request) {
@@ -231,205 +250,40 @@ func TestTooLate(t *testing.T) {
 	for range 3 {
 		p.scrape(t, c)
 	}
-	if p.readers.AllRead(since) {
+	if p.scrapers.AllRead(since) {
 		t.Error("read after its timeout")
 	}
 	p.answer = quick
 	p.scrape(t, c)
 	p.scrape(t, c)
-	if !p.readers.AllRead(since) {
+	if !p.scrapers.AllRead(since) {
 		t.Error("not read in time")
 	}
 }
 
 // Without reuse, a second scrape is evidence if the first said so.
-func TestScraperThatCloses(t *testing.T) {
+func TestScraperThatClosesIsReadOnceItReturns(t *testing.T) {
 	p := newPage(t, false)
 	since := p.now()
 	closing := func(r *http.Request) { r.Close = true }
 	p.scrape(t, p.scraper(), closing)
-	if p.readers.AllRead(since) {
+	if p.scrapers.AllRead(since) {
 		t.Error("read after one scrape")
 	}
 	other := func(r *http.Request) { r.Header.Set("User-Agent", "another") }
 	p.scrape(t, p.scraper(), closing, other)
-	if p.readers.AllRead(since) {
+	if p.scrapers.AllRead(since) {
 		t.Error("read after one scrape each of two")
 	}
 	p.scrape(t, p.scraper(), closing)
 	p.scrape(t, p.scraper(), closing, other)
-	if !p.readers.AllRead(since) {
+	if !p.scrapers.AllRead(since) {
 		t.Error("not read after two scrapes each")
 	}
 }
 
-// Everybody is waited for, also who has the same address, or is away for a
-// while; not who has been silent for long.
-func TestSeveralScrapers(t *testing.T) {
-	p := newPage(t, false)
-	a, b := p.scraper(), p.scraper()
-	for range 3 {
-		p.scrape(t, a)
-		p.scrape(t, b)
-	}
-	since := p.now()
-	for range 3 {
-		p.scrape(t, a)
-	}
-	if p.readers.AllRead(since) {
-		t.Error("read, but only by one of two")
-	}
-	p.leave(t, b) // and comes back
-	if p.readers.AllRead(since) {
-		t.Error("read while one of two is away")
-	}
-	p.scrape(t, b)
-	if p.readers.AllRead(since) {
-		t.Error("read by coming back")
-	}
-	p.scrape(t, b)
-	if !p.readers.AllRead(since) {
-		t.Error("not read by both")
-	}
-
-	for range 2 { // over an open connection, and a closed one
-		since = p.now()
-		p.step(scraperLasts + time.Second)
-		p.scrape(t, a)
-		p.scrape(t, a)
-		if !p.readers.AllRead(since) {
-			t.Error("a scraper that is silent for long is waited for")
-		}
-		p.scrape(t, b)
-		p.scrape(t, b)
-		p.leave(t, b)
-	}
-	p.step(scraperLasts + time.Second)
-	p.scrape(t, a)
-	p.leave(t, a)
-	if n := len(p.readers.left); n != 1 {
-		t.Errorf("%d scrapers are remembered that have left", n)
-	}
-}
-
-// Zeros do not wait for a client that has not read before: any client can send
-// one request.
-func TestNewClientsAreNotAwaited(t *testing.T) {
-	p := newPage(t, false)
-	a := p.scraper()
-	p.scrape(t, a)
-	p.scrape(t, a)
-	since := p.now()
-	for i := range 5 {
-		c := p.scraper()
-		p.scrape(t, c, func(r *http.Request) { r.Header.Set("User-Agent", strings.Repeat(fmt.Sprint(i), 1000)) })
-		if i%2 == 0 {
-			p.leave(t, c)
-		}
-		hangUp(t, p.raw(t))
-		p.raw(t)
-		p.scrape(t, p.scraper(), func(r *http.Request) {
-			r.Close = true
-			r.Header.Set("User-Agent", fmt.Sprint(i))
-		})
-	}
-	if p.readers.AllRead(since) {
-		t.Error("read by those that have not read before")
-	}
-	p.scrape(t, a)
-	p.scrape(t, a)
-	if !p.readers.AllRead(since) {
-		t.Error("new clients are waited for")
-	}
-	p.readers.mu.Lock()
-	defer p.readers.mu.Unlock()
-	for rd := range p.readers.all() {
-		if len(rd.agent) > maxAgent {
-			t.Errorf("%d bytes of an agent are remembered", len(rd.agent))
-		}
-	}
-}
-
-// A scraper that reconnects is still a scraper, however many other clients have
-// connected in between.
-func TestScraperIsNotForgotten(t *testing.T) {
-	p := newPage(t, false)
-	a, b := p.scraper(), p.scraper()
-	name := func(r *http.Request) { r.Header.Set("User-Agent", "away") }
-	for range 2 {
-		p.scrape(t, a)
-		p.scrape(t, b, name)
-	}
-	p.leave(t, b)
-	since := p.now()
-	for i := range 3 * maxScrapers {
-		p.scrape(t, p.scraper(), func(r *http.Request) {
-			r.Close = true
-			r.Header.Set("User-Agent", fmt.Sprint(i))
-		})
-	}
-	p.awaitOpen(t, 1)
-	p.readers.mu.Lock()
-	if n := len(p.readers.left); n > maxScrapers {
-		t.Errorf("%d clients are remembered that have left", n)
-	}
-	p.readers.mu.Unlock()
-	p.scrape(t, a)
-	p.scrape(t, a)
-	if p.readers.AllRead(since) {
-		t.Error("a scraper is forgotten because many others came")
-	}
-	p.scrape(t, b, name)
-	p.scrape(t, b, name)
-	if !p.readers.AllRead(since) {
-		t.Error("not read by both")
-	}
-}
-
-// The number of scrapers that zeros wait for is bounded, and none displaces
-// another.
-func TestScrapersAreBounded(t *testing.T) {
-	p := newPage(t, false)
-	var all []*http.Client
-	for range maxScrapers {
-		all = append(all, p.scraper())
-		p.scrape(t, all[len(all)-1])
-		p.scrape(t, all[len(all)-1])
-	}
-	since, late := p.now(), p.scraper()
-	for range 3 {
-		p.scrape(t, late)
-	}
-	for i, c := range all {
-		if p.readers.AllRead(since) {
-			t.Errorf("read, but only by %d of %d", i, len(all))
-		}
-		p.scrape(t, c)
-		p.scrape(t, c)
-	}
-	if !p.readers.AllRead(since) {
-		t.Error("not read by all")
-	}
-	since = p.now()
-	for _, c := range all {
-		p.scrape(t, c)
-		p.scrape(t, c)
-	}
-	if !p.readers.AllRead(since) {
-		t.Error("one too many is waited for")
-	}
-	p.step(scraperLasts + time.Second)
-	p.scrape(t, late)
-	since = p.now()
-	p.scrape(t, late)
-	p.scrape(t, late)
-	if !p.readers.AllRead(since) {
-		t.Error("there is room, and it has read")
-	}
-}
-
 // A connection that breaks while it is written to has read nothing.
-func TestBrokenAnswer(t *testing.T) {
+func TestBrokenResponseIsNotRead(t *testing.T) {
 	p := newPage(t, false)
 	quick := p.answer
 	failed := make(chan struct{}, 1)
@@ -449,12 +303,12 @@ func TestBrokenAnswer(t *testing.T) {
 	p.awaitOpen(t, 0)
 	p.answer = quick
 	p.scrape(t, p.scraper(), func(r *http.Request) { r.Close = true })
-	if p.readers.AllRead(since) {
+	if p.scrapers.AllRead(since) {
 		t.Error("taken for sent")
 	}
 }
 
-func TestAnswerPassesOn(t *testing.T) {
+func TestResponseWriterPassesErrorsOn(t *testing.T) {
 	w := httptest.NewRecorder()
 	a := &answer{ResponseWriter: w}
 	if err := http.NewResponseController(a).Flush(); err != nil || !w.Flushed {

@@ -1,4 +1,4 @@
-package collector
+package scrape
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ import (
 )
 
 // Responses buffers what handlers write. A client gets a complete response or
-// an error, and a slow client costs neither a place among the requests that are
+// an error, and a slow client costs neither a slot among the requests that are
 // being answered nor more than a bounded amount of memory.
 type Responses struct {
 	logger   log.Logger

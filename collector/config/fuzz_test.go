@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"io"
@@ -121,7 +121,7 @@ func FuzzParsePath(f *testing.F) {
 func FuzzFlags(f *testing.F) {
 	names := []string{
 		"opper.url", "opper.header", "opper.project", "opper.name-filter", "opper.timeout", "opper.concurrency", "opper.max-requests-per-second",
-		"collector.interval", "collector.sweep-interval", "collector.backfill", "collector.settle-delay", "collector.abandon-after",
+		"collector.interval", "collector.sweep-interval", "collector.initial-lookback", "collector.settle-delay", "collector.abandon-after",
 		"collector.success-status", "collector.failure-status", "collector.trace-name-include", "collector.trace-name-exclude", "collector.trace-name-rewrite",
 		"collector.max-trace-names", "collector.duration-buckets", "collector.token-buckets",
 		"web.telemetry-path", "web.max-requests", "log.level", "log.format",
@@ -134,7 +134,7 @@ func FuzzFlags(f *testing.F) {
 	getenv := func(name string) string { return map[string]string{"OPPER_API_KEY": "key"}[name] }
 	f.Fuzz(func(t *testing.T, i uint8, text string) {
 		name := names[int(i)%len(names)]
-		cfg, done, err := parse([]string{"--" + name + "=" + text}, getenv, io.Discard)
+		cfg, done, err := Parse([]string{"--" + name + "=" + text}, getenv, io.Discard)
 		switch {
 		case done:
 			t.Fatal("done")
@@ -142,9 +142,9 @@ func FuzzFlags(f *testing.F) {
 			if !strings.Contains(err.Error(), "--"+name) && !strings.Contains(err.Error(), "--collector.failure-status") {
 				t.Fatalf("the error does not name the flag: %v", err)
 			}
-		case cfg.collector.Interval < 0 || cfg.opper.Timeout <= 0 || cfg.collector.AbandonAfter <= 0 || cfg.collector.SettleDelay < 0 || cfg.collector.SweepPause < 0,
-			cfg.collector.Concurrency < 1 || cfg.maxRequests < 0 || cfg.collector.Aggregate.MaxNames < 1,
-			cfg.collector.Backfill != nil && *cfg.collector.Backfill < 0:
+		case cfg.Project.Interval < 0 || cfg.Project.Opper.Timeout <= 0 || cfg.Project.AbandonAfter <= 0 || cfg.Project.SettleDelay < 0 || cfg.Project.SweepPause < 0,
+			cfg.Project.Concurrency < 1 || cfg.Scrape.MaxRequests < 0 || cfg.Project.Aggregate.MaxNames < 1,
+			cfg.Project.InitialLookback != nil && *cfg.Project.InitialLookback < 0:
 			t.Fatalf("%+v", cfg)
 		}
 	})

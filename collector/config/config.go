@@ -1,0 +1,152 @@
+// Package config reads and checks the flags of the exporter. They are parsed, then
+// validated, and only the validated configuration is used.
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/version"
+	"github.com/prometheus/exporter-toolkit/web"
+
+	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/scrape"
+	"opper_exporter/opper"
+)
+
+// Program is the name of the exporter.
+const Program = "opper_exporter"
+
+// sweepShare is one of how many requests a sweep may use.
+const sweepShare = 4
+
+// Version is the version of a release, or dev.
+func Version() string { return cmp.Or(version.Version, "dev") }
+
+// Validated is a configuration without contradictions. Validate makes it.
+type Validated struct {
+	Project     Project
+	Scrape      scrape.Config
+	Web         *web.FlagConfig
+	StoragePath string // empty disables persistence
+	LogLevel    string
+	LogFormat   string // logfmt or json
+}
+
+// Project says how the traces of one API key are collected.
+type Project struct {
+	Name              string // value of the label project
+	Opper             opper.Options
+	UpstreamURL       string         // with the version of the API
+	Interval          time.Duration  // between syncs; 0 syncs on every scrape
+	SweepInterval     time.Duration  // between sweeps; 0 disables them
+	SweepPause        time.Duration  // between two pages of a sweep
+	SettleDelay       time.Duration  // from when a trace is first seen ended until it is counted
+	AbandonAfter      time.Duration  // from when a trace without an end is first seen until it is abandoned
+	InitialLookback   *time.Duration // what the initial sync counts; nil is all
+	Concurrency       int            // of requests in the initial sync
+	ClassicHistograms bool
+	NativeHistograms  bool
+	Aggregate         aggregate.Config
+}
+
+// Parse reads and validates the arguments and the environment. It reports done if
+// they only ask for something to be printed, as --help does.
+func Parse(args []string, getenv func(string) string, stdout io.Writer) (cfg *Validated, done bool, err error) {
+	app, parsed := NewApplication()
+	app.UsageWriter(stdout).ErrorWriter(io.Discard)
+	app.Terminate(func(int) { done = true })
+	_, err = app.Parse(args)
+	if done {
+		return nil, true, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	cfg, err = parsed.Validate(getenv)
+	return cfg, false, err
+}
+
+// Validate checks what the value of one flag alone does not show, and reads the
+// API key. Its errors name the flag.
+func (p *Parsed) Validate(getenv func(string) string) (*Validated, error) {
+	v := p.values
+	var err error
+	if v.Project.Opper.Key, err = p.key(getenv); err != nil {
+		return nil, err
+	}
+	v.Project.Opper.UserAgent = Program + "/" + Version()
+	v.Project.Opper.MaxConnections = v.Project.Concurrency
+	v.Project.Opper.Header = http.Header{}
+	for _, h := range p.headers {
+		name, value, ok := strings.Cut(h, ":")
+		if !ok {
+			return nil, errors.New("--opper.header: expected 'Name: value'")
+		}
+		v.Project.Opper.Header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
+	}
+	client, err := opper.New(v.Project.Opper)
+	if err != nil {
+		return nil, fmt.Errorf("--opper.%w", err)
+	}
+	v.Project.UpstreamURL = client.URL()
+	if err := p.validateAggregate(&v.Project.Aggregate); err != nil {
+		return nil, err
+	}
+	v.Project.InitialLookback = p.lookback.duration
+	if !p.lookback.isSet && v.StoragePath == "" {
+		v.Project.InitialLookback = new(time.Duration)
+	}
+	if rate := v.Project.Opper.RequestsPerSecond; rate > 0 {
+		v.Project.SweepPause = time.Duration(sweepShare / rate * float64(time.Second))
+	}
+	v.Scrape.Program, v.Scrape.Version = Program, Version()
+	v.Scrape.SyncOnScrape = v.Project.Interval == 0
+	if err := web.Validate(*v.Web.WebConfigFile); err != nil {
+		return nil, fmt.Errorf("--web.config.file: %w", err)
+	}
+	return &v, nil
+}
+
+func (p *Parsed) validateAggregate(s *aggregate.Config) error {
+	for _, text := range p.rewrites {
+		rewrite, err := parseRewrite(text)
+		if err != nil {
+			return fmt.Errorf("--collector.trace-name-rewrite: %w", err)
+		}
+		s.Rewrites = append(s.Rewrites, rewrite)
+	}
+	s.Success, s.Failure = lower(p.success), lower(p.failure)
+	for _, status := range s.Success {
+		if slices.Contains(s.Failure, status) {
+			return fmt.Errorf("--collector.failure-status: %q is also a --collector.success-status", status)
+		}
+	}
+	return nil
+}
+
+func (p *Parsed) key(getenv func(string) string) (opper.KeySource, error) {
+	if p.keyFile != "" {
+		key, err := opper.KeyFile(p.keyFile)
+		if err != nil {
+			return key, fmt.Errorf("--opper.api-key-file: %w", err)
+		}
+		return key, nil
+	}
+	for _, name := range []string{"OPPER_API_KEY", "OPPER_HTTP_BEARER"} {
+		if value := getenv(name); value != "" {
+			key, err := opper.FixedKey(value)
+			if err != nil {
+				return key, fmt.Errorf("%s: %w", name, err)
+			}
+			return key, nil
+		}
+	}
+	return opper.KeySource{}, errors.New("no API key: set --opper.api-key-file, or OPPER_API_KEY in the environment")
+}

@@ -1,0 +1,230 @@
+package config
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"opper_exporter/collector/scrape"
+)
+
+const testKey = "op-test-KEY-51c7e0"
+
+func withKey(name string) string { return map[string]string{"OPPER_API_KEY": testKey}[name] }
+
+func parse(getenv func(string) string, args ...string) (*Validated, error) {
+	cfg, _, err := Parse(args, getenv, io.Discard)
+	return cfg, err
+}
+
+func writeFile(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A wrong value is refused before anything is done, with an error that names the
+// flag and does not repeat a key.
+func TestWrongValueIsRefusedByItsFlag(t *testing.T) {
+	var requests atomic.Int64
+	upstream := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
+	defer upstream.Close()
+	state := filepath.Join(t.TempDir(), "data")
+	dir := t.TempDir()
+	for flag, values := range map[string]map[string]string{
+		"opper.api-key-file": {
+			"no file":           filepath.Join(dir, "none"),
+			"directory":         dir,
+			"path of two lines": filepath.Join(dir, "two\nlines"),
+			"empty file":        writeFile(t, "empty", " \n"),
+			"two lines":         writeFile(t, "long", testKey+"\n"+testKey),
+		},
+		"opper.url": {
+			"empty": "", "no scheme": "api.opper.ai", "other scheme": "ftp://api.opper.ai", "no host": "https://", "only a port": "https://:443",
+			"bad escape": "https://%zz", "with a password": "https://me:" + testKey + "@api.opper.ai",
+			"with a query": "https://api.opper.ai?key=" + testKey, "with a fragment": "https://api.opper.ai#v2",
+		},
+		"opper.header": {
+			"no colon": testKey, "no name": ": x", "space in the name": "A Name: x", "two lines": "Name: " + testKey + "\nOther: x",
+			"authorization": "authorization: Bearer " + testKey, "host": "Host: x",
+		},
+		"opper.project":                 {"empty": "", "not UTF-8": "\xff"},
+		"opper.timeout":                 {"zero": "0s", "negative": "-1s", "no duration": "soon"},
+		"opper.concurrency":             {"zero": "0", "negative": "-1", "fraction": "1.5"},
+		"opper.max-requests-per-second": {"negative": "-1", "NaN": "NaN", "infinite": "+Inf", "no number": "many"},
+		"collector.interval":            {"negative": "-1s", "no unit": "30", "empty": ""},
+		"collector.sweep-interval":      {"negative": "-1h", "no duration": "daily"},
+		"collector.initial-lookback":    {"negative": "-1h", "no duration": "some"},
+		"collector.settle-delay":        {"negative": "-1ms", "no duration": "a while"},
+		"collector.abandon-after":       {"zero": "0", "negative": "-1h", "unknown unit": "1y1z"},
+		"collector.failure-status":      {"also success": "Success"},
+		"collector.trace-name-include":  {"open group": "(", "closes our group": "a)|(b", "two lines": "a\n["},
+		"collector.trace-name-exclude":  {"nothing to repeat": "*"},
+		"collector.max-trace-names":     {"zero": "0", "negative": "-1", "no number": "all"},
+		"collector.trace-name-rewrite": {
+			"empty": "", "no replacement": "user-.*", "no pattern": "=user", "open group": "(=user", "closes our group": "a)|(b=user",
+			"no such group": "(user)-.*=$2", "letter after the group": "(user)-.*=$1s", "no such name": "(user)-.*=${name}",
+			"lone dollar": "(user)-.*=US$", "not UTF-8": "user=\xff",
+		},
+		"collector.duration-buckets": {
+			"empty": "", "only a comma": ",", "falling": "1,3,2", "twice": "1,1", "NaN": "1,NaN", "infinite": "1,+Inf", "negative": "-1,1", "zero": "0,1", "unit": "1s",
+		},
+		"collector.token-buckets": {"empty": "", "falling": "2,1", "NaN": "NaN", "negative": "-16"},
+		"web.telemetry-path": {
+			"empty": "", "relative": "metrics", "root": "/", "slash at the end": "/metrics/", "taken": "/-/ready", "pattern": "/{any...}", "space": "/a b",
+		},
+		"web.max-requests": {"negative": "-1", "no number": "few"},
+		"web.config.file": {
+			"no file":        filepath.Join(dir, "none.yml"),
+			"unknown field":  writeFile(t, "web.yml", "basic_auth: {}\nother: 1\n"),
+			"no certificate": writeFile(t, "tls.yml", "tls_server_config: {cert_file: none.crt, key_file: none.key}\n"),
+			"no hash":        writeFile(t, "auth.yml", "basic_auth_users: {someone: nohash}\n"),
+		},
+		"log.level":  {"unknown": "loud"},
+		"log.format": {"unknown": "xml"},
+	} {
+		for name, value := range values {
+			t.Run(flag+" "+name, func(t *testing.T) {
+				args := []string{"--" + flag + "=" + value, "--storage.path=" + state}
+				if flag != "opper.url" {
+					args = append(args, "--opper.url="+upstream.URL)
+				}
+				_, err := parse(withKey, args...)
+				if err == nil || !strings.HasPrefix(err.Error(), "--"+flag+": ") {
+					t.Fatalf("%q: got %v", value, err)
+				}
+				if strings.Contains(err.Error(), testKey) {
+					t.Errorf("the error repeats the key: %v", err)
+				}
+			})
+		}
+	}
+	if n := requests.Load(); n != 0 {
+		t.Errorf("%d requests were sent", n)
+	}
+	if _, err := os.Stat(state); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a state was written: %v", err)
+	}
+}
+
+func TestWrongArgumentsAreRefused(t *testing.T) {
+	for name, c := range map[string]struct{ arg, want string }{
+		"success status that is also failure": {"--collector.success-status=ERROR", "--collector.success-status"},
+		"key as a flag":                       {"--opper.api-key=" + testKey, "--opper.api-key"},
+		"unknown flag":                        {"--no-such-flag", "--no-such-flag"},
+		"no value":                            {"--web.max-requests", "--web.max-requests"},
+		"argument":                            {"stray", "stray"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parse(withKey, c.arg)
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), testKey) {
+				t.Errorf("got %v, want %s in it", err, c.want)
+			}
+		})
+	}
+}
+
+func TestWrongKeyInTheEnvironmentIsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		env  map[string]string
+		want string
+	}{
+		"none":      {nil, "--opper.api-key-file, or OPPER_API_KEY"},
+		"two lines": {map[string]string{"OPPER_API_KEY": testKey + "\n" + testKey}, "OPPER_API_KEY: "},
+		"blank":     {map[string]string{"OPPER_HTTP_BEARER": " "}, "OPPER_HTTP_BEARER: the key is empty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parse(func(name string) string { return c.env[name] })
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), testKey) {
+				t.Errorf("got %v, want %s in it", err, c.want)
+			}
+		})
+	}
+}
+
+func TestPlaintextNeedsAFlag(t *testing.T) {
+	const url = "--opper.url=http://opper.example"
+	_, err := parse(withKey, url)
+	if err == nil || !strings.HasPrefix(err.Error(), "--opper.url: ") || !strings.Contains(err.Error(), "--opper.allow-plaintext") {
+		t.Errorf("got %v", err)
+	}
+	cfg, err := parse(withKey, url, "--opper.allow-plaintext")
+	if err != nil || !cfg.Project.Opper.AllowPlaintext {
+		t.Errorf("with the flag: got %v", err)
+	}
+}
+
+// Without state, all that is listed would be counted again by each start.
+func TestInitialLookbackDependsOnPersistence(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		want *time.Duration
+	}{
+		"state":             {nil, nil},
+		"state, an hour":    {[]string{"--collector.initial-lookback=1h"}, new(time.Hour)},
+		"no state":          {[]string{"--storage.path="}, new(time.Duration)},
+		"no state, a day":   {[]string{"--storage.path=", "--collector.initial-lookback=1d"}, new(24 * time.Hour)},
+		"no state, but all": {[]string{"--storage.path=", "--collector.initial-lookback=all"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, err := parse(withKey, c.args...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := cfg.Project.InitialLookback; (got == nil) != (c.want == nil) || got != nil && *got != *c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestValuesReachWhatTheyConfigure(t *testing.T) {
+	cfg, err := parse(withKey,
+		"--opper.url=https://opper.example", "--opper.header=x-more:  of this ", "--opper.concurrency=7", "--opper.max-requests-per-second=8",
+		"--collector.interval=0s", "--collector.success-status=OK", "--collector.success-status=Done",
+		"--web.telemetry-path=/a/b", "--web.max-requests=3", "--web.disable-exporter-metrics", "--web.openmetrics-created")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := cfg.Project.Opper; got.MaxConnections != 7 || got.Header.Get("X-More") != "of this" || got.UserAgent != "opper_exporter/dev" {
+		t.Errorf("client: %+v", got)
+	}
+	if got := cfg.Project; got.UpstreamURL != "https://opper.example/v2" || got.Concurrency != 7 || got.SweepPause != time.Second/2 || !slices.Equal(got.Aggregate.Success, []string{"ok", "done"}) {
+		t.Errorf("collector: %+v", got)
+	}
+	want := scrape.Config{
+		Program: "opper_exporter", Version: "dev", TelemetryPath: "/a/b", DisableExporterMetrics: true, OpenMetricsCreated: true, MaxRequests: 3, SyncOnScrape: true,
+	}
+	if cfg.Scrape != want {
+		t.Errorf("scrape: %+v, want %+v", cfg.Scrape, want)
+	}
+}
+
+// Documentation is made from the model of the flags.
+func TestEveryFlagHasHelp(t *testing.T) {
+	app, _ := NewApplication()
+	var names []string
+	for _, flag := range app.Model().Flags {
+		names = append(names, flag.Name)
+		if flag.Help == "" {
+			t.Errorf("--%s has no help", flag.Name)
+		}
+	}
+	for _, name := range []string{"opper.url", "collector.initial-lookback", "storage.path", "web.listen-address", "log.level"} {
+		if !slices.Contains(names, name) {
+			t.Errorf("no flag --%s", name)
+		}
+	}
+}

@@ -1,0 +1,116 @@
+package config
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/common/version"
+	"github.com/prometheus/exporter-toolkit/web/kingpinflag"
+)
+
+// Parsed holds the values of the flags, each of which is well-formed.
+type Parsed struct {
+	values           Validated // what needs no further check
+	keyFile          string
+	headers          []string
+	rewrites         []string
+	success, failure []string
+	lookback         lookback
+}
+
+// NewApplication returns the flags of the exporter, and where parsing them puts
+// their values.
+func NewApplication() (*kingpin.Application, *Parsed) {
+	app := kingpin.New(Program, "Prometheus exporter for the traces of Opper. The API key comes from --opper.api-key-file, or from the environment: OPPER_API_KEY or OPPER_HTTP_BEARER.")
+	p := &Parsed{}
+	v := &p.values
+	o, c, s := &v.Project.Opper, &v.Project, &v.Project.Aggregate
+
+	app.Flag("opper.url", "Base URL of the Opper API. /v2 is appended unless the path ends in a version.").Default("https://api.opper.ai").Envar("OPPER_BASE_URL").StringVar(&o.URL)
+	app.Flag("opper.api-key-file", "File that contains the API key. Read again when it changes and after a 401.").StringVar(&p.keyFile)
+	app.Flag("opper.allow-plaintext", "Allow an http:// URL that is not loopback, directly or through a proxy: the API key is sent unencrypted.").BoolVar(&o.AllowPlaintext)
+	app.Flag("opper.header", "Additional header for requests to Opper, as 'Name: value'. Repeatable.").StringsVar(&p.headers)
+	checked(app, "opper.project", "Value of the label project. One API key belongs to one project.", "default", &c.Name, parseLabel)
+	app.Flag("opper.name-filter", "Name that Opper filters the list of traces by. Empty lists all.").StringVar(&o.Name)
+	checked(app, "opper.timeout", "Timeout of a request to Opper.", "30s", &o.Timeout, parsePositiveDuration)
+	checked(app, "opper.concurrency", "Maximum number of concurrent requests to Opper while many pages are read.", "4", &c.Concurrency, parseInt(1))
+	checked(app, "opper.max-requests-per-second", "Maximum number of requests to Opper per second. Halved when Opper answers 429. Use 0 to disable.", "5", &o.RequestsPerSecond, parseRate)
+
+	checked(app, "collector.interval", "Interval between syncs. Use 0s to sync on every scrape, within its timeout.", "30s", &c.Interval, parseDuration)
+	checked(app, "collector.sweep-interval", "Interval between sweeps, which read the full list in the background to find traces that syncs missed. Use 0s to sweep only when traces are known to be missing.", "24h", &c.SweepInterval, parseDuration)
+	app.Flag("collector.initial-lookback", "What the initial sync counts: all traces, or those that ended within a duration before it. Default: all, or 0s if --storage.path is empty.").PlaceHolder("all").SetValue(&p.lookback)
+	checked(app, "collector.settle-delay", "Time from when a trace is first seen ended until it is counted, so that late tokens and statuses are included.", "30s", &c.SettleDelay, parseDuration)
+	checked(app, "collector.abandon-after", "Time from when a trace without an end is first seen until it is counted as abandoned. Raise it if agents run longer.", "1h", &c.AbandonAfter, parsePositiveDuration)
+	app.Flag("collector.success-status", "Trace status treated as success (case-insensitive). Repeatable.").Default("success", "ok", "completed").StringsVar(&p.success)
+	app.Flag("collector.failure-status", "Trace status treated as failure (case-insensitive). Repeatable.").Default("error", "failed", "failure").StringsVar(&p.failure)
+	checked(app, "collector.trace-name-include", "Anchored regular expression of trace names to include. Empty includes all.", "", &s.Include, parseRegexp)
+	checked(app, "collector.trace-name-exclude", "Anchored regular expression of trace names to exclude. Empty excludes none.", "", &s.Exclude, parseRegexp)
+	app.Flag("collector.trace-name-rewrite", "Anchored regular expression of trace names and their replacement, as 'REGEX=REPLACEMENT'; $1 is the first group. Repeatable: each applies to the result of the one before.").StringsVar(&p.rewrites)
+	checked(app, "collector.max-trace-names", "Maximum number of trace names with series of their own. Traces of further names are counted as (other).", "200", &s.MaxNames, parseInt(1))
+	checked(app, "collector.duration-buckets", "Upper bounds of the classic duration buckets, in seconds.", "0.1,0.25,0.5,1,2.5,5,10,30,60,120,300,600,1800,3600", &s.DurationBuckets, parseBuckets)
+	checked(app, "collector.token-buckets", "Upper bounds of the classic token buckets.", "16,64,256,1024,4096,16384,65536,262144,1048576", &s.TokenBuckets, parseBuckets)
+	app.Flag("collector.classic-histograms", "Expose classic buckets in the histograms of traces.").Default("true").BoolVar(&c.ClassicHistograms)
+	app.Flag("collector.native-histograms", "Expose native histogram buckets.").Default("true").BoolVar(&c.NativeHistograms)
+
+	app.Flag("storage.path", "Directory for persistent state. Empty disables persistence.").Default("data/").StringVar(&v.StoragePath)
+	v.Web = kingpinflag.AddFlags(app, ":16773")
+	checked(app, "web.telemetry-path", "Path under which to expose metrics.", "/metrics", &v.Scrape.TelemetryPath, parsePath)
+	app.Flag("web.disable-exporter-metrics", "Exclude metrics about the exporter itself (promhttp_*, process_*, go_*).").BoolVar(&v.Scrape.DisableExporterMetrics)
+	app.Flag("web.openmetrics-created", "Expose created timestamps as _created samples in OpenMetrics text. Use it only if the scraper parses them as such: others store a series for each.").BoolVar(&v.Scrape.OpenMetricsCreated)
+	checked(app, "web.max-requests", "Maximum number of parallel scrape requests. Others wait up to 2s, then get a 503. Use 0 to disable.", "40", &v.Scrape.MaxRequests, parseInt(0))
+	checked(app, "log.level", "Only log messages with the given severity or above. One of: [debug, info, warn, error]", "info", &v.LogLevel, parseEnum("debug", "info", "warn", "error"))
+	checked(app, "log.format", "Output format of log messages. One of: [logfmt, json]", "logfmt", &v.LogFormat, parseEnum("logfmt", "json"))
+
+	app.Version(version.Print(Program)).VersionFlag.NoEnvar()
+	app.HelpFlag.Short('h')
+	return app, p
+}
+
+// lookback is the flag whose default depends on another one.
+type lookback struct {
+	isSet    bool
+	duration *time.Duration // nil is all
+}
+
+// Set implements kingpin.Value.
+func (l *lookback) Set(text string) error {
+	l.isSet = true
+	if text == "all" {
+		l.duration = nil
+		return nil
+	}
+	d, err := parseDuration(text)
+	if err != nil {
+		return fmt.Errorf("--collector.initial-lookback: expected all, or a duration such as 6h, got %q", text)
+	}
+	l.duration = &d
+	return nil
+}
+
+// String implements kingpin.Value.
+func (*lookback) String() string { return "" }
+
+// checkedValue is a flag whose errors name it.
+type checkedValue[T any] struct {
+	name, text string
+	to         *T
+	parse      func(string) (T, error)
+}
+
+func checked[T any](app *kingpin.Application, name, help, value string, to *T, parse func(string) (T, error)) {
+	app.Flag(name, help).Default(value).SetValue(&checkedValue[T]{name: name, to: to, parse: parse})
+}
+
+// Set implements kingpin.Value.
+func (v *checkedValue[T]) Set(text string) error {
+	got, err := v.parse(text)
+	if err != nil {
+		return fmt.Errorf("--%s: %w", v.name, err)
+	}
+	*v.to, v.text = got, text
+	return nil
+}
+
+// String implements kingpin.Value.
+func (v *checkedValue[T]) String() string { return v.text }

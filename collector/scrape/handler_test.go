@@ -1,0 +1,233 @@
+package scrape
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// project is a Syncer that a test controls.
+type project struct {
+	ready   bool
+	refresh func(context.Context)
+}
+
+func (p *project) IsReady() bool               { return p.ready }
+func (p *project) Refresh(ctx context.Context) { p.refresh(ctx) }
+
+func newProject() *project {
+	return &project{ready: true, refresh: func(context.Context) {}}
+}
+
+// newTestHandler returns all pages of a project with metrics.
+func newTestHandler(t *testing.T, cfg Config, p *project, logged io.Writer, metrics ...prometheus.Collector) http.Handler {
+	t.Helper()
+	cfg.Program, cfg.Version, cfg.TelemetryPath = "opper_exporter", "dev", "/metrics"
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics...)
+	h, err := NewHandler(cfg, p, NewScrapers(time.Now), registry, log.NewLogfmtLogger(logged))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func up() prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "opper_up"})
+	g.Set(1)
+	return g
+}
+
+func TestOnlyGetAndHeadAreAnswered(t *testing.T) {
+	t.Parallel()
+	address := listen(t, newTestHandler(t, Config{}, newProject(), io.Discard, up()), DefaultLimits())
+	client := &http.Transport{DisableKeepAlives: true}
+	for path, code := range map[string]int{"/": 200, "/metrics": 200, "/-/healthy": 200, "/-/ready": 200, "/none": 404, "/metrics?name[]=opper_up": 200} {
+		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW"} {
+			req, err := http.NewRequestWithContext(t.Context(), method, "http://"+address+path, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := client.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			_ = resp.Body.Close() // it was read
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := code
+			if method != "GET" && method != "HEAD" {
+				want = 405
+			}
+			if resp.StatusCode != want || (resp.Header.Get("Allow") == "GET, HEAD") != (want == 405) || (method == "HEAD") != (len(body) == 0) {
+				t.Errorf("%s %s: %s, %v, %d bytes", method, path, resp.Status, resp.Header, len(body))
+			}
+			h := resp.Header
+			if h.Get("X-Content-Type-Options") != "nosniff" || h.Get("X-Frame-Options") != "DENY" || !strings.Contains(h.Get("Content-Security-Policy"), "default-src 'none'") || !strings.Contains(h.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
+				t.Errorf("%s %s: %v", method, path, h)
+			}
+		}
+	}
+	if got := statusOf(t, dial(t, address, "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")); got != "HTTP/1.1 405 Method Not Allowed" {
+		t.Error("OPTIONS *:", got)
+	}
+}
+
+// A body that does not come occupies neither a slot nor the response.
+func TestBodyIsNotAwaited(t *testing.T) {
+	t.Parallel()
+	address := listen(t, newTestHandler(t, Config{MaxRequests: 1}, newProject(), io.Discard, up()), DefaultLimits())
+	for i := range 40 {
+		body := []string{"Content-Length: 1000", "Content-Length: 100000000", "Transfer-Encoding: chunked"}[i%3]
+		method, want := "GET", "HTTP/1.1 200 OK"
+		if i%2 == 1 {
+			method, want = "POST", "HTTP/1.1 405 Method Not Allowed"
+		}
+		if got := statusOf(t, dial(t, address, request(method, "/metrics", body))); got != want {
+			t.Errorf("%s, %s: %s", method, body, got)
+		}
+	}
+	resp, err := http.Get("http://" + address + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(body), "\nopper_up 1\n") {
+		t.Errorf("%s, %v", body, err)
+	}
+}
+
+// brokenMetric has an exemplar that OpenMetrics cannot write.
+type brokenMetric struct{ prometheus.Metric }
+
+func (brokenMetric) Desc() *prometheus.Desc {
+	return prometheus.NewDesc("zz_broken_total", "", nil, nil)
+}
+
+func (brokenMetric) Write(m *dto.Metric) error {
+	m.Counter = &dto.Counter{Value: new(1.0), Exemplar: &dto.Exemplar{
+		Label: []*dto.LabelPair{{Name: new("trace_id"), Value: new("1")}}, Value: new(1.0), Timestamp: &timestamppb.Timestamp{Seconds: -1 << 40},
+	}}
+	return nil
+}
+
+// Whatever cannot be written is an error of the whole scrape, which is logged
+// and counted once.
+func TestScrapeErrorIsA500(t *testing.T) {
+	t.Parallel()
+	logged := &journal{}
+	h := newTestHandler(t, Config{}, newProject(), logged, up(), prometheus.CollectorFunc(func(ch chan<- prometheus.Metric) { ch <- brokenMetric{} }))
+	get := func(accept string) *httptest.ResponseRecorder {
+		w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil)
+		r.Header.Set("Accept", accept)
+		r.Header.Set("Accept-Encoding", "gzip")
+		h.ServeHTTP(w, r)
+		return w
+	}
+	if w := get("application/openmetrics-text"); w.Code != http.StatusInternalServerError || w.Header().Get("Content-Encoding") != "" || strings.Contains(w.Body.String(), "# TYPE") {
+		t.Errorf("OpenMetrics: %d, %v, %.200q", w.Code, w.Header(), w.Body)
+	}
+	if lines := logged.lines(); len(lines) != 1 || !strings.Contains(lines[0], "level=error") || !strings.Contains(lines[0], "scrape failed") {
+		t.Errorf("logged %q", lines)
+	}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics?name[]=promhttp_metric_handler_requests_total&name[]=promhttp_metric_handler_errors_total", nil)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	lines := slices.Collect(strings.Lines(w.Body.String()))
+	for _, want := range []string{`promhttp_metric_handler_requests_total{code="500"} 1` + "\n", `promhttp_metric_handler_errors_total{cause="encoding"} 1` + "\n"} {
+		if w.Code != http.StatusOK || !slices.Contains(lines, want) {
+			t.Errorf("%d, no %q in %q", w.Code, want, lines)
+		}
+	}
+}
+
+// Clients that scrape at the same moment wait for each other, and are refused
+// only if that takes too long.
+func TestScrapesAreQueued(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		handler := atMost(1, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+		scrape := func() <-chan int {
+			status := make(chan int, 1)
+			go func() {
+				answer := httptest.NewRecorder()
+				handler.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+				status <- answer.Code
+			}()
+			synctest.Wait()
+			return status
+		}
+		first, second := scrape(), scrape()
+		began := time.Now()
+		if got := <-second; got != http.StatusServiceUnavailable || time.Since(began) != maxQueueTime {
+			t.Errorf("status %d after %s without a slot", got, time.Since(began))
+		}
+		third := scrape()
+		release <- struct{}{}
+		release <- struct{}{}
+		if got := [2]int{<-first, <-third}; got != [2]int{http.StatusOK, http.StatusOK} {
+			t.Errorf("status %d, although there was a slot", got)
+		}
+	})
+}
+
+// A scrape waits for its sync until half a second before its own timeout, and is
+// answered then.
+func TestSyncEndsBeforeTheScrapeTimesOut(t *testing.T) {
+	for header, want := range map[string]time.Duration{
+		"":     9500 * time.Millisecond,
+		"5":    4500 * time.Millisecond,
+		"0.3":  0,
+		"NaN":  9500 * time.Millisecond,
+		"3599": 119500 * time.Millisecond,
+	} {
+		t.Run("timeout "+header, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newProject()
+				syncs := 0
+				p.refresh = func(ctx context.Context) {
+					syncs++
+					<-ctx.Done()
+				}
+				h := newTestHandler(t, Config{SyncOnScrape: true, DisableExporterMetrics: true}, p, io.Discard, up())
+				w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil)
+				r.Header.Set("X-Prometheus-Scrape-Timeout-Seconds", header)
+				start := time.Now()
+				h.ServeHTTP(w, r)
+				if took := time.Since(start); took != want || syncs != 1 || w.Code != http.StatusOK {
+					t.Errorf("status %d after %v and %d syncs, want %v and 1", w.Code, took, syncs, want)
+				}
+			})
+		})
+	}
+}
+
+func TestReadyOnceTheInitialSyncIsPublished(t *testing.T) {
+	p := &project{}
+	h := newTestHandler(t, Config{}, p, io.Discard)
+	status := func() int {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/-/ready", nil))
+		return w.Code
+	}
+	if got := status(); got != http.StatusServiceUnavailable {
+		t.Errorf("before: status %d", got)
+	}
+	p.ready = true
+	if got := status(); got != http.StatusOK {
+		t.Errorf("after: status %d", got)
+	}
+}

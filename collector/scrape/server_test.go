@@ -1,0 +1,223 @@
+package scrape
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-kit/log"
+
+	"opper_exporter/deploy/test/promtest"
+)
+
+// dial connects to an address and sends a text. The connection is open until the
+// test ends.
+func dial(t *testing.T, address, text string) net.Conn {
+	t.Helper()
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() }) // it may be closed
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, text); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// request is the head of a request.
+func request(method, path string, lines ...string) string {
+	return strings.Join(append([]string{method + " " + path + " HTTP/1.1", "Host: x"}, lines...), "\r\n") + "\r\n\r\n"
+}
+
+// statusOf reads the first line of a response.
+func statusOf(t *testing.T, conn net.Conn) string {
+	t.Helper()
+	line, err := bufio.NewReaderSize(conn, 16).ReadString('\n')
+	if err != nil {
+		t.Fatalf("%q: %v", line, err)
+	}
+	return strings.TrimSpace(line)
+}
+
+// awaitClosed reads a connection until the server has closed it.
+func awaitClosed(t *testing.T, what string, conn net.Conn) {
+	t.Helper()
+	var late net.Error
+	if _, err := io.Copy(io.Discard, conn); errors.As(err, &late) && late.Timeout() {
+		t.Errorf("%s: still open", what)
+	}
+}
+
+// listen serves a handler within limits. Observers are told each change of the
+// state of a connection.
+func listen(t *testing.T, h http.Handler, limits Limits, observers ...func(http.ConnState)) (address string) {
+	t.Helper()
+	scrapers := NewScrapers(time.Now)
+	server := NewServer(scrapers.Watch(h), scrapers, limits)
+	next := server.ConnState
+	server.ConnState = func(conn net.Conn, state http.ConnState) {
+		next(conn, state)
+		for _, observe := range observers {
+			observe(state)
+		}
+	}
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var done sync.WaitGroup
+	done.Go(func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+		done.Wait()
+	})
+	return listener.Addr().String()
+}
+
+// journal is a log that can be read while it is written.
+type journal struct{ promtest.Output }
+
+// lines returns the lines that contain all texts.
+func (j *journal) lines(texts ...string) (found []string) {
+	for line := range strings.Lines(j.String()) {
+		if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) }) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+// Connections do not stay for longer than they are used, whatever a client does
+// not do.
+func TestIdleConnectionsAreClosed(t *testing.T) {
+	t.Parallel()
+	server := NewServer(http.NotFoundHandler(), NewScrapers(time.Now), DefaultLimits())
+	for what, timeout := range map[string]time.Duration{"read": server.ReadTimeout, "header": server.ReadHeaderTimeout, "write": server.WriteTimeout, "idle": server.IdleTimeout} {
+		if timeout <= 0 || timeout > 5*time.Minute {
+			t.Errorf("%s timeout %v", what, timeout)
+		}
+	}
+	quick := DefaultLimits()
+	quick.ReadTimeout, quick.IdleTimeout = 10*time.Millisecond, 10*time.Millisecond
+	address := listen(t, http.NotFoundHandler(), quick)
+	for what, text := range map[string]string{
+		"nothing": "", "half a header": "GET / HTTP/1.1\r\nHost: x\r\n", "idle": request("GET", "/"), "no body": request("GET", "/", "Content-Length: 10"),
+	} {
+		awaitClosed(t, what, dial(t, address, text))
+	}
+}
+
+// A scrape that waits for a sync may take longer than a request may take to
+// arrive.
+func TestReadTimeoutDoesNotEndALongScrape(t *testing.T) {
+	t.Parallel()
+	canceled := make(chan bool, 1)
+	h := NewResponses(log.NewNopLogger(), time.Minute, 1<<20).Buffer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-r.Context().Done():
+			canceled <- true
+		case <-time.After(2 * time.Second):
+			canceled <- false
+		}
+	}))
+	limits := DefaultLimits()
+	limits.ReadTimeout = time.Second
+	address := listen(t, h, limits)
+	if got := statusOf(t, dial(t, address, request("GET", "/"))); got != "HTTP/1.1 200 OK" || <-canceled {
+		t.Errorf("a long scrape: %s, or canceled", got)
+	}
+}
+
+func TestHeadersAreLimited(t *testing.T) {
+	t.Parallel()
+	address := listen(t, http.NotFoundHandler(), DefaultLimits())
+	for size, want := range map[int]string{8 << 10: "HTTP/1.1 404 Not Found", 900_000: "HTTP/1.1 431 Request Header Fields Too Large"} {
+		resp, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Header.Set("User-Agent", strings.Repeat("x", size))
+		got, err := http.DefaultTransport.RoundTrip(resp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = got.Body.Close() // its status says it all
+		if "HTTP/1.1 "+got.Status != want {
+			t.Errorf("%d bytes: %s", size, got.Status)
+		}
+	}
+}
+
+// Of too many connections the quietest are closed, but not those of scrapers.
+func TestConnectionsOfScrapersOutliveTheLimit(t *testing.T) {
+	t.Parallel()
+	const maximum = 4
+	found := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "metric 1\n") })
+	limits := DefaultLimits()
+	limits.MaxConnections = maximum
+	idles := make(chan struct{}, 100)
+	address := listen(t, found, limits, func(state http.ConnState) {
+		if state == http.StateIdle {
+			idles <- struct{}{}
+		}
+	})
+	scrape := request("GET", "/metrics", "X-Prometheus-Scrape-Timeout-Seconds: 10")
+	scraper := dial(t, address, scrape)
+	answers := bufio.NewReader(scraper)
+	read := func() {
+		t.Helper()
+		resp, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			t.Fatalf("the scraper's connection: %v", err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			t.Fatal(err)
+		}
+		<-idles
+	}
+	again := func() {
+		t.Helper()
+		if _, err := io.WriteString(scraper, scrape); err != nil {
+			t.Fatal(err)
+		}
+		read()
+	}
+	read()
+	again()
+	var idle []net.Conn
+	for range 20 {
+		idle = append(idle, dial(t, address, request("GET", "/")))
+		if got := statusOf(t, idle[len(idle)-1]); got != "HTTP/1.1 200 OK" {
+			t.Error(got)
+		}
+		<-idles // the order in which they fall quiet is that in which they are closed
+	}
+	for _, conn := range idle[:len(idle)-maximum] {
+		awaitClosed(t, "one of too many", conn)
+	}
+	again()
+	last := idle[len(idle)-1]
+	if _, err := io.WriteString(last, request("GET", "/")); err != nil {
+		t.Error(err)
+	}
+	if _, err := io.ReadAll(io.LimitReader(last, 100)); err != nil {
+		t.Errorf("the latest connection: %v", err)
+	}
+}

@@ -1,0 +1,378 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+
+	"opper_exporter/deploy/test/promtest"
+	"opper_exporter/opper/oppertest"
+)
+
+const (
+	testKey   = "op-test-KEY-51c7e0"
+	asProgram = "OPPER_EXPORTER_TEST_AS_PROGRAM"
+	// patience is how long a condition may take to come true. Nothing that goes
+	// well takes that long.
+	patience = 30 * time.Second
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	flag.Parse()
+	// Most of these tests wait for a backoff to pass, not for a processor.
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	m.Run()
+}
+
+// await polls until ok, or fails the test.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-late.C:
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+// journal is a log that can be read while it is written.
+type journal struct{ promtest.Output }
+
+// since returns the lines from a length of the log on that contain all texts.
+func (j *journal) since(from int, texts ...string) (found []string) {
+	for line := range strings.Lines(j.String()[from:]) {
+		if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) }) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+func noLeak(t *testing.T, where, text string) {
+	t.Helper()
+	for _, secret := range []string{testKey, oppertest.Secret} {
+		if i := strings.Index(text, secret); i >= 0 {
+			t.Errorf("%s gives %q away: …%.200q", where, secret, text[max(0, i-100):])
+		}
+	}
+}
+
+// fakeOpper serves n traces of three names, with private bodies.
+func fakeOpper(t *testing.T, cfg oppertest.Config, n int) (server *oppertest.Server, url string) {
+	t.Helper()
+	if cfg.Key == "" {
+		cfg.Key = testKey
+	}
+	cfg.BodyBytes = 100
+	server = oppertest.New(cfg)
+	now := time.Now()
+	server.FillHistory(n, 3, now.Add(-2*time.Hour), now.Add(-10*time.Minute))
+	web := httptest.NewServer(server)
+	t.Cleanup(web.Close)
+	return server, web.URL
+}
+
+// hold keeps all requests waiting until release is called.
+func hold(t *testing.T, server *oppertest.Server) (release func()) {
+	t.Helper()
+	held := make(chan struct{})
+	server.OnRequest(func(oppertest.Request) { <-held })
+	release = sync.OnceFunc(func() {
+		server.OnRequest(nil)
+		close(held)
+	})
+	t.Cleanup(release)
+	return release
+}
+
+// exporter is the program in this process.
+type exporter struct {
+	t      *testing.T
+	log    *journal
+	urls   []string
+	client *http.Client
+	stop   context.CancelFunc
+	exited chan struct{}
+	status int
+}
+
+func withDefaults(args []string, defaults ...string) []string {
+	for _, d := range defaults {
+		name, _, _ := strings.Cut(d, "=")
+		if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, name+"=") }) {
+			args = append(args, d)
+		}
+	}
+	return args
+}
+
+func launch(t *testing.T, env map[string]string, args []string) *exporter {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	e := &exporter{
+		t: t, log: &journal{}, stop: stop, exited: make(chan struct{}),
+		client: &http.Client{Timeout: patience, Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true}},
+	}
+	args = withDefaults(args,
+		"--web.listen-address=127.0.0.1:0", "--opper.max-requests-per-second=0", "--collector.interval=25ms", "--log.level=debug",
+		"--storage.path="+t.TempDir())
+	go func() {
+		defer close(e.exited)
+		e.status = run(ctx, args, func(name string) string { return env[name] }, io.Discard, e.log)
+	}()
+	t.Cleanup(func() {
+		if got := e.end(); got != 0 {
+			t.Errorf("exit status %d", got)
+		}
+		noLeak(t, "the log", e.log.String())
+		if t.Failed() {
+			text := e.log.String()
+			t.Logf("the end of the log:\n%s", text[max(0, len(text)-4000):])
+		}
+	})
+	return e
+}
+
+var listening = regexp.MustCompile(`address=(\S+)|"address":"([^"]+)"`)
+
+func (j *journal) addresses() (found []string) {
+	for _, line := range j.since(0, `"Listening on"`) {
+		m := listening.FindStringSubmatch(line)
+		found = append(found, m[1]+m[2])
+	}
+	return found
+}
+
+// start runs the program until the end of the test, with one address for each
+// --web.listen-address.
+func start(t *testing.T, env map[string]string, args ...string) *exporter {
+	t.Helper()
+	e := launch(t, env, args)
+	want := max(1, len(slices.DeleteFunc(slices.Clone(args), func(a string) bool { return !strings.HasPrefix(a, "--web.listen-address=") })))
+	await(t, "the program listens", func() bool {
+		e.mustRun()
+		return len(e.log.addresses()) == want
+	})
+	for _, address := range e.log.addresses() {
+		e.urls = append(e.urls, "http://"+address)
+	}
+	return e
+}
+
+// startReady is start with the usual key, up to the end of the initial sync.
+func startReady(t *testing.T, url string, args ...string) *exporter {
+	t.Helper()
+	e := start(t, map[string]string{"OPPER_API_KEY": testKey}, append(args, "--opper.url="+url)...)
+	e.awaitReady()
+	return e
+}
+
+func (e *exporter) awaitReady() {
+	e.t.Helper()
+	await(e.t, "ready", func() bool { return e.get("/-/ready").code == http.StatusOK })
+}
+
+func (e *exporter) mustRun() {
+	e.t.Helper()
+	select {
+	case <-e.exited:
+		e.t.Fatalf("the program ended with %d:\n%s", e.status, e.log)
+	default:
+	}
+}
+
+// end stops the program and returns its exit status.
+func (e *exporter) end() int {
+	e.t.Helper()
+	e.stop()
+	select {
+	case <-e.exited:
+	case <-time.After(patience):
+		e.t.Fatal("the program does not end")
+	}
+	return e.status
+}
+
+// page is what a client got.
+type page struct {
+	code   int
+	header http.Header
+	body   string
+}
+
+// get fetches a page. Headers are pairs of name and value.
+func (e *exporter) get(path string, header ...string) page {
+	e.t.Helper()
+	e.mustRun()
+	p, err := fetch(e.t, e.client, e.urls[0]+path, header...)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return p
+}
+
+func fetch(t *testing.T, client *http.Client, url string, header ...string) (page, error) {
+	t.Helper()
+	request, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		request.Header.Set(header[i], header[i+1])
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return page{}, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	noLeak(t, url, string(body))
+	return page{response.StatusCode, response.Header, string(body)}, err
+}
+
+// samples are the values of an exposition by metric{labels}.
+type samples map[string]float64
+
+func (e *exporter) scrape(header ...string) samples {
+	e.t.Helper()
+	p := e.get("/metrics", header...)
+	if p.code != http.StatusOK {
+		e.t.Fatalf("/metrics: %d: %s", p.code, p.body)
+	}
+	got := samples{}
+	for line := range strings.Lines(p.body) {
+		i := strings.LastIndexByte(line, ' ')
+		value, err := strconv.ParseFloat(strings.TrimSpace(line[i+1:]), 64)
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		if err != nil {
+			e.t.Fatalf("/metrics: %q: %v", line, err)
+		}
+		got[line[:i]] = value
+	}
+	return got
+}
+
+func (s samples) up() float64 { return s[`opper_up{project="default"}`] }
+
+func (s samples) syncs(result string) float64 {
+	return s[`opper_exporter_syncs_total{project="default",result="`+result+`"}`]
+}
+
+func (s samples) requests(code string) float64 {
+	return s[`opper_exporter_api_requests_total{code="`+code+`",project="default"}`]
+}
+
+// of returns the samples of one name.
+func (s samples) of(name string) samples {
+	got := maps.Clone(s)
+	maps.DeleteFunc(got, func(key string, _ float64) bool { return !strings.HasPrefix(key, name+"{") })
+	return got
+}
+
+func (s samples) sum(name string) (sum float64) {
+	for _, value := range s.of(name) {
+		sum += value
+	}
+	return sum
+}
+
+// mustKeep fails the test if a counter of traces is less than before.
+func (s samples) mustKeep(t *testing.T, before samples) {
+	t.Helper()
+	for _, name := range []string{"opper_traces_total", "opper_trace_tokens_total", "opper_trace_duration_seconds_bucket", "opper_tokens_per_trace_count"} {
+		for key, value := range before.of(name) {
+			if now, ok := s[key]; !ok || now < value {
+				t.Errorf("%s was %v, is %v (there: %t)", key, value, now, ok)
+			}
+		}
+	}
+}
+
+func (e *exporter) awaitUp(up float64) (got samples) {
+	e.t.Helper()
+	await(e.t, fmt.Sprintf("opper_up %v", up), func() bool {
+		got = e.scrape()
+		return got.up() == up
+	})
+	return got
+}
+
+func writeFile(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+func (e *exporter) protobuf() map[string]*dto.MetricFamily {
+	e.t.Helper()
+	p := e.get("/metrics", "Accept", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited")
+	format := expfmt.ResponseFormat(p.header)
+	if format.FormatType() != expfmt.TypeProtoDelim {
+		e.t.Fatalf("not protobuf: %v", p.header)
+	}
+	families := map[string]*dto.MetricFamily{}
+	for decoder := expfmt.NewDecoder(strings.NewReader(p.body), format); ; {
+		family := &dto.MetricFamily{}
+		err := decoder.Decode(family)
+		if errors.Is(err, io.EOF) {
+			return families
+		}
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		families[family.GetName()] = family
+	}
+}
+
+// scrapeText returns what a scrape got, or its error.
+func scrapeText(t *testing.T, client *http.Client, url string) string {
+	t.Helper()
+	p, err := fetch(t, client, url+"/metrics")
+	if err != nil {
+		return err.Error()
+	}
+	return p.body
+}
