@@ -24,10 +24,14 @@ import (
 // and saves what it has met.
 const progressEvery = 10 * time.Second
 
-// progressRows is the number of rows after which the initial sync is committed,
-// however little time has passed: the memory of a transaction grows with the
-// pages that its entries fall on, and those of open traces have no order.
-const progressRows = 1 << 12
+// progressRows and progressEntries are the numbers of rows, and of entries of
+// open and of abandoned traces, after which the initial sync is committed, however
+// little time has passed: the memory of a transaction grows with the pages that
+// its entries fall on, and those of traces have no order.
+const (
+	progressRows    = 1 << 12
+	progressEntries = 1 << 10
+)
 
 // holdAtMost is how long the zeros of a new name are shown if they are not read
 // by everybody who scrapes.
@@ -93,6 +97,8 @@ type Project struct {
 	began, lastGood time.Time
 	told, saved     time.Time // of the first walk: when it last logged, and was saved
 	savedRows       int       // and how many rows had been met then
+	unsaved         int       // and how many entries could not be saved
+	refused         string    // why the last commit failed; empty if it did not
 	failing         bool
 	swept           time.Time                // when a page of a sweep was read last
 	origin          origin                   // of what the first walk begins
@@ -411,9 +417,9 @@ func (p *Project) progress(ev ledger.Events, met, total int) {
 		p.told = now
 	}
 	// What another list left is kept until there is something in its place.
-	if p.origin != otherList && (now.Sub(p.saved) >= progressEvery || met-p.savedRows >= progressRows) {
+	if p.origin != otherList && (now.Sub(p.saved) >= progressEvery || met-p.savedRows >= progressRows || p.led.Unsaved()-p.unsaved >= progressEntries) {
 		p.commit()
-		p.saved, p.savedRows = now, met
+		p.saved, p.savedRows, p.unsaved = now, met, p.led.Unsaved()
 	}
 }
 
