@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
 
 	"opper_exporter/collector/ledger"
@@ -126,13 +127,23 @@ func (p *Project) commit() bool {
 	if err != nil {
 		p.health.commits.WithLabelValues("error").Inc()
 	}
-	if errors.Is(err, store.ErrBroken) {
+	logger := log.With(p.cfg.Logger, "project", p.cfg.Project)
+	switch {
+	case errors.Is(err, store.ErrBroken):
 		p.broken = err
 		p.halt()
-	} else if err != nil {
-		level.Error(p.cfg.Logger).Log("msg", "the state can't be stored, so the last numbers stay published", "project", p.cfg.Project, "err", err)
-	} else if p.cfg.Store != nil {
+	case err != nil:
+		// Each sync fails in the same way until somebody makes room.
+		if err.Error() != p.refused {
+			level.Error(logger).Log("msg", "the state can't be stored, so the last numbers stay published", "err", err)
+		}
+		p.refused = err.Error()
+	case p.cfg.Store != nil:
 		p.health.commits.WithLabelValues("success").Inc()
+		if p.refused != "" {
+			level.Info(logger).Log("msg", "the state can be stored again")
+		}
+		p.refused = ""
 	}
 	return err == nil
 }

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"fmt"
 	"math"
+	"strings"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -44,11 +45,16 @@ func TestDiskFull(t *testing.T) {
 		t.Error("what is shown looks newer than it is")
 	}
 
+	if n := strings.Count(p.log.String(), "the state can't be stored"); n != 1 {
+		t.Errorf("the full disk is logged %d times", n)
+	}
+
 	limitFiles(t, p, math.MaxUint64)
 	r = until(t, address, "opper_traces_total", `trace_name="later"`, 1)
 	if n := r.lasting.total("opper_traces_total", ""); n != 430 {
 		t.Errorf("%v traces are counted, want 430", n)
 	}
+	p.logged(t, "level=info", "the state can be stored again")
 	p.stop(t)
 	p = start(t, command(url, stored, unhurry))
 	same(t, r, mustScrape(t, p.listening(t)))
