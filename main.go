@@ -601,6 +601,12 @@ const (
 	// maxConnections is far above what scrapers and probes need, and far below
 	// the usual limit of 1024 file descriptors.
 	maxConnections = 256
+	// maxStreams is how many requests an HTTP/2 connection may have at once, each
+	// of which may take the memory of a header. A scraper has one.
+	maxStreams = 8
+	// maxReceiveBuffer is for bodies of requests, which nothing reads: the least
+	// that HTTP/2 allows.
+	maxReceiveBuffer = 64 << 10
 )
 
 // newServer returns a server whose clients cannot hold on to more than a bounded
@@ -613,7 +619,12 @@ func newServer(handler http.Handler, readers *collector.Readers) *http.Server {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       collector.ScraperIdle,
 		MaxHeaderBytes:    maxHeaderBytes,
-		HTTP2:             &http.HTTP2Config{WriteByteTimeout: sendTimeout},
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          maxStreams,
+			MaxReceiveBufferPerConnection: maxReceiveBuffer,
+			MaxReceiveBufferPerStream:     maxReceiveBuffer,
+			WriteByteTimeout:              sendTimeout,
+		},
 
 		DisableGeneralOptionsHandler: true,
 	}
