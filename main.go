@@ -87,7 +87,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 // gcPercent makes the garbage collector run more often than by default. Most of
 // the memory is tables without pointers, through which it passes quickly; waiting
 // until the heap has doubled would cost more than that.
-const gcPercent = 25
+const gcPercent = 20
 
 // serve runs the exporter until ctx ends or it can't be served.
 func serve(ctx context.Context, cfg *config, logger log.Logger, webLogger *slog.Logger) (err error) {

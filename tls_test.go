@@ -144,7 +144,7 @@ func clientHello(t *testing.T) string {
 	client, server := net.Pipe()
 	var done sync.WaitGroup
 	defer done.Wait()
-	defer func() { _ = errors.Join(client.Close(), server.Close()) }() // pipes close without errors
+	defer func() { _ = errors.Join(client.Close(), server.Close()) }()                   // pipes close without errors
 	done.Go(func() { _ = tls.Client(client, &tls.Config{ServerName: "x"}).Handshake() }) // ends with the pipe
 	header := make([]byte, 5)
 	if _, err := io.ReadFull(server, header); err != nil {

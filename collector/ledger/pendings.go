@@ -12,10 +12,10 @@ import (
 // is moved when one of its traces changes.
 const blockSize = 2048
 
-// Pendings holds pending traces in about 50 bytes each and what their texts
+// Pendings holds pending traces in about 45 bytes each and what their texts
 // take, a quarter of what they take in maps: a list may have a million of them.
 // They are encoded one after the other in blocks, in which the garbage collector
-// has nothing to look for.
+// has nothing to look for. Times are kept to the microsecond, as they are stored.
 type Pendings struct {
 	table  table    // finds the block of an id
 	blocks [][]byte // by number; nil if free
@@ -174,36 +174,19 @@ const (
 	kindUnit
 )
 
-// The first bits of the body's second byte say which times are known.
-const bitFarTimes = 1 << 7
-
 // encode returns the entry of a pending trace, until it is called again.
 func (ps *Pendings) encode(p *Pending) []byte {
 	r := &p.Row
 	b := binary.AppendUvarint(ps.body[:0], bit(r.HasStatus, bitStatus)|bit(r.HasDuration, bitDuration)|bit(r.HasTokens, bitTokens)|
 		bit(p.Lost, bitLost)|bit(p.unstored, bitUnstored)|uint64(r.Kind)*kindUnit)
-	known, at := byte(0), len(b)
-	b = append(b, 0)
-	for i, t := range p.times() {
-		if !t.IsZero() {
-			known |= 1 << i
-			if isFar(*t) {
-				known |= bitFarTimes
-			}
-		}
-	}
-	b[at] = known
+	known := len(b)
+	b = append(b, 0) // which times are known
 	var base int64
 	for i, t := range p.times() {
-		switch {
-		case known>>i&1 == 0:
-		case known&bitFarTimes != 0:
-			b = binary.AppendVarint(b, t.Unix())
-			b = binary.AppendUvarint(b, uint64(t.Nanosecond()))
-		default:
-			// May overflow, and comes back when it is added.
-			b = binary.AppendVarint(b, t.UnixNano()-base)
-			base = t.UnixNano()
+		if !t.IsZero() {
+			b[known] |= 1 << i
+			b = binary.AppendVarint(b, t.UnixMicro()-base)
+			base = t.UnixMicro()
 		}
 	}
 	b = binary.AppendVarint(b, int64(r.Duration))
@@ -217,9 +200,6 @@ func (ps *Pendings) encode(p *Pending) []byte {
 	ps.entry = append(ps.entry, b...)
 	return ps.entry
 }
-
-// isFar reports whether a time is not one that fits into 64 bits of nanoseconds.
-func isFar(t time.Time) bool { return !time.Unix(0, t.UnixNano()).Equal(t) }
 
 func appendText(b []byte, text string) []byte {
 	return append(binary.AppendUvarint(b, 2*uint64(len(text))), text...)
@@ -263,14 +243,9 @@ func (ps *Pendings) decode(entry []byte) *Pending {
 	b = b[1:]
 	var base int64
 	for i, t := range p.times() {
-		switch {
-		case known>>i&1 == 0:
-		case known&bitFarTimes != 0:
-			seconds := signed()
-			*t = time.Unix(seconds, int64(number())).UTC()
-		default:
+		if known>>i&1 == 1 {
 			base += signed()
-			*t = time.Unix(0, base).UTC()
+			*t = time.UnixMicro(base).UTC()
 		}
 	}
 	p.Row.Duration, p.Row.Tokens = time.Duration(signed()), signed()
