@@ -32,7 +32,7 @@ const (
 	asProgram = "OPPER_EXPORTER_TEST_AS_PROGRAM"
 	// patience is how long a condition may take to come true. Nothing that goes
 	// well takes that long.
-	patience = 30 * time.Second
+	patience = 2 * time.Minute
 )
 
 func TestMain(m *testing.M) {

@@ -32,7 +32,7 @@ const (
 	// gcPercent makes the garbage collector run more often than by default. Most
 	// of the memory is tables without pointers, which it scans quickly; waiting
 	// until the heap has doubled would cost more than that.
-	gcPercent = 25
+	gcPercent = 20
 	// drainTimeout is how long scrapes in flight may take during the shutdown.
 	drainTimeout = 5 * time.Second
 	// shutdownTimeout is how long all of the shutdown may take. It is less than

@@ -138,11 +138,21 @@ func (p *project) commit() bool {
 	if p.deps.Store != nil {
 		p.metrics.committed(err == nil)
 	}
-	if errors.Is(err, store.ErrBroken) {
+	switch {
+	case errors.Is(err, store.ErrBroken):
 		p.broken = err
 		p.halt()
-	} else if err != nil {
-		level.Error(p.logger).Log("msg", "commit failed, the last numbers stay published", "err", err)
+	case err != nil:
+		// Each sync fails in the same way until there is room again.
+		if err.Error() != p.commitErr {
+			level.Error(p.logger).Log("msg", "commit failed, the last numbers stay published", "err", err)
+		}
+		p.commitErr = err.Error()
+	default:
+		if p.commitErr != "" {
+			level.Info(p.logger).Log("msg", "commits succeed again")
+		}
+		p.commitErr = ""
 	}
 	return err == nil
 }

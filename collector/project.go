@@ -23,10 +23,12 @@ const (
 	// progressInterval is how often a long initial sync logs its progress and
 	// commits.
 	progressInterval = 10 * time.Second
-	// progressRows is the number of rows after which the initial sync commits,
-	// however little time has passed: the memory of a transaction grows with the
-	// pages that its entries fall on, and those of open traces have no order.
-	progressRows = 1 << 12
+	// progressRows and progressEntries are the numbers of rows, and of entries of
+	// open and abandoned traces, after which the initial sync commits, however
+	// little time has passed: the memory of a transaction grows with the pages that
+	// its entries fall on, and those of traces have no order.
+	progressRows    = 1 << 12
+	progressEntries = 1 << 10
 	// syncRetries is the maximum number of retried requests in one sync.
 	syncRetries = 4
 )
@@ -57,6 +59,8 @@ type project struct {
 	began, lastSuccess time.Time
 	loggedAt, savedAt  time.Time // of the initial sync's progress
 	savedRows          int       // that the initial sync had read when it committed last
+	unsaved            int       // entries that it could not commit then
+	commitErr          string    // why the last commit failed; empty if it did not
 	failing            bool
 	sweptAt            time.Time // when a page of a sweep was read last
 	origin             origin
@@ -354,9 +358,9 @@ func (p *project) progress(ev ledger.Events, rows, total int) {
 		p.loggedAt = now
 	}
 	// The state of another upstream is kept until there is something in its place.
-	if p.origin != otherUpstream && (now.Sub(p.savedAt) >= progressInterval || rows-p.savedRows >= progressRows) {
+	if p.origin != otherUpstream && (now.Sub(p.savedAt) >= progressInterval || rows-p.savedRows >= progressRows || p.ledger.Unsaved()-p.unsaved >= progressEntries) {
 		p.commit()
-		p.savedAt, p.savedRows = now, rows
+		p.savedAt, p.savedRows, p.unsaved = now, rows, p.ledger.Unsaved()
 	}
 }
 

@@ -633,14 +633,18 @@ func TestZerosFirst(t *testing.T) {
 	see(2, 2, 1, 0)
 }
 
-// commits counts what a store is given.
+// commits counts what a store is given, and may refuse it.
 type commits struct {
 	*memory
-	n int
+	n       int
+	refused error
 }
 
 func (c *commits) Commit(project string, changes store.State, fresh bool) error {
 	c.n++
+	if c.refused != nil {
+		return c.refused
+	}
 	return c.memory.Commit(project, changes, fresh)
 }
 
@@ -680,5 +684,42 @@ func TestFirstWalkIsStoredInParts(t *testing.T) {
 	again.project.progress(ledger.Events{}, progressRows, 10*progressRows)
 	if kept.n != 4 {
 		t.Error("a first walk replaced the state of another list before it was done")
+	}
+}
+
+// Open traces have no order on disk, so a part of the initial sync holds few of
+// them. A store that is full is not tried again with each page.
+func TestInitialSyncStoresFewOpenTraces(t *testing.T) {
+	kept := &commits{memory: newMemory()}
+	cfg := testConfig()
+	cfg.Store = kept
+	b := newBench(t, oppertest.Config{}, cfg)
+	var rows []ledger.Row
+	read := func(n int, want int) {
+		t.Helper()
+		for range n {
+			rows = append(rows, ledger.Row{ID: ledger.KeyOf(fmt.Sprint(len(rows))), Name: "agent", Start: b.now()})
+		}
+		b.project.ledger.Observe(ledger.Run{Rows: rows, AtStart: true, When: ledger.When{Asked: b.now(), Read: b.now()}}, new(ledger.Events))
+		b.project.progress(ledger.Events{}, 0, 0)
+		if kept.n != want {
+			t.Errorf("%d commits after %d open traces, want %d", kept.n, len(rows), want)
+		}
+	}
+	read(progressEntries-1, 0)
+	read(1, 1)
+	read(progressEntries-1, 1)
+	kept.refused = errors.New("no space left on device")
+	read(1, 2)
+	read(100, 2)
+	read(progressEntries-100, 3)
+	kept.refused = nil
+	read(progressEntries, 4)
+	read(progressEntries, 5)
+	if n := strings.Count(b.log.String(), "can't be stored"); n != 1 {
+		t.Errorf("a full disk is logged %d times:\n%s", n, b.log.String())
+	}
+	if n := strings.Count(b.log.String(), "can be stored again"); n != 1 {
+		t.Errorf("room on the disk is logged %d times", n)
 	}
 }

@@ -38,7 +38,7 @@ type Row struct {
 	Name        string
 	Status      string
 	HasStatus   bool
-	Start, End  time.Time // zero if unknown; End is zero while the trace runs
+	Start, End  time.Time // to the microsecond; zero if unknown; End is zero while the trace runs
 	Duration    time.Duration
 	HasDuration bool
 	Tokens      int64

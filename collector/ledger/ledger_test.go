@@ -236,7 +236,7 @@ func TestBaseline(t *testing.T) {
 		outcome string
 	}{
 		"settled":                {at(-abandon, -settle), 0, "counted 1"},
-		"settling":               {at(-abandon, -settle+1), 1, "counted 1"},
+		"settling":               {at(-abandon, -settle+time.Microsecond), time.Microsecond, "counted 1"},
 		"ended in the future":    {at(-abandon, time.Hour), settle, "counted 1"},
 		"ended before it began":  {at(time.Hour, -time.Hour), 0, "counted 1"},
 		"without a start":        {startless(at(0, -settle)), 0, "counted 1"},

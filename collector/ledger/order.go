@@ -120,6 +120,7 @@ func (o *order) insert(i int, ids []ID) {
 			c, at = o.makeRoom(c, at)
 		}
 		n := min(len(ids), chunkSize-len(c.ids))
+		c.ids = slices.Grow(c.ids, chunkSize-len(c.ids))
 		c.ids = slices.Insert(c.ids, at, ids[:n]...)
 		for _, id := range ids[:n] {
 			o.table.add(id, c.number)
@@ -140,7 +141,7 @@ func (o *order) push(id ID) {
 	if c == nil || len(c.ids) == chunkSize || !c.missed.IsZero() {
 		c = o.addChunk(len(o.chunks))
 	}
-	c.ids = append(c.ids, id)
+	c.ids = append(slices.Grow(c.ids, chunkSize-len(c.ids)), id)
 	o.table.add(id, c.number)
 	o.touch(c)
 }
@@ -215,7 +216,7 @@ func (o *order) remove(i, j int) {
 
 // addChunk puts an empty chunk in place at.
 func (o *order) addChunk(at int) *chunk {
-	c := &chunk{ids: make([]ID, 0, chunkSize), key: o.keyFor(at)}
+	c := &chunk{key: o.keyFor(at)}
 	if n := len(o.free); n > 0 {
 		c.number, o.free = o.free[n-1], o.free[:n-1]
 		o.byNum[c.number] = c

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -11,32 +12,50 @@ import (
 // is moved when one of its traces changes.
 const blockSize = 2048
 
-// Pendings holds pending traces in about 60 bytes each and what their texts
-// take, a third of what they take in maps: a list may have a million of them.
+// Pendings holds pending traces in about 45 bytes each and what their texts
+// take, a quarter of what they take in maps: a list may have a million of them.
 // They are encoded one after the other in blocks, in which the garbage collector
-// has nothing to look for.
+// has nothing to look for. Times are kept to the microsecond, as they are stored.
 type Pendings struct {
 	table  table    // finds the block of an id
 	blocks [][]byte // by number; nil if free
 	free   []uint32
 	fill   uint32 // the block that takes the next one; 0 if none does
+
+	// Names and statuses that entries refer to by their place here. The first ones
+	// stay: those of most traces come soon.
+	shared      []string
+	sharedPlace map[string]int
+
+	body, entry []byte // of the last put, to be used again
 }
+
+const (
+	maxShared     = 1024
+	maxSharedSize = 128
+)
 
 // NewPendings returns Pendings that hold nothing yet.
 func NewPendings() *Pendings {
-	ps := &Pendings{blocks: make([][]byte, firstNumber)}
+	ps := &Pendings{blocks: make([][]byte, firstNumber), sharedPlace: map[string]int{}}
 	ps.table.reset(0)
 	return ps
 }
 
-// In a block, each entry is the id, the size of its body in four bytes, and the
-// body: states of earlier versions have names of any length.
-const headSize = len(ID{}) + 4
+// In a block, each entry is the id, the size of its body, and the body.
+
+// bodyOf returns the body of the entry at the start of b, and what follows it.
+func bodyOf(b []byte) (body, rest []byte) {
+	size, n := binary.Uvarint(b[len(ID{}):])
+	from := len(ID{}) + n
+	to := from + int(size)
+	return b[from:to], b[to:]
+}
 
 // entryAt returns the entry at the start of b, and what follows it.
 func entryAt(b []byte) (entry, rest []byte) {
-	size := headSize + int(binary.LittleEndian.Uint32(b[len(ID{}):]))
-	return b[:size], b[size:]
+	_, rest = bodyOf(b)
+	return b[:len(b)-len(rest)], rest
 }
 
 // find returns the block of an id, where its entry is, and its slot in the table.
@@ -69,8 +88,7 @@ func (ps *Pendings) get(id ID) *Pending {
 	if !ok {
 		return nil
 	}
-	entry, _ := entryAt(ps.blocks[number][at:])
-	return decodePending(entry)
+	return ps.decode(ps.blocks[number][at:])
 }
 
 // Add takes in a stored pending trace.
@@ -80,15 +98,14 @@ func (ps *Pendings) Add(p *Pending) { ps.put(p) }
 func (ps *Pendings) All(f func(*Pending)) {
 	for _, b := range ps.blocks {
 		for len(b) > 0 {
-			var entry []byte
-			entry, b = entryAt(b)
-			f(decodePending(entry))
+			f(ps.decode(b))
+			_, b = entryAt(b)
 		}
 	}
 }
 
 func (ps *Pendings) put(p *Pending) {
-	entry := encodePending(p)
+	entry := ps.encode(p)
 	number, at, _, ok := ps.find(p.Row.ID)
 	if ok {
 		old, _ := entryAt(ps.blocks[number][at:])
@@ -147,43 +164,66 @@ func (ps *Pendings) remove(id ID) {
 	ps.blocks[number] = b
 }
 
-// The yes or no of a pending trace, as bits.
+// The yes or no of a pending trace, as bits; the kind stands above them.
 const (
 	bitStatus = 1 << iota
 	bitDuration
 	bitTokens
 	bitLost
 	bitUnstored
+	kindUnit
 )
 
-func encodePending(p *Pending) []byte {
+// encode returns the entry of a pending trace, until it is called again.
+func (ps *Pendings) encode(p *Pending) []byte {
 	r := &p.Row
-	b := make([]byte, headSize, headSize+64+len(r.Name)+len(r.Status)+len(r.Ref))
-	b = binary.AppendUvarint(b, bit(r.HasStatus, bitStatus)|bit(r.HasDuration, bitDuration)|bit(r.HasTokens, bitTokens)|bit(p.Lost, bitLost)|bit(p.unstored, bitUnstored))
-	b = append(b, byte(r.Kind))
+	b := binary.AppendUvarint(ps.body[:0], bit(r.HasStatus, bitStatus)|bit(r.HasDuration, bitDuration)|bit(r.HasTokens, bitTokens)|
+		bit(p.Lost, bitLost)|bit(p.unstored, bitUnstored)|uint64(r.Kind)*kindUnit)
+	known := len(b)
+	b = append(b, 0) // which times are known
 	var base int64
-	for _, t := range p.times() {
-		if t.IsZero() {
-			b = append(b, 0)
-			continue
+	for i, t := range p.times() {
+		if !t.IsZero() {
+			b[known] |= 1 << i
+			b = binary.AppendVarint(b, t.UnixMicro()-base)
+			base = t.UnixMicro()
 		}
-		b = binary.AppendUvarint(b, uint64(t.Nanosecond())+1)
-		b = binary.AppendVarint(b, t.Unix()-base)
-		base = t.Unix()
 	}
 	b = binary.AppendVarint(b, int64(r.Duration))
 	b = binary.AppendVarint(b, r.Tokens)
-	for _, text := range []string{r.Ref, r.Status, r.Name} {
-		b = binary.AppendUvarint(b, uint64(len(text)))
-		b = append(b, text...)
-	}
-	copy(b, r.ID[:])
-	binary.LittleEndian.PutUint32(b[len(r.ID):], uint32(len(b)-headSize))
-	return b
+	b = appendText(b, r.Ref)
+	b = ps.appendShared(b, r.Status)
+	b = ps.appendShared(b, r.Name)
+	ps.body = b
+	ps.entry = append(ps.entry[:0], r.ID[:]...)
+	ps.entry = binary.AppendUvarint(ps.entry, uint64(len(b)))
+	ps.entry = append(ps.entry, b...)
+	return ps.entry
 }
 
-func decodePending(entry []byte) *Pending {
-	b := entry[headSize:]
+func appendText(b []byte, text string) []byte {
+	return append(binary.AppendUvarint(b, 2*uint64(len(text))), text...)
+}
+
+// appendShared appends the place of a text among the shared ones, or the text if
+// it has none.
+func (ps *Pendings) appendShared(b []byte, text string) []byte {
+	place, ok := ps.sharedPlace[text]
+	if !ok {
+		if len(ps.shared) == maxShared || len(text) > maxSharedSize {
+			return appendText(b, text)
+		}
+		place = len(ps.shared)
+		text = strings.Clone(text) // of a page that would stay with it
+		ps.shared = append(ps.shared, text)
+		ps.sharedPlace[text] = place
+	}
+	return binary.AppendUvarint(b, 2*uint64(place)+1)
+}
+
+// decode returns the pending trace of the entry at the start of b.
+func (ps *Pendings) decode(entry []byte) *Pending {
+	b, _ := bodyOf(entry)
 	number := func() uint64 {
 		v, n := binary.Uvarint(b)
 		b = b[n:]
@@ -196,20 +236,26 @@ func decodePending(entry []byte) *Pending {
 	}
 	bits := number()
 	p := &Pending{Lost: bits&bitLost != 0, unstored: bits&bitUnstored != 0, Row: Row{
-		ID: ID(entry[:len(ID{})]), Kind: Kind(number()),
+		ID: ID(entry[:len(ID{})]), Kind: Kind(bits / kindUnit),
 		HasStatus: bits&bitStatus != 0, HasDuration: bits&bitDuration != 0, HasTokens: bits&bitTokens != 0,
 	}}
+	known := b[0]
+	b = b[1:]
 	var base int64
-	for _, t := range p.times() {
-		if nanos := number(); nanos > 0 {
+	for i, t := range p.times() {
+		if known>>i&1 == 1 {
 			base += signed()
-			*t = time.Unix(base, int64(nanos-1)).UTC()
+			*t = time.UnixMicro(base).UTC()
 		}
 	}
 	p.Row.Duration, p.Row.Tokens = time.Duration(signed()), signed()
 	for _, text := range []*string{&p.Row.Ref, &p.Row.Status, &p.Row.Name} {
-		size := number()
-		*text, b = string(b[:size]), b[size:]
+		n := number()
+		if n%2 == 1 {
+			*text = ps.shared[n/2]
+			continue
+		}
+		*text, b = string(b[:n/2]), b[n/2:]
 	}
 	return p
 }

@@ -94,7 +94,7 @@ func TestMemoryOfRunningTraces(t *testing.T) {
 	l.Saved()
 	each := (heap() - before) / running
 	runtime.KeepAlive(l)
-	if each > 250 {
+	if each > 135 {
 		t.Errorf("%d bytes for each running trace", each)
 	}
 }

@@ -50,6 +50,10 @@ func (l *Ledger) Changes() State {
 	return s
 }
 
+// Unsaved returns how many entries with an id of their own Changes would return.
+// They have no order, so each falls on another page of a store.
+func (l *Ledger) Unsaved() int { return len(l.touched) + len(l.reckoned) }
+
 // Saved says that all that Changes returned is stored.
 func (l *Ledger) Saved() {
 	clear(l.order.dirty)
@@ -58,7 +62,7 @@ func (l *Ledger) Saved() {
 	clear(l.reckoned)
 }
 
-// Restore returns the ledger that was stored. Times later than now are taken to
+// Restore returns the ledger that was stored, and takes over what s holds. Times later than now are taken to
 // be now: the clock may have been set back meanwhile.
 func Restore(cfg Config, s State, now time.Time) *Ledger {
 	l := New(cfg)
@@ -117,8 +121,7 @@ func (o *order) restore(chunks []Chunk, now time.Time) {
 	o.table.reset(n)
 	for _, stored := range chunks {
 		c := o.addChunk(len(o.chunks))
-		c.key, c.missed = stored.Key, earliest(stored.Missed, now)
-		c.ids = append(c.ids, stored.IDs...)
+		c.key, c.missed, c.ids = stored.Key, earliest(stored.Missed, now), stored.IDs
 		for _, id := range c.ids {
 			o.table.add(id, c.number)
 		}

@@ -1,6 +1,9 @@
 package ledger
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // table finds the chunk in which an id stands, at 4 bytes for each slot: the
 // number of the chunk and 8 bits of the id's hash. The id itself is in the
@@ -26,7 +29,21 @@ func hashOf(id ID) uint64 {
 	return h ^ h>>32
 }
 
-func slotOf(hash uint64, number uint32) uint32 { return uint32(hash>>56)<<numberBits | number }
+func slotOf(hash uint64, number uint32) uint32 { return uint32(hash)<<numberBits | number }
+
+// first returns the slot at which the search for a hash begins, and next the one
+// that follows a slot. Tables of any length waste less than powers of two.
+func (t *table) first(hash uint64) int {
+	high, _ := bits.Mul64(hash, uint64(len(t.slots)))
+	return int(high)
+}
+
+func (t *table) next(slot int) int {
+	if slot++; slot < len(t.slots) {
+		return slot
+	}
+	return 0
+}
 
 // find returns the first slot in which id may stand and is says so, given
 // the number of its chunk. If two ids of one chunk look alike, the first slot
@@ -35,9 +52,9 @@ func (t *table) find(id ID, is func(number uint32) bool) (slot int, ok bool) {
 	if len(t.slots) == 0 {
 		return 0, false
 	}
-	hash, mask := hashOf(id), len(t.slots)-1
+	hash := hashOf(id)
 	mark := slotOf(hash, 0)
-	for i := int(hash) & mask; ; i = (i + 1) & mask {
+	for i := t.first(hash); ; i = t.next(i) {
 		switch s := t.slots[i]; {
 		case s == emptySlot:
 			return 0, false
@@ -54,10 +71,10 @@ func (t *table) fits(n int) bool { return 5*(t.used+t.deleted+n) <= 4*len(t.slot
 // add notes that id, which is not in the table, stands in a chunk. There must
 // be room.
 func (t *table) add(id ID, number uint32) {
-	hash, mask := hashOf(id), len(t.slots)-1
-	i := int(hash) & mask
+	hash := hashOf(id)
+	i := t.first(hash)
 	for t.slots[i] > deletedSlot {
-		i = (i + 1) & mask
+		i = t.next(i)
 	}
 	if t.slots[i] == deletedSlot {
 		t.deleted--
@@ -74,9 +91,5 @@ func (t *table) remove(slot int) {
 
 // reset empties the table and makes room for n ids and some more.
 func (t *table) reset(n int) {
-	size := minSlots
-	for 5*n > 3*size {
-		size *= 2
-	}
-	*t = table{slots: make([]uint32, size)}
+	*t = table{slots: make([]uint32, max(minSlots, 5*n/3))}
 }

@@ -18,6 +18,9 @@ const (
 	// maxUnsent is the maximum number of bytes of responses that wait for slow
 	// clients.
 	maxUnsent = 32 << 20
+	// maxReceiveBuffer is for bodies of requests, which nothing reads: the minimum
+	// that HTTP/2 allows.
+	maxReceiveBuffer = 64 << 10
 )
 
 // Limits bound how much time, memory and file descriptors clients can occupy.
@@ -28,6 +31,7 @@ type Limits struct {
 	IdleTimeout    time.Duration // between two requests of a connection
 	MaxHeaderBytes int
 	MaxConnections int
+	MaxStreams     int // requests at once on a connection of HTTP/2
 }
 
 // DefaultLimits are those of the exporter.
@@ -45,6 +49,8 @@ func DefaultLimits() Limits {
 		// Far above what scrapers and probes need, and far below the usual limit
 		// of 1024 file descriptors.
 		MaxConnections: 256,
+		// A scraper has one. Each may take the memory of a header.
+		MaxStreams: 8,
 	}
 }
 
@@ -57,7 +63,12 @@ func NewServer(handler http.Handler, scrapers *Scrapers, limits Limits) *http.Se
 		WriteTimeout:      limits.WriteTimeout,
 		IdleTimeout:       limits.IdleTimeout,
 		MaxHeaderBytes:    limits.MaxHeaderBytes,
-		HTTP2:             &http.HTTP2Config{WriteByteTimeout: limits.SendTimeout},
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          limits.MaxStreams,
+			MaxReceiveBufferPerConnection: maxReceiveBuffer,
+			MaxReceiveBufferPerStream:     maxReceiveBuffer,
+			WriteByteTimeout:              limits.SendTimeout,
+		},
 
 		DisableGeneralOptionsHandler: true,
 	}

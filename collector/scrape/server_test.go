@@ -17,6 +17,9 @@ import (
 	"opper_exporter/deploy/test/promtest"
 )
 
+// patience is how long a test waits for what has to happen.
+const patience = 2 * time.Minute
+
 // dial connects to an address and sends a text. The connection is open until the
 // test ends.
 func dial(t *testing.T, address, text string) net.Conn {
@@ -26,7 +29,7 @@ func dial(t *testing.T, address, text string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() }) // it may be closed
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.WriteString(conn, text); err != nil {

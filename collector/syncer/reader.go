@@ -124,7 +124,7 @@ func (r *reader) well(ctx context.Context, beyond int) bool {
 func setRow(r *ledger.Row, t *opper.Trace) {
 	*r = ledger.Row{
 		Name: aggregate.BoundName(t.Name), Status: aggregate.BoundStatus(t.Status), HasStatus: t.HasStatus,
-		Start: t.Start, End: t.End,
+		Start: t.Start.Truncate(time.Microsecond), End: t.End.Truncate(time.Microsecond),
 		Duration: t.Duration, HasDuration: t.HasDuration,
 		Tokens: t.Tokens, HasTokens: t.HasTokens,
 	}

@@ -1,8 +1,13 @@
 package e2e_test
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"math"
+	"os"
+	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -20,17 +25,94 @@ func limitFiles(t *testing.T, p *process, n uint64) {
 	}
 }
 
+// smallDisk returns the root of a file system of 8 MiB, which needs no rights
+// where users may have namespaces, as in most places. Else it is nil. It lasts as
+// long as it is open.
+func smallDisk(t *testing.T) *os.File {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.Command("/bin/sh", "-c", `mount -t tmpfs -o size=8m none "$0" && echo mounted && read -r _`, dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Log("a namespace is needed: ", err)
+		return nil
+	}
+	defer func() {
+		_ = in.Close() // ends it
+		_ = cmd.Wait() // with an error, as there was no line to read
+	}()
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "mounted\n" {
+		t.Log("the right to mount is needed: ", err)
+		return nil
+	}
+	disk, err := os.Open(fmt.Sprintf("/proc/%d/root%s", cmd.Process.Pid, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = disk.Close() }) // nothing is written through it
+	return disk
+}
+
+// fillDisk writes a file until a disk is full, and returns its path.
+func fillDisk(t *testing.T, disk *os.File) string {
+	t.Helper()
+	path := fmt.Sprintf("/proc/self/fd/%d/ballast", disk.Fd())
+	if err := os.WriteFile(path, make([]byte, 16<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("%v, want a full disk", err)
+	}
+	return path
+}
+
 // While nothing can be stored, nothing new is shown. When it can be again, all
 // is there, once.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
+	t.Run("limit of a file", func(t *testing.T) {
+		t.Parallel()
+		stored := "--storage.path=" + t.TempDir()
+		fullDisk(t, func(url string, args ...string) *exec.Cmd {
+			return command(url, append(args, stored)...)
+		}, "file too large", func(p *process) { limitFiles(t, p, 0) }, func(p *process) { limitFiles(t, p, math.MaxUint64) })
+	})
+	t.Run("small disk", func(t *testing.T) {
+		t.Parallel()
+		disk, ballast := smallDisk(t), ""
+		if disk == nil {
+			return // the limit of a file shows the same, but for the reason
+		}
+		fullDisk(t, func(url string, args ...string) *exec.Cmd {
+			cmd := command(url, append(args, "--storage.path=/proc/self/fd/3")...)
+			cmd.ExtraFiles = []*os.File{disk}
+			return cmd
+		}, "no space left on device", func(*process) { ballast = fillDisk(t, disk) }, func(*process) {
+			if err := os.Remove(ballast); err != nil {
+				t.Fatal(err)
+			}
+		})
+	})
+}
+
+func fullDisk(t *testing.T, command func(url string, args ...string) *exec.Cmd, reason string, fill, room func(*process)) {
+	t.Helper()
 	s := history(300, 10)
-	url, stored := opper(t, s), "--storage.path="+t.TempDir()
-	p := start(t, command(url, stored, fast, noSettle))
+	url := opper(t, s)
+	p := start(t, command(url, fast, noSettle))
 	address := p.ready(t)
 	was := mustScrape(t, address)
 
-	limitFiles(t, p, 0)
+	fill(p)
 	for i := range 130 {
 		tr := ended("later")
 		tr.ID = fmt.Sprint(tr.ID, i)
@@ -38,18 +120,23 @@ func TestDiskFull(t *testing.T) {
 	}
 	r := until(t, address, "opper_exporter_state_commits_total", `result="error"`, 3)
 	same(t, was, r)
-	p.logged(t, "level=error", "commit failed, the last numbers stay published", database)
+	p.logged(t, "level=error", "commit failed, the last numbers stay published", database, reason)
 	synced := "opper_exporter_last_success_timestamp_seconds"
 	if again := until(t, address, "opper_exporter_state_commits_total", `result="error"`, 5); again.rest.total(synced, "") != r.rest.total(synced, "") {
 		t.Error("what is shown looks newer than it is")
 	}
 
-	limitFiles(t, p, math.MaxUint64)
+	if n := strings.Count(p.log.String(), "commit failed"); n != 1 {
+		t.Errorf("the full disk is logged %d times", n)
+	}
+
+	room(p)
 	r = until(t, address, "opper_traces_total", `trace_name="later"`, 1)
 	if n := r.lasting.total("opper_traces_total", ""); n != 430 {
 		t.Errorf("%v traces are counted, want 430", n)
 	}
+	p.logged(t, "level=info", "commits succeed again")
 	p.stop(t)
-	p = start(t, command(url, stored, unhurry))
+	p = start(t, command(url, unhurry))
 	same(t, r, mustScrape(t, p.listening(t)))
 }
