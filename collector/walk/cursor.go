@@ -111,7 +111,7 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			return ledger.Run{}, err
 		}
 		switch {
-		case isUnreadable(p) && c.prev != nil && steps < maxSteps:
+		case isUnreadable(p) && c.prev != nil && !c.asked.IsZero() && steps < maxSteps:
 			// A row that the last page should share: the list has moved, and
 			// what follows has to be tied to a row before this one.
 			c.next, c.size = max(0, c.next-maxOverlap<<steps), min(maxOverlap<<steps, maxLimit)
