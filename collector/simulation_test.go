@@ -363,6 +363,11 @@ func (s *simulation) start() {
 	s.project = newTestProject(s.t, s.cfg, newInstrumentation(s.cfg.Name, s.cfg.NativeHistograms))
 	s.project.observe = s.found
 	s.strangers = s.away > 0
+	if s.isWrongOverall() && !s.recognizable() {
+		// What told the lists apart was not durable.
+		s.tell("the list is ours again")
+		s.strangers, s.away, s.wrong = false, 0, 0
+	}
 	s.calm, s.full = calm, full
 	s.watch()
 }

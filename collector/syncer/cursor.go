@@ -62,6 +62,7 @@ type cursor struct {
 	sure  bool         // the last row that was read says so
 	blind bool         // rows known to be unreadable were not tried
 	same  int          // pages in a row that led no further
+	loose bool         // the last run begins with rows that were not read together with its others
 
 	queue  []future
 	wanted chan future // takes all of the queue without waiting
@@ -110,7 +111,12 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			return ledger.Run{}, err
 		}
 		switch {
-		case len(p.rows) == 1 && p.rows[0].Kind == ledger.Unreadable:
+		case isUnreadable(p) && c.prev != nil && !c.asked.IsZero() && steps < maxSteps:
+			// A row that the last page should share: the list has moved, and
+			// what follows has to be tied to a row before this one.
+			c.next, c.size = max(0, c.next-maxOverlap<<steps), min(maxOverlap<<steps, maxLimit)
+			steps++
+		case isUnreadable(p):
 			c.carry = append(c.carry, p.rows[0])
 			c.prev = nil
 			c.next++
@@ -132,6 +138,10 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			steps++
 		}
 	}
+}
+
+func isUnreadable(p page) bool {
+	return len(p.rows) == 1 && p.rows[0].Kind == ledger.Unreadable
 }
 
 // progress returns an error if reading on leads nowhere. Rows that arrive while
@@ -174,7 +184,8 @@ func (c *cursor) take(p page) ledger.Run {
 	n := len(p.rows)
 	end := p.offset + n
 	rows := p.rows
-	if len(c.carry) > 0 {
+	c.loose = len(c.carry) > 0
+	if c.loose {
 		rows = append(c.carry, rows...)
 	}
 	run := ledger.Run{

@@ -36,7 +36,7 @@ type evidence struct {
 	runs   []ledger.Run // read before that
 	rows   int          // of these runs
 	found  verdict      // what asking for known ids said
-	loose  bool         // unreadable rows stand between runs, so they do not share a row
+	loose  bool         // some of these runs share no row that was read with both
 }
 
 // verdict is what Opper says of known ids.
@@ -51,7 +51,7 @@ const (
 
 // add takes in a run, if need be later. The error is ErrForeign if nothing
 // explains why no row is known.
-func (e *evidence) add(ctx context.Context, run ledger.Run, total int) error {
+func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
 	w := e.walker
 	if run.AtStart {
 		// Nothing ties what was read before to this.
@@ -61,7 +61,7 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, total int) error {
 		w.take(run)
 		return nil
 	}
-	e.loose = e.loose || len(e.runs) > 0 && len(run.Rows) > 0 && run.Rows[0].Kind == ledger.Unreadable
+	e.loose = e.loose || len(e.runs) > 0 && c.loose
 	e.runs = append(e.runs, run)
 	e.rows += len(run.Rows)
 	switch {
@@ -77,7 +77,7 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, total int) error {
 		w.foreign, w.asked = nil, 0
 	case e.rows == 0 && run.AtEnd: // an empty list is a valid answer
 	case !run.AtEnd:
-		return e.wait(ctx, total)
+		return e.wait(ctx, c.total)
 	default:
 		return e.conclude(ctx)
 	}

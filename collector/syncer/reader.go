@@ -91,7 +91,7 @@ func (r *reader) read(ctx context.Context, offset, limit int) (page, error) {
 			return p, fmt.Errorf("rows from %d: %w", offset, err)
 		}
 		r.bad++
-		if !r.well(ctx, offset+limit) {
+		if !r.well(ctx, offset, offset+limit) {
 			return p, fmt.Errorf("rows from %d: %w", offset, err)
 		}
 		if size == 1 {
@@ -104,7 +104,7 @@ func (r *reader) read(ctx context.Context, offset, limit int) (page, error) {
 
 // well reports whether the service answers elsewhere, so that a failure is the
 // fault of the rows that were asked for.
-func (r *reader) well(ctx context.Context, beyond int) bool {
+func (r *reader) well(ctx context.Context, offset, beyond int) bool {
 	if r.good >= 0 && r.bad <= provenFor {
 		return true
 	}
@@ -113,7 +113,14 @@ func (r *reader) well(ctx context.Context, beyond int) bool {
 		places = []int{r.good, beyond}
 	}
 	for _, at := range places {
-		if _, err := r.list(ctx, at, 1); err == nil {
+		_, err := r.list(ctx, at, 1)
+		// A refused offset says nothing about the service, but one closer may.
+		for step := (beyond - offset) / 2; at == beyond && step > 0 && opper.OutOfRange(err); step /= 2 {
+			beyond = offset + step
+			at = beyond
+			_, err = r.list(ctx, at, 1)
+		}
+		if err == nil {
 			r.good, r.bad = at, 0
 			return true
 		}

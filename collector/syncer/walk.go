@@ -218,7 +218,7 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		w.skipped = w.skipped || c.blind
 		whole = run.AtEnd
 		settled := w.settledDown(run.Rows) // before its new rows are known
-		err = ev.add(ctx, run, c.total)
+		err = ev.add(ctx, run, c)
 		if errors.Is(err, ErrForeign) && w.skipped {
 			// The row that we know may be one that could not be read before.
 			w.skipped = false
@@ -287,6 +287,9 @@ func (w *Syncer) everything(ctx context.Context, r *reader) (bool, error) {
 	reached := false
 	for !reached {
 		run, err := c.page(ctx)
+		if err == nil && len(run.Rows) > 0 && !w.ties(run.Rows) {
+			err = fmt.Errorf("initial sync: no row is known before offset %d: %w", c.end, errMoving)
+		}
 		if errors.Is(err, errMoving) && from > 0 {
 			// The rows at which it stopped may all have left since.
 			c.close()
@@ -370,6 +373,10 @@ func (w *Syncer) lookAtDue(ctx context.Context, r *reader) error {
 			lost, due = append(lost, due[0]), due[1:]
 			continue
 		}
+		if w.refused > 0 && at+shift-overlap >= w.refused {
+			lost, due = append(lost, due[0]), due[1:]
+			continue
+		}
 		c := newCursor(r, w.led, at+shift-overlap, w.total)
 		from := c.next
 		run, err := c.page(ctx)
@@ -378,6 +385,11 @@ func (w *Syncer) lookAtDue(ctx context.Context, r *reader) error {
 			w.observe(run)
 			run, err = c.page(ctx)
 			from = c.end - len(run.Rows)
+		}
+		if opper.OutOfRange(err) && w.refused > 0 {
+			w.refused = min(w.refused, c.next)
+			lost, due = append(lost, due[0]), due[1:]
+			continue
 		}
 		if opper.OutOfRange(err) {
 			// Nothing that a walk can read stands here, or Opper is not itself:

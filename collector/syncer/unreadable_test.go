@@ -1,0 +1,109 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"opper_exporter/opper"
+	"opper_exporter/opper/oppertest"
+)
+
+// That Opper refuses an offset does not make it look unavailable.
+func TestUnreadableStartBeforeRefusedOffset(t *testing.T) {
+	for _, deepest := range []int{1, 20, 57} {
+		b := newBench(t, oppertest.Config{MaxOffset: deepest})
+		rows := b.fill(3)
+		b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: rows[0].ID, Times: -1})
+		b.mustSync()
+		if got := len(b.counted); got != 2 {
+			t.Errorf("offsets up to %d: %d counted", deepest, got)
+		}
+	}
+}
+
+// An unreadable row may move to where the last page should be shared, again and
+// again, and what follows must not be lost.
+func TestUnreadableRowMovesUp(t *testing.T) {
+	const times = 2
+	b := newBench(t, oppertest.Config{TotalCount: func(int) *int { return nil }})
+	rows := b.fill(300)
+	moved, at, deleted := 0, 149, 0
+	b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: rows[at].ID, Times: -1})
+	b.opper.OnRequest(func(r oppertest.Request) {
+		if up := at - r.Offset; moved < times && up > 0 && up < r.Limit/2 && up < 6 {
+			for _, row := range rows[deleted : deleted+up] {
+				b.opper.Delete(row.ID)
+			}
+			moved, at, deleted = moved+1, at-up, deleted+up
+		}
+	})
+	b.mustSync()
+	if got := b.led.Listed(); moved != times || got != 300-deleted {
+		t.Errorf("moved up %d times, %d are deleted, %d are listed", moved, deleted, got)
+	}
+}
+
+// replacedStart is a Source of another list up to some offset.
+type replacedStart struct {
+	Source
+	other rows
+	below int
+}
+
+// List implements Source.
+func (s replacedStart) List(ctx context.Context, offset, limit int) (opper.Page, error) {
+	if offset < s.below {
+		return s.other.List(ctx, offset, limit)
+	}
+	page, err := s.Source.List(ctx, offset, limit)
+	if err != nil {
+		return page, fmt.Errorf("ours: %w", err)
+	}
+	return page, nil
+}
+
+// Pages of one row share none, so the last of them does not tie the others to
+// our list.
+func TestForeignRowsReadOneByOne(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	rows60 := b.fill(60)
+	for _, row := range rows60[5:15] {
+		b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: row.ID, Times: -1})
+	}
+	b.mustSync()
+	counted, listed := len(b.counted), b.led.Listed()
+	b.step(time.Second)
+	src := replacedStart{b.client.WithRetries(0), rows{n: 60}, 10}
+	ev, err := b.walker.Sync(context.Background(), src)
+	b.take(ev)
+	if !errors.Is(err, ErrForeign) {
+		t.Errorf("error %v", err)
+	}
+	if len(ev.Met) > 0 || len(b.counted) != counted || b.led.Listed() != listed {
+		t.Errorf("%d foreign rows are taken in, %d are counted", len(ev.Met), len(b.counted)-counted)
+	}
+}
+
+// Traces that settle where Opper refuses to list are asked for by id.
+func TestSettledBeyondRefusedOffset(t *testing.T) {
+	b := newBench(t, oppertest.Config{MaxOffset: 100})
+	b.fill(50)
+	b.mustSync()
+	b.step(time.Second)
+	b.arrive("settling", 20, time.Millisecond)
+	b.step(time.Second)
+	b.mustSync()
+	b.arrive("news", 300, time.Millisecond)
+	b.step(settle)
+	b.opper.ResetRequests()
+	b.mustSync()
+	if got := len(b.counted); got != 70 {
+		t.Errorf("%d counted, want the 50 of the initial sync and the 20 that have settled\n%s", got, b.log.String())
+	}
+	if n := b.opper.RequestCount(); n > 40 {
+		t.Errorf("%d requests", n)
+	}
+}
