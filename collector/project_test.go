@@ -716,10 +716,10 @@ func TestInitialSyncStoresFewOpenTraces(t *testing.T) {
 	kept.refused = nil
 	read(progressEntries, 4)
 	read(progressEntries, 5)
-	if n := strings.Count(b.log.String(), "can't be stored"); n != 1 {
+	if n := strings.Count(b.log.String(), "commit failed"); n != 1 {
 		t.Errorf("a full disk is logged %d times:\n%s", n, b.log.String())
 	}
-	if n := strings.Count(b.log.String(), "can be stored again"); n != 1 {
+	if n := strings.Count(b.log.String(), "commits succeed again"); n != 1 {
 		t.Errorf("room on the disk is logged %d times", n)
 	}
 }
