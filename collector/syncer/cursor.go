@@ -19,6 +19,9 @@ const (
 	overlap     = 10
 	maxOverlap  = maxLimit / 2
 	maxSteps    = 4 // how often a border is read again
+	// maxBacks is how often a cursor goes back because of an unreadable row. Where
+	// pages are longer than asked for, rows may seem unreadable that are not.
+	maxBacks = 10
 )
 
 // A list is taken to have no end when it goes on far beyond what total_count
@@ -62,6 +65,7 @@ type cursor struct {
 	sure  bool         // the last row that was read says so
 	blind bool         // rows known to be unreadable were not tried
 	same  int          // pages in a row that led no further
+	backs int          // how often it went back because of an unreadable row
 	loose bool         // the last run begins with rows that were not read together with its others
 
 	queue  []future
@@ -111,11 +115,11 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			return ledger.Run{}, err
 		}
 		switch {
-		case isUnreadable(p) && c.prev != nil && !c.asked.IsZero() && steps < maxSteps:
+		case isUnreadable(p) && c.prev != nil && !c.asked.IsZero() && c.backs < maxBacks:
 			// A row that the last page should share: the list has moved, and
 			// what follows has to be tied to a row before this one.
-			c.next, c.size = max(0, c.next-maxOverlap<<steps), min(maxOverlap<<steps, maxLimit)
-			steps++
+			c.next, c.size = max(0, c.next-maxOverlap), maxOverlap
+			c.backs++
 		case isUnreadable(p):
 			c.carry = append(c.carry, p.rows[0])
 			c.prev = nil

@@ -46,6 +46,42 @@ func TestUnreadableRowMovesUp(t *testing.T) {
 	}
 }
 
+// longPages is a Source that gives more rows than asked for.
+type longPages struct {
+	Source
+	n *int
+}
+
+// List implements Source.
+func (s longPages) List(ctx context.Context, offset, limit int) (opper.Page, error) {
+	*s.n++
+	page, err := s.Source.List(ctx, offset, min(limit+20+*s.n%2*20, maxLimit))
+	if err != nil {
+		return page, fmt.Errorf("a long page: %w", err)
+	}
+	return page, nil
+}
+
+// A row that can't be read on a page that is too long does not make a sync go
+// back for ever.
+func TestUnreadableRowOnLongPages(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	rows := b.fill(300)
+	b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: rows[150].ID, Times: -1})
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	requests := 0
+	b.opper.OnRequest(func(oppertest.Request) {
+		if requests > 1000 {
+			stop()
+		}
+	})
+	_, _ = b.walker.Sync(ctx, longPages{b.client.WithRetries(0), &requests}) // may fail
+	if requests > 1000 {
+		t.Errorf("more than %d requests in one sync", requests)
+	}
+}
+
 // replacedStart is a Source of another list up to some offset.
 type replacedStart struct {
 	Source

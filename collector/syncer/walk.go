@@ -284,16 +284,17 @@ func (w *Syncer) everything(ctx context.Context, r *reader) (bool, error) {
 	from := max(w.led.Listed()-overlap, 0)
 	c := w.longWalk(r, from)
 	defer func() { c.close() }()
-	reached := false
+	reached, tied := false, false // a start of unreadable rows may tie only further on
 	for !reached {
 		run, err := c.page(ctx)
-		if err == nil && len(run.Rows) > 0 && !w.ties(run.Rows) {
+		ties := w.ties(run.Rows)
+		if err == nil && len(run.Rows) > 0 && tied && !ties {
 			err = fmt.Errorf("initial sync: no row is known before offset %d: %w", c.end, errMoving)
 		}
 		if errors.Is(err, errMoving) && from > 0 {
 			// The rows at which it stopped may all have left since.
 			c.close()
-			from = 0
+			from, tied = 0, false
 			c = w.longWalk(r, from)
 			continue
 		}
@@ -304,6 +305,7 @@ func (w *Syncer) everything(ctx context.Context, r *reader) (bool, error) {
 		if err != nil {
 			return false, err
 		}
+		tied = tied || ties
 		w.note(c.total)
 		w.observe(run)
 		w.trend.addAll(run.Rows)
