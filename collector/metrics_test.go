@@ -54,7 +54,7 @@ func TestHistogramsLikeClientGolang(t *testing.T) {
 			}
 			durations, tokens := reference(cfg.DurationBuckets), reference(cfg.TokenBuckets)
 			s := aggregate.New(cfg, epoch)
-			ev := ledger.Events{Met: []ledger.Row{{Name: "a"}}}
+			ev := ledger.Events{FirstSeen: []ledger.Row{{Name: "a"}}}
 			for range 5000 {
 				if draw == nil {
 					break

@@ -86,7 +86,7 @@ func (p *project) restore(ledgerCfg ledger.Config, walkCfg syncer.Config) (bool,
 	if p.lastSuccess.After(now) {
 		p.lastSuccess = now
 	}
-	if p.ledger.Baseline() {
+	if p.ledger.IsInitialSync() {
 		p.origin = interrupted
 		level.Info(p.logger).Log("msg", "initial sync resumed", "read", p.ledger.Listed())
 	} else {
@@ -168,7 +168,7 @@ func (p *project) save() error {
 		}
 		p.fresh = false
 	}
-	p.ledger.Saved()
+	p.ledger.Committed()
 	p.aggregates.Saved()
 	return nil
 }

@@ -114,7 +114,7 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, source 
 	}
 	p.published.Store(&snapshot{})
 	ledgerCfg := ledger.Config{
-		Settle: cfg.SettleDelay, Abandon: cfg.AbandonAfter, Look: cfg.Interval, InitialLookback: cfg.InitialLookback, Wall: deps.Clock.Wall,
+		SettleDelay: cfg.SettleDelay, AbandonAfter: cfg.AbandonAfter, RecheckInterval: cfg.Interval, InitialLookback: cfg.InitialLookback, Wall: deps.Clock.Wall,
 	}
 	walkCfg := syncer.Config{
 		Now: deps.Clock.Now, Interval: cfg.Interval, SweepEvery: cfg.SweepInterval, Concurrency: cfg.Concurrency,
@@ -129,7 +129,7 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, source 
 		p.aggregates = aggregate.New(cfg.Aggregate, p.began)
 		p.aggregates.Renewed = p.origin == otherUpstream
 		p.syncer = syncer.New(walkCfg, p.ledger)
-	} else if !p.ledger.Baseline() {
+	} else if !p.ledger.IsInitialSync() {
 		p.publish()
 	}
 	return p, nil

@@ -39,7 +39,7 @@ func (d disk) Commit(project string, changes store.State, fresh bool) error {
 			d.denied[versionOf(c).ID] = true
 		}
 	}
-	d.lasts(!changes.Ledger.Baseline)
+	d.lasts(!changes.Ledger.InitialSync)
 	d.point()
 	if refused {
 		return errFull
@@ -70,7 +70,7 @@ func (s *simulation) lasts(baselineDone bool) {
 		s.total(v)
 	}
 	s.totals["opper_exporter_gaps_total{}"] += s.counting.Gaps
-	s.totals["opper_exporter_traces_skipped_total{no_id}"] += s.counting.Nameless
+	s.totals["opper_exporter_traces_skipped_total{no_id}"] += s.counting.NoID
 	s.totals["opper_exporter_traces_skipped_total{vanished_open}"] += uint64(len(s.counting.Vanished))
 	s.totals["opper_exporter_late_ends_total{}"] += uint64(len(s.counting.LateEnds))
 	for _, r := range s.counting.LateEnds {
@@ -113,8 +113,8 @@ func (m *memory) Load(string) (store.State, bool, error) {
 	}
 	st := store.State{Names: map[string][]byte{}, Docs: map[string][]byte{}}
 	st.Ledger = ledger.State{
-		Listed: sorted(m.listed), Gone: sorted(m.gone), Pending: map[ledger.ID]*ledger.Pending{},
-		Abandoned: maps.Clone(m.abandoned), Holes: m.holes, Baseline: m.baseline,
+		Listed: sorted(m.listed), Delisted: sorted(m.gone), Pending: map[ledger.ID]*ledger.Pending{},
+		Abandoned: maps.Clone(m.abandoned), Unreadable: m.holes, InitialSync: m.baseline,
 	}
 	for id, p := range m.pending {
 		st.Ledger.Pending[id] = &p
@@ -146,7 +146,7 @@ func (m *memory) Commit(_ string, changes store.State, fresh bool) error {
 	for _, half := range []struct {
 		to   map[uint64]ledger.Chunk
 		from []ledger.Chunk
-	}{{m.listed, changes.Ledger.Listed}, {m.gone, changes.Ledger.Gone}} {
+	}{{m.listed, changes.Ledger.Listed}, {m.gone, changes.Ledger.Delisted}} {
 		for _, c := range half.from {
 			if len(c.IDs) == 0 {
 				delete(half.to, c.Key)
@@ -170,7 +170,7 @@ func (m *memory) Commit(_ string, changes store.State, fresh bool) error {
 			delete(m.abandoned, id)
 		}
 	}
-	m.holes, m.baseline = changes.Ledger.Holes, changes.Ledger.Baseline
+	m.holes, m.baseline = changes.Ledger.Unreadable, changes.Ledger.InitialSync
 	put(m.names, changes.Names)
 	put(m.docs, changes.Docs)
 	return nil

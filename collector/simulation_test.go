@@ -378,7 +378,7 @@ func (s *simulation) found(ev ledger.Events) {
 	c.Counted = append(c.Counted, ev.Counted...)
 	c.Vanished = append(c.Vanished, ev.Vanished...)
 	c.LateEnds = append(c.LateEnds, ev.LateEnds...)
-	c.Nameless += ev.Nameless
+	c.NoID += ev.NoID
 	c.Gaps += ev.Gaps
 }
 
@@ -427,7 +427,7 @@ func (s *simulation) sync() {
 	start := s.at
 	s.wait(time.Millisecond)
 	shot := s.project.published.Load()
-	baseline := s.project.ledger.Baseline()
+	baseline := s.project.ledger.IsInitialSync()
 	before := s.walked()
 	swept := before.Sweep != nil && before.Sweep.Done
 	if baseline && s.baseline.IsZero() {
@@ -444,7 +444,7 @@ func (s *simulation) sync() {
 			s.fail("a failed sync published numbers")
 		}
 		s.partial = s.partial || baseline && s.spoiled
-		if baseline && !s.project.ledger.Baseline() {
+		if baseline && !s.project.ledger.IsInitialSync() {
 			s.ended = s.at
 			s.partial = s.partial || s.project.aggregates.Gaps > 0
 		}
@@ -643,8 +643,8 @@ func (s *simulation) isOurs() bool {
 	if deepest := s.list.MaxOffset; deepest > 0 && s.list.NoGet != 0 {
 		rows = rows[:min(deepest, len(rows))]
 	}
-	return len(rows) == 0 || s.project.ledger.Baseline() || slices.ContainsFunc(rows, func(tr oppertest.Trace) bool {
-		return tr.ID != "" && s.isReadable(tr.ID) && s.project.ledger.Known(ledger.KeyOf(tr.ID))
+	return len(rows) == 0 || s.project.ledger.IsInitialSync() || slices.ContainsFunc(rows, func(tr oppertest.Trace) bool {
+		return tr.ID != "" && s.isReadable(tr.ID) && s.project.ledger.HasSeen(ledger.KeyOf(tr.ID))
 	})
 }
 
@@ -669,7 +669,7 @@ func (s *simulation) hasTurnedOver(start time.Time) bool {
 // last good sync is so close that no known row has left since, of those that
 // arrived last.
 func (s *simulation) recognizable() bool {
-	if s.project.ledger.Baseline() || s.mayMislead() {
+	if s.project.ledger.IsInitialSync() || s.mayMislead() {
 		return false
 	}
 	stay := s.list.Retention

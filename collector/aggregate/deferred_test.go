@@ -32,7 +32,7 @@ func initialList(names int, page func(ev ledger.Events)) {
 			r.Duration, r.HasDuration = time.Duration(rng.IntN(1e7)-1e5)*time.Microsecond, rng.IntN(8) > 0
 			r.Status = []string{"success", "error", "?"}[rng.IntN(3)]
 		}
-		ev := ledger.Events{Met: rows}
+		ev := ledger.Events{FirstSeen: rows}
 		for _, r := range rows {
 			if rng.IntN(10) > 0 { // the others are open
 				ev.Counted = append(ev.Counted, ledger.Counted{Row: r, Abandoned: rng.IntN(10) == 0})

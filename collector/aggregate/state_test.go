@@ -20,7 +20,7 @@ var stateConfig = Config{
 
 func randomEvents(rng *rand.Rand, now time.Time) ledger.Events {
 	var ev ledger.Events
-	ev.Gaps, ev.Nameless = uint64(rng.IntN(2)), uint64(rng.IntN(2))
+	ev.Gaps, ev.NoID = uint64(rng.IntN(2)), uint64(rng.IntN(2))
 	for range rng.IntN(8) {
 		r := ledger.Row{
 			Name: fmt.Sprint("name ", rng.IntN(9)), HasStatus: rng.IntN(4) > 0, Status: []string{"ok", "error", "odd"}[rng.IntN(3)],
@@ -31,7 +31,7 @@ func randomEvents(rng *rand.Rand, now time.Time) ledger.Events {
 		if rng.IntN(9) == 0 {
 			r.Duration, r.Ref = -r.Duration, "not a uuid"
 		}
-		ev.Met = append(ev.Met, r)
+		ev.FirstSeen = append(ev.FirstSeen, r)
 		switch rng.IntN(6) {
 		case 0:
 			ev.Vanished = append(ev.Vanished, r)
@@ -124,7 +124,7 @@ func TestRestoreDropsHostileTimes(t *testing.T) {
 	for _, at := range []time.Time{time.Date(0, 12, 31, 23, 0, 0, 0, time.UTC), time.Date(1677, 1, 1, 0, 0, 0, 0, time.UTC), time.Unix(0, 0)} {
 		s := New(stateConfig, now)
 		r := ledger.Row{Name: "a", Start: at, End: at, HasDuration: true, HasTokens: true}
-		s.Apply(ledger.Events{Met: []ledger.Row{r}, Counted: []ledger.Counted{{Row: r}}}, now)
+		s.Apply(ledger.Events{FirstSeen: []ledger.Row{r}, Counted: []ledger.Counted{{Row: r}}}, now)
 		ch := s.Changes()
 		restored, err := Restore(stateConfig, State{Names: ch.Names, Project: ch.Project, Met: ch.Met})
 		if err != nil {

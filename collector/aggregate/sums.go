@@ -132,9 +132,9 @@ func (s *Set) Distinct() float64 { return s.distinct.count() }
 // of 0 at before, and are held.
 func (s *Set) Apply(ev ledger.Events, before time.Time) {
 	s.Gaps += ev.Gaps
-	s.Nameless += ev.Nameless
-	for i := range ev.Met {
-		r := &ev.Met[i]
+	s.Nameless += ev.NoID
+	for i := range ev.FirstSeen {
+		r := &ev.FirstSeen[i]
 		born := r.Start
 		if s.cfg.Partial {
 			born = time.Time{} // it may be none of those that are counted

@@ -36,7 +36,7 @@ func row(name string) ledger.Row {
 // counted are the events of traces that are met and counted at once.
 func counted(rows ...ledger.Row) (ev ledger.Events) {
 	for _, r := range rows {
-		ev.Met = append(ev.Met, r)
+		ev.FirstSeen = append(ev.FirstSeen, r)
 		ev.Counted = append(ev.Counted, ledger.Counted{Row: r})
 	}
 	return ev
@@ -107,7 +107,7 @@ func TestPlaces(t *testing.T) {
 
 // A trace that is met and not counted gives its name a place and zeros.
 func TestMetOnly(t *testing.T) {
-	s := summed(testConfig(), ledger.Events{Met: []ledger.Row{row("a")}})
+	s := summed(testConfig(), ledger.Events{FirstSeen: []ledger.Row{row("a")}})
 	equal(t, traces(s), map[string]int{"a": 0})
 	equal(t, s.Distinct(), 1)
 
@@ -337,7 +337,7 @@ func TestCreated(t *testing.T) {
 	t.Run("later names", func(t *testing.T) {
 		s := summed(testConfig(), ledger.Events{})
 		before := now.Add(30 * time.Second)
-		s.Apply(ledger.Events{Met: []ledger.Row{row("a")}}, before)
+		s.Apply(ledger.Events{FirstSeen: []ledger.Row{row("a")}}, before)
 		s.Apply(counted(row("a"), row("b")), now.Add(time.Minute))
 		equal(t, s.Find("a").Created, before)
 		equal(t, s.Find("b").Created, now.Add(time.Minute))
@@ -365,8 +365,8 @@ func TestChanges(t *testing.T) {
 }
 
 func TestProjectCounters(t *testing.T) {
-	s := summed(testConfig(), ledger.Events{Gaps: 2, Nameless: 3})
-	s.Apply(ledger.Events{Gaps: 1, Nameless: 1, Vanished: []ledger.Row{row("a")}}, now)
+	s := summed(testConfig(), ledger.Events{Gaps: 2, NoID: 3})
+	s.Apply(ledger.Events{Gaps: 1, NoID: 1, Vanished: []ledger.Row{row("a")}}, now)
 	equal(t, []any{s.Gaps, s.Nameless, s.VanishedOpen, s.LateEnds}, []any{3, 4, 1, 0})
 }
 
@@ -378,7 +378,7 @@ func TestCreatedOfPartialBaseline(t *testing.T) {
 	old := ledger.Row{Name: "a", Start: now.Add(-48 * time.Hour)}
 	young := ledger.Row{Name: "a", Start: now.Add(-time.Hour)}
 	none := ledger.Row{Name: "b", Start: now.Add(-48 * time.Hour)}
-	s.Apply(ledger.Events{Met: []ledger.Row{old, young, none}, Counted: []ledger.Counted{{Row: young}}}, now)
+	s.Apply(ledger.Events{FirstSeen: []ledger.Row{old, young, none}, Counted: []ledger.Counted{{Row: young}}}, now)
 	s.EndBaseline(now)
 	for _, c := range []struct {
 		name string

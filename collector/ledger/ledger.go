@@ -20,9 +20,9 @@ const forgetAfter = 24 * time.Hour
 
 // Config holds the delays of a ledger.
 type Config struct {
-	Settle  time.Duration // from when a trace is first seen ended until it is counted
-	Abandon time.Duration // from when a trace is first seen until it is given up, if it has no end
-	Look    time.Duration // the least time between two looks at an open trace
+	SettleDelay  time.Duration // from when a trace is first seen ended until it is counted
+	AbandonAfter time.Duration // from when a trace is first seen until it is given up, if it has no end
+	RecheckInterval    time.Duration // the least time between two looks at an open trace
 	// InitialLookback is how long before the baseline met it a trace may have ended to
 	// be counted. If it is nil all are, and those that it finds abandoned.
 	InitialLookback *time.Duration
@@ -53,7 +53,7 @@ type Kind uint8
 const (
 	Normal     Kind = iota
 	Unreadable      // Opper could not be made to say what stands here; has no ID
-	Nameless        // the row has no identifier, so it could not be counted once
+	NoID        // the row has no identifier, so it could not be counted once
 )
 
 // Run is a stretch of consecutive rows, in list order.
@@ -84,23 +84,23 @@ type Counted struct {
 
 // Events says what an observation changed.
 type Events struct {
-	Met      []Row     // met for the first time, with times as ClientTime returns them
+	FirstSeen      []Row     // met for the first time, with times as ClientTime returns them
 	Counted  []Counted // settled or given up
 	Vanished []Row     // gone from the list before they ended; never counted
 	LateEnds []Row     // given up earlier, and ended after all
-	Nameless uint64    // rows without an identifier met for the first time
+	NoID uint64    // rows without an identifier met for the first time
 	Gaps     uint64    // places that could not be read, met for the first time
 }
 
 // Clear empties the events, and keeps their memory for others.
 func (e *Events) Clear() {
-	*e = Events{Met: e.Met[:0], Counted: e.Counted[:0], Vanished: e.Vanished[:0], LateEnds: e.LateEnds[:0]}
+	*e = Events{FirstSeen: e.FirstSeen[:0], Counted: e.Counted[:0], Vanished: e.Vanished[:0], LateEnds: e.LateEnds[:0]}
 }
 
 // Pending is a trace that has been met and not yet judged.
 type Pending struct {
 	Row   Row       // as last read
-	Met   time.Time // when we first saw it
+	FirstSeen   time.Time // when we first saw it
 	Since time.Time // when its age began: Met, or its own start if the baseline met it
 	Ended time.Time // when its settling began; zero while open
 	EndBy time.Time // when we first saw it ended, whoever met it
@@ -115,18 +115,18 @@ type Ledger struct {
 	cfg       Config
 	order     *order
 	pending   *Pendings
-	gone      *order          // judged and not listed, in the order in which they went
+	delisted      *order          // judged and not listed, in the order in which they went
 	abandoned map[ID]struct{} // judged as abandoned, no end seen yet
-	holes     uint64
-	baseline  bool
+	unreadable     uint64
+	initialSync  bool
 
 	// When Opper first would not say what became of these pending traces, since
 	// they were last seen. Not stored: after a restart it has as long again.
 	unanswered map[ID]time.Time
 
 	// What has changed since it was last saved.
-	touched  map[ID]struct{} // pending
-	reckoned map[ID]struct{} // abandoned
+	touchedPending  map[ID]struct{} // pending
+	touchedAbandoned map[ID]struct{} // abandoned
 
 	// Of the rows of one observation, to be used again: where they are believed
 	// to stand, and whether they have been met.
@@ -141,21 +141,21 @@ func New(cfg Config) *Ledger {
 		cfg:       cfg,
 		order:     newOrder(),
 		pending:   NewPendings(),
-		gone:      newOrder(),
+		delisted:      newOrder(),
 		abandoned: map[ID]struct{}{},
-		baseline:  true,
-		touched:   map[ID]struct{}{},
-		reckoned:  map[ID]struct{}{},
+		initialSync:  true,
+		touchedPending:   map[ID]struct{}{},
+		touchedAbandoned:  map[ID]struct{}{},
 
 		unanswered: map[ID]time.Time{},
 	}
 }
 
-// EndBaseline ends the baseline: from now on traces count by when we saw them.
-func (l *Ledger) EndBaseline() { l.baseline = false }
+// EndInitialSync ends the baseline: from now on traces count by when we saw them.
+func (l *Ledger) EndInitialSync() { l.initialSync = false }
 
-// Baseline reports whether the first complete walk is still to be finished.
-func (l *Ledger) Baseline() bool { return l.baseline }
+// IsInitialSync reports whether the first complete walk is still to be finished.
+func (l *Ledger) IsInitialSync() bool { return l.initialSync }
 
 // Listed returns how many rows the list is believed to have.
 func (l *Ledger) Listed() int { return l.order.len() }
@@ -167,9 +167,9 @@ func (l *Ledger) Index(id ID) int { return l.order.index(id) }
 // IDs returns the ids believed to stand at index i and after, up to j.
 func (l *Ledger) IDs(i, j int) []ID { return l.order.slice(max(i, 0), min(j, l.order.len())) }
 
-// Known reports whether the trace has been met before.
-func (l *Ledger) Known(id ID) bool {
-	return l.pending.has(id) || l.order.has(id) || l.gone.has(id)
+// HasSeen reports whether the trace has been met before.
+func (l *Ledger) HasSeen(id ID) bool {
+	return l.pending.has(id) || l.order.has(id) || l.delisted.has(id)
 }
 
 // Open calls f for each trace that has been met and not ended, in no order.
@@ -207,14 +207,14 @@ func (l *Ledger) Due(now time.Time) []Due {
 // open trace is, the rarer the looks: what is found late is late by an eighth
 // of its age at most.
 func (l *Ledger) dueAt(p *Pending) time.Time {
-	switch settled := p.Ended.Add(l.cfg.Settle); {
+	switch settled := p.Ended.Add(l.cfg.SettleDelay); {
 	case p.Lost && p.Seen.IsZero():
 		return time.Time{}
 	case p.Ended.IsZero():
-		wait := max(l.cfg.Look, p.Seen.Sub(p.Since)/8)
-		return earliest(p.Seen.Add(wait), p.Since.Add(l.cfg.Abandon))
-	case p.Lost && settled.Before(p.Seen.Add(l.cfg.Look)):
-		return p.Seen.Add(l.cfg.Look)
+		wait := max(l.cfg.RecheckInterval, p.Seen.Sub(p.Since)/8)
+		return earliest(p.Seen.Add(wait), p.Since.Add(l.cfg.AbandonAfter))
+	case p.Lost && settled.Before(p.Seen.Add(l.cfg.RecheckInterval)):
+		return p.Seen.Add(l.cfg.RecheckInterval)
 	default:
 		return settled
 	}
@@ -231,7 +231,7 @@ func (l *Ledger) Observe(run Run, ev *Events) {
 	for i := range rows {
 		id := rows[i].ID
 		at[i] = l.order.index(id)
-		known[i] = at[i] >= 0 || l.pending.has(id) || l.gone.has(id)
+		known[i] = at[i] >= 0 || l.pending.has(id) || l.delisted.has(id)
 	}
 	// What nothing ties to the list that we know may be of another one.
 	if !l.place(rows, at, run.AtStart, run.AtEnd) {
@@ -240,13 +240,13 @@ func (l *Ledger) Observe(run Run, ev *Events) {
 	ev.Gaps += gaps
 	for i := range rows {
 		switch r := &rows[i]; {
-		case r.Kind == Nameless && !known[i]:
-			ev.Nameless++
+		case r.Kind == NoID && !known[i]:
+			ev.NoID++
 		case r.Kind != Normal:
 		case !known[i] || l.pending.has(r.ID):
-			l.look(r, run.When, ev)
+			l.recheck(r, run.When, ev)
 		default:
-			l.lookJudged(r, ev)
+			l.recheckSettled(r, ev)
 		}
 	}
 }
@@ -254,15 +254,15 @@ func (l *Ledger) Observe(run Run, ev *Events) {
 // Resolve takes in the row that Opper gave for one id.
 func (l *Ledger) Resolve(row Row, when When, ev *Events) {
 	if l.pending.has(row.ID) {
-		l.look(&row, when, ev)
+		l.recheck(&row, when, ev)
 	} else {
-		l.lookJudged(&row, ev)
+		l.recheckSettled(&row, ev)
 	}
 }
 
-// Gone takes in that Opper no longer has a trace. If it had ended, it is
+// Delist takes in that Opper no longer has a trace. If it had ended, it is
 // counted as last seen.
-func (l *Ledger) Gone(id ID, ev *Events) {
+func (l *Ledger) Delist(id ID, ev *Events) {
 	p := l.pending.get(id)
 	if p == nil {
 		return
@@ -270,7 +270,7 @@ func (l *Ledger) Gone(id ID, ev *Events) {
 	l.order.drop(id)
 	if p.Ended.IsZero() {
 		ev.Vanished = append(ev.Vanished, p.Row)
-		l.judge(p)
+		l.settle(p)
 	} else {
 		l.count(p, false, ev)
 	}
@@ -292,37 +292,37 @@ func (l *Ledger) Unanswered(id ID, now time.Time, ev *Events) {
 	}
 	// Opper may only have trouble. The age alone says nothing: nobody may have
 	// asked for long, as the process was stopped or syncs failed.
-	more := l.cfg.Abandon / 4
-	if now.Sub(p.Since) >= l.cfg.Abandon+more && now.Sub(first) >= more {
+	more := l.cfg.AbandonAfter / 4
+	if now.Sub(p.Since) >= l.cfg.AbandonAfter+more && now.Sub(first) >= more {
 		l.count(p, p.Ended.IsZero(), ev)
 	} else {
 		l.pending.put(p)
 	}
 }
 
-// Complete takes in that at now a walk met every row that kept its place. An id
+// EndFullScan takes in that at now a walk met every row that kept its place. An id
 // that two such walks at least a day apart have missed is forgotten.
-func (l *Ledger) Complete(now time.Time) {
-	for _, c := range slices.Clone(l.gone.chunks) {
+func (l *Ledger) EndFullScan(now time.Time) {
+	for _, c := range slices.Clone(l.delisted.chunks) {
 		switch {
 		case c.missed.IsZero():
 			c.missed = now
-			l.gone.touch(c)
+			l.delisted.touch(c)
 		case now.Sub(c.missed) >= forgetAfter:
 			for _, id := range c.ids {
 				l.setAbandoned(id, false)
 			}
-			from := l.gone.start(c.at)
-			l.gone.remove(from, from+len(c.ids))
+			from := l.delisted.start(c.at)
+			l.delisted.remove(from, from+len(c.ids))
 		}
 	}
 }
 
-// look takes in a row of a trace that has not been judged.
-func (l *Ledger) look(r *Row, when When, ev *Events) {
+// recheck takes in a row of a trace that has not been judged.
+func (l *Ledger) recheck(r *Row, when When, ev *Events) {
 	p := l.pending.get(r.ID)
 	if p == nil {
-		l.meet(r, when, ev)
+		l.firstSee(r, when, ev)
 		return
 	}
 	delete(l.unanswered, r.ID)
@@ -330,34 +330,34 @@ func (l *Ledger) look(r *Row, when When, ev *Events) {
 	// being saved by itself.
 	if lost := !l.order.has(r.ID); p.Row != *r || p.Lost != lost {
 		p.Row, p.Lost = *r, lost
-		l.touched[r.ID] = struct{}{}
+		l.touchedPending[r.ID] = struct{}{}
 	}
 	switch l.weigh(p, when) {
 	case settled:
 		l.count(p, false, ev)
-	case givenUp:
+	case abandoned:
 		l.count(p, true, ev)
-	case passedOver:
-		l.judge(p)
+	case beforeLookback:
+		l.settle(p)
 	case waits:
 		l.pending.put(p)
 	}
 }
 
-// meet takes in a row of a trace for the first time. It has its place in the
+// firstSee takes in a row of a trace for the first time. It has its place in the
 // order by now.
-func (l *Ledger) meet(r *Row, when When, ev *Events) {
-	ev.Met = append(ev.Met, *r)
-	met := &ev.Met[len(ev.Met)-1]
+func (l *Ledger) firstSee(r *Row, when When, ev *Events) {
+	ev.FirstSeen = append(ev.FirstSeen, *r)
+	met := &ev.FirstSeen[len(ev.FirstSeen)-1]
 	met.Start, met.End = ClientTime(r.Start, when.Asked), ClientTime(r.End, when.Asked)
 	if r.Start.After(when.Asked) {
 		met.Start = time.Time{} // it says nothing about the age of the trace
 	}
 	// Most traces of a first walk are judged at once, and never pending.
-	p := Pending{Row: *r, Met: when.Asked, Since: when.Read, unstored: true}
-	if l.baseline {
+	p := Pending{Row: *r, FirstSeen: when.Asked, Since: when.Read, unstored: true}
+	if l.initialSync {
 		// Without a start it is old: history is judged at once.
-		p.Since = when.Asked.Add(-l.cfg.Abandon)
+		p.Since = when.Asked.Add(-l.cfg.AbandonAfter)
 		if !r.Start.IsZero() {
 			p.Since = earliest(r.Start, when.Read)
 		}
@@ -365,12 +365,12 @@ func (l *Ledger) meet(r *Row, when When, ev *Events) {
 	switch l.weigh(&p, when) {
 	case settled:
 		l.add(&p, false, ev)
-	case givenUp:
+	case abandoned:
 		l.add(&p, true, ev)
-	case passedOver:
+	case beforeLookback:
 	case waits:
 		l.pending.put(&p)
-		l.touched[r.ID] = struct{}{}
+		l.touchedPending[r.ID] = struct{}{}
 	}
 }
 
@@ -380,8 +380,8 @@ type verdict int
 const (
 	waits verdict = iota
 	settled
-	givenUp
-	passedOver // it ended before what the baseline counts
+	abandoned
+	beforeLookback // it ended before what the baseline counts
 )
 
 // weigh notes in p what its row says, and judges it.
@@ -389,27 +389,27 @@ func (l *Ledger) weigh(p *Pending, when When) verdict {
 	p.Seen = when.Read
 	if p.Row.End.IsZero() {
 		p.Ended, p.EndBy = time.Time{}, time.Time{}
-		if when.Asked.Sub(p.Since) >= l.cfg.Abandon {
-			return givenUp
+		if when.Asked.Sub(p.Since) >= l.cfg.AbandonAfter {
+			return abandoned
 		}
 		return waits
 	}
 	if p.Ended.IsZero() {
 		p.Ended, p.EndBy = when.Read, when.Asked
-		if l.baseline {
+		if l.initialSync {
 			p.Ended = earliest(p.Row.End, when.Read)
-			if l.cfg.InitialLookback != nil && p.Met.Sub(p.Ended) > *l.cfg.InitialLookback {
-				return passedOver
+			if l.cfg.InitialLookback != nil && p.FirstSeen.Sub(p.Ended) > *l.cfg.InitialLookback {
+				return beforeLookback
 			}
 		}
 	}
-	if when.Asked.Sub(p.Ended) >= l.cfg.Settle {
+	if when.Asked.Sub(p.Ended) >= l.cfg.SettleDelay {
 		return settled
 	}
 	return waits
 }
 
-func (l *Ledger) lookJudged(r *Row, ev *Events) {
+func (l *Ledger) recheckSettled(r *Row, ev *Events) {
 	if _, ok := l.abandoned[r.ID]; ok && !r.End.IsZero() {
 		l.setAbandoned(r.ID, false)
 		ev.LateEnds = append(ev.LateEnds, *r)
@@ -418,7 +418,7 @@ func (l *Ledger) lookJudged(r *Row, ev *Events) {
 
 // count ends the pending state of a trace with a count.
 func (l *Ledger) count(p *Pending, abandoned bool, ev *Events) {
-	l.judge(p)
+	l.settle(p)
 	l.add(p, abandoned, ev)
 }
 
@@ -427,12 +427,12 @@ func (l *Ledger) add(p *Pending, abandoned bool, ev *Events) {
 	if abandoned {
 		l.setAbandoned(p.Row.ID, true)
 	}
-	if abandoned && l.baseline && l.cfg.InitialLookback != nil {
+	if abandoned && l.initialSync && l.cfg.InitialLookback != nil {
 		return
 	}
 	ev.Counted = append(ev.Counted, Counted{Row: p.Row, Abandoned: abandoned})
 	c := &ev.Counted[len(ev.Counted)-1]
-	c.Start, c.End = ClientTime(c.Start, l.wall(p.Met)), ClientTime(c.End, l.wall(p.EndBy))
+	c.Start, c.End = ClientTime(c.Start, l.wall(p.FirstSeen)), ClientTime(c.End, l.wall(p.EndBy))
 }
 
 // wall converts a time of the ledger's clock to wall-clock time.
@@ -443,19 +443,19 @@ func (l *Ledger) wall(t time.Time) time.Time {
 	return l.cfg.Wall(t)
 }
 
-// judge ends the pending state of a trace.
-func (l *Ledger) judge(p *Pending) {
+// settle ends the pending state of a trace.
+func (l *Ledger) settle(p *Pending) {
 	id := p.Row.ID
 	// Most traces of a first walk are judged before they are ever stored.
 	if !p.unstored {
-		l.touched[id] = struct{}{}
+		l.touchedPending[id] = struct{}{}
 	} else {
-		delete(l.touched, id)
+		delete(l.touchedPending, id)
 	}
 	l.pending.remove(id)
 	delete(l.unanswered, id)
 	if !l.order.has(id) {
-		l.gone.push(id)
+		l.delisted.push(id)
 	}
 }
 
@@ -468,7 +468,7 @@ func (l *Ledger) setAbandoned(id ID, abandoned bool) {
 	} else {
 		delete(l.abandoned, id)
 	}
-	l.reckoned[id] = struct{}{}
+	l.touchedAbandoned[id] = struct{}{}
 }
 
 // place makes the order agree with the rows, which are believed to stand at
@@ -531,7 +531,7 @@ func (l *Ledger) rewrite(rows []Row, at, kept []int) {
 	ids := make([]ID, len(rows))
 	for i := range rows {
 		ids[i] = rows[i].ID
-		l.gone.drop(ids[i])
+		l.delisted.drop(ids[i])
 	}
 	l.order.insert(from, ids)
 }
@@ -554,9 +554,9 @@ func (l *Ledger) unlisted(id ID) {
 	case p != nil:
 		p.Lost, p.Seen = true, time.Time{}
 		l.pending.put(p)
-		l.touched[id] = struct{}{}
+		l.touchedPending[id] = struct{}{}
 	default:
-		l.gone.push(id)
+		l.delisted.push(id)
 	}
 }
 
@@ -592,9 +592,9 @@ func (l *Ledger) nameHoles(rows []Row) (stretches uint64) {
 		if rows[i].Kind != Unreadable || rows[i].ID != (ID{}) {
 			continue
 		}
-		l.holes++
+		l.unreadable++
 		copy(rows[i].ID[:8], holeSpace[:])
-		binary.BigEndian.PutUint64(rows[i].ID[8:], l.holes)
+		binary.BigEndian.PutUint64(rows[i].ID[8:], l.unreadable)
 		if i == 0 || rows[i-1].Kind != Unreadable {
 			stretches++
 		}
@@ -615,7 +615,7 @@ func (l *Ledger) holeAt(id ID, step int) (ID, bool) {
 // Hole returns the first index from i on, looking at n places, at which an
 // unreadable row is believed to stand, or -1.
 func (l *Ledger) Hole(i, n int) int {
-	if l.holes == 0 {
+	if l.unreadable == 0 {
 		return -1
 	}
 	j := i + n
@@ -629,12 +629,12 @@ func (l *Ledger) Hole(i, n int) int {
 }
 
 // HasUnreadable reports whether there has been an unreadable row.
-func (l *Ledger) HasUnreadable() bool { return l.holes > 0 }
+func (l *Ledger) HasUnreadable() bool { return l.unreadable > 0 }
 
 // Unreadable returns the indexes of the listed rows that could not be read, and
 // for each stretch of them how many there are.
 func (l *Ledger) Unreadable() (stretches []Stretch) {
-	if l.holes == 0 {
+	if l.unreadable == 0 {
 		return nil
 	}
 	i := 0

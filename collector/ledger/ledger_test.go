@@ -27,7 +27,7 @@ type book struct {
 // them ended long ago.
 func newBook(t *testing.T, listed int) *book {
 	t.Helper()
-	b := &book{New(Config{Settle: settle, Abandon: abandon, Look: look}), t}
+	b := &book{New(Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: look}), t}
 	var rows []Row
 	for i := range listed {
 		rows = append(rows, ended(i+1))
@@ -35,7 +35,7 @@ func newBook(t *testing.T, listed int) *book {
 	if got := len(b.list(0, rows...).Counted); got != listed {
 		t.Fatalf("the baseline counted %d of %d", got, listed)
 	}
-	b.EndBaseline()
+	b.EndInitialSync()
 	return b
 }
 
@@ -66,7 +66,7 @@ func (b *book) Resolve(row Row, when When) (ev Events) {
 }
 
 func (b *book) Gone(id ID) (ev Events) {
-	b.Ledger.Gone(id, &ev)
+	b.Ledger.Delist(id, &ev)
 	return ev
 }
 
@@ -89,7 +89,7 @@ func (b *book) part(after time.Duration, rows ...Row) Events {
 func (b *book) is(ev Events, want string) {
 	b.t.Helper()
 	var got []string
-	for _, r := range ev.Met {
+	for _, r := range ev.FirstSeen {
 		got = append(got, "met "+r.Name)
 	}
 	for _, c := range ev.Counted {
@@ -105,8 +105,8 @@ func (b *book) is(ev Events, want string) {
 	for _, r := range ev.LateEnds {
 		got = append(got, "late "+r.Name)
 	}
-	if ev.Nameless > 0 {
-		got = append(got, fmt.Sprint("nameless ", ev.Nameless))
+	if ev.NoID > 0 {
+		got = append(got, fmt.Sprint("nameless ", ev.NoID))
 	}
 	if ev.Gaps > 0 {
 		got = append(got, fmt.Sprint("gaps ", ev.Gaps))
@@ -247,26 +247,26 @@ func TestBaseline(t *testing.T) {
 		"settling since a while": {at(-time.Minute, -settle/2), settle / 2, "counted 1"},
 	} {
 		t.Run(what, func(t *testing.T) {
-			b := &book{New(Config{Settle: settle, Abandon: abandon, Look: look}), t}
+			b := &book{New(Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: look}), t}
 			if c.at == 0 {
 				b.is(b.list(0, c.row), "met 1 "+c.outcome)
 			} else {
 				b.is(b.list(0, c.row), "met 1")
-				b.EndBaseline()
+				b.EndInitialSync()
 				b.is(b.list(c.at-1, c.row), "")
 				b.is(b.list(c.at, c.row), c.outcome)
 			}
-			b.EndBaseline()
+			b.EndInitialSync()
 			b.is(b.list(c.at+2*abandon, c.row), "")
 		})
 	}
 	t.Run("ends later", func(t *testing.T) {
-		b := &book{New(Config{Settle: settle, Abandon: abandon, Look: look}), t}
+		b := &book{New(Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: look}), t}
 		b.is(b.list(0, at(-time.Minute, 0)), "met 1")
-		if !b.Baseline() {
+		if !b.IsInitialSync() {
 			t.Error("the baseline is over")
 		}
-		b.EndBaseline()
+		b.EndInitialSync()
 		b.is(b.list(time.Minute, at(-time.Minute, 1)), "")
 		b.is(b.list(time.Minute+settle-1, at(-time.Minute, 1)), "")
 		b.is(b.list(time.Minute+settle, at(-time.Minute, 1)), "counted 1")
@@ -316,7 +316,7 @@ func TestCappedTimes(t *testing.T) {
 	}
 
 	// The baseline, too, saw it no earlier than it asked.
-	b = &book{New(Config{Settle: settle, Abandon: abandon}), t}
+	b = &book{New(Config{SettleDelay: settle, AbandonAfter: abandon}), t}
 	r.End = epoch.Add(time.Hour)
 	b.list(0, r)
 	if c := b.list(settle, r).Counted[0]; !c.End.Equal(epoch) {
@@ -454,7 +454,7 @@ func TestInsertInTheMiddle(t *testing.T) {
 // Rows that nothing ties to the list may be of another one: they are not met.
 func TestNowhere(t *testing.T) {
 	b := newBook(t, 3)
-	hole, nameless := Row{Kind: Unreadable}, Row{ID: KeyOfNameless("x", epoch), Kind: Nameless}
+	hole, nameless := Row{Kind: Unreadable}, Row{ID: KeyOfNameless("x", epoch), Kind: NoID}
 	b.is(b.part(0, ended(8), hole, nameless), "")
 	b.is(b.Observe(Run{Rows: []Row{ended(8)}, AtEnd: true, When: instant(0)}), "")
 	b.listed(1, 2, 3)
@@ -475,7 +475,7 @@ func TestUnlisting(t *testing.T) {
 	b.is(b.list(0, ended(3)), "")
 	b.listed(3)
 	for n := 1; n <= 6; n++ {
-		if !b.Known(num(n)) {
+		if !b.HasSeen(num(n)) {
 			t.Errorf("%d is not known", n)
 		}
 	}
@@ -493,18 +493,18 @@ func TestUnlisting(t *testing.T) {
 
 func TestForgetting(t *testing.T) {
 	const day = 24 * time.Hour
-	complete := func(b *book, after time.Duration) { b.Complete(epoch.Add(after)) }
+	complete := func(b *book, after time.Duration) { b.EndFullScan(epoch.Add(after)) }
 	b := newBook(t, 2)
 	complete(b, 0) // it met both
 	b.list(0, ended(1))
 	for _, after := range []time.Duration{time.Hour, 2 * time.Hour, time.Hour + day - 1} {
 		complete(b, after)
-		if !b.Known(num(2)) {
+		if !b.HasSeen(num(2)) {
 			t.Fatalf("forgotten after %v", after)
 		}
 	}
 	complete(b, time.Hour+day)
-	if b.Known(num(2)) || !b.Known(num(1)) {
+	if b.HasSeen(num(2)) || !b.HasSeen(num(1)) {
 		t.Error("what is gone is known, or what is listed is not")
 	}
 
@@ -514,11 +514,11 @@ func TestForgetting(t *testing.T) {
 	b.list(day, ended(1))
 	b.list(day)
 	complete(b, day)
-	if !b.Known(num(1)) {
+	if !b.HasSeen(num(1)) {
 		t.Error("forgotten after one walk")
 	}
 	complete(b, 2*day)
-	if b.Known(num(1)) {
+	if b.HasSeen(num(1)) {
 		t.Error("known after two walks")
 	}
 
@@ -527,7 +527,7 @@ func TestForgetting(t *testing.T) {
 	b.list(0)
 	complete(b, 0)
 	complete(b, 10*day)
-	if !b.Known(num(3)) {
+	if !b.HasSeen(num(3)) {
 		t.Error("a pending trace is forgotten")
 	}
 }
@@ -558,14 +558,14 @@ func TestHoles(t *testing.T) {
 	// Holes take a place and nothing else.
 	b.list(settle, ended(1), hole)
 	b.list(settle, ended(1))
-	b.Complete(epoch)
+	b.EndFullScan(epoch)
 	if due := b.Due(epoch.Add(abandon)); slices.ContainsFunc(due, func(d Due) bool { return isHole(d.ID) }) {
 		t.Error("a hole is due")
 	}
 }
 
 func TestNameless(t *testing.T) {
-	x, y := Row{ID: KeyOfNameless("x", epoch), Kind: Nameless}, Row{ID: KeyOfNameless("x", epoch.Add(1)), Kind: Nameless}
+	x, y := Row{ID: KeyOfNameless("x", epoch), Kind: NoID}, Row{ID: KeyOfNameless("x", epoch.Add(1)), Kind: NoID}
 	b := newBook(t, 0)
 	b.is(b.list(0, ended(1), x, y), "met 1 nameless 2")
 	b.is(b.list(settle, ended(1), x, y), "counted 1")
@@ -664,7 +664,7 @@ func TestInitialLookback(t *testing.T) {
 		{time.Hour, time.Second, 1},
 	} {
 		now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-		l := New(Config{Settle: 30 * time.Second, Abandon: time.Hour, InitialLookback: &c.lookback})
+		l := New(Config{SettleDelay: 30 * time.Second, AbandonAfter: time.Hour, InitialLookback: &c.lookback})
 		old := Row{ID: num(1), Start: now.Add(-11 * time.Hour), End: now.Add(-c.ended)}
 		open := Row{ID: num(2), Start: now.Add(-time.Minute)}
 		abandoned := Row{ID: num(3), Start: now.Add(-2 * time.Hour)}
@@ -673,7 +673,7 @@ func TestInitialLookback(t *testing.T) {
 			l.Observe(Run{Rows: []Row{old, open, abandoned}, AtStart: true, AtEnd: true, When: When{now, now}}, &ev)
 		}
 		see()
-		l.EndBaseline()
+		l.EndInitialSync()
 		now = now.Add(time.Minute)
 		open.End = now
 		see()
@@ -683,7 +683,7 @@ func TestInitialLookback(t *testing.T) {
 		for _, one := range ev.Counted {
 			counted[one.ID] = true
 		}
-		if len(counted) != c.counted+1 || !counted[open.ID] || counted[abandoned.ID] || len(ev.Met) != 3 {
+		if len(counted) != c.counted+1 || !counted[open.ID] || counted[abandoned.ID] || len(ev.FirstSeen) != 3 {
 			t.Errorf("lookback %s, ended %s before: counted %v", c.lookback, c.ended, counted)
 		}
 	}

@@ -263,7 +263,7 @@ func (ps *Pendings) decode(entry []byte) *Pending {
 // times are in an order in which each is close to the one before it, most of the
 // time.
 func (p *Pending) times() [7]*time.Time {
-	return [...]*time.Time{&p.Row.Start, &p.Since, &p.Met, &p.Seen, &p.Row.End, &p.Ended, &p.EndBy}
+	return [...]*time.Time{&p.Row.Start, &p.Since, &p.FirstSeen, &p.Seen, &p.Row.End, &p.Ended, &p.EndBy}
 }
 
 func bit(set bool, value uint64) uint64 {

@@ -32,7 +32,7 @@ func randomPending(rng *rand.Rand, id ID) *Pending {
 			ID: id, Ref: text(), Name: text(), Status: text(), HasStatus: rng.IntN(2) == 0, Start: some(), End: some(),
 			Duration: time.Duration(rng.Int64() - rng.Int64()), HasDuration: rng.IntN(2) == 0, Tokens: rng.Int64(), HasTokens: rng.IntN(2) == 0, Kind: Kind(rng.IntN(3)),
 		},
-		Met: some(), Since: some(), Ended: some(), EndBy: some(), Seen: some(), Lost: rng.IntN(2) == 0, unstored: rng.IntN(2) == 0,
+		FirstSeen: some(), Since: some(), Ended: some(), EndBy: some(), Seen: some(), Lost: rng.IntN(2) == 0, unstored: rng.IntN(2) == 0,
 	}
 	return p
 }
@@ -88,10 +88,10 @@ func TestMemoryOfRunningTraces(t *testing.T) {
 		return m.HeapAlloc
 	}
 	before := heap()
-	l := New(Config{Settle: time.Minute, Abandon: time.Hour})
+	l := New(Config{SettleDelay: time.Minute, AbandonAfter: time.Hour})
 	observeRunning(l, running)
 	l.Changes()
-	l.Saved()
+	l.Committed()
 	each := (heap() - before) / running
 	runtime.KeepAlive(l)
 	if each > 135 {

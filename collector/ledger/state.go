@@ -17,12 +17,12 @@ type Chunk struct {
 
 // State is a ledger, or what has changed in it, in a form that can be stored.
 type State struct {
-	Listed, Gone []Chunk
+	Listed, Delisted []Chunk
 	Pending      map[ID]*Pending // nil if it is pending no more
 	Stored       *Pendings       // further ones, if this is all that is stored; may be nil
 	Abandoned    map[ID]bool     // false if it is so no more
-	Holes        uint64
-	Baseline     bool
+	Unreadable        uint64
+	InitialSync     bool
 }
 
 // Changes returns what has changed since Saved was called. It is valid until
@@ -30,13 +30,13 @@ type State struct {
 func (l *Ledger) Changes() State {
 	s := State{
 		Listed:    l.order.changes(),
-		Gone:      l.gone.changes(),
-		Pending:   make(map[ID]*Pending, len(l.touched)),
-		Abandoned: make(map[ID]bool, len(l.reckoned)),
-		Holes:     l.holes,
-		Baseline:  l.baseline,
+		Delisted:      l.delisted.changes(),
+		Pending:   make(map[ID]*Pending, len(l.touchedPending)),
+		Abandoned: make(map[ID]bool, len(l.touchedAbandoned)),
+		Unreadable:     l.unreadable,
+		InitialSync:  l.initialSync,
 	}
-	for id := range l.touched {
+	for id := range l.touchedPending {
 		p := l.pending.get(id)
 		if p != nil && p.unstored {
 			p.unstored = false
@@ -44,7 +44,7 @@ func (l *Ledger) Changes() State {
 		}
 		s.Pending[id] = p
 	}
-	for id := range l.reckoned {
+	for id := range l.touchedAbandoned {
 		_, s.Abandoned[id] = l.abandoned[id]
 	}
 	return s
@@ -52,14 +52,14 @@ func (l *Ledger) Changes() State {
 
 // Unsaved returns how many entries with an id of their own Changes would return.
 // They have no order, so each falls on another page of a store.
-func (l *Ledger) Unsaved() int { return len(l.touched) + len(l.reckoned) }
+func (l *Ledger) Unsaved() int { return len(l.touchedPending) + len(l.touchedAbandoned) }
 
-// Saved says that all that Changes returned is stored.
-func (l *Ledger) Saved() {
+// Committed says that all that Changes returned is stored.
+func (l *Ledger) Committed() {
 	clear(l.order.dirty)
-	clear(l.gone.dirty)
-	clear(l.touched)
-	clear(l.reckoned)
+	clear(l.delisted.dirty)
+	clear(l.touchedPending)
+	clear(l.touchedAbandoned)
 }
 
 // Restore returns the ledger that was stored, and takes over what s holds. Times later than now are taken to
@@ -67,8 +67,8 @@ func (l *Ledger) Saved() {
 func Restore(cfg Config, s State, now time.Time) *Ledger {
 	l := New(cfg)
 	l.order.restore(s.Listed, now)
-	l.gone.restore(s.Gone, now)
-	l.holes, l.baseline = s.Holes, s.Baseline
+	l.delisted.restore(s.Delisted, now)
+	l.unreadable, l.initialSync = s.Unreadable, s.InitialSync
 	if s.Stored != nil {
 		l.pending = s.Stored
 	}
@@ -78,7 +78,7 @@ func Restore(cfg Config, s State, now time.Time) *Ledger {
 	var ahead []*Pending
 	l.pending.All(func(p *Pending) {
 		before := *p
-		for _, t := range []*time.Time{&p.Met, &p.Since, &p.Ended, &p.EndBy, &p.Seen} {
+		for _, t := range []*time.Time{&p.FirstSeen, &p.Since, &p.Ended, &p.EndBy, &p.Seen} {
 			*t = earliest(*t, now)
 		}
 		if *p != before {

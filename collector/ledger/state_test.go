@@ -28,7 +28,7 @@ func apply(full *State, ch State) {
 		}
 		return out
 	}
-	full.Listed, full.Gone = merge(full.Listed, ch.Listed), merge(full.Gone, ch.Gone)
+	full.Listed, full.Delisted = merge(full.Listed, ch.Listed), merge(full.Delisted, ch.Delisted)
 	for id, p := range ch.Pending {
 		if p == nil {
 			delete(full.Pending, id)
@@ -43,14 +43,14 @@ func apply(full *State, ch State) {
 			delete(full.Abandoned, id)
 		}
 	}
-	full.Holes, full.Baseline = ch.Holes, ch.Baseline
+	full.Unreadable, full.InitialSync = ch.Unreadable, ch.InitialSync
 }
 
 // A ledger that is saved and restored after any step goes on as if nothing had
 // happened, though only what has changed is saved.
 func TestRestoreAnywhere(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
-	cfg := Config{Settle: 30 * time.Second, Abandon: time.Hour, Look: time.Second}
+	cfg := Config{SettleDelay: 30 * time.Second, AbandonAfter: time.Hour, RecheckInterval: time.Second}
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	l := New(cfg)
 	stored := State{Pending: map[ID]*Pending{}, Abandoned: map[ID]bool{}}
@@ -84,14 +84,14 @@ func TestRestoreAnywhere(t *testing.T) {
 		var ev Events
 		l.Observe(Run{Rows: list[i:j], AtStart: i == 0, AtEnd: j == len(list), When: When{now, now}}, &ev)
 		if step == 100 {
-			l.EndBaseline()
+			l.EndInitialSync()
 		}
 		if rng.IntN(50) == 0 {
-			l.Complete(now)
+			l.EndFullScan(now)
 		}
 		for _, d := range l.Due(now) {
 			if d.Index < 0 {
-				l.Gone(d.ID, &ev)
+				l.Delist(d.ID, &ev)
 			}
 		}
 		for _, c := range ev.Counted {
@@ -102,21 +102,21 @@ func TestRestoreAnywhere(t *testing.T) {
 		}
 		if rng.IntN(3) == 0 { // else the changes add up
 			apply(&stored, l.Changes())
-			l.Saved()
+			l.Committed()
 		}
 		if rng.IntN(5) > 0 {
 			continue
 		}
 		apply(&stored, l.Changes())
-		l.Saved()
+		l.Committed()
 		before := l
 		l = Restore(cfg, stored, now)
-		if !slices.Equal(l.IDs(0, l.Listed()), before.IDs(0, before.Listed())) || l.gone.len() != before.gone.len() || l.pending.table.used != before.pending.table.used || len(l.abandoned) != len(before.abandoned) {
+		if !slices.Equal(l.IDs(0, l.Listed()), before.IDs(0, before.Listed())) || l.delisted.len() != before.delisted.len() || l.pending.table.used != before.pending.table.used || len(l.abandoned) != len(before.abandoned) {
 			t.Fatalf("step %d: restored %d listed, %d gone, %d pending, %d abandoned; want %d, %d, %d, %d", step,
-				l.Listed(), l.gone.len(), l.pending.table.used, len(l.abandoned), before.Listed(), before.gone.len(), before.pending.table.used, len(before.abandoned))
+				l.Listed(), l.delisted.len(), l.pending.table.used, len(l.abandoned), before.Listed(), before.delisted.len(), before.pending.table.used, len(before.abandoned))
 		}
-		for _, id := range before.gone.slice(0, before.gone.len()) {
-			if !l.gone.has(id) {
+		for _, id := range before.delisted.slice(0, before.delisted.len()) {
+			if !l.delisted.has(id) {
 				t.Fatalf("step %d: %s is not known to be gone", step, id)
 			}
 		}

@@ -32,12 +32,12 @@ func TestClientTime(t *testing.T) {
 
 // All events carry times as they may be published, also of the baseline.
 func TestNoHostileTimesInEvents(t *testing.T) {
-	b := &book{New(Config{Settle: settle, Abandon: abandon}), t}
+	b := &book{New(Config{SettleDelay: settle, AbandonAfter: abandon}), t}
 	r := open(1)
 	r.Start, r.End = time.Date(1, 1, 1, 0, 0, 1, 0, time.UTC), time.Date(1600, 1, 1, 0, 0, 0, 0, time.UTC)
 	ev := b.list(0, r)
 	b.is(ev, "met 1 counted 1")
-	for _, got := range []Row{ev.Met[0], ev.Counted[0].Row} {
+	for _, got := range []Row{ev.FirstSeen[0], ev.Counted[0].Row} {
 		if !got.Start.IsZero() || !got.End.IsZero() {
 			t.Errorf("from %v to %v", got.Start, got.End)
 		}
@@ -46,10 +46,10 @@ func TestNoHostileTimesInEvents(t *testing.T) {
 
 // A start in the future says nothing about how old a trace is.
 func TestMetInTheFuture(t *testing.T) {
-	b := &book{New(Config{Settle: settle, Abandon: abandon}), t}
+	b := &book{New(Config{SettleDelay: settle, AbandonAfter: abandon}), t}
 	r := open(1)
 	r.Start, r.End = epoch.Add(time.Hour), epoch.Add(time.Hour)
-	if got := b.list(0, r).Met[0]; !got.Start.IsZero() || !got.End.Equal(epoch) {
+	if got := b.list(0, r).FirstSeen[0]; !got.Start.IsZero() || !got.End.Equal(epoch) {
 		t.Errorf("from %v to %v", got.Start, got.End)
 	}
 }

@@ -127,7 +127,7 @@ func write(tx *bbolt.Tx, project string, changes State, fresh bool) error {
 	for _, name := range slices.Sorted(maps.Keys(changes.Docs)) {
 		w.put(kindDoc, []byte(name), changes.Docs[name])
 	}
-	w.chunks(kindGone, changes.Ledger.Gone)
+	w.chunks(kindGone, changes.Ledger.Delisted)
 	w.chunks(kindListed, changes.Ledger.Listed)
 	for _, label := range slices.Sorted(maps.Keys(changes.Names)) {
 		w.put(kindName, []byte(label), changes.Names[label])
@@ -223,7 +223,7 @@ func (s *State) add(kind byte, rest, body []byte) bool {
 		if kind == kindListed {
 			s.Ledger.Listed = append(s.Ledger.Listed, c)
 		} else {
-			s.Ledger.Gone = append(s.Ledger.Gone, c)
+			s.Ledger.Delisted = append(s.Ledger.Delisted, c)
 		}
 		return true
 	case kindPending:
@@ -249,16 +249,16 @@ func (s *State) add(kind byte, rest, body []byte) bool {
 		return true
 	case kindScalars:
 		d := decoder{rest: body}
-		s.Ledger.Holes = uint64(d.int())
-		s.Ledger.Baseline = d.int() == 1
+		s.Ledger.Unreadable = uint64(d.int())
+		s.Ledger.InitialSync = d.int() == 1
 		return d.done()
 	}
 	return false
 }
 
 func encodeScalars(s ledger.State) []byte {
-	b := binary.AppendVarint(nil, int64(s.Holes))
-	return binary.AppendVarint(b, bit(s.Baseline, 0))
+	b := binary.AppendVarint(nil, int64(s.Unreadable))
+	return binary.AppendVarint(b, bit(s.InitialSync, 0))
 }
 
 func encodeChunk(c ledger.Chunk) []byte {
@@ -343,7 +343,7 @@ func decodePending(id, body []byte) (*ledger.Pending, bool) {
 }
 
 func pendingTimes(p *ledger.Pending) [7]*time.Time {
-	return [...]*time.Time{&p.Row.Start, &p.Row.End, &p.Met, &p.Since, &p.Ended, &p.EndBy, &p.Seen}
+	return [...]*time.Time{&p.Row.Start, &p.Row.End, &p.FirstSeen, &p.Since, &p.Ended, &p.EndBy, &p.Seen}
 }
 
 func bit(set bool, n int) int64 {

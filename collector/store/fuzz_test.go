@@ -54,7 +54,7 @@ func FuzzEntries(f *testing.F) {
 		all = append(all, entry(kindListed, randomBytes(rng, 8), chunk)...)
 		all = append(all, entry(kindGone, randomBytes(rng, 8), chunk)...) // twice in the list
 	}
-	f.Add(append(all, entry(kindScalars, nil, encodeScalars(ledger.State{Holes: 3, Baseline: true}))...))
+	f.Add(append(all, entry(kindScalars, nil, encodeScalars(ledger.State{Unreadable: 3, InitialSync: true}))...))
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		s := emptyState()
 		for len(data) >= 3 {
@@ -65,12 +65,12 @@ func FuzzEntries(f *testing.F) {
 			}
 			data = data[n+m:]
 		}
-		l := ledger.Restore(ledger.Config{Settle: time.Second, Abandon: time.Hour}, s.Ledger, epoch)
+		l := ledger.Restore(ledger.Config{SettleDelay: time.Second, AbandonAfter: time.Hour}, s.Ledger, epoch)
 		l.Due(epoch)
 		l.IDs(0, l.Listed())
-		l.Complete(epoch)
-		l.Complete(epoch.Add(72 * time.Hour))
+		l.EndFullScan(epoch)
+		l.EndFullScan(epoch.Add(72 * time.Hour))
 		l.Changes()
-		l.Saved()
+		l.Committed()
 	})
 }

@@ -62,7 +62,7 @@ func want(tb testing.TB, s *Store, project string, model *State) {
 
 func brief(s State) string {
 	return fmt.Sprintf("%d listed %d gone %d pending %d abandoned holes %d baseline %v names %v docs %v",
-		len(s.Ledger.Listed), len(s.Ledger.Gone), len(s.Ledger.Pending), len(s.Ledger.Abandoned), s.Ledger.Holes, s.Ledger.Baseline,
+		len(s.Ledger.Listed), len(s.Ledger.Delisted), len(s.Ledger.Pending), len(s.Ledger.Abandoned), s.Ledger.Unreadable, s.Ledger.InitialSync,
 		slices.Sorted(maps.Keys(s.Names)), slices.Sorted(maps.Keys(s.Docs)))
 }
 
@@ -94,7 +94,7 @@ func emptyState() State {
 func merge(before *State, ch State, fresh bool) *State {
 	out := emptyState()
 	if before != nil && !fresh {
-		out.Ledger.Listed, out.Ledger.Gone = before.Ledger.Listed, before.Ledger.Gone
+		out.Ledger.Listed, out.Ledger.Delisted = before.Ledger.Listed, before.Ledger.Delisted
 		maps.Copy(out.Ledger.Pending, before.Ledger.Pending)
 		maps.Copy(out.Ledger.Abandoned, before.Ledger.Abandoned)
 		maps.Copy(out.Names, before.Names)
@@ -114,7 +114,7 @@ func merge(before *State, ch State, fresh bool) *State {
 		return merged
 	}
 	out.Ledger.Listed = chunks(out.Ledger.Listed, ch.Ledger.Listed)
-	out.Ledger.Gone = chunks(out.Ledger.Gone, ch.Ledger.Gone)
+	out.Ledger.Delisted = chunks(out.Ledger.Delisted, ch.Ledger.Delisted)
 	for id, p := range ch.Ledger.Pending {
 		if out.Ledger.Pending[id] = p; p == nil {
 			delete(out.Ledger.Pending, id)
@@ -134,7 +134,7 @@ func merge(before *State, ch State, fresh bool) *State {
 	}
 	values(out.Names, ch.Names)
 	values(out.Docs, ch.Docs)
-	out.Ledger.Holes, out.Ledger.Baseline = ch.Ledger.Holes, ch.Ledger.Baseline
+	out.Ledger.Unreadable, out.Ledger.InitialSync = ch.Ledger.Unreadable, ch.Ledger.InitialSync
 	return &out
 }
 
@@ -173,7 +173,7 @@ func randomPending(rng *rand.Rand, id ledger.ID) *ledger.Pending {
 			Duration: time.Duration(rng.Int64()>>rng.IntN(64) - 5), HasDuration: yes(),
 			Tokens: rng.Int64()>>rng.IntN(64) - 5, HasTokens: yes(), Kind: ledger.Kind(rng.IntN(3)),
 		},
-		Met: randomTime(rng), Since: randomTime(rng), Ended: randomTime(rng), EndBy: randomTime(rng), Seen: randomTime(rng), Lost: yes(),
+		FirstSeen: randomTime(rng), Since: randomTime(rng), Ended: randomTime(rng), EndBy: randomTime(rng), Seen: randomTime(rng), Lost: yes(),
 	}
 }
 
@@ -195,7 +195,7 @@ func randomChanges(rng *rand.Rand, n int) State {
 		}
 		return out
 	}
-	ch.Ledger.Listed, ch.Ledger.Gone = chunks(), chunks()
+	ch.Ledger.Listed, ch.Ledger.Delisted = chunks(), chunks()
 	for range rng.IntN(n + 1) {
 		id := few(rng.IntN(3 * n))
 		if ch.Ledger.Pending[id] = nil; rng.IntN(3) > 0 {
@@ -209,7 +209,7 @@ func randomChanges(rng *rand.Rand, n int) State {
 		ch.Names[fmt.Sprint("name ", rng.IntN(n))] = value
 		ch.Docs[fmt.Sprint("doc ", rng.IntN(n))] = randomBytes(rng, rng.IntN(600))
 	}
-	ch.Ledger.Holes, ch.Ledger.Baseline = rng.Uint64N(100), rng.IntN(2) == 0
+	ch.Ledger.Unreadable, ch.Ledger.InitialSync = rng.Uint64N(100), rng.IntN(2) == 0
 	return ch
 }
 
@@ -254,7 +254,7 @@ func TestCommitAndLoad(t *testing.T) {
 // A ledger goes on from the file as if nothing had happened.
 func TestLedgerGoesOn(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
-	cfg := ledger.Config{Settle: 30 * time.Second, Abandon: time.Hour, Look: time.Second}
+	cfg := ledger.Config{SettleDelay: 30 * time.Second, AbandonAfter: time.Hour, RecheckInterval: time.Second}
 	dir, now := t.TempDir(), epoch
 	s := mustOpen(t, dir)
 	l := ledger.New(cfg)
@@ -271,10 +271,10 @@ func TestLedgerGoesOn(t *testing.T) {
 		list = list[:min(len(list), 400)]
 		l.Observe(ledger.Run{Rows: list, AtStart: true, AtEnd: true, When: ledger.When{Asked: now, Read: now}}, &ledger.Events{})
 		if step == 5 {
-			l.EndBaseline()
+			l.EndInitialSync()
 		}
 		mustCommit(t, s, "p", State{Ledger: l.Changes()}, false)
-		l.Saved()
+		l.Committed()
 		mustClose(t, s)
 		s = mustOpen(t, dir)
 		state, ok, err := s.Load("p")
@@ -286,11 +286,11 @@ func TestLedgerGoesOn(t *testing.T) {
 		if got, want := back.IDs(0, back.Listed()), l.IDs(0, l.Listed()); !slices.Equal(got, want) {
 			t.Fatalf("step %d: %d ids, want %d, or another order", step, len(got), len(want))
 		}
-		if got, want := back.Due(later), l.Due(later); !slices.Equal(got, want) || back.Baseline() != l.Baseline() {
+		if got, want := back.Due(later), l.Due(later); !slices.Equal(got, want) || back.IsInitialSync() != l.IsInitialSync() {
 			t.Fatalf("step %d: due %v, want %v", step, got, want)
 		}
 		for _, r := range list {
-			if !back.Known(r.ID) {
+			if !back.HasSeen(r.ID) {
 				t.Fatalf("step %d: %s is forgotten", step, r.ID)
 			}
 		}

@@ -89,7 +89,7 @@ type result struct {
 
 func newCursor(r *reader, led *ledger.Ledger, offset, total int) *cursor {
 	c := &cursor{r: r, led: led, next: max(offset, 0), size: maxLimit, overlap: overlap, total: total}
-	if !led.Baseline() {
+	if !led.IsInitialSync() {
 		c.known = led.Listed()
 	}
 	return c

@@ -312,7 +312,7 @@ func (w *Syncer) mayHaveExpired() bool {
 // expired: those beside them are about as old.
 func (w *Syncer) noteExpiry(run ledger.Run) {
 	n := len(run.Rows)
-	if n == 0 || w.led.Baseline() {
+	if n == 0 || w.led.IsInitialSync() {
 		return
 	}
 	var beside []ledger.Row

@@ -416,7 +416,7 @@ func TestBurstAfterRestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.led = ledger.Restore(ledger.Config{Settle: settle, Abandon: abandon, Look: time.Second}, b.led.Changes(), b.now())
+	b.led = ledger.Restore(ledger.Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: time.Second}, b.led.Changes(), b.now())
 	b.walker = New(Config{Now: b.now, Interval: 30 * time.Second, SweepEvery: sweepEvery, Concurrency: 1, Logger: log.NewLogfmtLogger(&b.log)}, b.led)
 	if err := b.walker.Restore(state); err != nil {
 		t.Fatal(err)

@@ -124,8 +124,8 @@ func TestBaselineResumes(t *testing.T) {
 	if err := b.sync(); err == nil {
 		t.Fatal("no error")
 	}
-	if got := b.led.Listed(); got < 2000 || !b.led.Baseline() {
-		t.Fatalf("%d rows met, baseline %t", got, b.led.Baseline())
+	if got := b.led.Listed(); got < 2000 || !b.led.IsInitialSync() {
+		t.Fatalf("%d rows met, baseline %t", got, b.led.IsInitialSync())
 	}
 	b.opper.Clear()
 	for i := range 150 {
@@ -342,7 +342,7 @@ func (rows) Get(context.Context, string) (opper.Trace, error) {
 func TestNobodyFetchesOn(t *testing.T) {
 	for _, src := range []rows{{3000, 0}, {3000, 1500}} {
 		synctest.Test(t, func(t *testing.T) {
-			led := ledger.New(ledger.Config{Settle: settle, Abandon: abandon})
+			led := ledger.New(ledger.Config{SettleDelay: settle, AbandonAfter: abandon})
 			w := New(Config{Now: time.Now, Concurrency: 4, Logger: log.NewNopLogger()}, led)
 			_, err := w.Sync(t.Context(), src)
 			if (err == nil) != (src.fails == 0) || led.Listed() < 1400 {
@@ -371,8 +371,8 @@ func TestNamelessRows(t *testing.T) {
 	}
 	b.mustSync()
 	b.quiet()
-	if b.events.Nameless != 3 || len(b.counted) != 50 || b.led.Listed() != 53 {
-		t.Errorf("%d without an id, counted %d, %d listed", b.events.Nameless, len(b.counted), b.led.Listed())
+	if b.events.NoID != 3 || len(b.counted) != 50 || b.led.Listed() != 53 {
+		t.Errorf("%d without an id, counted %d, %d listed", b.events.NoID, len(b.counted), b.led.Listed())
 	}
 }
 

@@ -136,7 +136,7 @@ func setRow(r *ledger.Row, t *opper.Trace) {
 		Tokens: t.Tokens, HasTokens: t.HasTokens,
 	}
 	if t.ID == "" {
-		r.Kind = ledger.Nameless
+		r.Kind = ledger.NoID
 		r.ID = ledger.KeyOfNameless(t.Name, t.Start)
 		return
 	}

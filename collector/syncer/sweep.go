@@ -23,7 +23,7 @@ type sweep struct {
 
 // SweepDue reports whether a page of a sweep may be read now.
 func (w *Syncer) SweepDue() bool {
-	if w.led.Baseline() {
+	if w.led.IsInitialSync() {
 		return false
 	}
 	if w.retryDue() {

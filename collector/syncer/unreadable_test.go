@@ -118,8 +118,8 @@ func TestForeignRowsReadOneByOne(t *testing.T) {
 	if !errors.Is(err, ErrForeign) {
 		t.Errorf("error %v", err)
 	}
-	if len(ev.Met) > 0 || len(b.counted) != counted || b.led.Listed() != listed {
-		t.Errorf("%d foreign rows are taken in, %d are counted", len(ev.Met), len(b.counted)-counted)
+	if len(ev.FirstSeen) > 0 || len(b.counted) != counted || b.led.Listed() != listed {
+		t.Errorf("%d foreign rows are taken in, %d are counted", len(ev.FirstSeen), len(b.counted)-counted)
 	}
 }
 

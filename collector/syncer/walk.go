@@ -130,7 +130,7 @@ func (w *Syncer) sync(ctx context.Context, r *reader) error {
 	var whole, reached bool
 	var headEnd int
 	var err error
-	baseline := w.led.Baseline()
+	baseline := w.led.IsInitialSync()
 	if !baseline || w.led.Listed() > 0 {
 		if whole, headEnd, err = w.head(ctx, r); err != nil {
 			return err
@@ -172,12 +172,12 @@ func (w *Syncer) sync(ctx context.Context, r *reader) error {
 	if swept || reached || whole && !w.skipped {
 		w.fullAt = now
 		if w.led.Listed() > 0 {
-			w.led.Complete(now)
+			w.led.EndFullScan(now)
 		}
 	} else if baseline {
 		w.fullAt = now // it could not be better: a sweep follows on schedule
 	}
-	w.led.EndBaseline()
+	w.led.EndInitialSync()
 	w.lastGood, w.span = now, w.reading
 	return nil
 }
@@ -253,7 +253,7 @@ func (w *Syncer) startHoles(c *cursor) int {
 
 func (w *Syncer) anyKnown(rows []ledger.Row) bool {
 	for _, row := range rows {
-		if row.Kind == ledger.Normal && w.led.Known(row.ID) {
+		if row.Kind == ledger.Normal && w.led.HasSeen(row.ID) {
 			return true
 		}
 	}
@@ -344,7 +344,7 @@ func (w *Syncer) pause(took time.Duration) {
 
 // judgeOrder decides from what a complete walk met where news are to be found.
 func (w *Syncer) judgeOrder() {
-	if !w.sampled && !w.led.Baseline() {
+	if !w.sampled && !w.led.IsInitialSync() {
 		return // after a restart in the middle: what was known says more than half a sample
 	}
 	w.sorted, w.newestLast = w.trend.sorted()
@@ -447,7 +447,7 @@ func (w *Syncer) lookAtDue(ctx context.Context, r *reader) error {
 		return err
 	}
 	for _, id := range gone {
-		w.led.Gone(id, &w.ev)
+		w.led.Delist(id, &w.ev)
 	}
 	return nil
 }

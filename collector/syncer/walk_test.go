@@ -63,7 +63,7 @@ func newBench(t testing.TB, cfg oppertest.Config) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.led = ledger.New(ledger.Config{Settle: settle, Abandon: abandon, Look: time.Second})
+	b.led = ledger.New(ledger.Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: time.Second})
 	b.walker = New(Config{
 		Now: b.now, Interval: 30 * time.Second, SweepEvery: sweepEvery, Concurrency: 1, Logger: log.NewLogfmtLogger(&b.log),
 	}, b.led)
@@ -72,7 +72,7 @@ func newBench(t testing.TB, cfg oppertest.Config) *bench {
 
 // sync does one sync, in no time.
 func (b *bench) sync() error {
-	baseline := b.led.Baseline()
+	baseline := b.led.IsInitialSync()
 	start := b.now()
 	ev, err := b.walker.Sync(context.Background(), b.client.WithRetries(0))
 	b.take(ev)
@@ -92,7 +92,7 @@ func (b *bench) sync() error {
 
 func (b *bench) take(ev ledger.Events) {
 	b.events.Gaps += ev.Gaps
-	b.events.Nameless += ev.Nameless
+	b.events.NoID += ev.NoID
 	for _, c := range ev.Counted {
 		b.counted = append(b.counted, versionOf(c))
 	}
@@ -298,7 +298,7 @@ func movingList(t *testing.T, cfg oppertest.Config, seed int64) {
 		if err := b.sync(); err != nil && !strings.Contains(err.Error(), errMoving.Error()) {
 			fail(err)
 		}
-		if !b.led.Baseline() {
+		if !b.led.IsInitialSync() {
 			b.sweep(rng.IntN(60))
 		}
 		b.step(time.Duration(1+rng.IntN(40)) * time.Second)

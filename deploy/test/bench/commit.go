@@ -68,7 +68,7 @@ func (b *bench) commit(ctx context.Context) (err error) {
 			if err := kept.Commit("default", store.State{Ledger: l.Changes()}, false); err != nil {
 				return err
 			}
-			l.Saved()
+			l.Committed()
 			return nil
 		}})
 	if err != nil {

@@ -55,7 +55,7 @@ func heapOf(f func() any) uint64 {
 func filled(traces int) *ledger.Ledger {
 	now := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	rng := rand.New(rand.NewPCG(1, 2))
-	l := ledger.New(ledger.Config{Settle: time.Second, Abandon: time.Hour})
+	l := ledger.New(ledger.Config{SettleDelay: time.Second, AbandonAfter: time.Hour})
 	var last []ledger.Row
 	var ev ledger.Events
 	for at := 0; at < traces; at += pageSize {
@@ -67,8 +67,8 @@ func filled(traces int) *ledger.Ledger {
 		ev.Clear()
 		last = rows[len(rows)-1:]
 	}
-	l.EndBaseline()
-	l.Saved()
+	l.EndInitialSync()
+	l.Committed()
 	return l
 }
 
