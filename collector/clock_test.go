@@ -150,8 +150,8 @@ func TestClockStep(t *testing.T) {
 // tallies lists what was counted, by outcome.
 func tallies(p *project) string {
 	var got []string
-	for _, n := range p.aggregates.Names() {
-		for outcome, tally := range n.Tallies {
+	for _, n := range p.aggregates.All() {
+		for outcome, tally := range n.ByOutcome {
 			if tally.Traces > 0 {
 				got = append(got, fmt.Sprint(aggregate.Outcome(outcome), " ", tally.Traces))
 			}

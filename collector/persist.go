@@ -169,7 +169,7 @@ func (p *project) save() error {
 		p.fresh = false
 	}
 	p.ledger.Committed()
-	p.aggregates.Saved()
+	p.aggregates.Committed()
 	return nil
 }
 

@@ -117,7 +117,7 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, source 
 		SettleDelay: cfg.SettleDelay, AbandonAfter: cfg.AbandonAfter, RecheckInterval: cfg.Interval, InitialLookback: cfg.InitialLookback, Wall: deps.Clock.Wall,
 	}
 	walkCfg := syncer.Config{
-		Now: deps.Clock.Now, Interval: cfg.Interval, SweepEvery: cfg.SweepInterval, Concurrency: cfg.Concurrency,
+		Now: deps.Clock.Now, Interval: cfg.Interval, SweepInterval: cfg.SweepInterval, Concurrency: cfg.Concurrency,
 		Logger: p.logger, Progress: p.progress,
 	}
 	restored, err := p.restore(ledgerCfg, walkCfg)
@@ -152,7 +152,7 @@ func (p *project) run(ctx context.Context) error {
 		p.landed()
 		for waiting := true; waiting; {
 			var page <-chan time.Time
-			if sweeping && p.syncer.SweepDue() {
+			if sweeping && p.syncer.IsSweepDue() {
 				page = time.After(time.Until(p.sweptAt.Add(p.sweepPause())))
 			}
 			select {
@@ -225,7 +225,7 @@ func (p *project) sync(ctx context.Context) bool {
 		return false
 	}
 	ended := p.deps.Clock.System()
-	p.aggregates.EndBaseline(ended)
+	p.aggregates.EndInitialSync(ended)
 	p.placeOpen()
 	p.zeros.release(now)
 	p.metrics.synced(took, true)
@@ -263,7 +263,7 @@ func (p *project) sweep(ctx context.Context) bool {
 // sweepPause returns how long to wait before the next page of a sweep: not at
 // all if only full scans find new traces.
 func (p *project) sweepPause() time.Duration {
-	if p.syncer.Unsorted() {
+	if p.syncer.IsUnsorted() {
 		return 0
 	}
 	return p.cfg.SweepPause
@@ -307,16 +307,16 @@ func (p *project) placeOpen() {
 		}
 	})
 	for _, label := range slices.Sorted(maps.Keys(first)) {
-		p.aggregates.Meet(first[label], p.lastZero())
+		p.aggregates.Ensure(first[label], p.lastZero())
 	}
-	p.ledger.Open(func(r ledger.Row) { p.aggregates.Meet(r.Name, p.lastZero()) })
+	p.ledger.Open(func(r ledger.Row) { p.aggregates.Ensure(r.Name, p.lastZero()) })
 }
 
 // publish exposes the sums as they are. They must be durable.
 func (p *project) publish() {
 	p.published.Store(new(p.builder.build(p.aggregates, p.ledger, p.syncer.Total())))
 	p.metrics.published(p.lastSuccess)
-	p.zeros.published(p.aggregates.Names(), p.deps.Clock.Now())
+	p.zeros.published(p.aggregates.All(), p.deps.Clock.Now())
 	if !p.isReady() {
 		close(p.ready)
 	}
@@ -367,8 +367,8 @@ func (p *project) progress(ev ledger.Events, rows, total int) {
 // logInitialSync logs what the counters begin with.
 func (p *project) logInitialSync() {
 	var counted uint64
-	for _, n := range p.aggregates.Names() {
-		for _, t := range n.Tallies {
+	for _, n := range p.aggregates.All() {
+		for _, t := range n.ByOutcome {
 			counted += t.Traces
 		}
 	}

@@ -58,7 +58,7 @@ func FuzzRestoreState(f *testing.F) {
 		if err != nil {
 			return
 		}
-		p.aggregates.EndBaseline(now())
+		p.aggregates.EndInitialSync(now())
 		p.publish()
 		metrics := make(chan prometheus.Metric)
 		go func() {

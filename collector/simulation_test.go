@@ -470,8 +470,8 @@ func (s *simulation) sync() {
 
 // walked is what the walk remembers of complete walks.
 func (s *simulation) walked() (state struct {
-	FullAt time.Time `json:"full_at"`
-	Sweep  *struct{ Done bool }
+	LastFullScan time.Time `json:"full_at"`
+	Sweep        *struct{ Done bool }
 },
 ) {
 	b, err := s.project.syncer.State()
@@ -505,7 +505,7 @@ func (s *simulation) looked(start time.Time, baseline, swept bool) {
 	if swept {
 		from = s.sweepBegan
 	}
-	if isFull := !s.walked().FullAt.Add(-s.ours).Before(start); isFull && from.After(s.lied) && (s.blind.IsZero() || from.After(s.blind)) {
+	if isFull := !s.walked().LastFullScan.Add(-s.ours).Before(start); isFull && from.After(s.lied) && (s.blind.IsZero() || from.After(s.blind)) {
 		s.blind = time.Time{}
 		s.looks = append(s.looks, oracle.Sync{Start: from, End: s.at, Full: true})
 	}
@@ -518,7 +518,7 @@ func (s *simulation) looked(start time.Time, baseline, swept bool) {
 }
 
 func (s *simulation) sweep(pages int) {
-	for ; pages > 0 && s.project.syncer.SweepDue(); pages-- {
+	for ; pages > 0 && s.project.syncer.IsSweepDue(); pages-- {
 		shot := s.project.published.Load()
 		s.tell("sweep")
 		if s.walked().Sweep == nil {
@@ -707,7 +707,7 @@ func (s *simulation) blinded() {
 // sees reports whether a sync that began at some time has read all rows, as far
 // as they could be.
 func (s *simulation) sees(start time.Time) bool {
-	if s.list.SortBy == oppertest.ByUpdate && s.project.syncer.Unsorted() {
+	if s.list.SortBy == oppertest.ByUpdate && s.project.syncer.IsUnsorted() {
 		return false // its rows do not show where news are: only sweeps find them
 	}
 	if s.poison > 0 {

@@ -41,15 +41,15 @@ func newSnapshots(cfg *config.Project) *snapshots {
 // traces it lists.
 func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) snapshot {
 	var out snapshot
-	open := map[*aggregate.Name]int{}
+	open := map[*aggregate.Aggregate]int{}
 	led.Open(func(r ledger.Row) {
-		if s.Wants(r.Name) {
+		if s.IsIncluded(r.Name) {
 			open[s.Find(r.Name)]++
 		}
 	})
 	zeroPending := 0
-	for _, n := range s.Names() {
-		if n.Held() {
+	for _, n := range s.All() {
+		if n.IsZeroPending() {
 			zeroPending++
 		}
 		m := b.names[n.Label]
@@ -69,7 +69,7 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) snap
 		reason []string
 	}{
 		{gapsTotal, s.Gaps, nil},
-		{skippedTotal, s.Nameless, []string{"no_id"}},
+		{skippedTotal, s.NoID, []string{"no_id"}},
 		{skippedTotal, s.VanishedOpen, []string{"vanished_open"}},
 		{unusableTotal, s.NoDuration, []string{"missing"}},
 		{unusableTotal, s.BadDuration, []string{"negative"}},
@@ -83,11 +83,11 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) snap
 }
 
 // buildName returns the metrics of one trace name: all of them, from 0 on.
-func (b *snapshots) buildName(n *aggregate.Name) []prometheus.Metric {
-	n = n.Shown()
+func (b *snapshots) buildName(n *aggregate.Aggregate) []prometheus.Metric {
+	n = n.Exposed()
 	var out []prometheus.Metric
 	for _, o := range aggregate.Outcomes {
-		t, outcome := &n.Tallies[o], o.String()
+		t, outcome := &n.ByOutcome[o], o.String()
 		out = append(out,
 			newCounter(tracesTotal, float64(t.Traces), n.Created, b.project, n.Label, outcome),
 			newCounter(traceTokens, float64(t.Tokens), n.Created, b.project, n.Label, outcome))

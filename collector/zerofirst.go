@@ -16,20 +16,20 @@ const maxZeroPending = 10 * time.Minute
 // arrow against the flow, from scrapes to what is exposed.
 type zeroFirst struct {
 	allRead func(since time.Time) bool
-	exposed map[*aggregate.Name]time.Time // names that are exposed at 0, and since when
+	exposed map[*aggregate.Aggregate]time.Time // names that are exposed at 0, and since when
 }
 
 func newZeroFirst(allRead func(since time.Time) bool) *zeroFirst {
 	if allRead == nil {
 		allRead = func(time.Time) bool { return true }
 	}
-	return &zeroFirst{allRead: allRead, exposed: map[*aggregate.Name]time.Time{}}
+	return &zeroFirst{allRead: allRead, exposed: map[*aggregate.Aggregate]time.Time{}}
 }
 
 // published notes that zeros of names are exposed from now on.
-func (z *zeroFirst) published(names []*aggregate.Name, now time.Time) {
+func (z *zeroFirst) published(names []*aggregate.Aggregate, now time.Time) {
 	for _, n := range names {
-		if _, known := z.exposed[n]; n.Held() && !known {
+		if _, known := z.exposed[n]; n.IsZeroPending() && !known {
 			z.exposed[n] = now
 		}
 	}
@@ -40,7 +40,7 @@ func (z *zeroFirst) published(names []*aggregate.Name, now time.Time) {
 func (z *zeroFirst) release(now time.Time) {
 	for n, since := range z.exposed {
 		if z.allRead(since) || now.Sub(since) >= maxZeroPending {
-			n.Release()
+			n.EndZero()
 			delete(z.exposed, n)
 		}
 	}

@@ -72,7 +72,7 @@ func testManyNames(t *testing.T, cfg Config) {
 		if ch.Met != nil {
 			stored.Met = bytes.Clone(ch.Met)
 		}
-		s.Saved()
+		s.Committed()
 	}
 	restart := func() {
 		var err error
@@ -89,26 +89,26 @@ func testManyNames(t *testing.T, cfg Config) {
 			restart()
 		}
 	})
-	s.EndBaseline(now)
+	s.EndInitialSync(now)
 	save()
 	if len(stored.Deferred) != 0 {
 		t.Errorf("%d documents of deferred traces are left", len(stored.Deferred))
 	}
 	restart()
 
-	all.EndBaseline(now)
-	ranked := slices.SortedFunc(slices.Values(all.Names()), func(a, b *Name) int {
+	all.EndInitialSync(now)
+	ranked := slices.SortedFunc(slices.Values(all.All()), func(a, b *Aggregate) int {
 		return cmp.Or(cmp.Compare(b.met, a.met), cmp.Compare(a.Label, b.Label))
 	})
-	other, overflow := &Name{Label: Other, Created: now}, uint64(0)
+	other, overflow := &Aggregate{Label: Other, Created: now}, uint64(0)
 	for _, n := range ranked[cfg.MaxNames:] {
 		other.merge(n)
-		for _, tally := range n.Tallies {
+		for _, tally := range n.ByOutcome {
 			overflow += tally.Traces
 		}
 	}
 	equal(t, s.Overflow, overflow)
-	want := map[string]*Name{Other: other}
+	want := map[string]*Aggregate{Other: other}
 	for _, n := range ranked[:cfg.MaxNames] {
 		want[n.Label] = n
 	}
@@ -132,8 +132,8 @@ func testManyNames(t *testing.T, cfg Config) {
 }
 
 // plain returns the sums of a name without what says how they came about.
-func plain(n *Name) Name {
-	c := Name{Label: n.Label}
+func plain(n *Aggregate) Aggregate {
+	c := Aggregate{Label: n.Label}
 	if err := c.decode(n.encode()); err != nil {
 		panic(err)
 	}
@@ -156,11 +156,11 @@ func TestInitialSyncMemory(t *testing.T) {
 		s.Apply(counted(row(fmt.Sprintf("agent-%06d", i))), now)
 		if i%(names/5) == 0 {
 			_ = s.Changes()
-			s.Saved()
+			s.Committed()
 		}
 	}
 	perName := (heap() - before) / names
-	s.EndBaseline(now)
+	s.EndInitialSync(now)
 	left := heap() - before
 	runtime.KeepAlive(s)
 	if perName > 500 || left > 8<<20 {

@@ -44,8 +44,8 @@ const (
 // resolved says what becomes of the traces of a name.
 type resolved struct {
 	wanted bool
-	label  string // where they are counted, if there is a place
-	name   *Name  // where they are counted, once that is decided
+	label  string     // where they are counted, if there is a place
+	name   *Aggregate // where they are counted, once that is decided
 }
 
 func (s *Set) resolve(raw string) *resolved {

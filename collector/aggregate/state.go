@@ -36,7 +36,7 @@ func (s *Set) Changes() State {
 	var w codec.Writer
 	w.Uint(stateVersion)
 	w.Time(s.Since)
-	w.Uint(flag(s.baseline))
+	w.Uint(flag(s.initialSync))
 	w.Uint(flag(s.Renewed))
 	for _, c := range s.counters() {
 		w.Uint(*c)
@@ -56,8 +56,8 @@ func (s *Set) Changes() State {
 	return st
 }
 
-// Saved says that all that Changes returned is stored.
-func (s *Set) Saved() {
+// Committed says that all that Changes returned is stored.
+func (s *Set) Committed() {
 	clear(s.dropped)
 	for _, n := range s.names {
 		n.saved = n.Changes + 1
@@ -75,7 +75,7 @@ func Restore(cfg Config, st State) (*Set, error) {
 		return nil, fmt.Errorf("project counters: version %d is not known", v)
 	}
 	s.Since = r.Time()
-	s.baseline = r.Uint() == 1
+	s.initialSync = r.Uint() == 1
 	s.Renewed = r.Uint() == 1
 	for _, c := range s.counters() {
 		*c = r.Uint()
@@ -99,7 +99,7 @@ func Restore(cfg Config, st State) (*Set, error) {
 		}
 	}
 	for label, b := range st.Names {
-		n := &Name{Label: label}
+		n := &Aggregate{Label: label}
 		if err := n.decode(b); err != nil {
 			return nil, fmt.Errorf("sums of trace name %q: %w", label, err)
 		}
@@ -114,22 +114,22 @@ func Restore(cfg Config, st State) (*Set, error) {
 
 func (s *Set) counters() []*uint64 {
 	return []*uint64{
-		&s.Gaps, &s.Nameless, &s.VanishedOpen, &s.LateEnds,
+		&s.Gaps, &s.NoID, &s.VanishedOpen, &s.LateEnds,
 		&s.Unmapped, &s.Overflow, &s.NoDuration, &s.BadDuration,
 	}
 }
 
-func (n *Name) encode() []byte {
+func (n *Aggregate) encode() []byte {
 	var w codec.Writer
 	w.Uint(stateVersion)
 	w.Time(n.Created)
 	w.Time(n.DurationsCreated)
 	w.Time(n.TokensCreated)
 	w.Time(n.LastEnd)
-	w.Uint(uint64(n.held))
+	w.Uint(uint64(n.zeroPending))
 	w.Uint(uint64(n.met))
-	for i := range n.Tallies {
-		t := &n.Tallies[i]
+	for i := range n.ByOutcome {
+		t := &n.ByOutcome[i]
 		w.Uint(t.Traces)
 		w.Int(t.Tokens)
 		t.Durations.encode(&w)
@@ -138,16 +138,16 @@ func (n *Name) encode() []byte {
 	return w.Bytes()
 }
 
-func (n *Name) decode(b []byte) error {
+func (n *Aggregate) decode(b []byte) error {
 	r := codec.NewReader(b)
 	if v := r.Uint(); v != stateVersion {
 		return fmt.Errorf("version %d is not known", v)
 	}
 	n.Created, n.DurationsCreated, n.TokensCreated, n.LastEnd = readTime(r), readTime(r), readTime(r), readTime(r)
-	n.held = part(r.Uint())
+	n.zeroPending = part(r.Uint())
 	n.met = int(r.Uint())
-	for i := range n.Tallies {
-		t := &n.Tallies[i]
+	for i := range n.ByOutcome {
+		t := &n.ByOutcome[i]
 		t.Traces, t.Tokens = r.Uint(), r.Int()
 		t.Durations.decode(r)
 	}
@@ -155,8 +155,8 @@ func (n *Name) decode(b []byte) error {
 	if err := r.Close(); err != nil {
 		return err
 	}
-	for i := range n.Tallies {
-		if !n.Tallies[i].Durations.isSound() {
+	for i := range n.ByOutcome {
+		if !n.ByOutcome[i].Durations.isSound() {
 			return codec.ErrDamaged
 		}
 	}
@@ -236,8 +236,8 @@ func (h *Histogram) isSound() bool {
 func (s *Set) CheckBuckets() error {
 	for _, n := range s.names {
 		sound := n.Tokens.hasBuckets(s.cfg.TokenBuckets)
-		for i := range n.Tallies {
-			sound = sound && n.Tallies[i].Durations.hasBuckets(s.cfg.DurationBuckets)
+		for i := range n.ByOutcome {
+			sound = sound && n.ByOutcome[i].Durations.hasBuckets(s.cfg.DurationBuckets)
 		}
 		if !sound {
 			return fmt.Errorf("sums of trace name %q: %w", n.Label, codec.ErrDamaged)

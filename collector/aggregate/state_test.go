@@ -58,7 +58,7 @@ func TestRestore(t *testing.T) {
 			one.Apply(ev, now)
 			switch step {
 			case 300:
-				one.EndBaseline(now)
+				one.EndInitialSync(now)
 			case 500:
 				one.ResetDurations(now)
 			case 600:
@@ -79,7 +79,7 @@ func TestRestore(t *testing.T) {
 		if ch.Met != nil {
 			stored.Met = ch.Met
 		}
-		s.Saved()
+		s.Committed()
 		if again := s.Changes(); len(again.Names) != 0 || again.Met != nil {
 			t.Fatalf("step %d: %v changed after it was saved", step, slices.Collect(maps.Keys(again.Names)))
 		}
@@ -104,7 +104,7 @@ func sameSums(t *testing.T, step int, got, want *Set) {
 			t.Fatalf("step %d: counter %d is %d, want %d", step, i, *c, *want.counters()[i])
 		}
 	}
-	if got.Distinct() != want.Distinct() || !got.Since.Equal(want.Since) || got.baseline != want.baseline || len(got.names) != len(want.names) {
+	if got.Distinct() != want.Distinct() || !got.Since.Equal(want.Since) || got.initialSync != want.initialSync || len(got.names) != len(want.names) {
 		t.Fatalf("step %d: %d names, want %d", step, len(got.names), len(want.names))
 	}
 	for label, w := range want.names {
@@ -134,7 +134,7 @@ func TestRestoreDropsHostileTimes(t *testing.T) {
 		if !n.LastEnd.IsZero() || !n.Created.IsZero() {
 			t.Errorf("%v: last end %v, created %v", at, n.LastEnd, n.Created)
 		}
-		for _, h := range []*Histogram{&n.Tokens, &n.Tallies[Unknown].Durations} {
+		for _, h := range []*Histogram{&n.Tokens, &n.ByOutcome[Unknown].Durations} {
 			if h.Count != 1 || h.Latest() != (Exemplar{}) {
 				t.Errorf("%v: %d values, exemplar %+v", at, h.Count, h.Latest())
 			}

@@ -59,13 +59,13 @@ type Config struct {
 // Set is what has been counted of one project. It is not safe for concurrent
 // use.
 type Set struct {
-	cfg      Config
-	names    map[string]*Name // by label
-	distinct distinct
-	baseline bool
-	deferred *deferred            // traces of further names in the baseline
-	dropped  map[string]struct{}  // labels that are no more, since they were last stored
-	resolved map[string]*resolved // by raw name
+	cfg         Config
+	names       map[string]*Aggregate // by label
+	distinct    distinct
+	initialSync bool
+	deferred    *deferred            // traces of further names in the baseline
+	dropped     map[string]struct{}  // labels that are no more, since they were last stored
+	resolved    map[string]*resolved // by raw name
 
 	// Since is when these sums began, at 0.
 	Since time.Time
@@ -73,17 +73,17 @@ type Set struct {
 	// these may have been created before Since.
 	Renewed bool
 	// Counters of the project, for traces of any name.
-	Gaps, Nameless, VanishedOpen, LateEnds      uint64
+	Gaps, NoID, VanishedOpen, LateEnds          uint64
 	Unmapped, Overflow, NoDuration, BadDuration uint64
 }
 
-// Name holds the sums of one trace name.
-type Name struct {
-	Label   string
-	Created time.Time // when the sums were 0
-	LastEnd time.Time // of a counted trace; zero if none
-	Tallies [outcomes]Tally
-	Tokens  Histogram // tokens of one trace, where known
+// Aggregate holds the sums of one trace name.
+type Aggregate struct {
+	Label     string
+	Created   time.Time // when the sums were 0
+	LastEnd   time.Time // of a counted trace; zero if none
+	ByOutcome [outcomes]Totals
+	Tokens    Histogram // tokens of one trace, where known
 	// Changes grows with each change of the sums, so that what was built from
 	// them need not be built again.
 	Changes uint64
@@ -92,9 +92,9 @@ type Name struct {
 	// began again when their bounds were changed.
 	DurationsCreated, TokensCreated time.Time
 
-	held  part   // what is shown at 0 until it is released
-	met   int    // traces met by the baseline, for the ranking at its end
-	saved uint64 // Changes+1 when it was last stored
+	zeroPending part   // what is shown at 0 until it is released
+	met         int    // traces met by the baseline, for the ranking at its end
+	saved       uint64 // Changes+1 when it was last stored
 }
 
 // part is a set of the series of a name.
@@ -107,22 +107,22 @@ const (
 	everything = counters | durationHistograms | tokenHistogram
 )
 
-// Tally holds the sums of one outcome.
-type Tally struct {
+// Totals holds the sums of one outcome.
+type Totals struct {
 	Traces    uint64
 	Tokens    int64
 	Durations Histogram // in microseconds; none of abandoned traces
 }
 
-// New returns empty sums that began at since. Until EndBaseline, no name
+// New returns empty sums that began at since. Until EndInitialSync, no name
 // overflows.
 func New(cfg Config, since time.Time) *Set {
-	return &Set{cfg: cfg, names: map[string]*Name{}, baseline: true, deferred: newDeferred(cfg.MaxNames), dropped: map[string]struct{}{}, resolved: map[string]*resolved{}, Since: since}
+	return &Set{cfg: cfg, names: map[string]*Aggregate{}, initialSync: true, deferred: newDeferred(cfg.MaxNames), dropped: map[string]struct{}{}, resolved: map[string]*resolved{}, Since: since}
 }
 
-// Names returns the sums of each name, sorted by label.
-func (s *Set) Names() []*Name {
-	return slices.SortedFunc(maps.Values(s.names), func(a, b *Name) int { return cmp.Compare(a.Label, b.Label) })
+// All returns the aggregates of each name, sorted by label.
+func (s *Set) All() []*Aggregate {
+	return slices.SortedFunc(maps.Values(s.names), func(a, b *Aggregate) int { return cmp.Compare(a.Label, b.Label) })
 }
 
 // Distinct returns how many names have been met, from 10 000 on as an estimate.
@@ -132,7 +132,7 @@ func (s *Set) Distinct() float64 { return s.distinct.count() }
 // of 0 at before, and are held.
 func (s *Set) Apply(ev ledger.Events, before time.Time) {
 	s.Gaps += ev.Gaps
-	s.Nameless += ev.NoID
+	s.NoID += ev.NoID
 	for i := range ev.FirstSeen {
 		r := &ev.FirstSeen[i]
 		born := r.Start
@@ -140,7 +140,7 @@ func (s *Set) Apply(ev ledger.Events, before time.Time) {
 			born = time.Time{} // it may be none of those that are counted
 		}
 		switch n, label := s.name(r.Name, before); {
-		case !s.baseline || label == "":
+		case !s.initialSync || label == "":
 		case n == nil:
 			s.deferred.meet(label, born)
 		default:
@@ -150,12 +150,12 @@ func (s *Set) Apply(ev ledger.Events, before time.Time) {
 		}
 	}
 	for _, r := range ev.Vanished {
-		if s.Wants(r.Name) {
+		if s.IsIncluded(r.Name) {
 			s.VanishedOpen++
 		}
 	}
 	for _, r := range ev.LateEnds {
-		if s.Wants(r.Name) {
+		if s.IsIncluded(r.Name) {
 			s.LateEnds++
 		}
 	}
@@ -164,9 +164,9 @@ func (s *Set) Apply(ev ledger.Events, before time.Time) {
 	}
 }
 
-// Meet gives a name sums, which were 0 at before: a trace that was met under
+// Ensure gives a name sums, which were 0 at before: a trace that was met under
 // another one has it by now.
-func (s *Set) Meet(raw string, before time.Time) { _, _ = s.name(raw, before) }
+func (s *Set) Ensure(raw string, before time.Time) { _, _ = s.name(raw, before) }
 
 // FreePlaces returns how many more names can have sums of their own.
 func (s *Set) FreePlaces() int { return max(s.cfg.MaxNames-s.places(), 0) }
@@ -178,12 +178,12 @@ func (s *Set) Unplaced(raw string) (label string, ok bool) {
 	return r.label, r.wanted && s.names[r.label] == nil
 }
 
-// Wants reports whether traces of a name are counted.
-func (s *Set) Wants(raw string) bool { return s.resolve(raw).wanted }
+// IsIncluded reports whether traces of a name are counted.
+func (s *Set) IsIncluded(raw string) bool { return s.resolve(raw).wanted }
 
 // Find returns the sums in which a name is or would be counted, or nil if there
 // are none yet.
-func (s *Set) Find(raw string) *Name {
+func (s *Set) Find(raw string) *Aggregate {
 	if n := s.names[s.resolve(raw).label]; n != nil {
 		return n
 	}
@@ -193,7 +193,7 @@ func (s *Set) Find(raw string) *Name {
 // name returns the sums in which a name is counted, and its label. There is no
 // label if its traces are not counted, and are no sums if they are deferred. New
 // sums were 0 at created.
-func (s *Set) name(raw string, created time.Time) (*Name, string) {
+func (s *Set) name(raw string, created time.Time) (*Aggregate, string) {
 	r := s.resolve(raw)
 	if r.name != nil || !r.wanted {
 		return r.name, r.label
@@ -202,17 +202,17 @@ func (s *Set) name(raw string, created time.Time) (*Name, string) {
 	s.distinct.add(label)
 	if s.names[label] == nil {
 		switch {
-		case s.baseline && len(s.names) >= max(maxInitialNames, s.cfg.MaxNames):
+		case s.initialSync && len(s.names) >= max(maxInitialNames, s.cfg.MaxNames):
 			return nil, label
-		case !s.baseline && s.places() >= s.cfg.MaxNames:
+		case !s.initialSync && s.places() >= s.cfg.MaxNames:
 			label = Other
 		}
 	}
 	n := s.names[label]
 	if n == nil {
-		n = &Name{Label: label}
-		if !s.baseline {
-			n.Created, n.held = created, everything
+		n = &Aggregate{Label: label}
+		if !s.initialSync {
+			n.Created, n.zeroPending = created, everything
 		}
 		s.names[label] = n
 	}
@@ -240,7 +240,7 @@ func (s *Set) count(c *ledger.Counted, before time.Time) {
 	}
 	// In a partial initial sync, only what is counted tells when a name began.
 	var started time.Time
-	if s.baseline && s.cfg.Partial {
+	if s.initialSync && s.cfg.Partial {
 		started = c.Start
 	}
 	if n == nil {
@@ -252,12 +252,12 @@ func (s *Set) count(c *ledger.Counted, before time.Time) {
 }
 
 // add counts a trace in the sums of a name.
-func (s *Set) add(n *Name, outcome Outcome, c *ledger.Counted) {
+func (s *Set) add(n *Aggregate, outcome Outcome, c *ledger.Counted) {
 	n.Changes++
 	if n.Label == Other {
 		s.Overflow++
 	}
-	t := &n.Tallies[outcome]
+	t := &n.ByOutcome[outcome]
 	t.Traces++
 	if c.HasTokens {
 		t.Tokens = addSaturating(t.Tokens, c.Row.Tokens)
@@ -312,24 +312,24 @@ func (s *Set) outcome(r *ledger.Row) Outcome {
 	return Unknown
 }
 
-// EndBaseline gives the places to the names with most traces, ties by label,
+// EndInitialSync gives the places to the names with most traces, ties by label,
 // and puts the others together. From now on places go by arrival.
-func (s *Set) EndBaseline(now time.Time) {
-	if !s.baseline {
+func (s *Set) EndInitialSync(now time.Time) {
+	if !s.initialSync {
 		return
 	}
-	s.baseline = false
+	s.initialSync = false
 	late := s.deferred
 	for label := range late.leaders.met {
 		r := late.ranks[hashOf(label)]
-		s.names[label] = &Name{Label: label, Created: r.created(), met: int(r.met)}
+		s.names[label] = &Aggregate{Label: label, Created: r.created(), met: int(r.met)}
 	}
-	ranked := slices.SortedFunc(maps.Values(s.names), func(a, b *Name) int {
+	ranked := slices.SortedFunc(maps.Values(s.names), func(a, b *Aggregate) int {
 		return cmp.Or(cmp.Compare(b.met, a.met), cmp.Compare(a.Label, b.Label))
 	})
 	for _, n := range ranked {
 		n.Created = s.initialCreated(n.Created, now)
-		n.held = 0 // the baseline appears at once
+		n.zeroPending = 0 // the baseline appears at once
 		n.Changes++
 	}
 	if len(ranked) <= s.cfg.MaxNames {
@@ -339,11 +339,11 @@ func (s *Set) EndBaseline(now time.Time) {
 	for _, n := range ranked[s.cfg.MaxNames:] {
 		delete(s.names, n.Label)
 		s.dropped[n.Label] = struct{}{}
-		for _, t := range n.Tallies {
+		for _, t := range n.ByOutcome {
 			s.Overflow += t.Traces
 		}
 	}
-	other := &Name{Label: Other, Created: now}
+	other := &Aggregate{Label: Other, Created: now}
 	s.names[Other] = other
 	for _, n := range ranked[s.cfg.MaxNames:] {
 		other.merge(n)
@@ -353,8 +353,8 @@ func (s *Set) EndBaseline(now time.Time) {
 
 // countDeferred counts what was deferred under the names that have a place by
 // now, and the rest as the overflow.
-func (s *Set) countDeferred(other *Name, now time.Time) {
-	byHash := map[uint64]*Name{}
+func (s *Set) countDeferred(other *Aggregate, now time.Time) {
+	byHash := map[uint64]*Aggregate{}
 	for label, n := range s.names {
 		byHash[hashOf(label)] = n
 	}
@@ -387,13 +387,13 @@ func (s *Set) initialCreated(born, now time.Time) time.Time {
 }
 
 // bornBy makes sure that the sums were 0 when a trace started.
-func (n *Name) bornBy(start time.Time) {
+func (n *Aggregate) bornBy(start time.Time) {
 	if !start.IsZero() && (n.Created.IsZero() || start.Before(n.Created)) {
 		n.Created = start
 	}
 }
 
-func (n *Name) merge(from *Name) {
+func (n *Aggregate) merge(from *Aggregate) {
 	n.Changes++
 	if from.Created.Before(n.Created) {
 		n.Created = from.Created
@@ -402,39 +402,39 @@ func (n *Name) merge(from *Name) {
 		n.LastEnd = from.LastEnd
 	}
 	n.Tokens.merge(&from.Tokens)
-	for o := range n.Tallies {
-		t, add := &n.Tallies[o], &from.Tallies[o]
+	for o := range n.ByOutcome {
+		t, add := &n.ByOutcome[o], &from.ByOutcome[o]
 		t.Traces += add.Traces
 		t.Tokens = addSaturating(t.Tokens, add.Tokens)
 		t.Durations.merge(&add.Durations)
 	}
 }
 
-// Held reports whether some of the sums are to be shown at 0, whatever has been
+// IsZeroPending reports whether some of the sums are to be shown at 0, whatever has been
 // counted: a server takes the first value of a series that it sees for history,
 // so that must be 0 where it is none.
-func (n *Name) Held() bool { return n.held != 0 }
+func (n *Aggregate) IsZeroPending() bool { return n.zeroPending != 0 }
 
-// Release ends that: the zeros have been read.
-func (n *Name) Release() {
-	if n.Held() {
-		n.held = 0
+// EndZero ends that: the zeros have been read.
+func (n *Aggregate) EndZero() {
+	if n.IsZeroPending() {
+		n.zeroPending = 0
 		n.Changes++
 	}
 }
 
-// Shown returns the sums as they are to be shown.
-func (n *Name) Shown() *Name {
-	if n.held&counters != 0 {
-		return &Name{Label: n.Label, Created: n.Created, DurationsCreated: n.DurationsCreated, TokensCreated: n.TokensCreated}
+// Exposed returns the sums as they are to be shown.
+func (n *Aggregate) Exposed() *Aggregate {
+	if n.zeroPending&counters != 0 {
+		return &Aggregate{Label: n.Label, Created: n.Created, DurationsCreated: n.DurationsCreated, TokensCreated: n.TokensCreated}
 	}
 	shown := *n
-	if n.held&durationHistograms != 0 {
-		for o := range shown.Tallies {
-			shown.Tallies[o].Durations = Histogram{}
+	if n.zeroPending&durationHistograms != 0 {
+		for o := range shown.ByOutcome {
+			shown.ByOutcome[o].Durations = Histogram{}
 		}
 	}
-	if n.held&tokenHistogram != 0 {
+	if n.zeroPending&tokenHistogram != 0 {
 		shown.Tokens = Histogram{}
 	}
 	return &shown
@@ -445,10 +445,10 @@ func (n *Name) Shown() *Name {
 func (s *Set) ResetDurations(now time.Time) {
 	for _, n := range s.names {
 		n.Changes++
-		n.held |= durationHistograms
+		n.zeroPending |= durationHistograms
 		n.DurationsCreated = now
-		for o := range n.Tallies {
-			n.Tallies[o].Durations = Histogram{}
+		for o := range n.ByOutcome {
+			n.ByOutcome[o].Durations = Histogram{}
 		}
 	}
 }
@@ -458,7 +458,7 @@ func (s *Set) ResetDurations(now time.Time) {
 func (s *Set) ResetTokens(now time.Time) {
 	for _, n := range s.names {
 		n.Changes++
-		n.held |= tokenHistogram
+		n.zeroPending |= tokenHistogram
 		n.TokensCreated = now
 		n.Tokens = Histogram{}
 	}

@@ -45,7 +45,7 @@ func counted(rows ...ledger.Row) (ev ledger.Events) {
 // summed are the sums of some traces, met after the baseline.
 func summed(cfg Config, ev ledger.Events) *Set {
 	s := New(cfg, now)
-	s.EndBaseline(now)
+	s.EndInitialSync(now)
 	s.Apply(ev, now)
 	return s
 }
@@ -53,9 +53,9 @@ func summed(cfg Config, ev ledger.Events) *Set {
 // traces returns how many traces each label has.
 func traces(s *Set) map[string]int {
 	out := map[string]int{}
-	for _, n := range s.Names() {
+	for _, n := range s.All() {
 		out[n.Label] = 0
-		for _, t := range n.Tallies {
+		for _, t := range n.ByOutcome {
 			out[n.Label] += int(t.Traces)
 		}
 	}
@@ -81,7 +81,7 @@ func TestPlaces(t *testing.T) {
 	if s.Overflow != 0 {
 		t.Errorf("%d overflow before the baseline ends", s.Overflow)
 	}
-	s.EndBaseline(now)
+	s.EndInitialSync(now)
 	equal(t, traces(s), map[string]int{"a": 2, "b": 2, "d": 3, Other: 3})
 	equal(t, s.Overflow, 3)
 	equal(t, s.Distinct(), 5)
@@ -114,9 +114,9 @@ func TestMetOnly(t *testing.T) {
 	cfg := testConfig()
 	cfg.Exclude = regexp.MustCompile("^b$")
 	s = summed(cfg, ledger.Events{})
-	s.Meet("a", now.Add(time.Second))
-	s.Meet("a", now.Add(time.Minute))
-	s.Meet("b", now)
+	s.Ensure("a", now.Add(time.Second))
+	s.Ensure("a", now.Add(time.Minute))
+	s.Ensure("b", now)
 	equal(t, traces(s), map[string]int{"a": 0})
 	equal(t, s.Find("a").Created, now.Add(time.Second))
 }
@@ -140,7 +140,7 @@ func TestOverflowSums(t *testing.T) {
 		}
 		s.Apply(counted(r), now)
 	}
-	s.EndBaseline(now)
+	s.EndInitialSync(now)
 	for i := range overflow {
 		overflow[i].Name = "one"
 	}
@@ -220,7 +220,7 @@ func TestOutcomes(t *testing.T) {
 			if o == c.want {
 				want = 1
 			}
-			if got := s.Find("a").Tallies[o].Traces; got != want {
+			if got := s.Find("a").ByOutcome[o].Traces; got != want {
 				t.Errorf("%+v: %d in %s", c, got, o)
 			}
 		}
@@ -242,9 +242,9 @@ func TestDurations(t *testing.T) {
 	lost.Abandoned, lost.HasDuration = true, false
 	s := summed(testConfig(), ev)
 	n := s.Find("a")
-	d := &n.Tallies[Success].Durations
-	equal(t, []any{n.Tallies[Success].Traces, d.Count, d.Sum, d.Zero}, []any{4, 2, 1_234_567, 1})
-	equal(t, n.Tallies[Abandoned].Durations.Count, 0)
+	d := &n.ByOutcome[Success].Durations
+	equal(t, []any{n.ByOutcome[Success].Traces, d.Count, d.Sum, d.Zero}, []any{4, 2, 1_234_567, 1})
+	equal(t, n.ByOutcome[Abandoned].Durations.Count, 0)
 	equal(t, []any{s.NoDuration, s.BadDuration}, []any{1, 1})
 }
 
@@ -256,18 +256,18 @@ func TestTokens(t *testing.T) {
 	ev := counted(some, none, zero, given)
 	ev.Counted[3].Abandoned = true
 	n := summed(testConfig(), ev).Find("a")
-	equal(t, []any{n.Tallies[Success].Tokens, n.Tallies[Failure].Tokens, n.Tallies[Abandoned].Tokens}, []any{0, 123, 20})
+	equal(t, []any{n.ByOutcome[Success].Tokens, n.ByOutcome[Failure].Tokens, n.ByOutcome[Abandoned].Tokens}, []any{0, 123, 20})
 	equal(t, []any{n.Tokens.Count, n.Tokens.Sum, n.Tokens.Zero, n.Tokens.Classic}, []any{3, 143, 1, []int{1, 1, 1, 0}})
 
 	some.Tokens = math.MaxInt64 - 1
 	n = summed(testConfig(), counted(some, some)).Find("a")
-	equal(t, []any{n.Tallies[Failure].Tokens, n.Tokens.Sum, n.Tokens.Count}, []any{math.MaxInt64, math.MaxInt64, 2})
+	equal(t, []any{n.ByOutcome[Failure].Tokens, n.Tokens.Sum, n.Tokens.Count}, []any{math.MaxInt64, math.MaxInt64, 2})
 }
 
 func TestExemplars(t *testing.T) {
 	exemplars := func(r ledger.Row) (duration, tokens Exemplar) {
 		n := summed(testConfig(), counted(r)).Find("a")
-		return n.Tallies[Success].Durations.Exemplars[3], n.Tokens.Exemplars[1]
+		return n.ByOutcome[Success].Durations.Exemplars[3], n.Tokens.Exemplars[1]
 	}
 	r := row("a")
 	duration, tokens := exemplars(r)
@@ -323,14 +323,14 @@ func TestCreated(t *testing.T) {
 				r.Start = start
 				s.Apply(counted(r), began)
 			}
-			s.EndBaseline(now)
+			s.EndInitialSync(now)
 			equal(t, s.Find("a").Created, c.want)
 
 			// It stays, whatever comes later.
 			older := row("a")
 			older.Start = now.Add(-20 * day)
 			s.Apply(counted(older), now.Add(time.Minute))
-			s.EndBaseline(now.Add(time.Hour))
+			s.EndInitialSync(now.Add(time.Hour))
 			equal(t, s.Find("a").Created, c.want)
 		})
 	}
@@ -349,7 +349,7 @@ func TestCreated(t *testing.T) {
 		old := row("b")
 		old.Start = now.Add(-3 * day)
 		s.Apply(counted(row("a"), row("a"), row("c"), old), began)
-		s.EndBaseline(now)
+		s.EndInitialSync(now)
 		equal(t, s.Find("b").Created, old.Start)
 	})
 }
@@ -367,7 +367,7 @@ func TestChanges(t *testing.T) {
 func TestProjectCounters(t *testing.T) {
 	s := summed(testConfig(), ledger.Events{Gaps: 2, NoID: 3})
 	s.Apply(ledger.Events{Gaps: 1, NoID: 1, Vanished: []ledger.Row{row("a")}}, now)
-	equal(t, []any{s.Gaps, s.Nameless, s.VanishedOpen, s.LateEnds}, []any{3, 4, 1, 0})
+	equal(t, []any{s.Gaps, s.NoID, s.VanishedOpen, s.LateEnds}, []any{3, 4, 1, 0})
 }
 
 // If the baseline counts only some traces, a name's sums were 0 when the first
@@ -379,7 +379,7 @@ func TestCreatedOfPartialBaseline(t *testing.T) {
 	young := ledger.Row{Name: "a", Start: now.Add(-time.Hour)}
 	none := ledger.Row{Name: "b", Start: now.Add(-48 * time.Hour)}
 	s.Apply(ledger.Events{FirstSeen: []ledger.Row{old, young, none}, Counted: []ledger.Counted{{Row: young}}}, now)
-	s.EndBaseline(now)
+	s.EndInitialSync(now)
 	for _, c := range []struct {
 		name string
 		want time.Time
@@ -392,24 +392,24 @@ func TestCreatedOfPartialBaseline(t *testing.T) {
 
 // What is held is shown at 0, with its times, until it is released.
 func TestHeld(t *testing.T) {
-	shown := func(n *Name) [3]uint64 {
-		n = n.Shown()
-		return [3]uint64{n.Tallies[Success].Traces, n.Tallies[Success].Durations.Count, n.Tokens.Count}
+	shown := func(n *Aggregate) [3]uint64 {
+		n = n.Exposed()
+		return [3]uint64{n.ByOutcome[Success].Traces, n.ByOutcome[Success].Durations.Count, n.Tokens.Count}
 	}
 	s := New(testConfig(), now)
 	s.Apply(counted(row("old")), now)
 	s.ResetDurations(now)
-	s.EndBaseline(now)
+	s.EndInitialSync(now)
 	s.Apply(counted(row("old"), row("new")), now)
 	old, late := s.Find("old"), s.Find("new")
-	if old.Held() || !late.Held() || !late.Shown().Created.Equal(now) || !late.Shown().LastEnd.IsZero() {
-		t.Errorf("held: %v, %v", old.Held(), late.Held())
+	if old.IsZeroPending() || !late.IsZeroPending() || !late.Exposed().Created.Equal(now) || !late.Exposed().LastEnd.IsZero() {
+		t.Errorf("held: %v, %v", old.IsZeroPending(), late.IsZeroPending())
 	}
 	equal(t, [2]any{shown(old), shown(late)}, [2]any{[3]uint64{2, 1, 2}, [3]uint64{}})
 	before := late.Changes
-	late.Release()
+	late.EndZero()
 	equal(t, shown(late), [3]uint64{1, 1, 1})
-	if late.Held() || late.Changes == before {
+	if late.IsZeroPending() || late.Changes == before {
 		t.Error("its release is no change")
 	}
 
@@ -419,6 +419,6 @@ func TestHeld(t *testing.T) {
 	s.ResetTokens(now)
 	s.Apply(counted(row("old")), now)
 	equal(t, shown(old), [3]uint64{4, 0, 0})
-	old.Release()
+	old.EndZero()
 	equal(t, shown(old), [3]uint64{4, 2, 1})
 }

@@ -20,9 +20,9 @@ const forgetAfter = 24 * time.Hour
 
 // Config holds the delays of a ledger.
 type Config struct {
-	SettleDelay  time.Duration // from when a trace is first seen ended until it is counted
-	AbandonAfter time.Duration // from when a trace is first seen until it is given up, if it has no end
-	RecheckInterval    time.Duration // the least time between two looks at an open trace
+	SettleDelay     time.Duration // from when a trace is first seen ended until it is counted
+	AbandonAfter    time.Duration // from when a trace is first seen until it is given up, if it has no end
+	RecheckInterval time.Duration // the least time between two looks at an open trace
 	// InitialLookback is how long before the baseline met it a trace may have ended to
 	// be counted. If it is nil all are, and those that it finds abandoned.
 	InitialLookback *time.Duration
@@ -53,7 +53,7 @@ type Kind uint8
 const (
 	Normal     Kind = iota
 	Unreadable      // Opper could not be made to say what stands here; has no ID
-	NoID        // the row has no identifier, so it could not be counted once
+	NoID            // the row has no identifier, so it could not be counted once
 )
 
 // Run is a stretch of consecutive rows, in list order.
@@ -84,12 +84,12 @@ type Counted struct {
 
 // Events says what an observation changed.
 type Events struct {
-	FirstSeen      []Row     // met for the first time, with times as ClientTime returns them
-	Counted  []Counted // settled or given up
-	Vanished []Row     // gone from the list before they ended; never counted
-	LateEnds []Row     // given up earlier, and ended after all
-	NoID uint64    // rows without an identifier met for the first time
-	Gaps     uint64    // places that could not be read, met for the first time
+	FirstSeen []Row     // met for the first time, with times as ClientTime returns them
+	Counted   []Counted // settled or given up
+	Vanished  []Row     // gone from the list before they ended; never counted
+	LateEnds  []Row     // given up earlier, and ended after all
+	NoID      uint64    // rows without an identifier met for the first time
+	Gaps      uint64    // places that could not be read, met for the first time
 }
 
 // Clear empties the events, and keeps their memory for others.
@@ -99,33 +99,33 @@ func (e *Events) Clear() {
 
 // Pending is a trace that has been met and not yet judged.
 type Pending struct {
-	Row   Row       // as last read
-	FirstSeen   time.Time // when we first saw it
-	Since time.Time // when its age began: Met, or its own start if the baseline met it
-	Ended time.Time // when its settling began; zero while open
-	EndBy time.Time // when we first saw it ended, whoever met it
-	Seen  time.Time // the last look; zero if it wants one at once
-	Lost  bool      // not where it was: only Opper can say whether it still exists
+	Row       Row       // as last read
+	FirstSeen time.Time // when we first saw it
+	Since     time.Time // when its age began: Met, or its own start if the baseline met it
+	Ended     time.Time // when its settling began; zero while open
+	EndBy     time.Time // when we first saw it ended, whoever met it
+	Seen      time.Time // the last look; zero if it wants one at once
+	Lost      bool      // not where it was: only Opper can say whether it still exists
 
 	unstored bool // it was not part of Changes yet
 }
 
 // Ledger is not safe for concurrent use.
 type Ledger struct {
-	cfg       Config
-	order     *order
-	pending   *Pendings
-	delisted      *order          // judged and not listed, in the order in which they went
-	abandoned map[ID]struct{} // judged as abandoned, no end seen yet
-	unreadable     uint64
-	initialSync  bool
+	cfg         Config
+	order       *order
+	pending     *Pendings
+	delisted    *order          // judged and not listed, in the order in which they went
+	abandoned   map[ID]struct{} // judged as abandoned, no end seen yet
+	unreadable  uint64
+	initialSync bool
 
 	// When Opper first would not say what became of these pending traces, since
 	// they were last seen. Not stored: after a restart it has as long again.
 	unanswered map[ID]time.Time
 
 	// What has changed since it was last saved.
-	touchedPending  map[ID]struct{} // pending
+	touchedPending   map[ID]struct{} // pending
 	touchedAbandoned map[ID]struct{} // abandoned
 
 	// Of the rows of one observation, to be used again: where they are believed
@@ -134,18 +134,18 @@ type Ledger struct {
 	known []bool
 }
 
-// New returns an empty ledger, in its baseline: until EndBaseline, a trace's
+// New returns an empty ledger, in its baseline: until EndInitialSync, a trace's
 // own times decide whether it has settled or was abandoned.
 func New(cfg Config) *Ledger {
 	return &Ledger{
-		cfg:       cfg,
-		order:     newOrder(),
-		pending:   NewPendings(),
-		delisted:      newOrder(),
-		abandoned: map[ID]struct{}{},
-		initialSync:  true,
+		cfg:              cfg,
+		order:            newOrder(),
+		pending:          NewPendings(),
+		delisted:         newOrder(),
+		abandoned:        map[ID]struct{}{},
+		initialSync:      true,
 		touchedPending:   map[ID]struct{}{},
-		touchedAbandoned:  map[ID]struct{}{},
+		touchedAbandoned: map[ID]struct{}{},
 
 		unanswered: map[ID]time.Time{},
 	}

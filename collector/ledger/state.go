@@ -18,23 +18,23 @@ type Chunk struct {
 // State is a ledger, or what has changed in it, in a form that can be stored.
 type State struct {
 	Listed, Delisted []Chunk
-	Pending      map[ID]*Pending // nil if it is pending no more
-	Stored       *Pendings       // further ones, if this is all that is stored; may be nil
-	Abandoned    map[ID]bool     // false if it is so no more
-	Unreadable        uint64
-	InitialSync     bool
+	Pending          map[ID]*Pending // nil if it is pending no more
+	Stored           *Pendings       // further ones, if this is all that is stored; may be nil
+	Abandoned        map[ID]bool     // false if it is so no more
+	Unreadable       uint64
+	InitialSync      bool
 }
 
 // Changes returns what has changed since Saved was called. It is valid until
 // the ledger is used again.
 func (l *Ledger) Changes() State {
 	s := State{
-		Listed:    l.order.changes(),
-		Delisted:      l.delisted.changes(),
-		Pending:   make(map[ID]*Pending, len(l.touchedPending)),
-		Abandoned: make(map[ID]bool, len(l.touchedAbandoned)),
-		Unreadable:     l.unreadable,
-		InitialSync:  l.initialSync,
+		Listed:      l.order.changes(),
+		Delisted:    l.delisted.changes(),
+		Pending:     make(map[ID]*Pending, len(l.touchedPending)),
+		Abandoned:   make(map[ID]bool, len(l.touchedAbandoned)),
+		Unreadable:  l.unreadable,
+		InitialSync: l.initialSync,
 	}
 	for id := range l.touchedPending {
 		p := l.pending.get(id)

@@ -52,7 +52,7 @@ func (l *list) sync() State {
 	for range 100 {
 		id := randomID(l.rng)
 		s.Ledger.Pending[id] = &ledger.Pending{
-			Row: ledger.Row{ID: id, Ref: id.String(), Name: "support-agent/answer-question-with-tools", Status: "success", HasStatus: true, Start: epoch, End: epoch, HasDuration: true, Duration: 1e9, HasTokens: true, Tokens: 1234},
+			Row:       ledger.Row{ID: id, Ref: id.String(), Name: "support-agent/answer-question-with-tools", Status: "success", HasStatus: true, Start: epoch, End: epoch, HasDuration: true, Duration: 1e9, HasTokens: true, Tokens: 1234},
 			FirstSeen: epoch, Since: epoch, Ended: epoch, EndBy: epoch, Seen: epoch,
 		}
 		l.queue = append(l.queue, id)

@@ -45,7 +45,7 @@ var (
 // cursor reads consecutive pages, each stitched to the one before it.
 type cursor struct {
 	r       *reader
-	led     *ledger.Ledger
+	ledger  *ledger.Ledger
 	next    int // offset of the next page
 	size    int // rows to ask for; less than maxLimit near unreadable rows
 	overlap int
@@ -88,7 +88,7 @@ type result struct {
 }
 
 func newCursor(r *reader, led *ledger.Ledger, offset, total int) *cursor {
-	c := &cursor{r: r, led: led, next: max(offset, 0), size: maxLimit, overlap: overlap, total: total}
+	c := &cursor{r: r, ledger: led, next: max(offset, 0), size: maxLimit, overlap: overlap, total: total}
 	if !led.IsInitialSync() {
 		c.known = led.Listed()
 	}
@@ -181,7 +181,7 @@ func (c *cursor) progress(p page) error {
 }
 
 // listed reports whether a row is believed to be listed.
-func (c *cursor) listed(r ledger.Row) bool { return c.led.Index(r.ID) >= 0 }
+func (c *cursor) listed(r ledger.Row) bool { return c.ledger.Index(r.ID) >= 0 }
 
 // take makes a run of a page and moves on behind it.
 func (c *cursor) take(p page) ledger.Run {
@@ -207,7 +207,7 @@ func (c *cursor) take(p page) ledger.Run {
 	if n == 0 {
 		return run
 	}
-	if i := c.led.Index(p.rows[n-1].ID); i >= 0 {
+	if i := c.ledger.Index(p.rows[n-1].ID); i >= 0 {
 		c.shift, c.sure = end-1-i, true
 	} else {
 		c.sure = false
@@ -236,7 +236,7 @@ func (c *cursor) hole(offset int) int {
 	if c.retry {
 		return -1
 	}
-	i := c.led.Hole(offset-c.shift, maxLimit)
+	i := c.ledger.Hole(offset-c.shift, maxLimit)
 	if i < 0 {
 		return -1
 	}
@@ -318,7 +318,7 @@ func (c *cursor) close() {
 func (c *cursor) stitched(rows []ledger.Row) bool {
 	last := -1
 	for j, r := range rows {
-		i := c.led.Index(r.ID)
+		i := c.ledger.Index(r.ID)
 		if (j == 0 || i > last) && slices.Contains(c.prev, r.ID) {
 			return true
 		}

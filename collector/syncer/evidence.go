@@ -55,7 +55,7 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
 	w := e.walker
 	if run.AtStart {
 		// Nothing ties what was read before to this.
-		*e = evidence{walker: w, reader: e.reader, tied: w.led.Listed() == 0}
+		*e = evidence{walker: w, reader: e.reader, tied: w.ledger.Listed() == 0}
 	}
 	if e.tied {
 		w.take(run)
@@ -139,7 +139,7 @@ func (e *evidence) wait(ctx context.Context, total int) error {
 		}
 		// In a list that is not sorted by time, those that are left may be any, and
 		// they may be rows that could not be read.
-		if e.found == absent && w.sorted && len(w.led.Unreadable()) == 0 && (e.isForeign() || !w.mayHaveExpired()) {
+		if e.found == absent && w.sorted && len(w.ledger.Unreadable()) == 0 && (e.isForeign() || !w.mayHaveExpired()) {
 			return e.refuseEarly(ctx)
 		}
 	}
@@ -198,7 +198,7 @@ func (e *evidence) isForeign() bool {
 // must be where all that was listed then has expired.
 func (e *evidence) isNewer(runs []ledger.Run) bool {
 	older, newer := e.ages(runs)
-	return newer > older || e.walker.cfg.Now().Sub(e.walker.lastGood) >= maxRetention
+	return newer > older || e.walker.cfg.Now().Sub(e.walker.lastSuccess) >= maxRetention
 }
 
 // ages counts the rows that are older and newer than the last good sync, as far
@@ -212,7 +212,7 @@ func (e *evidence) ages(runs []ledger.Run) (older, newer int) {
 			}
 			switch {
 			case at.IsZero() || at.After(run.Read):
-			case at.Before(e.walker.lastGood):
+			case at.Before(e.walker.lastSuccess):
 				older++
 			default:
 				newer++
@@ -231,13 +231,13 @@ func (e *evidence) ask(ctx context.Context) error {
 		return nil
 	}
 	e.found = unsure
-	listed := w.led.Listed()
+	listed := w.ledger.Listed()
 	for i := range min(2*maxAsked, listed) {
 		at := (w.asked + i/2) % listed
 		if (i%2 == 1) != w.newestLast {
 			at = listed - 1 - at
 		}
-		id := w.led.IDs(at, at+1)[0]
+		id := w.ledger.IDs(at, at+1)[0]
 		if id.IsUnreadable() {
 			continue
 		}
@@ -294,7 +294,7 @@ func (e *evidence) has(ctx context.Context, id string) (verdict, error) {
 // have expired since.
 func (w *Syncer) mayHaveExpired() bool {
 	now := w.cfg.Now()
-	if now.Sub(w.lastGood) >= maxRetention {
+	if now.Sub(w.lastSuccess) >= maxRetention {
 		return true
 	}
 	if w.span.newest.IsZero() {
@@ -303,7 +303,7 @@ func (w *Syncer) mayHaveExpired() bool {
 	youngest := now.Sub(w.span.newest)
 	if w.expiries >= minExpiries {
 		// What was listed a moment ago has not expired, however old it was.
-		return youngest >= w.retention && now.Sub(w.lastGood) >= w.retention/4
+		return youngest >= w.retention && now.Sub(w.lastSuccess) >= w.retention/4
 	}
 	return youngest >= min(w.span.age+unseenExpiry, maxRetention)
 }
@@ -312,15 +312,15 @@ func (w *Syncer) mayHaveExpired() bool {
 // expired: those beside them are about as old.
 func (w *Syncer) noteExpiry(run ledger.Run) {
 	n := len(run.Rows)
-	if n == 0 || w.led.IsInitialSync() {
+	if n == 0 || w.ledger.IsInitialSync() {
 		return
 	}
 	var beside []ledger.Row
-	last := w.led.Index(run.Rows[n-1].ID)
+	last := w.ledger.Index(run.Rows[n-1].ID)
 	switch {
-	case run.AtEnd && !w.newestLast && last >= 0 && last < w.led.Listed()-1:
+	case run.AtEnd && !w.newestLast && last >= 0 && last < w.ledger.Listed()-1:
 		beside = run.Rows[max(n-overlap, 0):]
-	case run.AtStart && w.newestLast && w.led.Index(run.Rows[0].ID) > 0:
+	case run.AtStart && w.newestLast && w.ledger.Index(run.Rows[0].ID) > 0:
 		beside = run.Rows[:min(overlap, n)]
 	}
 	// Rows that are deleted or moved may stand beside younger ones.

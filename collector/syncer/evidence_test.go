@@ -169,7 +169,7 @@ func TestTailExpiredByMoreThanAPage(t *testing.T) {
 							t.Errorf("sync: %v", err)
 						}
 					}
-					if n := b.led.Listed(); n != 700-expired {
+					if n := b.ledger.Listed(); n != 700-expired {
 						t.Errorf("%d believed to be listed, want %d", n, 700-expired)
 					}
 				})
@@ -193,7 +193,7 @@ func TestForeignListOfSmallOldProject(t *testing.T) {
 						b.mustSync()
 						b.sweep(10)
 					}
-					counted, listed := len(b.counted), b.led.Listed()
+					counted, listed := len(b.counted), b.ledger.Listed()
 					other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
 					other.FillHistory(theirs, 3, b.now().Add(-2*time.Hour), b.now())
 					b.opper.Fail(oppertest.Fault{Times: -1, Answer: oppertest.OtherProject(other)})
@@ -203,8 +203,8 @@ func TestForeignListOfSmallOldProject(t *testing.T) {
 							t.Errorf("error %v", err)
 						}
 					}
-					if len(b.counted) != counted || b.led.Listed() != listed {
-						t.Fatalf("counted %d more, %d listed", len(b.counted)-counted, b.led.Listed())
+					if len(b.counted) != counted || b.ledger.Listed() != listed {
+						t.Fatalf("counted %d more, %d listed", len(b.counted)-counted, b.ledger.Listed())
 					}
 					b.opper.Clear()
 					b.mustSync()
@@ -223,7 +223,7 @@ func TestUnreadableRowReadAgainSoon(t *testing.T) {
 		for _, listed := range []int{20, 500} {
 			t.Run(fmt.Sprint(where, " of ", listed), func(t *testing.T) {
 				b := newBench(t, oppertest.Config{})
-				b.walker.cfg.SweepEvery = 24 * time.Hour
+				b.walker.cfg.SweepInterval = 24 * time.Hour
 				rows := b.fill(listed)
 				b.opper.Fail(oppertest.Fault{Row: rows[min(place, listed-1)].ID, Times: -1, Answer: oppertest.Errors(http.StatusInternalServerError)["v2 string"]})
 				b.mustSync()
@@ -416,8 +416,8 @@ func TestBurstAfterRestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.led = ledger.Restore(ledger.Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: time.Second}, b.led.Changes(), b.now())
-	b.walker = New(Config{Now: b.now, Interval: 30 * time.Second, SweepEvery: sweepEvery, Concurrency: 1, Logger: log.NewLogfmtLogger(&b.log)}, b.led)
+	b.ledger = ledger.Restore(ledger.Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: time.Second}, b.ledger.Changes(), b.now())
+	b.walker = New(Config{Now: b.now, Interval: 30 * time.Second, SweepInterval: sweepEvery, Concurrency: 1, Logger: log.NewLogfmtLogger(&b.log)}, b.ledger)
 	if err := b.walker.Restore(state); err != nil {
 		t.Fatal(err)
 	}

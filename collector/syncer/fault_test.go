@@ -65,8 +65,8 @@ func TestUnreadableRows(t *testing.T) {
 				if b.events.Gaps != 1 {
 					t.Errorf("%d gaps, want 1", b.events.Gaps)
 				}
-				if b.led.Listed() != 1000 {
-					t.Errorf("%d believed to be listed", b.led.Listed())
+				if b.ledger.Listed() != 1000 {
+					t.Errorf("%d believed to be listed", b.ledger.Listed())
 				}
 				// A hole splits a page, and no more.
 				if n := b.idleCost(); n > 3 {
@@ -107,8 +107,8 @@ func TestOutageChangesNothing(t *testing.T) {
 				t.Errorf("%d requests in an outage", n)
 			}
 			b.opper.Clear()
-			if b.events.Gaps != 0 || b.led.Listed() != 1000 {
-				t.Errorf("%d gaps, %d listed", b.events.Gaps, b.led.Listed())
+			if b.events.Gaps != 0 || b.ledger.Listed() != 1000 {
+				t.Errorf("%d gaps, %d listed", b.events.Gaps, b.ledger.Listed())
 			}
 			b.mustSync()
 			b.check()
@@ -124,8 +124,8 @@ func TestBaselineResumes(t *testing.T) {
 	if err := b.sync(); err == nil {
 		t.Fatal("no error")
 	}
-	if got := b.led.Listed(); got < 2000 || !b.led.IsInitialSync() {
-		t.Fatalf("%d rows met, baseline %t", got, b.led.IsInitialSync())
+	if got := b.ledger.Listed(); got < 2000 || !b.ledger.IsInitialSync() {
+		t.Fatalf("%d rows met, baseline %t", got, b.ledger.IsInitialSync())
 	}
 	b.opper.Clear()
 	for i := range 150 {
@@ -166,8 +166,8 @@ func TestForeignList(t *testing.T) {
 					t.Errorf("%d requests", n)
 				}
 			}
-			if len(b.counted) != before || b.led.Listed() != 1000 {
-				t.Errorf("counted %d more, %d listed", len(b.counted)-before, b.led.Listed())
+			if len(b.counted) != before || b.ledger.Listed() != 1000 {
+				t.Errorf("counted %d more, %d listed", len(b.counted)-before, b.ledger.Listed())
 			}
 			b.opper.Clear()
 			b.mustSync()
@@ -202,8 +202,8 @@ func TestEmptyList(t *testing.T) {
 	b.quiet()
 	b.step(2 * time.Hour)
 	b.mustSync()
-	if b.led.Listed() != 0 {
-		t.Errorf("%d listed", b.led.Listed())
+	if b.ledger.Listed() != 0 {
+		t.Errorf("%d listed", b.ledger.Listed())
 	}
 	b.opper.Add(endedTrace("two", b.now()))
 	b.quiet()
@@ -312,8 +312,8 @@ func TestSmallPages(t *testing.T) {
 	if _, err := b.walker.Sync(t.Context(), src); err != nil {
 		t.Fatal(err)
 	}
-	if b.led.Listed() != 500 {
-		t.Errorf("%d listed", b.led.Listed())
+	if b.ledger.Listed() != 500 {
+		t.Errorf("%d listed", b.ledger.Listed())
 	}
 }
 
@@ -371,8 +371,8 @@ func TestNamelessRows(t *testing.T) {
 	}
 	b.mustSync()
 	b.quiet()
-	if b.events.NoID != 3 || len(b.counted) != 50 || b.led.Listed() != 53 {
-		t.Errorf("%d without an id, counted %d, %d listed", b.events.NoID, len(b.counted), b.led.Listed())
+	if b.events.NoID != 3 || len(b.counted) != 50 || b.ledger.Listed() != 53 {
+		t.Errorf("%d without an id, counted %d, %d listed", b.events.NoID, len(b.counted), b.ledger.Listed())
 	}
 }
 
@@ -419,7 +419,7 @@ func TestOpenTraces(t *testing.T) {
 		if len(got) != 2 || got[ends] != "failure" || got[never] != "abandoned" {
 			t.Errorf("counted %v", got)
 		}
-		b.led.Open(func(r ledger.Row) { t.Errorf("%s is still open", r.Name) })
+		b.ledger.Open(func(r ledger.Row) { t.Errorf("%s is still open", r.Name) })
 	}
 }
 
@@ -464,7 +464,7 @@ func TestForeignHeadOnly(t *testing.T) {
 	_ = b.sync() // may fail, or begin again
 	b.quiet()
 	b.check()
-	if len(b.counted) != before || b.led.Listed() != 1000 {
-		t.Errorf("counted %d more, %d listed", len(b.counted)-before, b.led.Listed())
+	if len(b.counted) != before || b.ledger.Listed() != 1000 {
+		t.Errorf("counted %d more, %d listed", len(b.counted)-before, b.ledger.Listed())
 	}
 }

@@ -10,21 +10,21 @@ const stateVersion = 1
 
 // state is what a Syncer remembers, in a form that can be stored.
 type state struct {
-	Version    int       `json:"version"`
-	Total      int       `json:"total"`
-	Sorted     bool      `json:"sorted"`
-	NewestLast bool      `json:"newest_last"`
-	Surplus    int       `json:"surplus"`
-	Puzzles    int       `json:"puzzles"`
-	Distrust   bool      `json:"distrust"`
-	Low        bool      `json:"low"`
-	WantFull   bool      `json:"want_full"`
-	NextFull   time.Time `json:"next_full"`
-	FullAt     time.Time `json:"full_at"`
-	Sweep      *sweep    `json:"sweep,omitempty"`
-	Refused    int       `json:"refused"`
-	LastGood   time.Time `json:"last_good"`
-	Newest     time.Time `json:"newest"`
+	Version         int       `json:"version"`
+	Total           int       `json:"total"`
+	Sorted          bool      `json:"sorted"`
+	NewestLast      bool      `json:"newest_last"`
+	Surplus         int       `json:"surplus"`
+	Unexplained     int       `json:"unexplained"`
+	TotalUnreliable bool      `json:"totalUnreliable"`
+	Low             bool      `json:"low"`
+	FullScanWanted  bool      `json:"want_full"`
+	NextFullScan    time.Time `json:"next_full"`
+	LastFullScan    time.Time `json:"full_at"`
+	Sweep           *sweep    `json:"sweep,omitempty"`
+	Refused         int       `json:"refused"`
+	LastSuccess     time.Time `json:"last_good"`
+	Newest          time.Time `json:"newest"`
 
 	OldestAge time.Duration `json:"oldest_age"`
 	Retention time.Duration `json:"retention"`
@@ -35,9 +35,9 @@ type state struct {
 func (w *Syncer) State() ([]byte, error) {
 	b, err := json.Marshal(state{
 		Version: stateVersion, Total: w.total, Sorted: w.sorted, NewestLast: w.newestLast,
-		Surplus: w.surplus, Puzzles: w.puzzles, Distrust: w.distrust, Low: w.low, Refused: w.refused,
-		WantFull: w.wantFull, NextFull: w.nextFull, FullAt: w.fullAt, Sweep: w.sweep,
-		LastGood: w.lastGood, Newest: w.span.newest, OldestAge: w.span.age, Retention: w.retention, Expiries: w.expiries,
+		Surplus: w.surplus, Unexplained: w.unexplained, TotalUnreliable: w.totalUnreliable, Low: w.totalCapped, Refused: w.refused,
+		FullScanWanted: w.fullScanWanted, NextFullScan: w.nextFullScan, LastFullScan: w.lastFullScan, Sweep: w.sweep,
+		LastSuccess: w.lastSuccess, Newest: w.span.newest, OldestAge: w.span.age, Retention: w.retention, Expiries: w.expiries,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("state of the walk: %w", err)
@@ -57,14 +57,14 @@ func (w *Syncer) Restore(b []byte) error {
 		return fmt.Errorf("state of the walk: version %d is not known", s.Version)
 	}
 	w.total, w.sorted, w.newestLast = s.Total, s.Sorted, s.NewestLast
-	w.surplus, w.puzzles, w.distrust, w.low, w.refused = s.Surplus, s.Puzzles, s.Distrust, s.Low, s.Refused
-	w.wantFull, w.nextFull, w.fullAt, w.sweep = s.WantFull, s.NextFull, s.FullAt, s.Sweep
-	w.lastGood, w.span, w.retention, w.expiries = s.LastGood, span{s.Newest, s.OldestAge}, s.Retention, s.Expiries
-	if w.led.HasUnreadable() {
+	w.surplus, w.unexplained, w.totalUnreliable, w.totalCapped, w.refused = s.Surplus, s.Unexplained, s.TotalUnreliable, s.Low, s.Refused
+	w.fullScanWanted, w.nextFullScan, w.lastFullScan, w.sweep = s.FullScanWanted, s.NextFullScan, s.LastFullScan, s.Sweep
+	w.lastSuccess, w.span, w.retention, w.expiries = s.LastSuccess, span{s.Newest, s.OldestAge}, s.Retention, s.Expiries
+	if w.ledger.HasUnreadable() {
 		w.retryAt = w.cfg.Now()
 	}
-	if now := w.cfg.Now(); w.lastGood.After(now) {
-		w.nextFull, w.fullAt = time.Time{}, time.Time{}
+	if now := w.cfg.Now(); w.lastSuccess.After(now) {
+		w.nextFullScan, w.lastFullScan = time.Time{}, time.Time{}
 	}
 	return nil
 }

@@ -21,9 +21,9 @@ type sweep struct {
 	Done bool          `json:"done"` // the end was met; a head read after it concludes the walk
 }
 
-// SweepDue reports whether a page of a sweep may be read now.
-func (w *Syncer) SweepDue() bool {
-	if w.led.IsInitialSync() {
+// IsSweepDue reports whether a page of a sweep may be read now.
+func (w *Syncer) IsSweepDue() bool {
+	if w.ledger.IsInitialSync() {
 		return false
 	}
 	if w.retryDue() {
@@ -33,13 +33,13 @@ func (w *Syncer) SweepDue() bool {
 		return !w.sweep.Done
 	}
 	now := w.cfg.Now()
-	due := w.wantFull || w.Unsorted() || (w.cfg.SweepEvery > 0 && now.Sub(w.fullAt) >= w.cfg.SweepEvery)
-	return due && !now.Before(w.nextFull)
+	due := w.fullScanWanted || w.IsUnsorted() || (w.cfg.SweepInterval > 0 && now.Sub(w.lastFullScan) >= w.cfg.SweepInterval)
+	return due && !now.Before(w.nextFullScan)
 }
 
-// Unsorted reports whether news may stand anywhere in the list, so that only
+// IsUnsorted reports whether news may stand anywhere in the list, so that only
 // sweeps find them.
-func (w *Syncer) Unsorted() bool { return !w.sorted && w.led.Listed() > maxLimit }
+func (w *Syncer) IsUnsorted() bool { return !w.sorted && w.ledger.Listed() > maxLimit }
 
 // Sweep reads the next page of a sweep, and begins one if none is under way.
 // The events are those since the last call, also if there is an error.
@@ -55,10 +55,10 @@ func (w *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 	began := w.cfg.Now()
 	defer func(s *sweep) { s.Took += w.cfg.Now().Sub(began) }(w.sweep)
 	r := &reader{src: src, now: w.cfg.Now, good: -1}
-	c := newCursor(r, w.led, 0, w.total)
+	c := newCursor(r, w.ledger, 0, w.total)
 	c.retry = true
 	for _, id := range w.sweep.Last {
-		if i := w.led.Index(id); i >= 0 {
+		if i := w.ledger.Index(id); i >= 0 {
 			c.next, c.end = max(i+1-overlap, 0), i+1
 			c.floor = max(c.next-maxLimit, 0)
 		}
@@ -74,7 +74,7 @@ func (w *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 		case opper.OutOfRange(err) && c.next > 0:
 			w.tooDeep(c.next, err)
 			w.pause(w.sweep.Took)
-			w.sweep, w.fullAt = nil, w.cfg.Now()
+			w.sweep, w.lastFullScan = nil, w.cfg.Now()
 			return w.ev, nil
 		case errors.Is(err, errMoving):
 			level.Warn(w.cfg.Logger).Log("msg", "sweep given up, another follows", "offset", c.next, "err", err)

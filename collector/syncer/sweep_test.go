@@ -18,7 +18,7 @@ func TestSweepPassesUnreadable(t *testing.T) {
 	for range 10 {
 		b.sweep(1)
 	}
-	if b.walker.SweepDue() {
+	if b.walker.IsSweepDue() {
 		t.Errorf("the sweep still goes on\n%s", b.log.String())
 	}
 }
@@ -34,8 +34,8 @@ func TestUnreadableStart(t *testing.T) {
 		b.step(sweepEvery / 2)
 		b.sweep(10)
 	}
-	if b.events.Gaps != 1 || b.led.Listed() != 200 {
-		t.Errorf("%d gaps, %d are listed", b.events.Gaps, b.led.Listed())
+	if b.events.Gaps != 1 || b.ledger.Listed() != 200 {
+		t.Errorf("%d gaps, %d are listed", b.events.Gaps, b.ledger.Listed())
 	}
 }
 
@@ -73,7 +73,7 @@ func TestMovedRowTiesNothing(t *testing.T) {
 		}
 	})
 	b.mustSync()
-	if got := b.led.Listed(); got != 290 {
+	if got := b.ledger.Listed(); got != 290 {
 		t.Errorf("%d are listed", got)
 	}
 }
@@ -91,7 +91,7 @@ func TestFirstWalkBeginsAgain(t *testing.T) {
 	}
 	b.step(settle)
 	b.mustSync()
-	if got := b.led.Listed(); got != 250 {
+	if got := b.ledger.Listed(); got != 250 {
 		t.Errorf("%d are listed", got)
 	}
 	b.check()

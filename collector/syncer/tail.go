@@ -10,7 +10,7 @@ import (
 
 // believedEnd returns the offset at which the list is believed to end.
 func (w *Syncer) believedEnd() int {
-	if listed := w.led.Listed(); w.total < 0 || w.low || w.total > listed {
+	if listed := w.ledger.Listed(); w.total < 0 || w.totalCapped || w.total > listed {
 		return listed
 	}
 	return w.total
@@ -30,7 +30,7 @@ func (w *Syncer) tail(ctx context.Context, r *reader) error {
 		w.note(c.total)
 		w.take(run)
 		if run.AtEnd {
-			w.refused, w.low = 0, c.total >= 0 && c.end > c.total
+			w.refused, w.totalCapped = 0, c.total >= 0 && c.end > c.total
 			return nil
 		}
 		c, run, err = s.next(ctx, c, run)
@@ -54,7 +54,7 @@ type tailSearch struct {
 func (s *tailSearch) start(ctx context.Context, at int) (*cursor, ledger.Run, error) {
 	at = max(at, 0)
 	for back := maxLimit; ; back *= 2 {
-		c := newCursor(s.reader, s.w.led, at, s.w.total)
+		c := newCursor(s.reader, s.w.ledger, at, s.w.total)
 		run, err := s.page(ctx, c, at)
 		if opper.OutOfRange(err) && s.w.refused > 0 {
 			return nil, run, nil
@@ -79,16 +79,16 @@ func (s *tailSearch) isClosed(rows []ledger.Row, at int) bool {
 	if len(rows) == 0 {
 		return false
 	}
-	i := s.w.led.Index(rows[0].ID)
+	i := s.w.ledger.Index(rows[0].ID)
 	return i >= at || i >= 0 && !s.w.newestLast
 }
 
 // next reads the next page, or one closer to the end where many rows are
 // believed to be listed between.
 func (s *tailSearch) next(ctx context.Context, c *cursor, read ledger.Run) (*cursor, ledger.Run, error) {
-	last := s.w.led.Index(read.Rows[len(read.Rows)-1].ID)
+	last := s.w.ledger.Index(read.Rows[len(read.Rows)-1].ID)
 	for at := s.target(c, last); !s.unknown && at-c.next > maxLimit; at = s.target(c, last) {
-		closer := newCursor(s.reader, s.w.led, at, s.w.total)
+		closer := newCursor(s.reader, s.w.ledger, at, s.w.total)
 		run, err := s.page(ctx, closer, at)
 		switch {
 		case opper.OutOfRange(err), err == nil && len(run.Rows) == 0:
@@ -97,7 +97,7 @@ func (s *tailSearch) next(ctx context.Context, c *cursor, read ledger.Run) (*cur
 			return nil, run, err
 		}
 		// More rows between than are known to be there have to be read.
-		if known := s.w.led.Index(run.Rows[0].ID) - last; known > 0 && at-(c.end-1) <= known {
+		if known := s.w.ledger.Index(run.Rows[0].ID) - last; known > 0 && at-(c.end-1) <= known {
 			return closer, run, nil
 		}
 		s.unknown = true
@@ -125,7 +125,7 @@ func (s *tailSearch) target(c *cursor, last int) int {
 	case s.beyond >= 0:
 		return (c.next + s.beyond) / 2
 	}
-	return c.next + s.w.led.Listed() - 1 - last - overlap
+	return c.next + s.w.ledger.Listed() - 1 - last - overlap
 }
 
 // page reads a page at some offset, and notes whether nothing is listed there.

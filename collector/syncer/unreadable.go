@@ -32,7 +32,7 @@ func (w *Syncer) scheduleRetry() {
 // been missed stays counted as a gap. An error is for the service: it says nothing
 // about the rows, which stay due.
 func (w *Syncer) retryUnreadable(ctx context.Context, r *reader) error {
-	stretches := w.led.Unreadable()
+	stretches := w.ledger.Unreadable()
 	before := unreadable(stretches)
 	if before == 0 {
 		w.retryAt = time.Time{}
@@ -49,7 +49,7 @@ func (w *Syncer) retryUnreadable(ctx context.Context, r *reader) error {
 		if err != nil {
 			return err
 		}
-		c := newCursor(r, w.led, s.Index-overlap, w.total)
+		c := newCursor(r, w.ledger, s.Index-overlap, w.total)
 		c.retry = true
 		c.size = min(s.Rows+2*overlap, maxLimit)
 		for read := 0; read < s.Rows+overlap; {
@@ -65,7 +65,7 @@ func (w *Syncer) retryUnreadable(ctx context.Context, r *reader) error {
 		}
 	}
 	w.scheduleRetry()
-	if read := before - unreadable(w.led.Unreadable()); read > 0 {
+	if read := before - unreadable(w.ledger.Unreadable()); read > 0 {
 		level.Info(w.cfg.Logger).Log("msg", "unreadable rows read after all", "rows", read)
 	}
 	return nil

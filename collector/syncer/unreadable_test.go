@@ -41,7 +41,7 @@ func TestUnreadableRowMovesUp(t *testing.T) {
 		}
 	})
 	b.mustSync()
-	if got := b.led.Listed(); moved != times || got != 300-deleted {
+	if got := b.ledger.Listed(); moved != times || got != 300-deleted {
 		t.Errorf("moved up %d times, %d are deleted, %d are listed", moved, deleted, got)
 	}
 }
@@ -110,7 +110,7 @@ func TestForeignRowsReadOneByOne(t *testing.T) {
 		b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: row.ID, Times: -1})
 	}
 	b.mustSync()
-	counted, listed := len(b.counted), b.led.Listed()
+	counted, listed := len(b.counted), b.ledger.Listed()
 	b.step(time.Second)
 	src := replacedStart{b.client.WithRetries(0), rows{n: 60}, 10}
 	ev, err := b.walker.Sync(context.Background(), src)
@@ -118,7 +118,7 @@ func TestForeignRowsReadOneByOne(t *testing.T) {
 	if !errors.Is(err, ErrForeign) {
 		t.Errorf("error %v", err)
 	}
-	if len(ev.FirstSeen) > 0 || len(b.counted) != counted || b.led.Listed() != listed {
+	if len(ev.FirstSeen) > 0 || len(b.counted) != counted || b.ledger.Listed() != listed {
 		t.Errorf("%d foreign rows are taken in, %d are counted", len(ev.FirstSeen), len(b.counted)-counted)
 	}
 }

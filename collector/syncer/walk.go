@@ -37,11 +37,11 @@ var ErrForeign = errors.New("the list holds none of the traces it held at the la
 
 // Config is what a Syncer needs besides its ledger.
 type Config struct {
-	Now         func() time.Time
-	Interval    time.Duration // the least time between two sweeps
-	SweepEvery  time.Duration // the time between two sweeps if nothing asks for one; 0 is never
-	Concurrency int           // requests at once in the first walk
-	Logger      log.Logger
+	Now           func() time.Time
+	Interval      time.Duration // the least time between two sweeps
+	SweepInterval time.Duration // the time between two sweeps if nothing asks for one; 0 is never
+	Concurrency   int           // requests at once in the first walk
+	Logger        log.Logger
 	// Progress is called as the first walk goes on, with what it found since
 	// the last call, how many rows were met, and how many are said to be listed.
 	// The events are used again afterwards.
@@ -50,9 +50,9 @@ type Config struct {
 
 // Syncer reads one project's list. It is not safe for concurrent use.
 type Syncer struct {
-	cfg Config
-	led *ledger.Ledger
-	ev  ledger.Events
+	cfg    Config
+	ledger *ledger.Ledger
+	ev     ledger.Events
 
 	total int // the newest meta.total_count, -1 if missing
 	least int // the least since the head was read, for the balance
@@ -62,25 +62,25 @@ type Syncer struct {
 	sorted     bool // news and expiry stand at the ends of the list
 	newestLast bool
 
-	surplus  int  // rows listed beyond those believed to be, at the last sync
-	puzzles  int  // complete walks in a row that did not explain it
-	distrust bool // total_count does not agree with what is listed
-	low      bool // more rows were found than total_count said: it is capped, perhaps
-	skipped  bool // the last head was read without trying rows known to be unreadable
-	refused  int  // the offset from which on Opper refuses to list, 0 if it does not
-	wantFull bool // something slipped in where only a complete walk finds it
-	nextFull time.Time
-	fullAt   time.Time       // end of the last complete walk, or the last try where deep rows are refused
-	sweep    *sweep          // under way, or done and to be concluded by a sync; else nil
-	told     map[string]bool // warnings that this process has given
+	surplus         int  // rows listed beyond those believed to be, at the last sync
+	unexplained     int  // complete walks in a row that did not explain it
+	totalUnreliable bool // total_count does not agree with what is listed
+	totalCapped     bool // more rows were found than total_count said: it is capped, perhaps
+	skipped         bool // the last head was read without trying rows known to be unreadable
+	refused         int  // the offset from which on Opper refuses to list, 0 if it does not
+	fullScanWanted  bool // something slipped in where only a complete walk finds it
+	nextFullScan    time.Time
+	lastFullScan    time.Time       // end of the last complete walk, or the last try where deep rows are refused
+	sweep           *sweep          // under way, or done and to be concluded by a sync; else nil
+	warned          map[string]bool // warnings that this process has given
 
-	lastGood  time.Time
-	span      span                   // of the rows read at the last good sync
-	reading   span                   // of those read since
-	retention time.Duration          // age at which rows were last seen to expire
-	expiries  int                    // how often they were
-	foreign   map[ledger.ID]struct{} // rows of a list that was found to be another one
-	asked     int                    // known ids asked for in vain since a row was known
+	lastSuccess time.Time
+	span        span                   // of the rows read at the last good sync
+	reading     span                   // of those read since
+	retention   time.Duration          // age at which rows were last seen to expire
+	expiries    int                    // how often they were
+	foreign     map[ledger.ID]struct{} // rows of a list that was found to be another one
+	asked       int                    // known ids asked for in vain since a row was known
 
 	retryAt   time.Time     // when unreadable rows are read again; zero if there are none
 	retryWait time.Duration // since they were last read
@@ -109,7 +109,7 @@ func (s *span) add(start, read time.Time) {
 
 // New returns a Syncer that fills led.
 func New(cfg Config, led *ledger.Ledger) *Syncer {
-	return &Syncer{cfg: cfg, led: led, total: -1, told: map[string]bool{}}
+	return &Syncer{cfg: cfg, ledger: led, total: -1, warned: map[string]bool{}}
 }
 
 // Total returns how many traces Opper last said are listed, or -1.
@@ -130,14 +130,14 @@ func (w *Syncer) sync(ctx context.Context, r *reader) error {
 	var whole, reached bool
 	var headEnd int
 	var err error
-	baseline := w.led.IsInitialSync()
-	if !baseline || w.led.Listed() > 0 {
+	baseline := w.ledger.IsInitialSync()
+	if !baseline || w.ledger.Listed() > 0 {
 		if whole, headEnd, err = w.head(ctx, r); err != nil {
 			return err
 		}
 	}
 	if baseline && !whole {
-		if reached, err = w.everything(ctx, r); err != nil {
+		if reached, err = w.initialSync(ctx, r); err != nil {
 			return err
 		}
 		// What arrived meanwhile must join what the walk met.
@@ -152,12 +152,12 @@ func (w *Syncer) sync(ctx context.Context, r *reader) error {
 	}
 	swept := w.sweep != nil && w.sweep.Done
 	whole = whole || reached || swept
-	if err := w.lookAtDue(ctx, r); err != nil {
+	if err := w.recheckDue(ctx, r); err != nil {
 		return err
 	}
 	// What arrived after the head was read is in total_count, and what expired is
 	// no longer listed: only a head that is read after the tail can be compared.
-	if w.least > w.led.Listed() && !w.distrust && w.refused == 0 && !w.newestLast {
+	if w.least > w.ledger.Listed() && !w.totalUnreliable && w.refused == 0 && !w.newestLast {
 		if _, headEnd, err = w.head(ctx, r); err != nil {
 			return err
 		}
@@ -170,15 +170,15 @@ func (w *Syncer) sync(ctx context.Context, r *reader) error {
 		w.sweep = nil
 	}
 	if swept || reached || whole && !w.skipped {
-		w.fullAt = now
-		if w.led.Listed() > 0 {
-			w.led.EndFullScan(now)
+		w.lastFullScan = now
+		if w.ledger.Listed() > 0 {
+			w.ledger.EndFullScan(now)
 		}
 	} else if baseline {
-		w.fullAt = now // it could not be better: a sweep follows on schedule
+		w.lastFullScan = now // it could not be better: a sweep follows on schedule
 	}
-	w.led.EndInitialSync()
-	w.lastGood, w.span = now, w.reading
+	w.ledger.EndInitialSync()
+	w.lastSuccess, w.span = now, w.reading
 	return nil
 }
 
@@ -187,13 +187,13 @@ func (w *Syncer) sync(ctx context.Context, r *reader) error {
 // Nothing is taken in before a known row shows that this is the list that we
 // know, and pages that share rows tie what came before it to that row.
 func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err error) {
-	c := newCursor(r, w.led, 0, w.total)
+	c := newCursor(r, w.ledger, 0, w.total)
 	c.again = true
 	if w.newestLast {
 		c.size = overlap
 	}
 	w.least = -1
-	holes := w.startHoles(c)
+	holes := w.skipUnreadable(c)
 	ev := evidence{walker: w, reader: r}
 	for {
 		run, err := c.page(ctx)
@@ -209,8 +209,8 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		}
 		if n := holes; n > 0 {
 			holes = 0
-			if err != nil || len(run.Rows) <= n || w.led.Index(run.Rows[n].ID) != n {
-				c = newCursor(r, w.led, 0, c.total)
+			if err != nil || len(run.Rows) <= n || w.ledger.Index(run.Rows[n].ID) != n {
+				c = newCursor(r, w.ledger, 0, c.total)
 				c.again = true
 				continue
 			}
@@ -222,7 +222,7 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		if errors.Is(err, ErrForeign) && w.skipped {
 			// The row that we know may be one that could not be read before.
 			w.skipped = false
-			c = newCursor(r, w.led, 0, c.total)
+			c = newCursor(r, w.ledger, 0, c.total)
 			c.again, c.retry = true, true
 			continue
 		}
@@ -237,13 +237,13 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 	return whole, c.next, nil
 }
 
-// startHoles makes a cursor begin behind unreadable rows that are believed to
+// skipUnreadable makes a cursor begin behind unreadable rows that are believed to
 // stand at the start, and returns how many. If another row stands behind them,
 // there are news, and what stands at the start has to be read after all.
-func (w *Syncer) startHoles(c *cursor) int {
+func (w *Syncer) skipUnreadable(c *cursor) int {
 	n := 0
 	w.skipped = false
-	for n < maxLimit && w.led.Hole(n, 1) == n {
+	for n < maxLimit && w.ledger.Hole(n, 1) == n {
 		c.carry = append(c.carry, ledger.Row{Kind: ledger.Unreadable})
 		n++
 	}
@@ -253,7 +253,7 @@ func (w *Syncer) startHoles(c *cursor) int {
 
 func (w *Syncer) anyKnown(rows []ledger.Row) bool {
 	for _, row := range rows {
-		if row.Kind == ledger.Normal && w.led.HasSeen(row.ID) {
+		if row.Kind == ledger.Normal && w.ledger.HasSeen(row.ID) {
 			return true
 		}
 	}
@@ -268,7 +268,7 @@ func (w *Syncer) settledDown(rows []ledger.Row) bool {
 		if row.Kind == ledger.Unreadable {
 			continue
 		}
-		i := w.led.Index(row.ID)
+		i := w.ledger.Index(row.ID)
 		if i <= before {
 			return false
 		}
@@ -277,12 +277,12 @@ func (w *Syncer) settledDown(rows []ledger.Row) bool {
 	return true
 }
 
-// everything reads the whole list for the baseline, from where it stopped. It
+// initialSync reads the whole list for the baseline, from where it stopped. It
 // reports whether it came to the end.
-func (w *Syncer) everything(ctx context.Context, r *reader) (bool, error) {
+func (w *Syncer) initialSync(ctx context.Context, r *reader) (bool, error) {
 	began := w.cfg.Now()
-	from := max(w.led.Listed()-overlap, 0)
-	c := w.longWalk(r, from)
+	from := max(w.ledger.Listed()-overlap, 0)
+	c := w.fullScan(r, from)
 	defer func() { c.close() }()
 	reached, tied := false, false // a start of unreadable rows may tie only further on
 	for !reached {
@@ -295,7 +295,7 @@ func (w *Syncer) everything(ctx context.Context, r *reader) (bool, error) {
 			// The rows at which it stopped may all have left since.
 			c.close()
 			from, tied = 0, false
-			c = w.longWalk(r, from)
+			c = w.fullScan(r, from)
 			continue
 		}
 		if opper.OutOfRange(err) && c.next > 0 {
@@ -310,7 +310,7 @@ func (w *Syncer) everything(ctx context.Context, r *reader) (bool, error) {
 		w.observe(run)
 		w.trend.addAll(run.Rows)
 		if w.cfg.Progress != nil {
-			w.cfg.Progress(w.ev, w.led.Listed(), c.total)
+			w.cfg.Progress(w.ev, w.ledger.Listed(), c.total)
 			w.ev.Clear()
 		}
 		reached = run.AtEnd
@@ -324,12 +324,12 @@ func (w *Syncer) everything(ctx context.Context, r *reader) (bool, error) {
 	return reached, nil
 }
 
-// longWalk returns a cursor that reads the whole list from a row on.
-func (w *Syncer) longWalk(r *reader, from int) *cursor {
-	c := newCursor(r, w.led, from, w.total)
+// fullScan returns a cursor that reads the whole list from a row on.
+func (w *Syncer) fullScan(r *reader, from int) *cursor {
+	c := newCursor(r, w.ledger, from, w.total)
 	c.retry, c.ahead = true, w.cfg.Concurrency
 	if from > 0 {
-		c.stitchTo(w.led.IDs(from, from+overlap))
+		c.stitchTo(w.ledger.IDs(from, from+overlap))
 	} else {
 		c.overlap = longOverlap
 		w.trend, w.sampled = trend{}, true
@@ -339,17 +339,17 @@ func (w *Syncer) longWalk(r *reader, from int) *cursor {
 
 // pause puts off the next complete walk after one that took so long.
 func (w *Syncer) pause(took time.Duration) {
-	w.nextFull = w.cfg.Now().Add(max(w.cfg.Interval, fullPause*took))
+	w.nextFullScan = w.cfg.Now().Add(max(w.cfg.Interval, fullPause*took))
 }
 
 // judgeOrder decides from what a complete walk met where news are to be found.
 func (w *Syncer) judgeOrder() {
-	if !w.sampled && !w.led.IsInitialSync() {
+	if !w.sampled && !w.ledger.IsInitialSync() {
 		return // after a restart in the middle: what was known says more than half a sample
 	}
 	w.sorted, w.newestLast = w.trend.sorted()
-	if w.Unsorted() && w.tell(noOrder) {
-		level.Warn(w.cfg.Logger).Log("msg", "the list does not stand by age, so news are found by reading all of it", "listed", w.led.Listed())
+	if w.IsUnsorted() && w.warnOnce(noOrder) {
+		level.Warn(w.cfg.Logger).Log("msg", "the list does not stand by age, so news are found by reading all of it", "listed", w.ledger.Listed())
 	}
 }
 
@@ -362,15 +362,15 @@ func (w *Syncer) tooDeep(offset int, err error) {
 	}
 }
 
-// lookAtDue looks at the pending traces that want it: page by page where they
+// recheckDue looks at the pending traces that want it: page by page where they
 // are believed to stand, and by id those that are not there.
-func (w *Syncer) lookAtDue(ctx context.Context, r *reader) error {
+func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 	var lost []ledger.Due
 	shift := 0  // how much further down than believed the last page stood
 	misses := 0 // pages in a row without any row that was looked for
-	due := w.led.Due(w.cfg.Now())
+	due := w.ledger.Due(w.cfg.Now())
 	for len(due) > 0 {
-		at := w.led.Index(due[0].ID)
+		at := w.ledger.Index(due[0].ID)
 		if at < 0 || misses == maxMisses {
 			lost, due = append(lost, due[0]), due[1:]
 			continue
@@ -379,7 +379,7 @@ func (w *Syncer) lookAtDue(ctx context.Context, r *reader) error {
 			lost, due = append(lost, due[0]), due[1:]
 			continue
 		}
-		c := newCursor(r, w.led, at+shift-overlap, w.total)
+		c := newCursor(r, w.ledger, at+shift-overlap, w.total)
 		from := c.next
 		run, err := c.page(ctx)
 		// An unreadable row ends a page before the row that it was read for.
@@ -396,7 +396,7 @@ func (w *Syncer) lookAtDue(ctx context.Context, r *reader) error {
 		if opper.OutOfRange(err) {
 			// Nothing that a walk can read stands here, or Opper is not itself:
 			// what it says of an id would be no better.
-			w.led.Unanswered(due[0].ID, w.cfg.Now(), &w.ev)
+			w.ledger.Unanswered(due[0].ID, w.cfg.Now(), &w.ev)
 			due = due[1:]
 			continue
 		}
@@ -411,7 +411,7 @@ func (w *Syncer) lookAtDue(ctx context.Context, r *reader) error {
 		}
 		behind, before := at+maxLimit-overlap, shift
 		if n := len(run.Rows); n > 0 {
-			if last := w.led.Index(run.Rows[n-1].ID); last >= 0 {
+			if last := w.ledger.Index(run.Rows[n-1].ID); last >= 0 {
 				behind, shift = last-overlap, from+n-1-last
 			}
 		}
@@ -419,7 +419,7 @@ func (w *Syncer) lookAtDue(ctx context.Context, r *reader) error {
 			if _, ok := met[due[0].ID]; !ok {
 				// If rows have moved, or close to the page's end, it may just stand
 				// beside the page, and one of its own follows.
-				if !first && (shift != before || w.led.Index(due[0].ID) >= behind) {
+				if !first && (shift != before || w.ledger.Index(due[0].ID) >= behind) {
 					break
 				}
 				lost = append(lost, due[0])
@@ -447,7 +447,7 @@ func (w *Syncer) lookAtDue(ctx context.Context, r *reader) error {
 		return err
 	}
 	for _, id := range gone {
-		w.led.Delist(id, &w.ev)
+		w.ledger.Delist(id, &w.ev)
 	}
 	return nil
 }
@@ -466,13 +466,13 @@ func (w *Syncer) ask(ctx context.Context, r *reader, d ledger.Due) (there bool, 
 		var row ledger.Row
 		setRow(&row, &t)
 		row.ID, row.Ref, row.Kind = d.ID, d.Ref, ledger.Normal
-		w.led.Resolve(row, when, &w.ev)
+		w.ledger.Resolve(row, when, &w.ev)
 	case errors.Is(err, opper.ErrNotFound):
 		return false, nil
 	case ctx.Err() != nil || opper.Refused(err):
 		return true, fmt.Errorf("trace %s: %w", d.ID, err)
 	default:
-		w.led.Unanswered(d.ID, when.Read, &w.ev)
+		w.ledger.Unanswered(d.ID, when.Read, &w.ev)
 	}
 	return true, nil
 }
@@ -481,7 +481,7 @@ func (w *Syncer) ask(ctx context.Context, r *reader, d ledger.Due) (there bool, 
 // surplus that lasts for two syncs slipped in behind the head.
 func (w *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int) error {
 	if w.least < 0 {
-		if w.tell(noTotal) {
+		if w.warnOnce(noTotal) {
 			level.Warn(w.cfg.Logger).Log("msg", "Opper does not say how many traces are listed, so what slips in behind the newest is found late")
 		}
 		return nil
@@ -490,51 +490,51 @@ func (w *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int
 		return nil
 	}
 	before := w.surplus
-	w.surplus = w.least - w.led.Listed()
+	w.surplus = w.least - w.ledger.Listed()
 	switch {
 	case whole && w.surplus <= 0:
-		w.puzzles, w.distrust, w.wantFull = 0, false, false
+		w.unexplained, w.totalUnreliable, w.fullScanWanted = 0, false, false
 	case whole:
-		w.puzzles++
-		w.wantFull = w.puzzles == 1
-		if w.puzzles == 2 {
-			w.distrust = true
+		w.unexplained++
+		w.fullScanWanted = w.unexplained == 1
+		if w.unexplained == 2 {
+			w.totalUnreliable = true
 			w.ev.Gaps++
-			level.Warn(w.cfg.Logger).Log("msg", "two complete walks met fewer traces than Opper says are listed", "listed", w.led.Listed(), "total_count", w.least)
+			level.Warn(w.cfg.Logger).Log("msg", "two complete walks met fewer traces than Opper says are listed", "listed", w.ledger.Listed(), "total_count", w.least)
 		}
-	case !w.distrust && !w.wantFull && min(before, w.surplus) > 0:
-		return w.walkOn(ctx, r, headEnd)
+	case !w.totalUnreliable && !w.fullScanWanted && min(before, w.surplus) > 0:
+		return w.searchInserted(ctx, r, headEnd)
 	}
 	return nil
 }
 
-// walkOn reads some more pages at the end where news stand. If they do not
+// searchInserted reads some more pages at the end where news stand. If they do not
 // explain the surplus, a complete walk has to.
-func (w *Syncer) walkOn(ctx context.Context, r *reader, headEnd int) error {
+func (w *Syncer) searchInserted(ctx context.Context, r *reader, headEnd int) error {
 	at := headEnd
 	if w.newestLast {
-		at = max(w.led.Listed()-maxWalkOn*(maxLimit-overlap), 0)
+		at = max(w.ledger.Listed()-maxWalkOn*(maxLimit-overlap), 0)
 	}
-	c := newCursor(r, w.led, at, w.total)
+	c := newCursor(r, w.ledger, at, w.total)
 	for range maxWalkOn {
 		run, err := c.page(ctx)
 		if err != nil {
 			return err
 		}
 		w.observe(run)
-		w.surplus = w.least - w.led.Listed()
+		w.surplus = w.least - w.ledger.Listed()
 		if w.surplus <= 0 || run.AtEnd {
 			break
 		}
 	}
-	w.wantFull = w.surplus > 0
+	w.fullScanWanted = w.surplus > 0
 	return nil
 }
 
 // ties reports whether one of the rows shows that they are of the list that we
 // know: the key may come to belong to another project between two requests.
 func (w *Syncer) ties(rows []ledger.Row) bool {
-	return w.led.Listed() == 0 || slices.ContainsFunc(rows, func(r ledger.Row) bool { return w.led.Index(r.ID) >= 0 })
+	return w.ledger.Listed() == 0 || slices.ContainsFunc(rows, func(r ledger.Row) bool { return w.ledger.Index(r.ID) >= 0 })
 }
 
 // observe takes in a run that is known to be of our list.
@@ -547,7 +547,7 @@ func (w *Syncer) observe(run ledger.Run) {
 func (w *Syncer) take(run ledger.Run) {
 	w.noteExpiry(run)
 	before := w.ev.Gaps
-	w.led.Observe(run, &w.ev)
+	w.ledger.Observe(run, &w.ev)
 	if gaps := w.ev.Gaps - before; gaps > 0 {
 		w.retryWait = 0
 		w.scheduleRetry()
@@ -571,11 +571,11 @@ const (
 	noOrder = "order"
 )
 
-// tell reports whether a warning is to be given: once.
-func (w *Syncer) tell(what string) bool {
-	if w.told[what] {
+// warnOnce reports whether a warning is to be given: once.
+func (w *Syncer) warnOnce(what string) bool {
+	if w.warned[what] {
 		return false
 	}
-	w.told[what] = true
+	w.warned[what] = true
 	return true
 }

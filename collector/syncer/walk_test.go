@@ -36,7 +36,7 @@ type bench struct {
 	at      time.Time
 	opper   *oppertest.Server
 	client  *opper.Client
-	led     *ledger.Ledger
+	ledger  *ledger.Ledger
 	walker  *Syncer
 	log     strings.Builder
 	counted []oracle.Counted
@@ -63,16 +63,16 @@ func newBench(t testing.TB, cfg oppertest.Config) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.led = ledger.New(ledger.Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: time.Second})
+	b.ledger = ledger.New(ledger.Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: time.Second})
 	b.walker = New(Config{
-		Now: b.now, Interval: 30 * time.Second, SweepEvery: sweepEvery, Concurrency: 1, Logger: log.NewLogfmtLogger(&b.log),
-	}, b.led)
+		Now: b.now, Interval: 30 * time.Second, SweepInterval: sweepEvery, Concurrency: 1, Logger: log.NewLogfmtLogger(&b.log),
+	}, b.ledger)
 	return b
 }
 
 // sync does one sync, in no time.
 func (b *bench) sync() error {
-	baseline := b.led.IsInitialSync()
+	baseline := b.ledger.IsInitialSync()
 	start := b.now()
 	ev, err := b.walker.Sync(context.Background(), b.client.WithRetries(0))
 	b.take(ev)
@@ -83,7 +83,7 @@ func (b *bench) sync() error {
 		b.began, b.done = start, b.now()
 	} else {
 		b.syncs = append(b.syncs, oracle.Sync{Start: start, End: b.now()})
-		if end := b.walker.fullAt; end.Equal(b.now()) && !b.sweepBegan.IsZero() {
+		if end := b.walker.lastFullScan; end.Equal(b.now()) && !b.sweepBegan.IsZero() {
 			b.syncs = append(b.syncs, oracle.Sync{Start: b.sweepBegan, End: end, Full: true})
 		}
 	}
@@ -101,7 +101,7 @@ func (b *bench) take(ev ledger.Events) {
 // sweep reads up to n pages of a sweep, if one is due.
 func (b *bench) sweep(n int) {
 	b.t.Helper()
-	for ; n > 0 && b.walker.SweepDue(); n-- {
+	for ; n > 0 && b.walker.IsSweepDue(); n-- {
 		if b.walker.sweep == nil {
 			b.sweepBegan = b.now()
 		}
@@ -298,7 +298,7 @@ func movingList(t *testing.T, cfg oppertest.Config, seed int64) {
 		if err := b.sync(); err != nil && !strings.Contains(err.Error(), errMoving.Error()) {
 			fail(err)
 		}
-		if !b.led.IsInitialSync() {
+		if !b.ledger.IsInitialSync() {
 			b.sweep(rng.IntN(60))
 		}
 		b.step(time.Duration(1+rng.IntN(40)) * time.Second)
