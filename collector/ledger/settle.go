@@ -1,0 +1,274 @@
+package ledger
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// Counted is one trace, judged.
+type Counted struct {
+	Row       // with times as ClientTime returns them
+	Abandoned bool
+}
+
+// Pending is a trace that has been met and not yet judged.
+type Pending struct {
+	Row       Row       // as last read
+	FirstSeen time.Time // when we first saw it
+	Since     time.Time // when its age began: Met, or its own start if the baseline met it
+	Ended     time.Time // when its settling began; zero while open
+	EndBy     time.Time // when we first saw it ended, whoever met it
+	Seen      time.Time // the last look; zero if it wants one at once
+	Lost      bool      // not where it was: only Opper can say whether it still exists
+
+	unstored bool // it was not part of Changes yet
+}
+
+// Due is a pending trace that wants a look.
+type Due struct {
+	ID    ID
+	Ref   string
+	Index int // where it is believed to stand; -1 if only Opper can say
+}
+
+// Due returns the traces that want a look at now, in list order, those that are
+// not believed to be listed first.
+func (l *Ledger) Due(now time.Time) []Due {
+	var due []Due
+	l.pending.All(func(p *Pending) {
+		if !now.Before(l.dueAt(p)) {
+			due = append(due, Due{ID: p.Row.ID, Ref: p.Row.Ref, Index: l.order.index(p.Row.ID)})
+		}
+	})
+	slices.SortFunc(due, func(a, b Due) int {
+		return cmp.Or(cmp.Compare(a.Index, b.Index), slices.Compare(a.ID[:], b.ID[:]))
+	})
+	return due
+}
+
+// dueAt returns when a pending trace is to be looked at again. The older an
+// open trace is, the rarer the looks: what is found late is late by an eighth
+// of its age at most.
+func (l *Ledger) dueAt(p *Pending) time.Time {
+	switch settled := p.Ended.Add(l.cfg.SettleDelay); {
+	case p.Lost && p.Seen.IsZero():
+		return time.Time{}
+	case p.Ended.IsZero():
+		wait := max(l.cfg.RecheckInterval, p.Seen.Sub(p.Since)/8)
+		return earliest(p.Seen.Add(wait), p.Since.Add(l.cfg.AbandonAfter))
+	case p.Lost && settled.Before(p.Seen.Add(l.cfg.RecheckInterval)):
+		return p.Seen.Add(l.cfg.RecheckInterval)
+	default:
+		return settled
+	}
+}
+
+// Resolve takes in the row that Opper gave for one id.
+func (l *Ledger) Resolve(row Row, when When, ev *Events) {
+	if l.pending.has(row.ID) {
+		l.recheck(&row, when, ev)
+	} else {
+		l.recheckSettled(&row, ev)
+	}
+}
+
+// Delist takes in that Opper no longer has a trace. If it had ended, it is
+// counted as last seen.
+func (l *Ledger) Delist(id ID, ev *Events) {
+	p := l.pending.get(id)
+	if p == nil {
+		return
+	}
+	l.order.drop(id)
+	if p.Ended.IsZero() {
+		ev.Vanished = append(ev.Vanished, p.Row)
+		l.settle(p)
+	} else {
+		l.count(p, false, ev)
+	}
+}
+
+// Unanswered takes in that at now Opper would not say what became of a trace
+// that is not where it was. It is asked again later, and judged as last seen a
+// while after it would have been given up, if it was asked in vain for as long.
+func (l *Ledger) Unanswered(id ID, now time.Time, ev *Events) {
+	p := l.pending.get(id)
+	if p == nil {
+		return
+	}
+	p.Seen = now
+	first, again := l.unanswered[id]
+	if !again {
+		first = now
+		l.unanswered[id] = now
+	}
+	// Opper may only have trouble. The age alone says nothing: nobody may have
+	// asked for long, as the process was stopped or syncs failed.
+	more := l.cfg.AbandonAfter / 4
+	if now.Sub(p.Since) >= l.cfg.AbandonAfter+more && now.Sub(first) >= more {
+		l.count(p, p.Ended.IsZero(), ev)
+	} else {
+		l.pending.put(p)
+	}
+}
+
+// recheck takes in a row of a trace that has not been judged.
+func (l *Ledger) recheck(r *Row, when When, ev *Events) {
+	p := l.pending.get(r.ID)
+	if p == nil {
+		l.firstSee(r, when, ev)
+		return
+	}
+	delete(l.unanswered, r.ID)
+	// When it was last seen only says when to look again, so it is not worth
+	// being saved by itself.
+	if lost := !l.order.has(r.ID); p.Row != *r || p.Lost != lost {
+		p.Row, p.Lost = *r, lost
+		l.touchedPending[r.ID] = struct{}{}
+	}
+	switch l.weigh(p, when) {
+	case settled:
+		l.count(p, false, ev)
+	case abandoned:
+		l.count(p, true, ev)
+	case beforeLookback:
+		l.settle(p)
+	case waits:
+		l.pending.put(p)
+	}
+}
+
+// firstSee takes in a row of a trace for the first time. It has its place in the
+// order by now.
+func (l *Ledger) firstSee(r *Row, when When, ev *Events) {
+	ev.FirstSeen = append(ev.FirstSeen, *r)
+	met := &ev.FirstSeen[len(ev.FirstSeen)-1]
+	met.Start, met.End = ClientTime(r.Start, when.Asked), ClientTime(r.End, when.Asked)
+	if r.Start.After(when.Asked) {
+		met.Start = time.Time{} // it says nothing about the age of the trace
+	}
+	// Most traces of a first walk are judged at once, and never pending.
+	p := Pending{Row: *r, FirstSeen: when.Asked, Since: when.Read, unstored: true}
+	if l.initialSync {
+		// Without a start it is old: history is judged at once.
+		p.Since = when.Asked.Add(-l.cfg.AbandonAfter)
+		if !r.Start.IsZero() {
+			p.Since = earliest(r.Start, when.Read)
+		}
+	}
+	switch l.weigh(&p, when) {
+	case settled:
+		l.add(&p, false, ev)
+	case abandoned:
+		l.add(&p, true, ev)
+	case beforeLookback:
+	case waits:
+		l.pending.put(&p)
+		l.touchedPending[r.ID] = struct{}{}
+	}
+}
+
+// verdict is what becomes of a pending trace when it is looked at.
+type verdict int
+
+const (
+	waits verdict = iota
+	settled
+	abandoned
+	beforeLookback // it ended before what the baseline counts
+)
+
+// weigh notes in p what its row says, and judges it.
+func (l *Ledger) weigh(p *Pending, when When) verdict {
+	p.Seen = when.Read
+	if p.Row.End.IsZero() {
+		p.Ended, p.EndBy = time.Time{}, time.Time{}
+		if when.Asked.Sub(p.Since) >= l.cfg.AbandonAfter {
+			return abandoned
+		}
+		return waits
+	}
+	if p.Ended.IsZero() {
+		p.Ended, p.EndBy = when.Read, when.Asked
+		if l.initialSync {
+			p.Ended = earliest(p.Row.End, when.Read)
+			if l.cfg.InitialLookback != nil && p.FirstSeen.Sub(p.Ended) > *l.cfg.InitialLookback {
+				return beforeLookback
+			}
+		}
+	}
+	if when.Asked.Sub(p.Ended) >= l.cfg.SettleDelay {
+		return settled
+	}
+	return waits
+}
+
+func (l *Ledger) recheckSettled(r *Row, ev *Events) {
+	if _, ok := l.abandoned[r.ID]; ok && !r.End.IsZero() {
+		l.setAbandoned(r.ID, false)
+		ev.LateEnds = append(ev.LateEnds, *r)
+	}
+}
+
+// count ends the pending state of a trace with a count.
+func (l *Ledger) count(p *Pending, abandoned bool, ev *Events) {
+	l.settle(p)
+	l.add(p, abandoned, ev)
+}
+
+// add makes a count of a trace.
+func (l *Ledger) add(p *Pending, abandoned bool, ev *Events) {
+	if abandoned {
+		l.setAbandoned(p.Row.ID, true)
+	}
+	if abandoned && l.initialSync && l.cfg.InitialLookback != nil {
+		return
+	}
+	ev.Counted = append(ev.Counted, Counted{Row: p.Row, Abandoned: abandoned})
+	c := &ev.Counted[len(ev.Counted)-1]
+	c.Start, c.End = ClientTime(c.Start, l.wall(p.FirstSeen)), ClientTime(c.End, l.wall(p.EndBy))
+}
+
+// wall converts a time of the ledger's clock to wall-clock time.
+func (l *Ledger) wall(t time.Time) time.Time {
+	if l.cfg.Wall == nil {
+		return t
+	}
+	return l.cfg.Wall(t)
+}
+
+// settle ends the pending state of a trace.
+func (l *Ledger) settle(p *Pending) {
+	id := p.Row.ID
+	// Most traces of a first walk are judged before they are ever stored.
+	if !p.unstored {
+		l.touchedPending[id] = struct{}{}
+	} else {
+		delete(l.touchedPending, id)
+	}
+	l.pending.remove(id)
+	delete(l.unanswered, id)
+	if !l.order.has(id) {
+		l.delisted.push(id)
+	}
+}
+
+func (l *Ledger) setAbandoned(id ID, abandoned bool) {
+	if _, ok := l.abandoned[id]; ok == abandoned {
+		return
+	}
+	if abandoned {
+		l.abandoned[id] = struct{}{}
+	} else {
+		delete(l.abandoned, id)
+	}
+	l.touchedAbandoned[id] = struct{}{}
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}

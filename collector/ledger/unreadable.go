@@ -1,0 +1,102 @@
+package ledger
+
+import (
+	"encoding/binary"
+	"slices"
+)
+
+// IsUnreadable reports whether an id stands for a row that could not be read.
+func (id ID) IsUnreadable() bool { return isHole(id) }
+
+// The ids of holes are numbers in a space that neither UUIDs nor hashes reach
+// by accident.
+var holeSpace = [8]byte{0xff, 0xff, 0xff, 0xff, 'h', 'o', 'l', 'e'}
+
+func isHole(id ID) bool { return [8]byte(id[:8]) == holeSpace }
+
+// nameHoles gives unreadable rows their ids: that of the hole that is believed
+// to stand beside the same neighbour, or a new one. It returns how many
+// stretches of new holes there are.
+func (l *Ledger) nameHoles(rows []Row) (stretches uint64) {
+	if !slices.ContainsFunc(rows, func(r Row) bool { return r.Kind == Unreadable }) {
+		return 0
+	}
+	taken := map[ID]bool{}
+	match := func(i, neighbour, step int) {
+		if rows[i].Kind != Unreadable || rows[i].ID != (ID{}) {
+			return
+		}
+		if id, ok := l.holeAt(rows[neighbour].ID, step); ok && !taken[id] {
+			rows[i].ID, taken[id] = id, true
+		}
+	}
+	for i := 1; i < len(rows); i++ {
+		match(i, i-1, +1)
+	}
+	for i := len(rows) - 2; i >= 0; i-- {
+		match(i, i+1, -1)
+	}
+	for i := range rows {
+		if rows[i].Kind != Unreadable || rows[i].ID != (ID{}) {
+			continue
+		}
+		l.unreadable++
+		copy(rows[i].ID[:8], holeSpace[:])
+		binary.BigEndian.PutUint64(rows[i].ID[8:], l.unreadable)
+		if i == 0 || rows[i-1].Kind != Unreadable {
+			stretches++
+		}
+	}
+	return stretches
+}
+
+// holeAt returns the hole believed to stand next to id.
+func (l *Ledger) holeAt(id ID, step int) (ID, bool) {
+	i := l.order.index(id)
+	if i < 0 || i+step < 0 || i+step >= l.order.len() {
+		return ID{}, false
+	}
+	hole := l.order.slice(i+step, i+step+1)[0]
+	return hole, isHole(hole)
+}
+
+// Hole returns the first index from i on, looking at n places, at which an
+// unreadable row is believed to stand, or -1.
+func (l *Ledger) Hole(i, n int) int {
+	if l.unreadable == 0 {
+		return -1
+	}
+	j := i + n
+	i = max(i, 0)
+	for k, id := range l.IDs(i, j) {
+		if isHole(id) {
+			return i + k
+		}
+	}
+	return -1
+}
+
+// HasUnreadable reports whether there has been an unreadable row.
+func (l *Ledger) HasUnreadable() bool { return l.unreadable > 0 }
+
+// Unreadable returns the indexes of the listed rows that could not be read, and
+// for each stretch of them how many there are.
+func (l *Ledger) Unreadable() (stretches []Stretch) {
+	if l.unreadable == 0 {
+		return nil
+	}
+	i := 0
+	for _, c := range l.order.chunks {
+		for _, id := range c.ids {
+			switch n := len(stretches); {
+			case !isHole(id):
+			case n > 0 && stretches[n-1].Index+stretches[n-1].Rows == i:
+				stretches[n-1].Rows++
+			default:
+				stretches = append(stretches, Stretch{Index: i, Rows: 1})
+			}
+			i++
+		}
+	}
+	return stretches
+}

@@ -1,0 +1,104 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+
+	"opper_exporter/collector/ledger"
+	"opper_exporter/opper"
+)
+
+// head reads from the start of the list until rows are where they are believed
+// to be. It reports whether it came to the end, and else how far it came.
+// Nothing is taken in before a known row shows that this is the list that we
+// know, and pages that share rows tie what came before it to that row.
+func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err error) {
+	c := newCursor(r, w.ledger, 0, w.total)
+	c.again = true
+	if w.newestLast {
+		c.size = overlap
+	}
+	w.least = -1
+	holes := w.skipUnreadable(c)
+	ev := evidence{walker: w, reader: r}
+	for {
+		run, err := c.page(ctx)
+		if opper.OutOfRange(err) && c.next > 0 && holes == 0 {
+			w.tooDeep(c.next, err)
+			if err := ev.conclude(ctx); err != nil {
+				return false, 0, err
+			}
+			break
+		}
+		if err != nil && (holes == 0 || !opper.OutOfRange(err)) {
+			return false, 0, err
+		}
+		if n := holes; n > 0 {
+			holes = 0
+			if err != nil || len(run.Rows) <= n || w.ledger.Index(run.Rows[n].ID) != n {
+				c = newCursor(r, w.ledger, 0, c.total)
+				c.again = true
+				continue
+			}
+		}
+		w.skipped = w.skipped || c.blind
+		whole = run.AtEnd
+		settled := w.settledDown(run.Rows) // before its new rows are known
+		err = ev.add(ctx, run, c)
+		if errors.Is(err, ErrForeign) && w.skipped {
+			// The row that we know may be one that could not be read before.
+			w.skipped = false
+			c = newCursor(r, w.ledger, 0, c.total)
+			c.again, c.retry = true, true
+			continue
+		}
+		if err != nil {
+			return false, 0, err
+		}
+		if whole || ev.tied && settled {
+			break
+		}
+	}
+	w.note(c.total)
+	return whole, c.next, nil
+}
+
+// skipUnreadable makes a cursor begin behind unreadable rows that are believed to
+// stand at the start, and returns how many. If another row stands behind them,
+// there are news, and what stands at the start has to be read after all.
+func (w *Syncer) skipUnreadable(c *cursor) int {
+	n := 0
+	w.skipped = false
+	for n < maxLimit && w.ledger.Hole(n, 1) == n {
+		c.carry = append(c.carry, ledger.Row{Kind: ledger.Unreadable})
+		n++
+	}
+	c.next, c.blind = n, n > 0
+	return n
+}
+
+func (w *Syncer) anyKnown(rows []ledger.Row) bool {
+	for _, row := range rows {
+		if row.Kind == ledger.Normal && w.ledger.HasSeen(row.ID) {
+			return true
+		}
+	}
+	return false
+}
+
+// settledDown reports whether the last rows are listed in the order in which
+// they are believed to be.
+func (w *Syncer) settledDown(rows []ledger.Row) bool {
+	before := -1
+	for _, row := range rows[max(len(rows)-overlap, 0):] {
+		if row.Kind == ledger.Unreadable {
+			continue
+		}
+		i := w.ledger.Index(row.ID)
+		if i <= before {
+			return false
+		}
+		before = i
+	}
+	return true
+}

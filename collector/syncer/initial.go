@@ -1,0 +1,97 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-kit/log/level"
+
+	"opper_exporter/opper"
+)
+
+// initialSync reads the whole list for the baseline, from where it stopped. It
+// reports whether it came to the end.
+func (w *Syncer) initialSync(ctx context.Context, r *reader) (bool, error) {
+	began := w.cfg.Now()
+	from := max(w.ledger.Listed()-overlap, 0)
+	c := w.fullScan(r, from)
+	defer func() { c.close() }()
+	reached, tied := false, false // a start of unreadable rows may tie only further on
+	for !reached {
+		run, err := c.page(ctx)
+		ties := w.ties(run.Rows)
+		if err == nil && len(run.Rows) > 0 && tied && !ties {
+			err = fmt.Errorf("initial sync: no row is known before offset %d: %w", c.end, errMoving)
+		}
+		if errors.Is(err, errMoving) && from > 0 {
+			// The rows at which it stopped may all have left since.
+			c.close()
+			from, tied = 0, false
+			c = w.fullScan(r, from)
+			continue
+		}
+		if opper.OutOfRange(err) && c.next > 0 {
+			w.tooDeep(c.next, err)
+			break
+		}
+		if err != nil {
+			return false, err
+		}
+		tied = tied || ties
+		w.note(c.total)
+		w.observe(run)
+		w.trend.addAll(run.Rows)
+		if w.cfg.Progress != nil {
+			w.cfg.Progress(w.ev, w.ledger.Listed(), c.total)
+			w.ev.Clear()
+		}
+		reached = run.AtEnd
+		release(run)
+	}
+	if reached {
+		w.refused = 0
+	}
+	w.judgeOrder()
+	w.pause(w.cfg.Now().Sub(began))
+	return reached, nil
+}
+
+// fullScan returns a cursor that reads the whole list from a row on.
+func (w *Syncer) fullScan(r *reader, from int) *cursor {
+	c := newCursor(r, w.ledger, from, w.total)
+	c.retry, c.ahead = true, w.cfg.Concurrency
+	if from > 0 {
+		c.stitchTo(w.ledger.IDs(from, from+overlap))
+	} else {
+		c.overlap = longOverlap
+		w.trend, w.sampled = trend{}, true
+	}
+	return c
+}
+
+// pause puts off the next complete walk after one that took so long.
+func (w *Syncer) pause(took time.Duration) {
+	w.nextFullScan = w.cfg.Now().Add(max(w.cfg.Interval, fullPause*took))
+}
+
+// judgeOrder decides from what a complete walk met where news are to be found.
+func (w *Syncer) judgeOrder() {
+	if !w.sampled && !w.ledger.IsInitialSync() {
+		return // after a restart in the middle: what was known says more than half a sample
+	}
+	w.sorted, w.newestLast = w.trend.sorted()
+	if w.IsUnsorted() && w.warnOnce(noOrder) {
+		level.Warn(w.cfg.Logger).Log("msg", "the list does not stand by age, so news are found by reading all of it", "listed", w.ledger.Listed())
+	}
+}
+
+// tooDeep notes that Opper does not list rows from offset on.
+func (w *Syncer) tooDeep(offset int, err error) {
+	if w.refused == 0 {
+		w.refused = offset
+		w.ev.Gaps++
+		level.Warn(w.cfg.Logger).Log("msg", "Opper refuses to list deeper, traces beyond are not counted", "offset", offset, "err", err)
+	}
+}

@@ -1,0 +1,125 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"opper_exporter/collector/ledger"
+	"opper_exporter/opper"
+)
+
+// recheckDue looks at the pending traces that want it: page by page where they
+// are believed to stand, and by id those that are not there.
+func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
+	var lost []ledger.Due
+	shift := 0  // how much further down than believed the last page stood
+	misses := 0 // pages in a row without any row that was looked for
+	due := w.ledger.Due(w.cfg.Now())
+	for len(due) > 0 {
+		at := w.ledger.Index(due[0].ID)
+		if at < 0 || misses == maxMisses {
+			lost, due = append(lost, due[0]), due[1:]
+			continue
+		}
+		if w.refused > 0 && at+shift-overlap >= w.refused {
+			lost, due = append(lost, due[0]), due[1:]
+			continue
+		}
+		c := newCursor(r, w.ledger, at+shift-overlap, w.total)
+		from := c.next
+		run, err := c.page(ctx)
+		// An unreadable row ends a page before the row that it was read for.
+		for err == nil && !run.AtEnd && c.hole(c.end) == c.end && c.end <= at+shift {
+			w.observe(run)
+			run, err = c.page(ctx)
+			from = c.end - len(run.Rows)
+		}
+		if opper.OutOfRange(err) && w.refused > 0 {
+			w.refused = min(w.refused, c.next)
+			lost, due = append(lost, due[0]), due[1:]
+			continue
+		}
+		if opper.OutOfRange(err) {
+			// Nothing that a walk can read stands here, or Opper is not itself:
+			// what it says of an id would be no better.
+			w.ledger.Unanswered(due[0].ID, w.cfg.Now(), &w.ev)
+			due = due[1:]
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		w.observe(run)
+		misses++
+		met := make(map[ledger.ID]struct{}, len(run.Rows))
+		for _, row := range run.Rows {
+			met[row.ID] = struct{}{}
+		}
+		behind, before := at+maxLimit-overlap, shift
+		if n := len(run.Rows); n > 0 {
+			if last := w.ledger.Index(run.Rows[n-1].ID); last >= 0 {
+				behind, shift = last-overlap, from+n-1-last
+			}
+		}
+		for first := true; len(due) > 0; first = false {
+			if _, ok := met[due[0].ID]; !ok {
+				// If rows have moved, or close to the page's end, it may just stand
+				// beside the page, and one of its own follows.
+				if !first && (shift != before || w.ledger.Index(due[0].ID) >= behind) {
+					break
+				}
+				lost = append(lost, due[0])
+			} else {
+				misses = 0
+			}
+			due = due[1:]
+		}
+	}
+	var gone []ledger.ID
+	for _, d := range lost[:min(len(lost), maxByID)] {
+		there, err := w.ask(ctx, r, d)
+		if err != nil {
+			return err
+		}
+		if !there {
+			gone = append(gone, d.ID)
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	// Another project has none of our traces.
+	if _, _, err := w.head(ctx, r); err != nil {
+		return err
+	}
+	for _, id := range gone {
+		w.ledger.Delist(id, &w.ev)
+	}
+	return nil
+}
+
+// ask asks Opper for one trace. It reports false if Opper has none.
+func (w *Syncer) ask(ctx context.Context, r *reader, d ledger.Due) (there bool, err error) {
+	id := d.Ref
+	if id == "" {
+		id = d.ID.String()
+	}
+	when := ledger.When{Asked: w.cfg.Now()}
+	t, err := r.src.Get(ctx, id)
+	when.Read = w.cfg.Now()
+	switch {
+	case err == nil:
+		var row ledger.Row
+		setRow(&row, &t)
+		row.ID, row.Ref, row.Kind = d.ID, d.Ref, ledger.Normal
+		w.ledger.Resolve(row, when, &w.ev)
+	case errors.Is(err, opper.ErrNotFound):
+		return false, nil
+	case ctx.Err() != nil || opper.Refused(err):
+		return true, fmt.Errorf("trace %s: %w", d.ID, err)
+	default:
+		w.ledger.Unanswered(d.ID, when.Read, &w.ev)
+	}
+	return true, nil
+}
