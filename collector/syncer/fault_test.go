@@ -309,7 +309,7 @@ func TestSmallPages(t *testing.T) {
 	b := newBench(t, oppertest.Config{})
 	b.fill(500)
 	src := smallPages{b.client.WithRetries(0)}
-	if _, err := b.walker.Sync(t.Context(), src); err != nil {
+	if _, err := syncAll(t.Context(), b.walker, src); err != nil {
 		t.Fatal(err)
 	}
 	if b.ledger.Listed() != 500 {
@@ -344,7 +344,7 @@ func TestNobodyFetchesOn(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			led := ledger.New(ledger.Config{SettleDelay: settle, AbandonAfter: abandon})
 			w := New(Config{Now: time.Now, Concurrency: 4, Logger: log.NewNopLogger()}, led)
-			_, err := w.Sync(t.Context(), src)
+			_, err := syncAll(t.Context(), w, src)
 			if (err == nil) != (src.fails == 0) || led.Listed() < 1400 {
 				t.Errorf("%+v: listed %d, %v", src, led.Listed(), err)
 			}

@@ -11,9 +11,9 @@ import (
 	"opper_exporter/opper"
 )
 
-// initialSync reads the whole list for the baseline, from where it stopped. It
-// reports whether it came to the end.
-func (w *Syncer) initialSync(ctx context.Context, r *reader) (bool, error) {
+// initialSync reads the whole list, from where it stopped. It reports whether it
+// came to the end.
+func (w *Syncer) initialSync(ctx context.Context, r *reader, yield func(Part) bool) (bool, error) {
 	began := w.cfg.Now()
 	from := max(w.ledger.Listed()-overlap, 0)
 	c := w.fullScan(r, from)
@@ -43,10 +43,10 @@ func (w *Syncer) initialSync(ctx context.Context, r *reader) (bool, error) {
 		w.note(c.total)
 		w.observe(run)
 		w.trend.addAll(run.Rows)
-		if w.cfg.Progress != nil {
-			w.cfg.Progress(w.ev, w.ledger.Listed(), c.total)
-			w.ev.Clear()
+		if !yield(Part{Events: w.ev, Read: w.ledger.Listed(), Total: c.total}) {
+			return false, errAborted
 		}
+		w.ev.Clear()
 		reached = run.AtEnd
 		release(run)
 	}
