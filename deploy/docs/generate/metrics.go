@@ -22,26 +22,19 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
-// statuses are those of the listed traces. The names of the traces are the same.
-var statuses = []string{"success", "ok", "completed", "error", "failed", "failure", "running", "pending", "cancelled", "timeout"}
-
 const (
 	// patience is far above what a start takes.
 	patience = time.Minute
 	poll     = 25 * time.Millisecond
 )
 
-// scrape runs the exporter against an Opper that lists a trace of each status, and
+// scrape runs the exporter against an Opper that lists some traces, and
 // returns what it exposes. Its state and its log are in dir.
 func scrape(ctx context.Context, binary, dir string) (map[string]*dto.MetricFamily, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	opper := oppertest.New(oppertest.Config{})
-	end := time.Now().Add(-time.Hour)
-	start := end.Add(-time.Second)
-	for _, status := range statuses {
-		opper.Add(oppertest.Trace{ID: "trace-" + status, Name: &status, Status: &status, Start: &start, End: &end, Tokens: new(int64(100))})
-	}
+	opper.FillHistory(10, 1, time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour))
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -136,20 +129,6 @@ func request(ctx context.Context, url string) (*http.Response, error) {
 		return nil, fmt.Errorf("%s: %s", url, resp.Status)
 	}
 	return resp, nil
-}
-
-// outcomeOf returns the outcome of the traces with a status.
-func outcomeOf(families map[string]*dto.MetricFamily, status string) string {
-	for _, m := range families["opper_traces_total"].GetMetric() {
-		labels := map[string]string{}
-		for _, pair := range m.GetLabel() {
-			labels[pair.GetName()] = pair.GetValue()
-		}
-		if labels["trace_name"] == status && m.GetCounter().GetValue() > 0 {
-			return labels["outcome"]
-		}
-	}
-	return ""
 }
 
 // metricTables returns a table of the metrics about traces, and one of those
