@@ -167,7 +167,7 @@ func supervise(ctx context.Context, logger log.Logger, serve func(context.Contex
 		case s := <-signals:
 			switch {
 			case s == syscall.SIGHUP:
-				atMostASecond(func() { level.Info(logger).Log("msg", "SIGHUP ignored: there is no configuration to reload") })
+				atMostASecond(func() { level.Info(logger).Log("msg", "SIGHUP ignored, there is no configuration to reload") })
 			case ctx.Err() == nil:
 				stop()
 			default:

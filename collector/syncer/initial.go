@@ -83,7 +83,7 @@ func (w *Syncer) judgeOrder() {
 	}
 	w.sorted, w.newestLast = w.trend.sorted()
 	if w.IsUnsorted() && w.warnOnce(noOrder) {
-		level.Warn(w.cfg.Logger).Log("msg", "the list does not stand by age, so news are found by reading all of it", "listed", w.ledger.Listed())
+		level.Warn(w.cfg.Logger).Log("msg", "list is not sorted by time, falling back to full scans", "listed", w.ledger.Listed())
 	}
 }
 
@@ -92,6 +92,6 @@ func (w *Syncer) tooDeep(offset int, err error) {
 	if w.refused == 0 {
 		w.refused = offset
 		w.ev.Gaps++
-		level.Warn(w.cfg.Logger).Log("msg", "Opper refuses to list deeper, traces beyond are not counted", "offset", offset, "err", err)
+		level.Warn(w.cfg.Logger).Log("msg", "Opper refuses deeper offsets, traces beyond are not counted", "offset", offset, "err", err)
 	}
 }

@@ -213,7 +213,7 @@ func (w *Syncer) take(run ledger.Run) {
 	if gaps := w.ev.Gaps - before; gaps > 0 {
 		w.retryWait = 0
 		w.scheduleRetry()
-		level.Warn(w.cfg.Logger).Log("msg", "unreadable rows skipped, reading them again later", "gaps", gaps)
+		level.Warn(w.cfg.Logger).Log("msg", "unreadable rows skipped", "gaps", gaps)
 	}
 	for _, row := range run.Rows {
 		w.reading.add(startOf(row), run.Read)
