@@ -241,11 +241,11 @@ func (d *decoder) label() (string, bool) {
 
 // time reads a time; zero for any other value. The empty date of some clients is
 // the zero time, and would make an ended trace an open one: it becomes the next
-// nanosecond, which Opper cannot write.
+// microsecond, as that is how precisely times are stored.
 func (d *decoder) time() time.Time {
 	t, ok := d.readTime()
 	if ok && t.IsZero() {
-		t = t.Add(time.Nanosecond)
+		t = t.Add(time.Microsecond)
 	}
 	return t
 }

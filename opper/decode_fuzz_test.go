@@ -72,7 +72,7 @@ func plainTrace(raw json.RawMessage) (t Trace) {
 		for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
 			if t, err := time.Parse(layout, s); err == nil {
 				if t.IsZero() {
-					t = t.Add(time.Nanosecond)
+					t = t.Add(time.Microsecond)
 				}
 				return t.UTC()
 			}

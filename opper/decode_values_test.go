@@ -10,7 +10,7 @@ import (
 
 func TestDecodeTimes(t *testing.T) {
 	at := time.Date(2023, 11, 7, 5, 31, 56, 0, time.UTC)
-	yearOne := time.Time{}.Add(1) // not the zero time, which is none
+	yearOne := time.Time{}.Add(time.Microsecond) // not the zero time, which is none
 	for text, want := range map[string]time.Time{
 		`"2023-11-07T05:31:56Z"`:                at,
 		`"2023-11-07T05:31:56+00:00"`:           at,
@@ -24,8 +24,8 @@ func TestDecodeTimes(t *testing.T) {
 		`"0001-01-01T00:00:00Z"`:                yearOne,
 		`"0001-01-01 00:00:00"`:                 yearOne,
 		`"0001-01-01T02:00:00+02:00"`:           yearOne,
-		`"0001-01-01T00:00:00.000001Z"`:         yearOne.Add(time.Microsecond - 1),
-		`"0000-12-31T23:59:59Z"`:                yearOne.Add(-time.Second - 1),
+		`"0001-01-01T00:00:00.000001Z"`:         yearOne,
+		`"0000-12-31T23:59:59Z"`:                time.Time{}.Add(-time.Second),
 		`"2023-11-07"`:                          {},
 		`"yesterday"`:                           {},
 		`""`:                                    {},
@@ -66,8 +66,8 @@ func TestDecodeDuration(t *testing.T) {
 		"a number and then null": {`"duration_ms":5,"duration_ms":null` + times, 2*time.Second + 2*time.Microsecond, true},
 		"no end":                 {`"start_time":"2023-11-07T05:31:56Z"`, 0, false},
 		"end before start":       {`"start_time":"2023-11-07T05:31:56Z","end_time":"2023-11-07T05:31:55Z"`, -time.Second, true},
-		"from an empty date":     {`"start_time":"0001-01-01T00:00:00Z","end_time":"0001-01-01T00:00:01Z"`, time.Second, true},
-		"to an empty date":       {`"start_time":"0000-12-31T23:59:59Z","end_time":"0001-01-01T00:00:00Z"`, time.Second, true},
+		"from an empty date":     {`"start_time":"0001-01-01T00:00:00Z","end_time":"0001-01-01T00:00:01Z"`, time.Second - time.Microsecond, true},
+		"to an empty date":       {`"start_time":"0000-12-31T23:59:59Z","end_time":"0001-01-01T00:00:00Z"`, time.Second + time.Microsecond, true},
 		"two empty dates":        {`"start_time":"0001-01-01T00:00:00Z","end_time":"0001-01-01T00:00:00Z"`, 0, true},
 		"times too far apart":    {`"start_time":"1023-11-07T05:31:56Z","end_time":"2023-11-07T05:31:55Z"`, 0, false},
 	} {

@@ -288,7 +288,7 @@ func TestBucketsChanged(t *testing.T) {
 	p = start(t, command(url, stored, fast, noSettle, "--collector.duration-buckets=1,10"))
 	address := p.ready(t)
 	is := mustScrape(t, address)
-	p.logged(t, "level=warn", "the duration buckets have changed")
+	p.logged(t, "level=warn", "buckets have changed, histograms restart from zero", "buckets=duration")
 	for key, v := range was.lasting {
 		got, ok := is.lasting[key]
 		switch kept := !strings.HasPrefix(key, durations); {
