@@ -120,6 +120,9 @@ func (v *watcher) get(ctx context.Context, accept string, scrape bool) (header h
 	if !disturbed {
 		v.slowest = max(v.slowest, took)
 	}
+	if after.life == before.life {
+		before = after // a process that was stopped has answered only now
+	}
 	return header, body, before, true
 }
 
