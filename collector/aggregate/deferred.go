@@ -30,8 +30,8 @@ const pieceSize = 1 << 16
 type deferred struct {
 	ranks   map[uint64]rank // by hashOf the label
 	leaders leaders
-	pieces  []*codec.Writer // counted traces
-	log     codec.Writer    // changes of ranks since they were last stored
+	pieces  []*codec.Coder // counted traces
+	log     *codec.Coder   // changes of ranks since they were last stored
 
 	stored map[string]bool // documents on disk; false if they are to be deleted
 	logs   int             // how many of them are logs
@@ -45,7 +45,10 @@ type rank struct {
 }
 
 func newDeferred(places int) *deferred {
-	return &deferred{ranks: map[uint64]rank{}, leaders: leaders{places: places, met: map[string]uint32{}}, stored: map[string]bool{}}
+	return &deferred{
+		ranks: map[uint64]rank{}, leaders: leaders{places: places, met: map[string]uint32{}},
+		log: codec.NewEncoder(nil), stored: map[string]bool{},
+	}
 }
 
 func hashOf(label string) uint64 {
@@ -74,9 +77,13 @@ func (d *deferred) note(hash uint64, met, born uint32) {
 		r.born = born
 	}
 	d.ranks[hash] = r
-	d.log.Uint(hash)
-	d.log.Uint(uint64(met))
-	d.log.Uint(uint64(born))
+	codeRank(d.log, &hash, &met, &born)
+}
+
+func codeRank(c *codec.Coder, hash *uint64, met, born *uint32) {
+	codec.Int(c, hash)
+	codec.Int(c, met)
+	codec.Int(c, born)
 }
 
 // seconds returns a time in Unix seconds, 0 if it is unknown.
@@ -95,71 +102,59 @@ func (r rank) created() time.Time {
 	return time.Unix(int64(r.born), 0).UTC()
 }
 
-// The yes or no of a deferred trace, as bits above its outcome.
-const (
-	bitEnd = 1 << (iota + 2)
-	bitTokens
-	bitDuration
-	bitID
-)
-
 // noRef is an identifier that is in no exemplar.
 const noRef = "\x00"
 
 // add defers a counted trace, whose name is to be created by a start, if it is
-// given. An identifier that is no UUID is not kept: it
-// would only serve for an exemplar.
+// given.
 func (d *deferred) add(label string, outcome Outcome, c *ledger.Counted, started time.Time) {
 	hash := hashOf(label)
 	d.note(hash, 0, seconds(started))
 	if n := len(d.pieces); n == 0 || len(d.pieces[n-1].Bytes()) >= pieceSize {
-		d.pieces = append(d.pieces, codec.NewWriter(make([]byte, 0, pieceSize+128)))
+		d.pieces = append(d.pieces, codec.NewEncoder(make([]byte, 0, pieceSize+128)))
 	}
-	w := d.pieces[len(d.pieces)-1]
-	bits := uint64(outcome) | flag(!c.End.IsZero())*bitEnd | flag(c.HasTokens)*bitTokens | flag(c.HasDuration)*bitDuration | flag(c.Ref == "")*bitID
-	w.Uint(hash)
-	w.Uint(bits)
-	if bits&bitEnd != 0 {
-		w.Time(c.End)
+	codeCounted(d.pieces[len(d.pieces)-1], &hash, &outcome, c)
+}
+
+// codeCounted codes what matters of a deferred trace. An identifier that is no
+// UUID is not kept: it would only serve for an exemplar.
+func codeCounted(c *codec.Coder, hash *uint64, outcome *Outcome, t *ledger.Counted) {
+	isUUID := t.Ref == ""
+	codec.Int(c, hash)
+	codec.Int(c, outcome)
+	c.Bools(&t.HasTokens, &t.HasDuration, &isUUID)
+	c.Times(&t.End)
+	if t.HasTokens {
+		codec.Int(c, &t.Row.Tokens)
 	}
-	if bits&bitTokens != 0 {
-		w.Int(c.Row.Tokens)
+	if t.HasDuration {
+		codec.Int(c, &t.Duration)
 	}
-	if bits&bitDuration != 0 {
-		w.Int(int64(c.Duration))
-	}
-	if bits&bitID != 0 {
-		w.Text(string(c.ID[:]))
+	if isUUID {
+		c.Fixed(t.ID[:])
+	} else if c.IsDecoding() {
+		t.Ref = noRef
 	}
 }
 
 // each calls f for each counted trace, in order, with the hash of its label.
 func (d *deferred) each(f func(hash uint64, outcome Outcome, c *ledger.Counted)) error {
 	for _, piece := range d.pieces {
-		r := codec.NewReader(piece.Bytes())
-		for r.More() {
-			var c ledger.Counted
-			hash, bits := r.Uint(), r.Uint()
-			outcome := Outcome(bits & 3)
-			c.Abandoned = outcome == Abandoned
-			if bits&bitEnd != 0 {
-				c.End = r.Time()
+		c := codec.NewDecoder(piece.Bytes())
+		for len(c.Bytes()) > 0 {
+			var (
+				hash    uint64
+				outcome Outcome
+				t       ledger.Counted
+			)
+			if codeCounted(c, &hash, &outcome, &t); outcome < 0 || outcome >= outcomes {
+				c.Fail()
+				break
 			}
-			if c.HasTokens = bits&bitTokens != 0; c.HasTokens {
-				c.Row.Tokens = r.Int()
-			}
-			if c.HasDuration = bits&bitDuration != 0; c.HasDuration {
-				c.Duration = time.Duration(r.Int())
-			}
-			c.Ref = noRef
-			if bits&bitID != 0 {
-				if id := r.Text(); len(id) == len(c.ID) {
-					c.ID, c.Ref = ledger.ID([]byte(id)), ""
-				}
-			}
-			f(hash, outcome, &c)
+			t.Abandoned = outcome == Abandoned
+			f(hash, outcome, &t)
 		}
-		if err := r.Close(); err != nil {
+		if err := c.Close(); err != nil {
 			return fmt.Errorf("deferred traces: %w", err)
 		}
 	}
@@ -199,12 +194,15 @@ func ahead(met uint32, label string, than uint32, other string) bool {
 	return met > than || met == than && label < other
 }
 
-// The documents in which deferred traces are stored.
+// The kinds of documents in which deferred traces are stored, in the order in
+// which they are restored. There are several numbered ones of ranks and traces.
 const (
-	docPiece   = "traces/%08d"
-	docLog     = "ranks/%08d"
-	docLeaders = "leaders"
+	kindRanks   = "ranks"
+	kindLeaders = "top"
+	kindTraces  = "traces"
 )
+
+func numbered(kind string, n int) string { return fmt.Sprintf("%s/%08d", kind, n) }
 
 // changes returns the documents that have changed since they were last stored; nil
 // if they are no more.
@@ -216,16 +214,12 @@ func (d *deferred) changes() map[string][]byte {
 		}
 	}
 	for i := d.whole; i < len(d.pieces); i++ {
-		docs[fmt.Sprintf(docPiece, i)] = d.pieces[i].Bytes()
+		docs[numbered(kindTraces, i)] = d.pieces[i].Bytes()
 	}
 	if log := d.log.Bytes(); len(log) > 0 {
-		docs[fmt.Sprintf(docLog, d.logs)] = log
-		var w codec.Writer
-		w.Uint(uint64(len(d.leaders.met)))
-		for label := range d.leaders.met {
-			w.Text(label)
-		}
-		docs[docLeaders] = w.Bytes()
+		docs[numbered(kindRanks, d.logs)] = log
+		labels := slices.Collect(maps.Keys(d.leaders.met))
+		docs[kindLeaders] = codec.Encode(func(c *codec.Coder) { codec.Slice(c, &labels, c.Text) })
 	}
 	return docs
 }
@@ -239,7 +233,7 @@ func (d *deferred) saved() {
 	d.whole = max(len(d.pieces)-1, 0)
 	if len(d.log.Bytes()) > 0 {
 		d.logs++
-		d.log = codec.Writer{}
+		d.log = codec.NewEncoder(nil)
 	}
 }
 
@@ -252,35 +246,37 @@ func (d *deferred) clear() {
 	*d = *forgotten
 }
 
-// restore takes in the documents that were stored.
-func (d *deferred) restore(docs map[string][]byte) error {
-	for _, doc := range slices.Sorted(maps.Keys(docs)) {
-		d.stored[doc] = true
-		switch kind, _, _ := strings.Cut(doc, "/"); kind {
-		case "traces":
-			d.pieces = append(d.pieces, codec.NewWriter(slices.Clip(docs[doc])))
-		case "ranks":
-			r := codec.NewReader(docs[doc])
-			for r.More() {
-				d.note(r.Uint(), uint32(r.Uint()), uint32(r.Uint()))
+// restore takes in a document that was stored. Documents come sorted.
+func (d *deferred) restore(doc string, body []byte) error {
+	d.stored[doc] = true
+	switch kind, _, _ := strings.Cut(doc, "/"); kind {
+	case kindRanks:
+		d.logs++
+		return codec.Decode(body, func(c *codec.Coder) {
+			for len(c.Bytes()) > 0 {
+				var (
+					hash      uint64
+					met, born uint32
+				)
+				codeRank(c, &hash, &met, &born)
+				d.note(hash, met, born)
 			}
-			if err := r.Close(); err != nil {
-				return fmt.Errorf("ranks of trace names: %w", err)
-			}
-			d.logs++
-		}
-	}
-	d.log = codec.Writer{}
-	d.whole = max(len(d.pieces)-1, 0)
-	if b, ok := docs[docLeaders]; ok {
-		r := codec.NewReader(b)
-		for range r.Len() {
-			label := r.Text()
+			d.log = codec.NewEncoder(nil)
+		})
+	case kindLeaders:
+		var labels []string
+		err := codec.Decode(body, func(c *codec.Coder) { codec.Slice(c, &labels, c.Text) })
+		for _, label := range labels {
 			d.leaders.offer(label, d.ranks[hashOf(label)].met)
 		}
-		if err := r.Close(); err != nil {
-			return fmt.Errorf("leading trace names: %w", err)
-		}
+		return err
+	case kindTraces:
+		d.pieces = append(d.pieces, codec.NewEncoder(slices.Clip(body)))
+		d.whole = len(d.pieces) - 1
+		return nil
 	}
-	return d.each(func(uint64, Outcome, *ledger.Counted) {})
+	return codec.ErrDamaged
 }
+
+// check returns an error unless each can go through all that was restored.
+func (d *deferred) check() error { return d.each(func(uint64, Outcome, *ledger.Counted) {}) }

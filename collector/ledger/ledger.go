@@ -48,7 +48,7 @@ func (e *Events) Clear() {
 type Ledger struct {
 	cfg         Config
 	order       *order
-	pending     *Pendings
+	pending     *pendings
 	delisted    *order          // judged and not listed, in the order in which they went
 	abandoned   map[ID]struct{} // judged as abandoned, no end seen yet
 	unreadable  uint64
@@ -74,7 +74,7 @@ func New(cfg Config) *Ledger {
 	return &Ledger{
 		cfg:              cfg,
 		order:            newOrder(),
-		pending:          NewPendings(),
+		pending:          newPendings(),
 		delisted:         newOrder(),
 		abandoned:        map[ID]struct{}{},
 		initialSync:      true,
@@ -108,7 +108,7 @@ func (l *Ledger) HasSeen(id ID) bool {
 
 // Open calls f for each trace that has been met and not ended, in no order.
 func (l *Ledger) Open(f func(Row)) {
-	l.pending.All(func(p *Pending) {
+	l.pending.all(func(p *Pending) {
 		if p.Ended.IsZero() {
 			f(p.Row)
 		}

@@ -36,7 +36,7 @@ type Due struct {
 // not believed to be listed first.
 func (l *Ledger) Due(now time.Time) []Due {
 	var due []Due
-	l.pending.All(func(p *Pending) {
+	l.pending.all(func(p *Pending) {
 		if !now.Before(l.dueAt(p)) {
 			due = append(due, Due{ID: p.Row.ID, Ref: p.Row.Ref, Index: l.order.index(p.Row.ID)})
 		}

@@ -139,7 +139,7 @@ func digests(tx *bbolt.Tx) error {
 		if err != nil {
 			return err
 		}
-		return entries(b, want, func([]byte, []byte) bool { return true })
+		return entries(b, want, func(string, []byte) error { return nil })
 	})
 }
 

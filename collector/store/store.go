@@ -1,10 +1,8 @@
-// Package store keeps the ledger and the sums of projects on disk, in one
-// transaction per sync.
+// Package store persists the state of projects, in one transaction per sync.
 //
-// A file has a bucket "meta", which holds the version of the layout, the
-// revision of the last commit and a digest of each project, and a bucket for
-// each project. The keys in there begin with
-// the kind of what they stand for, so that a commit touches one tree only.
+// A file has a bucket "meta", which holds the version of the file, the revision
+// of the last commit and a digest of each project, and a bucket for each project.
+// In there are all entries of the project, so that a commit touches one tree only.
 package store
 
 import (
@@ -23,13 +21,13 @@ import (
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
-
-	"opper_exporter/collector/ledger"
 )
 
 const (
 	fileName = "opper_exporter.db"
-	version  = 1
+	// version is that of all that is in the file: it grows when the encoding of
+	// an entry changes.
+	version = 2
 
 	// lockWait is long enough for another start to finish its check of the file
 	// and to find that it comes second.
@@ -46,14 +44,6 @@ var (
 // one that was opened. Only a new process can use the path again: bbolt may have
 // been interrupted anywhere, with its locks held.
 var ErrBroken = errors.New("state file is unusable")
-
-// State is what is kept of one project, or what has changed in it. Times are
-// kept to the microsecond.
-type State struct {
-	Ledger ledger.State
-	Names  map[string][]byte // sums of each trace name by label, as the sums encode them; nil: no more
-	Docs   map[string][]byte // small documents by name; nil: no more
-}
 
 // Store is safe for concurrent use.
 type Store struct {
@@ -74,7 +64,7 @@ type Store struct {
 // Open opens the file opper_exporter.db in dir, both of which it creates if they
 // are missing, and checks that it is whole. The error says in one line which
 // path cannot be used, why, and what to do: it cannot be read or written,
-// another process uses it, it is damaged, or a newer version wrote it.
+// another process uses it, it is damaged, or it is of another version.
 func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, explain(dir, err)
@@ -153,10 +143,11 @@ func (s *Store) begin() error {
 	})
 }
 
-type newerError int
+// versionError is the version of a file that this program can't read.
+type versionError int
 
-func (v newerError) Error() string {
-	return fmt.Sprintf("is of version %d, and this program knows up to %d: use a newer one, or move the file away to begin anew", int(v), version)
+func (v versionError) Error() string {
+	return fmt.Sprintf("is of version %d, and this program reads version %d only: use the program that wrote it, or move the file away to start from zero", int(v), version)
 }
 
 func checkVersion(sealed []byte) error {
@@ -164,10 +155,10 @@ func checkVersion(sealed []byte) error {
 	switch {
 	case err != nil:
 		return err
-	case len(body) != 1 || body[0] < version:
-		return errors.New("its version makes no sense")
-	case body[0] > version:
-		return newerError(body[0])
+	case len(body) != 1:
+		return errors.New("it has no version")
+	case body[0] != version:
+		return versionError(body[0])
 	}
 	return nil
 }
@@ -207,29 +198,30 @@ func release(db *bbolt.DB) {
 // Verify returns ErrBroken if the file no longer holds all that was committed.
 func (s *Store) Verify() error { return s.use(s.verify) }
 
-// Load returns what is stored of a project; false if nothing is. It is all that
-// the last Commit left, or an error.
-func (s *Store) Load(project string) (State, bool, error) {
-	var state State
-	var found bool
-	err := s.use(func() error {
-		return s.db.View(func(tx *bbolt.Tx) (err error) {
-			state, found, err = read(tx, project)
-			return err
+// Load calls visit with each entry that is stored of a project, in the order of
+// their keys, and reports whether there are any. They are all that the last Commit
+// left, unless there is an error; an error of visit means that the file is
+// damaged. A body is valid until visit returns.
+func (s *Store) Load(project string, visit func(key string, body []byte) error) (found bool, err error) {
+	err = s.use(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error {
+			b, want, err := find(tx, project)
+			if b == nil || err != nil {
+				return err
+			}
+			found = true
+			return entries(b, want, visit)
 		})
 	})
-	if err != nil {
-		return State{}, false, err
-	}
-	return state, found, nil
+	return found && err == nil, err
 }
 
-// Commit stores what has changed in a project. It is on disk when Commit returns
-// nil. If fresh, what was stored of the project before is dropped at the same
+// Commit stores the entries of a project that have changed, by key, and deletes
+// those without a body. They are on disk when Commit returns nil. If fresh, what was stored of the project before is dropped at the same
 // time. After an error other than ErrBroken a later Commit may be tried, with
 // these changes and further ones; a Commit of what is already stored changes
 // nothing.
-func (s *Store) Commit(project string, changes State, fresh bool) error {
+func (s *Store) Commit(project string, changes map[string][]byte, fresh bool) error {
 	return s.use(func() error {
 		if err := s.verify(); err != nil {
 			return err
@@ -328,18 +320,18 @@ func guard(f func() error) (err error) {
 // not refuse and what is no known state of the file is damage.
 func explain(path string, err error) error {
 	var (
-		newer   newerError
+		other   versionError
 		lost    lostError
 		errno   syscall.Errno
 		refused refusedError
 	)
 	switch {
-	case errors.As(err, &newer):
-		return fmt.Errorf("%s %w", path, newer)
+	case errors.As(err, &other):
+		return fmt.Errorf("%s %w", path, other)
 	case errors.As(err, &lost):
 		return brokenError{fmt.Errorf("%s %w", path, lost)}
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return fmt.Errorf("%s is in use by another process: end that one, or choose another folder", path)
+		return fmt.Errorf("%s is in use by another process: end that one, or choose another directory", path)
 	case errors.Is(err, bolterrors.ErrKeyTooLarge), errors.Is(err, bolterrors.ErrKeyRequired), errors.Is(err, bolterrors.ErrValueTooLarge):
 		return fmt.Errorf("%s: %w", path, err)
 	case errors.Is(err, bolterrors.ErrDatabaseNotOpen):
@@ -350,14 +342,14 @@ func explain(path string, err error) error {
 	case errors.Is(err, bolterrors.ErrInvalidMapping):
 		return brokenError{fmt.Errorf("%s cannot be mapped into memory", path)}
 	default:
-		return brokenError{fmt.Errorf("%s is damaged (%w): move it away to begin anew", path, err)}
+		return brokenError{fmt.Errorf("%s is damaged (%w): move it away to start from zero", path, err)}
 	}
-	return fmt.Errorf("%s cannot be used (%w): this user needs the right and the room to write there; or choose another folder", path, err)
+	return fmt.Errorf("%s cannot be used (%w): this user needs the right and the room to write there; or choose another directory", path, err)
 }
 
 // syncDir makes sure that a new file in dir is found again after a power failure.
 func syncDir(dir string) error {
-	// Windows keeps its folders by itself and refuses to be told.
+	// Windows can't sync a directory.
 	if runtime.GOOS == "windows" {
 		return nil
 	}

@@ -74,7 +74,7 @@ func TestFullDisk(t *testing.T) {
 	rng := rand.New(rand.NewPCG(11, 1))
 	dir := t.TempDir()
 	s := mustOpen(t, dir)
-	var model *State
+	var model state
 	failed, untouched := 0, 0
 	for i := range 60 {
 		changes, fresh := randomChanges(rng, 8), i%9 == 8
@@ -173,7 +173,7 @@ func again(t *testing.T, dir string) *exec.Cmd {
 func childDir() string { return os.Getenv("STORE_TEST_DIR") }
 
 // step returns what commit i of the killed process changes.
-func step(i int) State { return randomChanges(rand.New(rand.NewPCG(13, uint64(i))), 10) }
+func step(i int) state { return randomChanges(rand.New(rand.NewPCG(13, uint64(i))), 10) }
 
 func isFresh(i int) bool { return i%17 == 16 }
 
@@ -190,7 +190,7 @@ func TestKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Made in advance, so that most of the time is spent in commits.
-		steps := make([]State, 60)
+		steps := make([]state, 60)
 		for i := range steps {
 			steps[i] = step(first + i)
 		}
@@ -204,7 +204,7 @@ func TestKill(t *testing.T) {
 	}
 	dir := t.TempDir()
 	rng := rand.New(rand.NewPCG(14, 1))
-	var model *State
+	var model state
 	next, inFlight := 0, 0
 	for range 25 {
 		cmd := again(t, dir)
@@ -234,15 +234,15 @@ func TestKill(t *testing.T) {
 			t.Fatalf("the child ended by itself after %d: %v", next-1, err)
 		}
 		s := mustOpen(t, dir)
-		got, ok, err := s.Load("p")
+		got, err := load(s, "p")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !equal(got, ok, model) {
+		if !equal(got, model) {
 			model = merge(model, step(next), isFresh(next))
 			next++
 			inFlight++
-			if !equal(got, ok, model) {
+			if !equal(got, model) {
 				t.Fatalf("loaded %s, which is neither commit %d nor %d", brief(got), next-2, next-1)
 			}
 		}

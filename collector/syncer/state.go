@@ -6,11 +6,8 @@ import (
 	"time"
 )
 
-const stateVersion = 1
-
 // state is what a Syncer remembers, in a form that can be stored.
 type state struct {
-	Version         int       `json:"version"`
 	Total           int       `json:"total"`
 	Sorted          bool      `json:"sorted"`
 	NewestLast      bool      `json:"newest_last"`
@@ -34,13 +31,13 @@ type state struct {
 // State returns what the Syncer remembers of the list, to be stored.
 func (w *Syncer) State() ([]byte, error) {
 	b, err := json.Marshal(state{
-		Version: stateVersion, Total: w.total, Sorted: w.sorted, NewestLast: w.newestLast,
+		Total: w.total, Sorted: w.sorted, NewestLast: w.newestLast,
 		Surplus: w.surplus, Unexplained: w.unexplained, TotalUnreliable: w.totalUnreliable, Low: w.totalCapped, Refused: w.refused,
 		FullScanWanted: w.fullScanWanted, NextFullScan: w.nextFullScan, LastFullScan: w.lastFullScan, Sweep: w.sweep,
 		LastSuccess: w.lastSuccess, Newest: w.span.newest, OldestAge: w.span.age, Retention: w.retention, Expiries: w.expiries,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("state of the walk: %w", err)
+		return nil, fmt.Errorf("syncer: %w", err)
 	}
 	return b, nil
 }
@@ -51,10 +48,7 @@ func (w *Syncer) State() ([]byte, error) {
 func (w *Syncer) Restore(b []byte) error {
 	var s state
 	if err := json.Unmarshal(b, &s); err != nil {
-		return fmt.Errorf("state of the walk: %w", err)
-	}
-	if s.Version != stateVersion {
-		return fmt.Errorf("state of the walk: version %d is not known", s.Version)
+		return fmt.Errorf("syncer: %w", err)
 	}
 	w.total, w.sorted, w.newestLast = s.Total, s.Sorted, s.NewestLast
 	w.surplus, w.unexplained, w.totalUnreliable, w.totalCapped, w.refused = s.Surplus, s.Unexplained, s.TotalUnreliable, s.Low, s.Refused
