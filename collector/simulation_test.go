@@ -711,7 +711,7 @@ func (s *simulation) sees(start time.Time) bool {
 		return false // its rows do not show where news are: only sweeps find them
 	}
 	if s.poison > 0 {
-		return s.blind.IsZero() && s.project.ledger.Hole(0, s.project.ledger.Listed()) < 0
+		return s.blind.IsZero() && s.project.ledger.NextUnreadable(0, s.project.ledger.Listed()) < 0
 	}
 	if s.blind.IsZero() {
 		return true

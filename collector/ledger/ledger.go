@@ -120,7 +120,7 @@ func (l *Ledger) Open(f func(Row)) {
 // believed to be listed.
 func (l *Ledger) Observe(run Run, ev *Events) {
 	rows := distinct(run.Rows)
-	gaps := l.nameHoles(rows)
+	gaps := l.identifyUnreadable(rows)
 	at, known := slices.Grow(l.at[:0], len(rows))[:len(rows)], slices.Grow(l.known[:0], len(rows))[:len(rows)]
 	l.at, l.known = at, known
 	for i := range rows {

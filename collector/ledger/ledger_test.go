@@ -454,7 +454,7 @@ func TestInsertInTheMiddle(t *testing.T) {
 // Rows that nothing ties to the list may be of another one: they are not met.
 func TestNowhere(t *testing.T) {
 	b := newBook(t, 3)
-	hole, nameless := Row{Kind: Unreadable}, Row{ID: KeyOfNameless("x", epoch), Kind: NoID}
+	hole, nameless := Row{Kind: Unreadable}, Row{ID: KeyWithoutID("x", epoch), Kind: NoID}
 	b.is(b.part(0, ended(8), hole, nameless), "")
 	b.is(b.Observe(Run{Rows: []Row{ended(8)}, AtEnd: true, When: instant(0)}), "")
 	b.listed(1, 2, 3)
@@ -546,26 +546,26 @@ func TestHoles(t *testing.T) {
 		t.Errorf("3 stands at %d of %d", b.Index(num(3)), b.Listed())
 	}
 	for from, want := range map[int]int{-1: -1, 0: 2, 2: 2, 3: 3, 4: 5, 6: -1} {
-		if got := b.Hole(from, 3); got != want {
+		if got := b.NextUnreadable(from, 3); got != want {
 			t.Errorf("the first hole from %d on is %d, want %d", from, got, want)
 		}
 	}
 	// It can be read at last: the hole is gone.
 	b.is(b.part(0, ended(2), ended(5), ended(3)), "met 5")
-	if b.Hole(4, 3) != -1 || b.Listed() != 7 {
-		t.Errorf("a hole stands at %d of %d", b.Hole(4, 3), b.Listed())
+	if b.NextUnreadable(4, 3) != -1 || b.Listed() != 7 {
+		t.Errorf("a hole stands at %d of %d", b.NextUnreadable(4, 3), b.Listed())
 	}
 	// Holes take a place and nothing else.
 	b.list(settle, ended(1), hole)
 	b.list(settle, ended(1))
 	b.EndFullScan(epoch)
-	if due := b.Due(epoch.Add(abandon)); slices.ContainsFunc(due, func(d Due) bool { return isHole(d.ID) }) {
+	if due := b.Due(epoch.Add(abandon)); slices.ContainsFunc(due, func(d Due) bool { return d.ID.IsUnreadable() }) {
 		t.Error("a hole is due")
 	}
 }
 
 func TestNameless(t *testing.T) {
-	x, y := Row{ID: KeyOfNameless("x", epoch), Kind: NoID}, Row{ID: KeyOfNameless("x", epoch.Add(1)), Kind: NoID}
+	x, y := Row{ID: KeyWithoutID("x", epoch), Kind: NoID}, Row{ID: KeyWithoutID("x", epoch.Add(1)), Kind: NoID}
 	b := newBook(t, 0)
 	b.is(b.list(0, ended(1), x, y), "met 1 nameless 2")
 	b.is(b.list(settle, ended(1), x, y), "counted 1")
@@ -643,8 +643,8 @@ func TestKeyOf(t *testing.T) {
 		}
 		seen[KeyOf(s)] = s
 	}
-	a, b := KeyOfNameless("x", epoch), KeyOfNameless("x", epoch.In(time.FixedZone("", 3600)))
-	if a != b || a == KeyOfNameless("y", epoch) || a == KeyOfNameless("x", epoch.Add(1)) {
+	a, b := KeyWithoutID("x", epoch), KeyWithoutID("x", epoch.In(time.FixedZone("", 3600)))
+	if a != b || a == KeyWithoutID("y", epoch) || a == KeyWithoutID("x", epoch.Add(1)) {
 		t.Error("a row without an id is not known by its name and start")
 	}
 }

@@ -85,7 +85,7 @@ func (l *Ledger) unlist(i, j int) {
 
 func (l *Ledger) unlisted(id ID) {
 	switch p := l.pending.get(id); {
-	case isHole(id):
+	case id.IsUnreadable():
 	case p != nil:
 		p.Lost, p.Seen = true, time.Time{}
 		l.pending.put(p)

@@ -127,7 +127,7 @@ func (l *Ledger) recheck(r *Row, when When, ev *Events) {
 		p.Row, p.Lost = *r, lost
 		l.touchedPending[r.ID] = struct{}{}
 	}
-	switch l.weigh(p, when) {
+	switch l.decide(p, when) {
 	case settled:
 		l.count(p, false, ev)
 	case abandoned:
@@ -143,10 +143,10 @@ func (l *Ledger) recheck(r *Row, when When, ev *Events) {
 // order by now.
 func (l *Ledger) firstSee(r *Row, when When, ev *Events) {
 	ev.FirstSeen = append(ev.FirstSeen, *r)
-	met := &ev.FirstSeen[len(ev.FirstSeen)-1]
-	met.Start, met.End = ClientTime(r.Start, when.Asked), ClientTime(r.End, when.Asked)
+	seen := &ev.FirstSeen[len(ev.FirstSeen)-1]
+	seen.Start, seen.End = ClientTime(r.Start, when.Asked), ClientTime(r.End, when.Asked)
 	if r.Start.After(when.Asked) {
-		met.Start = time.Time{} // it says nothing about the age of the trace
+		seen.Start = time.Time{} // it says nothing about the age of the trace
 	}
 	// Most traces of a first walk are judged at once, and never pending.
 	p := Pending{Row: *r, FirstSeen: when.Asked, Since: when.Read, unstored: true}
@@ -157,7 +157,7 @@ func (l *Ledger) firstSee(r *Row, when When, ev *Events) {
 			p.Since = earliest(r.Start, when.Read)
 		}
 	}
-	switch l.weigh(&p, when) {
+	switch l.decide(&p, when) {
 	case settled:
 		l.add(&p, false, ev)
 	case abandoned:
@@ -169,18 +169,18 @@ func (l *Ledger) firstSee(r *Row, when When, ev *Events) {
 	}
 }
 
-// verdict is what becomes of a pending trace when it is looked at.
-type verdict int
+// decision is what becomes of a pending trace when it is looked at.
+type decision int
 
 const (
-	waits verdict = iota
+	waits decision = iota
 	settled
 	abandoned
 	beforeLookback // it ended before what the baseline counts
 )
 
-// weigh notes in p what its row says, and judges it.
-func (l *Ledger) weigh(p *Pending, when When) verdict {
+// decide notes in p what its row says, and judges it.
+func (l *Ledger) decide(p *Pending, when When) decision {
 	p.Seen = when.Read
 	if p.Row.End.IsZero() {
 		p.Ended, p.EndBy = time.Time{}, time.Time{}

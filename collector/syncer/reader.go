@@ -137,7 +137,7 @@ func setRow(r *ledger.Row, t *opper.Trace) {
 	}
 	if t.ID == "" {
 		r.Kind = ledger.NoID
-		r.ID = ledger.KeyOfNameless(t.Name, t.Start)
+		r.ID = ledger.KeyWithoutID(t.Name, t.Start)
 		return
 	}
 	r.ID = ledger.KeyOf(t.ID)
