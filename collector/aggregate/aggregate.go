@@ -41,7 +41,7 @@ type Aggregate struct {
 	DurationsCreated, TokensCreated time.Time
 
 	zeroPending part   // what is shown at 0 until it is released
-	met         int    // traces met by the baseline, for the ranking at its end
+	seen        int    // traces seen by the baseline, for the ranking at its end
 	saved       uint64 // Changes+1 when it was last stored
 }
 
@@ -62,8 +62,8 @@ type Totals struct {
 	Durations Histogram // in microseconds; none of abandoned traces
 }
 
-// bornBy makes sure that the sums were 0 when a trace started.
-func (n *Aggregate) bornBy(start time.Time) {
+// startBy makes sure that the sums were 0 when a trace started.
+func (n *Aggregate) startBy(start time.Time) {
 	if !start.IsZero() && (n.Created.IsZero() || start.Before(n.Created)) {
 		n.Created = start
 	}

@@ -40,13 +40,13 @@ type deferred struct {
 
 // rank is what a name needs to get a place.
 type rank struct {
-	met  uint32 // traces first seen
+	seen uint32 // traces first seen
 	born uint32 // earliest start, in Unix seconds; 0 if unknown
 }
 
 func newDeferred(places int) *deferred {
 	return &deferred{
-		ranks: map[uint64]rank{}, leaders: leaders{places: places, met: map[string]uint32{}},
+		ranks: map[uint64]rank{}, leaders: leaders{places: places, seen: map[string]uint32{}},
 		log: codec.NewEncoder(nil), stored: map[string]bool{},
 	}
 }
@@ -56,33 +56,33 @@ func hashOf(label string) uint64 {
 	return binary.LittleEndian.Uint64(sum[:])
 }
 
-// meet ranks a name by one more trace.
-func (d *deferred) meet(label string, start time.Time) {
+// observe ranks a name by one more trace.
+func (d *deferred) observe(label string, start time.Time) {
 	hash := hashOf(label)
 	d.note(hash, 1, seconds(start))
-	d.leaders.offer(label, d.ranks[hash].met)
+	d.leaders.offer(label, d.ranks[hash].seen)
 }
 
 // note changes a rank, and logs that.
-func (d *deferred) note(hash uint64, met, born uint32) {
+func (d *deferred) note(hash uint64, seen, born uint32) {
 	r := d.ranks[hash]
 	earlier := born != 0 && (r.born == 0 || born < r.born)
-	if met == 0 && !earlier {
+	if seen == 0 && !earlier {
 		return
 	}
-	if r.met <= math.MaxUint32-met {
-		r.met += met
+	if r.seen <= math.MaxUint32-seen {
+		r.seen += seen
 	}
 	if earlier {
 		r.born = born
 	}
 	d.ranks[hash] = r
-	codeRank(d.log, &hash, &met, &born)
+	codeRank(d.log, &hash, &seen, &born)
 }
 
-func codeRank(c *codec.Coder, hash *uint64, met, born *uint32) {
+func codeRank(c *codec.Coder, hash *uint64, seen, born *uint32) {
 	codec.Int(c, hash)
-	codec.Int(c, met)
+	codec.Int(c, seen)
 	codec.Int(c, born)
 }
 
@@ -163,35 +163,35 @@ func (d *deferred) each(f func(hash uint64, outcome Outcome, c *ledger.Counted))
 
 // leaders are the labels of the names with most traces, ties by label. Counts
 // only grow, so a name that is among the first at the end was so when it was last
-// met: no other label has to be remembered.
+// seen: no other label has to be remembered.
 type leaders struct {
 	places int
-	met    map[string]uint32
+	seen   map[string]uint32
 	last   string // a label that must be beaten; empty if all are taken
-	least  uint32 // its traces
+	lowest uint32 // its traces
 }
 
-// offer takes in how many traces of a name have been met.
-func (l *leaders) offer(label string, met uint32) {
-	if _, ok := l.met[label]; !ok && l.last != "" && !ahead(met, label, l.least, l.last) {
+// offer takes in how many traces of a name have been seen.
+func (l *leaders) offer(label string, seen uint32) {
+	if _, ok := l.seen[label]; !ok && l.last != "" && !ahead(seen, label, l.lowest, l.last) {
 		return
 	}
-	l.met[label] = met
-	if len(l.met) < 2*l.places+16 {
+	l.seen[label] = seen
+	if len(l.seen) < 2*l.places+16 {
 		return
 	}
-	ranked := slices.SortedFunc(maps.Keys(l.met), func(a, b string) int {
-		return cmp.Or(cmp.Compare(l.met[b], l.met[a]), strings.Compare(a, b))
+	ranked := slices.SortedFunc(maps.Keys(l.seen), func(a, b string) int {
+		return cmp.Or(cmp.Compare(l.seen[b], l.seen[a]), strings.Compare(a, b))
 	})
 	for _, beaten := range ranked[l.places:] {
-		delete(l.met, beaten)
+		delete(l.seen, beaten)
 	}
 	l.last = ranked[l.places-1]
-	l.least = l.met[l.last]
+	l.lowest = l.seen[l.last]
 }
 
-func ahead(met uint32, label string, than uint32, other string) bool {
-	return met > than || met == than && label < other
+func ahead(seen uint32, label string, than uint32, other string) bool {
+	return seen > than || seen == than && label < other
 }
 
 // The kinds of documents in which deferred traces are stored, in the order in
@@ -218,7 +218,7 @@ func (d *deferred) changes() map[string][]byte {
 	}
 	if log := d.log.Bytes(); len(log) > 0 {
 		docs[numbered(kindRanks, d.logs)] = log
-		labels := slices.Collect(maps.Keys(d.leaders.met))
+		labels := slices.Collect(maps.Keys(d.leaders.seen))
 		docs[kindLeaders] = codec.Encode(func(c *codec.Coder) { codec.Slice(c, &labels, c.Text) })
 	}
 	return docs
@@ -255,11 +255,11 @@ func (d *deferred) restore(doc string, body []byte) error {
 		return codec.Decode(body, func(c *codec.Coder) {
 			for len(c.Bytes()) > 0 {
 				var (
-					hash      uint64
-					met, born uint32
+					hash       uint64
+					seen, born uint32
 				)
-				codeRank(c, &hash, &met, &born)
-				d.note(hash, met, born)
+				codeRank(c, &hash, &seen, &born)
+				d.note(hash, seen, born)
 			}
 			d.log = codec.NewEncoder(nil)
 		})
@@ -267,7 +267,7 @@ func (d *deferred) restore(doc string, body []byte) error {
 		var labels []string
 		err := codec.Decode(body, func(c *codec.Coder) { codec.Slice(c, &labels, c.Text) })
 		for _, label := range labels {
-			d.leaders.offer(label, d.ranks[hashOf(label)].met)
+			d.leaders.offer(label, d.ranks[hashOf(label)].seen)
 		}
 		return err
 	case kindTraces:

@@ -86,13 +86,13 @@ func testManyNames(t *testing.T, cfg Config) {
 
 	all.EndInitialSync(now)
 	ranked := slices.SortedFunc(slices.Values(all.All()), func(a, b *Aggregate) int {
-		return cmp.Or(cmp.Compare(b.met, a.met), cmp.Compare(a.Label, b.Label))
+		return cmp.Or(cmp.Compare(b.seen, a.seen), cmp.Compare(a.Label, b.Label))
 	})
 	other, overflow := &Aggregate{Label: Other, Created: now}, uint64(0)
 	for _, n := range ranked[cfg.MaxNames:] {
 		other.merge(n)
-		for _, tally := range n.ByOutcome {
-			overflow += tally.Traces
+		for _, totals := range n.ByOutcome {
+			overflow += totals.Traces
 		}
 	}
 	equal(t, s.Overflow, overflow)
@@ -125,7 +125,7 @@ func plain(n *Aggregate) Aggregate {
 	if err := codec.Decode(codec.Encode(n.code), c.code); err != nil {
 		panic(err)
 	}
-	c.Created, c.met = time.Time{}, 0
+	c.Created, c.seen = time.Time{}, 0
 	return c
 }
 

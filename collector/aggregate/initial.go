@@ -21,12 +21,12 @@ func (s *Set) EndInitialSync(now time.Time) {
 	}
 	s.initialSync = false
 	late := s.deferred
-	for label := range late.leaders.met {
+	for label := range late.leaders.seen {
 		r := late.ranks[hashOf(label)]
-		s.names[label] = &Aggregate{Label: label, Created: r.created(), met: int(r.met)}
+		s.names[label] = &Aggregate{Label: label, Created: r.created(), seen: int(r.seen)}
 	}
 	ranked := slices.SortedFunc(maps.Values(s.names), func(a, b *Aggregate) int {
-		return cmp.Or(cmp.Compare(b.met, a.met), cmp.Compare(a.Label, b.Label))
+		return cmp.Or(cmp.Compare(b.seen, a.seen), cmp.Compare(a.Label, b.Label))
 	})
 	for _, n := range ranked {
 		n.Created = s.initialCreated(n.Created, now)
@@ -61,7 +61,7 @@ func (s *Set) countDeferred(other *Aggregate, now time.Time) {
 	}
 	for hash, r := range s.deferred.ranks {
 		if byHash[hash] == nil {
-			other.bornBy(s.initialCreated(r.created(), now))
+			other.startBy(s.initialCreated(r.created(), now))
 		}
 	}
 	_ = s.deferred.each(func(hash uint64, outcome Outcome, c *ledger.Counted) { // all of it has been read when it was restored

@@ -63,7 +63,7 @@ func (s *Set) All() []*Aggregate {
 	return slices.SortedFunc(maps.Values(s.names), func(a, b *Aggregate) int { return cmp.Compare(a.Label, b.Label) })
 }
 
-// Distinct returns how many names have been met, from 10 000 on as an estimate.
+// Distinct returns how many names have been seen, from 10 000 on as an estimate.
 func (s *Set) Distinct() float64 { return s.distinct.count() }
 
 // Apply adds what a sync found. Names that are new since the baseline had sums
@@ -80,11 +80,11 @@ func (s *Set) Apply(ev ledger.Events, before time.Time) {
 		switch n, label := s.name(r.Name, before); {
 		case !s.initialSync || label == "":
 		case n == nil:
-			s.deferred.meet(label, born)
+			s.deferred.observe(label, born)
 		default:
-			n.met++
+			n.seen++
 			n.Changes++
-			n.bornBy(born)
+			n.startBy(born)
 		}
 	}
 	for _, r := range ev.Vanished {
@@ -102,7 +102,7 @@ func (s *Set) Apply(ev ledger.Events, before time.Time) {
 	}
 }
 
-// Ensure gives a name sums, which were 0 at before: a trace that was met under
+// Ensure gives a name sums, which were 0 at before: a trace that was seen under
 // another one has it by now.
 func (s *Set) Ensure(raw string, before time.Time) { _, _ = s.name(raw, before) }
 
@@ -185,7 +185,7 @@ func (s *Set) count(c *ledger.Counted, before time.Time) {
 		s.deferred.add(label, outcome, c, started)
 		return
 	}
-	n.bornBy(started)
+	n.startBy(started)
 	s.add(n, outcome, c)
 }
 

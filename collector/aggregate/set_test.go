@@ -33,7 +33,7 @@ func row(name string) ledger.Row {
 	}
 }
 
-// counted are the events of traces that are met and counted at once.
+// counted are the events of traces that are seen and counted at once.
 func counted(rows ...ledger.Row) (ev ledger.Events) {
 	for _, r := range rows {
 		ev.FirstSeen = append(ev.FirstSeen, r)
@@ -42,7 +42,7 @@ func counted(rows ...ledger.Row) (ev ledger.Events) {
 	return ev
 }
 
-// summed are the sums of some traces, met after the baseline.
+// summed are the sums of some traces, seen after the baseline.
 func summed(cfg Config, ev ledger.Events) *Set {
 	s := New(cfg, now)
 	s.EndInitialSync(now)
@@ -105,7 +105,7 @@ func TestPlaces(t *testing.T) {
 	equal(t, s.Overflow, 2)
 }
 
-// A trace that is met and not counted gives its name a place and zeros.
+// A trace that is seen and not counted gives its name a place and zeros.
 func TestMetOnly(t *testing.T) {
 	s := summed(testConfig(), ledger.Events{FirstSeen: []ledger.Row{row("a")}})
 	equal(t, traces(s), map[string]int{"a": 0})
@@ -147,7 +147,7 @@ func TestOverflowSums(t *testing.T) {
 	want := New(cfg, now)
 	want.Apply(counted(overflow...), now)
 	a, b := *s.Find("a"), *want.Find("one")
-	a.Label, a.Changes, a.met, b.Label, b.Changes, b.met = "", 0, 0, "", 0, 0
+	a.Label, a.Changes, a.seen, b.Label, b.Changes, b.seen = "", 0, 0, "", 0, 0
 	b.Created = a.Created
 	equal(t, a, b)
 	equal(t, s.Overflow, len(overflow))

@@ -108,7 +108,7 @@ func (d *distinct) code(c *codec.Coder) {
 func (n *Aggregate) code(c *codec.Coder) {
 	c.Times(&n.Created, &n.DurationsCreated, &n.TokensCreated, &n.LastEnd)
 	codec.Int(c, &n.zeroPending)
-	codec.Int(c, &n.met)
+	codec.Int(c, &n.seen)
 	for i := range n.ByOutcome {
 		t := &n.ByOutcome[i]
 		codec.Int(c, &t.Traces)
