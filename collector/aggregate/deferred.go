@@ -24,9 +24,8 @@ const maxInitialNames = 2048
 // document.
 const pieceSize = 1 << 16
 
-// deferred holds the traces of names without an aggregate, compactly and in the
-// order in which they were counted, and what ranks these names. A name takes 16
-// bytes in ranks, whatever its length; a counted trace about 45.
+// deferred holds the counted traces of names without an aggregate, in about 45
+// bytes each and in their order, and the ranks of these names, in 16 bytes each.
 type deferred struct {
 	ranks   map[uint64]rank // by hashOf the label
 	leaders leaders
@@ -94,7 +93,7 @@ func seconds(t time.Time) uint32 {
 	return uint32(min(max(t.Unix(), 1), math.MaxUint32))
 }
 
-// created returns when the sums of a name were 0, zero if unknown.
+// created returns the earliest start, zero if unknown.
 func (r rank) created() time.Time {
 	if r.born == 0 {
 		return time.Time{}
@@ -117,7 +116,7 @@ func (d *deferred) add(label string, outcome Outcome, c *ledger.Counted, started
 }
 
 // codeCounted codes what matters of a deferred trace. An identifier that is no
-// UUID is not kept: it would only serve for an exemplar.
+// UUID is left out: it would only serve for an exemplar.
 func codeCounted(c *codec.Coder, hash *uint64, outcome *Outcome, t *ledger.Counted) {
 	isUUID := t.Ref == ""
 	codec.Int(c, hash)
@@ -163,7 +162,7 @@ func (d *deferred) each(f func(hash uint64, outcome Outcome, c *ledger.Counted))
 
 // leaders are the labels of the names with most traces, ties by label. Counts
 // only grow, so a name that is among the first at the end was so when it was last
-// seen: no other label has to be remembered.
+// seen: no other label is needed.
 type leaders struct {
 	places int
 	seen   map[string]uint32
@@ -171,7 +170,7 @@ type leaders struct {
 	lowest uint32 // its traces
 }
 
-// offer takes in how many traces of a name have been seen.
+// offer takes in how many traces of a name were seen.
 func (l *leaders) offer(label string, seen uint32) {
 	if _, ok := l.seen[label]; !ok && l.last != "" && !ahead(seen, label, l.lowest, l.last) {
 		return
@@ -204,8 +203,8 @@ const (
 
 func numbered(kind string, n int) string { return fmt.Sprintf("%s/%08d", kind, n) }
 
-// changes returns the documents that have changed since they were last stored; nil
-// if they are no more.
+// changes returns the documents that have changed since the last commit, without
+// a body those to delete.
 func (d *deferred) changes() map[string][]byte {
 	docs := map[string][]byte{}
 	for doc, wanted := range d.stored {
@@ -224,8 +223,8 @@ func (d *deferred) changes() map[string][]byte {
 	return docs
 }
 
-// saved says that all that changes returned is stored.
-func (d *deferred) saved() {
+// committed says that all that changes returned is stored.
+func (d *deferred) committed() {
 	maps.DeleteFunc(d.stored, func(_ string, there bool) bool { return !there })
 	for doc := range d.changes() {
 		d.stored[doc] = true
@@ -237,16 +236,16 @@ func (d *deferred) saved() {
 	}
 }
 
-// clear forgets everything, also on disk.
+// clear empties d, and lets the next commit do so on disk.
 func (d *deferred) clear() {
-	forgotten := newDeferred(d.leaders.places)
+	cleared := newDeferred(d.leaders.places)
 	for doc := range d.stored {
-		forgotten.stored[doc] = false
+		cleared.stored[doc] = false
 	}
-	*d = *forgotten
+	*d = *cleared
 }
 
-// restore takes in a document that was stored. Documents come sorted.
+// restore adds a stored document. They come sorted.
 func (d *deferred) restore(doc string, body []byte) error {
 	d.stored[doc] = true
 	switch kind, _, _ := strings.Cut(doc, "/"); kind {

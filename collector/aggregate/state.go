@@ -19,7 +19,7 @@ const (
 )
 
 // Changes calls put with each entry that has changed since Committed was called,
-// and no body if it is no more.
+// and no body if it is to be deleted.
 func (s *Set) Changes(put func(key string, body []byte)) {
 	for label := range s.dropped {
 		put(keyName+label, nil)
@@ -45,11 +45,11 @@ func (s *Set) Committed() {
 		n.saved = n.Changes + 1
 	}
 	s.distinct.changed = false
-	s.deferred.saved()
+	s.deferred.committed()
 }
 
-// Restore returns the set that was stored as these entries. Bounds of buckets
-// must be those with which it was stored, but see CheckBuckets.
+// Restore returns the Set that was stored as these entries. CheckBuckets tells
+// whether its histograms have the buckets of the configuration.
 func Restore(cfg Config, entries map[string][]byte) (*Set, error) {
 	s := New(cfg, time.Time{})
 	if _, ok := entries[keyProject]; !ok {

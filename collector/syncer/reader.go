@@ -20,8 +20,8 @@ type Source interface {
 	Get(ctx context.Context, id string) (opper.Trace, error)
 }
 
-// maxLimit is the most rows that Opper gives at once.
-const maxLimit = 100
+// maxLimit is how many rows one request asks for at most.
+const maxLimit = opper.PageSize
 
 // page is what was read from offset on.
 type page struct {
