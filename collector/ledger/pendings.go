@@ -9,8 +9,8 @@ import (
 	"opper_exporter/collector/codec"
 )
 
-// blockSize is up to how many bytes a block of pending traces grows. All of it
-// is moved when one of its traces changes.
+// blockSize is the maximum number of bytes of a block of pending traces. All of
+// it may be moved when one of its traces changes.
 const blockSize = 2048
 
 // pendings holds pending traces in about 45 bytes each and what their texts

@@ -8,13 +8,13 @@ import (
 // IsUnreadable reports whether an id stands for a row that could not be read.
 func (id ID) IsUnreadable() bool { return [8]byte(id[:8]) == unreadableSpace }
 
-// The ids of holes are numbers in a space that neither UUIDs nor hashes reach
-// by accident.
+// The ids of unreadable rows are numbers in a space that neither UUIDs nor hashes
+// reach by accident.
 var unreadableSpace = [8]byte{0xff, 0xff, 0xff, 0xff, 'n', 'o', 'n', 'e'}
 
-// identifyUnreadable gives unreadable rows their ids: that of the hole that is believed
-// to stand beside the same neighbour, or a new one. It returns how many
-// stretches of new holes there are.
+// identifyUnreadable gives unreadable rows their ids: that of the one that is
+// believed to stand beside the same neighbour, or a new one. It returns how many
+// stretches of new ones there are.
 func (l *Ledger) identifyUnreadable(rows []Row) (stretches uint64) {
 	if !slices.ContainsFunc(rows, func(r Row) bool { return r.Kind == Unreadable }) {
 		return 0
@@ -48,14 +48,14 @@ func (l *Ledger) identifyUnreadable(rows []Row) (stretches uint64) {
 	return stretches
 }
 
-// unreadableAt returns the hole believed to stand next to id.
+// unreadableAt returns the unreadable row believed to stand next to id.
 func (l *Ledger) unreadableAt(id ID, step int) (ID, bool) {
 	i := l.order.index(id)
 	if i < 0 || i+step < 0 || i+step >= l.order.len() {
 		return ID{}, false
 	}
-	hole := l.order.slice(i+step, i+step+1)[0]
-	return hole, hole.IsUnreadable()
+	next := l.order.slice(i+step, i+step+1)[0]
+	return next, next.IsUnreadable()
 }
 
 // NextUnreadable returns the first index from i on, looking at n places, at which an
