@@ -119,7 +119,7 @@ func testManyNames(t *testing.T, cfg Config) {
 	}
 }
 
-// plain returns the sums of a name without what says how they came about.
+// plain returns an aggregate without what says how it came about.
 func plain(n *Aggregate) Aggregate {
 	c := Aggregate{Label: n.Label}
 	if err := codec.Decode(codec.Encode(n.code), c.code); err != nil {

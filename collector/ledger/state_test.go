@@ -97,12 +97,12 @@ func TestRestoreAnywhere(t *testing.T) {
 		before := l
 		l = restore(t, cfg, stored, now)
 		if !slices.Equal(l.IDs(0, l.Listed()), before.IDs(0, before.Listed())) || l.delisted.len() != before.delisted.len() || l.pending.table.used != before.pending.table.used || len(l.abandoned) != len(before.abandoned) {
-			t.Fatalf("step %d: restored %d listed, %d gone, %d pending, %d abandoned; want %d, %d, %d, %d", step,
+			t.Fatalf("step %d: restored %d listed, %d delisted, %d pending, %d abandoned; want %d, %d, %d, %d", step,
 				l.Listed(), l.delisted.len(), l.pending.table.used, len(l.abandoned), before.Listed(), before.delisted.len(), before.pending.table.used, len(before.abandoned))
 		}
 		for _, id := range before.delisted.slice(0, before.delisted.len()) {
 			if !l.delisted.has(id) {
-				t.Fatalf("step %d: %s is not known to be gone", step, id)
+				t.Fatalf("step %d: %s is not known to be delisted", step, id)
 			}
 		}
 	}

@@ -264,12 +264,12 @@ func TestInUseByAnotherProcess(t *testing.T) {
 	}
 }
 
-// A user without the right to write is told so, be it the folder or the file.
+// A user without the right to write is told so, be it the directory or the file.
 func TestReadOnly(t *testing.T) {
 	if dir := childDir(); dir != "" {
-		_, err := Open(filepath.Join(dir, "folder", "state"))
+		_, err := Open(filepath.Join(dir, "directory", "state"))
 		wantError(t, err, dir, "cannot be used (permission denied): this user needs the right")
-		_, err = Open(filepath.Join(dir, "folder"))
+		_, err = Open(filepath.Join(dir, "directory"))
 		wantError(t, err, dir, "cannot be used (permission denied): this user needs the right")
 		for _, name := range []string{"file", "secret"} {
 			_, err = Open(filepath.Join(dir, name))
@@ -278,7 +278,7 @@ func TestReadOnly(t *testing.T) {
 		return
 	}
 	dir := t.TempDir()
-	mkdir(t, filepath.Join(dir, "folder"))
+	mkdir(t, filepath.Join(dir, "directory"))
 	for name, perm := range map[string]os.FileMode{"file": 0o444, "secret": 0} {
 		mustClose(t, mustOpen(t, filepath.Join(dir, name)))
 		if err := os.Chmod(filepath.Join(dir, name, fileName), perm); err != nil {
@@ -290,7 +290,7 @@ func TestReadOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"folder", "file", "secret"} {
+	for _, name := range []string{"directory", "file", "secret"} {
 		if err := os.Chmod(filepath.Join(dir, name), 0o555); err != nil {
 			t.Fatal(err)
 		}
