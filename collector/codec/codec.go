@@ -1,6 +1,6 @@
-// Package codec is the encoding of all that is kept: values one after the other,
-// without their names. One method of a type serves both directions, so that what
-// is decoded can't differ from what was encoded.
+// Package codec is the encoding of the state: values one after the other, without
+// their names. A type has one method for both directions, so that these can't
+// differ.
 package codec
 
 import (
@@ -100,8 +100,7 @@ func decoded[T Integer](c *Coder, v *T, x T, size int, fits bool) {
 	c.b = c.b[size:]
 }
 
-// Len codes the number of values that follow, each of which takes a byte at
-// least.
+// Len codes the number of values that follow, each of at least a byte.
 func (c *Coder) Len(n int) int {
 	u := uint(n)
 	if Int(c, &u); c.decoding && u > uint(len(c.b)) {
@@ -111,7 +110,7 @@ func (c *Coder) Len(n int) int {
 	return int(u)
 }
 
-// Bools codes up to 64 of them as the bits of one integer.
+// Bools codes up to 64 booleans as the bits of one integer.
 func (c *Coder) Bools(values ...*bool) {
 	var bits uint64
 	for i, v := range values {
@@ -147,7 +146,7 @@ func (c *Coder) Text(v *string) {
 	*v = string(c.skip(n))
 }
 
-// Fixed codes bytes of a known number.
+// Fixed codes bytes whose number is known.
 func (c *Coder) Fixed(v []byte) {
 	if !c.decoding {
 		c.b = append(c.b, v...)

@@ -23,7 +23,7 @@ type book struct {
 	t *testing.T
 }
 
-// newBook returns a ledger whose baseline met the ids from 1 to listed, all of
+// newBook returns a ledger whose initial sync saw the ids from 1 to listed, all of
 // them ended long ago.
 func newBook(t *testing.T, listed int) *book {
 	t.Helper()

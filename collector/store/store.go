@@ -29,8 +29,8 @@ const (
 	// an entry changes.
 	version = 2
 
-	// lockWait is long enough for another start to finish its check of the file
-	// and to find that it comes second.
+	// lockWait is long enough for another start to check the file and to find that
+	// it comes second.
 	lockWait = 200 * time.Millisecond
 )
 
@@ -42,15 +42,15 @@ var (
 
 // ErrBroken is the error of a Store whose file is damaged, or is no longer the
 // one that was opened. Only a new process can use the path again: bbolt may have
-// been interrupted anywhere, with its locks held.
+// been interrupted with its locks held.
 var ErrBroken = errors.New("state file is unusable")
 
 // Store is safe for concurrent use.
 type Store struct {
 	path string
 
-	// One operation at a time: an operation that waits inside bbolt for another
-	// one that faults would wait for ever.
+	// One operation at a time: one that waits inside bbolt for another that faults
+	// would wait forever.
 	mu     sync.Mutex
 	db     *bbolt.DB
 	file   *os.File // the one that db has open
@@ -61,10 +61,9 @@ type Store struct {
 	scan func() error // while a commit is written, see commitLog
 }
 
-// Open opens the file opper_exporter.db in dir, both of which it creates if they
-// are missing, and checks that it is whole. The error says in one line which
-// path cannot be used, why, and what to do: it cannot be read or written,
-// another process uses it, it is damaged, or it is of another version.
+// Open opens the file in dir, both of which it creates if they are missing, and
+// checks it. An error says in one line which path cannot be used, why, and what to
+// do.
 func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, explain(dir, err)
@@ -84,9 +83,9 @@ func (s *Store) open() error {
 			return err
 		}
 	}
-	// The list of free pages is not written: it is found again by looking at all
-	// pages, which check has made safe. After a large part of the state has
-	// gone, it would be the largest part of each commit.
+	// The list of free pages is not written: bbolt finds it by reading all pages,
+	// which check has made safe. After a large part of the state was deleted, it
+	// would be the largest part of each commit.
 	s.db, err = bbolt.Open(s.path, 0o600, &bbolt.Options{
 		Timeout:        lockWait,
 		NoFreelistSync: true,
@@ -116,7 +115,7 @@ func (s *Store) open() error {
 	return err
 }
 
-// begin checks the version of the layout, or writes it into a new file.
+// begin checks the version of a file, or writes it into a new one.
 func (s *Store) begin() error {
 	blank := false
 	err := s.db.View(func(tx *bbolt.Tx) error {
@@ -181,8 +180,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// release closes a database that may have been interrupted with its locks held,
-// which then stays open until the process ends.
+// release closes a database, or leaves it open if it was interrupted with its
+// locks held.
 func release(db *bbolt.DB) {
 	closed := make(chan struct{})
 	go func() {
@@ -217,10 +216,9 @@ func (s *Store) Load(project string, visit func(key string, body []byte) error) 
 }
 
 // Commit stores the entries of a project that have changed, by key, and deletes
-// those without a body. They are on disk when Commit returns nil. If fresh, what was stored of the project before is dropped at the same
-// time. After an error other than ErrBroken a later Commit may be tried, with
-// these changes and further ones; a Commit of what is already stored changes
-// nothing.
+// those without a body; if fresh, it deletes all others too. They are on disk when
+// Commit returns nil. After an error other than ErrBroken a later Commit may try
+// these changes and further ones.
 func (s *Store) Commit(project string, changes map[string][]byte, fresh bool) error {
 	return s.use(func() error {
 		if err := s.verify(); err != nil {
@@ -232,12 +230,12 @@ func (s *Store) Commit(project string, changes map[string][]byte, fresh bool) er
 
 func (s *Store) commit(f func(*bbolt.Tx) error) error {
 	err := s.update(f)
-	// What was written into a file that is no longer at its path is lost.
+	// A commit to a file that is no longer at its path is lost.
 	return errors.Join(err, s.remember())
 }
 
-// update is bbolt's Update with a new revision, but does not go through all
-// pages again when f panics: the page that made it panic is among them.
+// update is bbolt's Update with a new revision, but does not read all pages again
+// when f panics: the page that made it panic is among them.
 func (s *Store) update(f func(*bbolt.Tx) error) error {
 	tx, err := s.db.Begin(true)
 	if err != nil {
@@ -265,8 +263,7 @@ func (s *Store) update(f func(*bbolt.Tx) error) error {
 	return nil
 }
 
-// use runs an operation on the open file. What is found to be damage breaks the
-// store.
+// use runs an operation on the open file. Damage breaks the store.
 func (s *Store) use(f func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -294,20 +291,20 @@ func (b brokenError) Unwrap() error { return b.error }
 // Is makes a brokenError an ErrBroken.
 func (b brokenError) Is(target error) bool { return target == ErrBroken }
 
-// refusedError is what the system would not do.
+// refusedError is an error of the system.
 type refusedError struct{ error }
 
 func (r refusedError) Unwrap() error { return r.error }
 
-// guard makes errors of the panics and faults with which bbolt meets a file that
-// was damaged or cut short.
+// guard makes errors of bbolt's panics and faults on a file that was damaged or
+// cut short.
 func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		switch p := recover().(type) {
 		case nil:
 		case interface{ Addr() uintptr }:
-			// of a page that the file no longer has, or the disk can't give
+			// a page that the file no longer has, or the disk can't read
 			err = errors.New("a part of it can't be read")
 		default:
 			err = fmt.Errorf("%v", p)
@@ -316,8 +313,8 @@ func guard(f func() error) (err error) {
 	return f()
 }
 
-// explain says what err means for a path, and what to do. What the system did
-// not refuse and what is no known state of the file is damage.
+// explain says what err means for a path, and what to do. An error that is neither
+// the system's nor a known one of bbolt's means damage.
 func explain(path string, err error) error {
 	var (
 		other   versionError
