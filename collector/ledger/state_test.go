@@ -100,6 +100,11 @@ func TestRestoreAnywhere(t *testing.T) {
 			t.Fatalf("step %d: restored %d listed, %d delisted, %d pending, %d abandoned; want %d, %d, %d, %d", step,
 				l.Listed(), l.delisted.len(), l.pending.table.used, len(l.abandoned), before.Listed(), before.delisted.len(), before.pending.table.used, len(before.abandoned))
 		}
+		for i, c := range before.delisted.chunks {
+			if got := l.delisted.chunks[i].missed; !got.Equal(c.missed) {
+				t.Fatalf("step %d: chunk %d was missed at %v, want %v", step, i, got, c.missed)
+			}
+		}
 		for _, id := range before.delisted.slice(0, before.delisted.len()) {
 			if !l.delisted.has(id) {
 				t.Fatalf("step %d: %s is not known to be delisted", step, id)
