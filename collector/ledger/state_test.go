@@ -116,11 +116,13 @@ func TestRestoreAnywhere(t *testing.T) {
 	}
 }
 
-// A pending trace is restored with all that was known of it.
+// A pending trace is restored with all that was known of it, and so is what belongs
+// to no trace.
 func TestRestorePending(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	now := time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC)
 	l, stored, want := New(Config{}), map[string][]byte{}, map[ID]*Pending{}
+	l.unreadable, l.initialSync = 7, false
 	for i := range 2000 {
 		p := randomPending(rng, num(i))
 		l.pending.put(p)
@@ -129,6 +131,9 @@ func TestRestorePending(t *testing.T) {
 	}
 	save(l, stored)
 	got := restore(t, Config{}, stored, now)
+	if got.unreadable != 7 || got.initialSync {
+		t.Errorf("restored %d unreadable rows, initial sync: %v", got.unreadable, got.initialSync)
+	}
 	for id, p := range want {
 		p.unstored = false
 		for name, back := range map[string]*Pending{"saved": l.pending.get(id), "restored": got.pending.get(id)} {
