@@ -30,23 +30,20 @@ const (
 // upstream identifies a list of traces. Counts of one are never added to those
 // of another.
 type upstream struct {
-	URL        string `json:"url"`
-	NameFilter string `json:"name_filter"`
+	URL, NameFilter string
 }
 
 // identity says what the numbers of a state mean.
 type identity struct {
 	upstream
-	DurationBuckets []float64 `json:"duration_buckets"`
-	TokenBuckets    []float64 `json:"token_buckets"`
-	LastSuccess     time.Time `json:"last_good"`
-
-	Clock clockState `json:"clock"`
+	DurationBuckets, TokenBuckets []float64
+	LastSuccess                   time.Time
+	Clock                         clockState
 }
 
 // restore continues from the state of the project, and reports whether there is
 // one that it can continue from.
-func (p *project) restore(ledgerCfg ledger.Config, walkCfg syncer.Config) (bool, error) {
+func (p *project) restore(ledgerCfg ledger.Config, syncerCfg syncer.Config) (bool, error) {
 	if p.deps.Store == nil {
 		return false, nil
 	}
@@ -87,7 +84,7 @@ func (p *project) restore(ledgerCfg ledger.Config, walkCfg syncer.Config) (bool,
 	if p.aggregates, err = aggregate.Restore(p.cfg.Aggregate, aggregates); err != nil {
 		return false, p.stateError(fmt.Errorf("aggregates: %w", err))
 	}
-	p.syncer = syncer.New(walkCfg, p.ledger)
+	p.syncer = syncer.New(syncerCfg, p.ledger)
 	if err := p.syncer.Restore(documents[docSyncer]); err != nil {
 		return false, p.stateError(err)
 	}

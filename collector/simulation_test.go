@@ -468,9 +468,9 @@ func (s *simulation) sync() {
 	s.wait(time.Millisecond)
 }
 
-// walked is what the walk remembers of complete walks.
+// walked is what the syncer knows of full scans.
 func (s *simulation) walked() (state struct {
-	LastFullScan time.Time `json:"full_at"`
+	LastFullScan time.Time
 	Sweep        *struct{ Done bool }
 },
 ) {
