@@ -18,7 +18,7 @@ type brokenStore struct {
 	commits int // until it does
 }
 
-func (s *brokenStore) Commit(project string, changes store.State, fresh bool) error {
+func (s *brokenStore) Commit(project string, changes map[string][]byte, fresh bool) error {
 	if s.commits--; s.commits < 0 {
 		return fmt.Errorf("the disk is gone: %w", store.ErrBroken)
 	}

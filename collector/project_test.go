@@ -20,7 +20,6 @@ import (
 
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/scrape"
-	"opper_exporter/collector/store"
 	"opper_exporter/collector/syncer"
 	"opper_exporter/opper/oppertest"
 	"opper_exporter/opper/oppertest/oracle"
@@ -641,7 +640,7 @@ type commits struct {
 	refused error
 }
 
-func (c *commits) Commit(project string, changes store.State, fresh bool) error {
+func (c *commits) Commit(project string, changes map[string][]byte, fresh bool) error {
 	c.n++
 	if c.refused != nil {
 		return c.refused

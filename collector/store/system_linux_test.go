@@ -74,7 +74,7 @@ func TestFullDisk(t *testing.T) {
 	rng := rand.New(rand.NewPCG(11, 1))
 	dir := t.TempDir()
 	s := mustOpen(t, dir)
-	var model *State
+	var model state
 	failed, untouched := 0, 0
 	for i := range 60 {
 		changes, fresh := randomChanges(rng, 8), i%9 == 8
@@ -173,7 +173,7 @@ func again(t *testing.T, dir string) *exec.Cmd {
 func childDir() string { return os.Getenv("STORE_TEST_DIR") }
 
 // step returns what commit i of the killed process changes.
-func step(i int) State { return randomChanges(rand.New(rand.NewPCG(13, uint64(i))), 10) }
+func step(i int) state { return randomChanges(rand.New(rand.NewPCG(13, uint64(i))), 10) }
 
 func isFresh(i int) bool { return i%17 == 16 }
 
@@ -190,7 +190,7 @@ func TestKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Made in advance, so that most of the time is spent in commits.
-		steps := make([]State, 60)
+		steps := make([]state, 60)
 		for i := range steps {
 			steps[i] = step(first + i)
 		}
@@ -204,7 +204,7 @@ func TestKill(t *testing.T) {
 	}
 	dir := t.TempDir()
 	rng := rand.New(rand.NewPCG(14, 1))
-	var model *State
+	var model state
 	next, inFlight := 0, 0
 	for range 25 {
 		cmd := again(t, dir)
@@ -234,15 +234,15 @@ func TestKill(t *testing.T) {
 			t.Fatalf("the child ended by itself after %d: %v", next-1, err)
 		}
 		s := mustOpen(t, dir)
-		got, ok, err := s.Load("p")
+		got, err := load(s, "p")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !equal(got, ok, model) {
+		if !equal(got, model) {
 			model = merge(model, step(next), isFresh(next))
 			next++
 			inFlight++
-			if !equal(got, ok, model) {
+			if !equal(got, model) {
 				t.Fatalf("loaded %s, which is neither commit %d nor %d", brief(got), next-2, next-1)
 			}
 		}
@@ -264,12 +264,12 @@ func TestInUseByAnotherProcess(t *testing.T) {
 	}
 }
 
-// A user without the right to write is told so, be it the folder or the file.
+// A user without the right to write is told so, be it the directory or the file.
 func TestReadOnly(t *testing.T) {
 	if dir := childDir(); dir != "" {
-		_, err := Open(filepath.Join(dir, "folder", "state"))
+		_, err := Open(filepath.Join(dir, "directory", "state"))
 		wantError(t, err, dir, "cannot be used (permission denied): this user needs the right")
-		_, err = Open(filepath.Join(dir, "folder"))
+		_, err = Open(filepath.Join(dir, "directory"))
 		wantError(t, err, dir, "cannot be used (permission denied): this user needs the right")
 		for _, name := range []string{"file", "secret"} {
 			_, err = Open(filepath.Join(dir, name))
@@ -278,7 +278,7 @@ func TestReadOnly(t *testing.T) {
 		return
 	}
 	dir := t.TempDir()
-	mkdir(t, filepath.Join(dir, "folder"))
+	mkdir(t, filepath.Join(dir, "directory"))
 	for name, perm := range map[string]os.FileMode{"file": 0o444, "secret": 0} {
 		mustClose(t, mustOpen(t, filepath.Join(dir, name)))
 		if err := os.Chmod(filepath.Join(dir, name, fileName), perm); err != nil {
@@ -290,7 +290,7 @@ func TestReadOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"folder", "file", "secret"} {
+	for _, name := range []string{"directory", "file", "secret"} {
 		if err := os.Chmod(filepath.Join(dir, name), 0o555); err != nil {
 			t.Fatal(err)
 		}

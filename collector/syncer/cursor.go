@@ -236,7 +236,7 @@ func (c *cursor) hole(offset int) int {
 	if c.retry {
 		return -1
 	}
-	i := c.ledger.Hole(offset-c.shift, maxLimit)
+	i := c.ledger.NextUnreadable(offset-c.shift, maxLimit)
 	if i < 0 {
 		return -1
 	}

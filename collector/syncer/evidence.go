@@ -200,7 +200,7 @@ func (e *evidence) isForeign() bool {
 // must be where all that was listed then has expired.
 func (e *evidence) isNewer(runs []ledger.Run) bool {
 	older, newer := e.ages(runs)
-	return newer > older || e.walker.cfg.Now().Sub(e.walker.lastSuccess) >= maxRetention
+	return newer > older || e.walker.cfg.Now().Sub(e.walker.lastSuccess) >= ledger.MaxAge
 }
 
 // ages counts the rows that are older and newer than the last good sync, as far
@@ -296,7 +296,7 @@ func (e *evidence) has(ctx context.Context, id string) (verdict, error) {
 // have expired since.
 func (w *Syncer) mayHaveExpired() bool {
 	now := w.cfg.Now()
-	if now.Sub(w.lastSuccess) >= maxRetention {
+	if now.Sub(w.lastSuccess) >= ledger.MaxAge {
 		return true
 	}
 	if w.span.newest.IsZero() {
@@ -307,7 +307,7 @@ func (w *Syncer) mayHaveExpired() bool {
 		// What was listed a moment ago has not expired, however old it was.
 		return youngest >= w.retention && now.Sub(w.lastSuccess) >= w.retention/4
 	}
-	return youngest >= min(w.span.age+unseenExpiry, maxRetention)
+	return youngest >= min(w.span.age+unseenExpiry, ledger.MaxAge)
 }
 
 // noteExpiry takes in from a run that rows at the old end of the list have

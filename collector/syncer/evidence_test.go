@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -416,7 +418,18 @@ func TestBurstAfterRestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.ledger = ledger.Restore(ledger.Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: time.Second}, b.ledger.Changes(), b.now())
+	before := b.ledger
+	b.ledger = ledger.New(ledger.Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: time.Second})
+	stored := map[string][]byte{}
+	before.Changes(func(key string, body []byte) { stored[key] = body })
+	for _, key := range slices.Sorted(maps.Keys(stored)) {
+		if err := b.ledger.Restore(key, stored[key]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.ledger.EndRestore(b.now()); err != nil {
+		t.Fatal(err)
+	}
 	b.walker = New(Config{Now: b.now, Interval: 30 * time.Second, SweepInterval: sweepEvery, Concurrency: 1, Logger: log.NewLogfmtLogger(&b.log)}, b.ledger)
 	if err := b.walker.Restore(state); err != nil {
 		t.Fatal(err)

@@ -69,7 +69,7 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 func (w *Syncer) skipUnreadable(c *cursor) int {
 	n := 0
 	w.skipped = false
-	for n < maxLimit && w.ledger.Hole(n, 1) == n {
+	for n < maxLimit && w.ledger.NextUnreadable(n, 1) == n {
 		c.carry = append(c.carry, ledger.Row{Kind: ledger.Unreadable})
 		n++
 	}

@@ -20,8 +20,8 @@ type Source interface {
 	Get(ctx context.Context, id string) (opper.Trace, error)
 }
 
-// maxLimit is the most rows that Opper gives at once.
-const maxLimit = 100
+// maxLimit is how many rows one request asks for at most.
+const maxLimit = opper.PageSize
 
 // page is what was read from offset on.
 type page struct {
@@ -137,7 +137,7 @@ func setRow(r *ledger.Row, t *opper.Trace) {
 	}
 	if t.ID == "" {
 		r.Kind = ledger.NoID
-		r.ID = ledger.KeyOfNameless(t.Name, t.Start)
+		r.ID = ledger.KeyWithoutID(t.Name, t.Start)
 		return
 	}
 	r.ID = ledger.KeyOf(t.ID)

@@ -24,9 +24,6 @@ const (
 	maxMisses = 3 // pages that do not hold what should be on them, before ids are asked for instead
 )
 
-// maxRetention is longer than Opper keeps any trace.
-const maxRetention = 31 * 24 * time.Hour
-
 // fullPause is how many times its own duration passes between two complete
 // walks.
 const fullPause = 10

@@ -199,15 +199,22 @@ func TestUnusableState(t *testing.T) {
 			func(_, file string) error {
 				return os.WriteFile(file, slices.Concat(content[:len(content)/4], make([]byte, 3*len(content)/4)), 0o600)
 			},
-			[]string{database, "is damaged (", "move it away to begin anew"},
+			[]string{database, "is damaged (", "move it away to start from zero"},
 		},
 		"cut short": {
 			func(_, file string) error { return os.Truncate(file, 10_000) },
-			[]string{database, "is damaged (it is cut short", "move it away to begin anew"},
+			[]string{database, "is damaged (it is cut short", "move it away to start from zero"},
 		},
 		"newer": {
 			func(_, file string) error { return setVersion(file, 9) },
-			[]string{database, "is of version 9, and this program knows up to 1", "use a newer one"},
+			[]string{database, "is of version 9, and this program reads version 2 only", "use the program that wrote it"},
+		},
+		"older": {
+			func(_, file string) error {
+				older, err := os.ReadFile(filepath.Join("..", "..", "..", "collector", "store", "testdata", "version1.db"))
+				return errors.Join(err, os.WriteFile(file, older, 0o600))
+			},
+			[]string{database, "is of version 1, and this program reads version 2 only", "use the program that wrote it"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
