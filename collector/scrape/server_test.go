@@ -6,15 +6,12 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-kit/log"
-
-	"opper_exporter/deploy/test/promtest"
 )
 
 // patience is how long a test waits for what has to happen.
@@ -92,19 +89,6 @@ func listen(t *testing.T, h http.Handler, limits Limits, observers ...func(http.
 		done.Wait()
 	})
 	return listener.Addr().String()
-}
-
-// journal is a log that can be read while it is written.
-type journal struct{ promtest.Output }
-
-// lines returns the lines that contain all texts.
-func (j *journal) lines(texts ...string) (found []string) {
-	for line := range strings.Lines(j.String()) {
-		if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) }) {
-			found = append(found, line)
-		}
-	}
-	return found
 }
 
 // Connections do not stay for longer than they are used, whatever a client does

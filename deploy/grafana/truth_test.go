@@ -8,8 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -21,6 +19,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/model"
 
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 )
@@ -57,6 +56,8 @@ type expression struct {
 
 // TestTrue asks a real server that scrapes a real exporter everything that the
 // dashboards and the rules ask.
+func TestMain(m *testing.M) { exportertest.Main(m) }
+
 func TestTrue(t *testing.T) {
 	opper := newOpper(t)
 	address := startExporter(t, opper)
@@ -87,7 +88,7 @@ scrape_configs:
 `, scrapeInterval, strings.Join(names, ", "), port)
 	server := promtest.Start(t, config)
 	server.WaitScrapes(t, "opper", 3)
-	known := newFacts(promtest.Scrape(t, "http://"+address+"/metrics"), files)
+	known := newFacts(scrape(t, address), files)
 	all := readDashboards(t)
 
 	t.Run("dashboards", func(t *testing.T) {
@@ -109,6 +110,16 @@ scrape_configs:
 	t.Run("exemplars", func(t *testing.T) { checkExemplars(t, server, opper, all) })
 	t.Run("replicas", func(t *testing.T) { checkReplicas(t, server, all) })
 	t.Run("finds", func(t *testing.T) { checkFinds(t, server, known) })
+}
+
+// scrape returns the families that the exporter exposes.
+func scrape(t *testing.T, address string) map[string]*dto.MetricFamily {
+	t.Helper()
+	families, err := exportertest.Families(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return families
 }
 
 // newOpper runs an Opper with the traffic of the demo, somewhat livelier, and
@@ -144,51 +155,14 @@ func newOpper(t *testing.T) *oppertest.Server {
 	return opper
 }
 
-var listening = regexp.MustCompile(`msg="Listening on" address=127\.0\.0\.1:(\d+)`)
-
-// startExporter builds and runs the exporter, and returns its address when the
+// startExporter runs the exporter, and returns its address when the
 // first walk is published.
 func startExporter(t *testing.T, opper http.Handler) string {
 	t.Helper()
-	promtest.DependOnSources(t)
 	server := httptest.NewServer(opper)
 	t.Cleanup(server.Close)
-	binary := filepath.Join(t.TempDir(), "opper_exporter")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", binary, "opper_exporter").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	cmd := exec.CommandContext(t.Context(), binary, "--opper.url="+server.URL, "--opper.max-requests-per-second=0", "--web.listen-address=127.0.0.1:0",
-		"--collector.interval=1s", "--collector.settle-delay=1s", "--storage.path="+t.TempDir())
-	cmd.Env = append(os.Environ(), "OPPER_API_KEY=test")
-	out := new(promtest.Output)
-	cmd.Stderr = out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Wait() // ends with the test's context
-		if t.Failed() {
-			t.Logf("log of the exporter:\n%s", out)
-		}
-	})
-	var address string
-	promtest.Eventually(t, func() error {
-		match := listening.FindStringSubmatch(out.String())
-		if match == nil {
-			return fmt.Errorf("not listening yet:\n%s", out)
-		}
-		address = "127.0.0.1:" + match[1]
-		resp, err := http.Get("http://" + address + "/-/ready")
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("not ready: %s", resp.Status)
-		}
-		return nil
-	})
-	return address
+	return exportertest.MustStart(t, exportertest.Command(exportertest.Binary(t), server.URL,
+		"--collector.interval=1s", "--collector.settle-delay=1s", "--storage.path="+t.TempDir())).AwaitReady(t)
 }
 
 // breakRequests makes Opper answer once with each of some errors, and waits
@@ -202,7 +176,7 @@ func breakRequests(t *testing.T, opper *oppertest.Server, address string) {
 	opper.Fail(oppertest.Fault{Answer: oppertest.CutBody})
 	promtest.Eventually(t, func() error {
 		met := map[string]bool{}
-		for _, m := range promtest.Scrape(t, "http://"+address+"/metrics")["opper_exporter_api_requests_total"].GetMetric() {
+		for _, m := range scrape(t, address)["opper_exporter_api_requests_total"].GetMetric() {
 			met[labelOf(m, "code")] = m.GetCounter().GetValue() > 0
 		}
 		for _, code := range codes {

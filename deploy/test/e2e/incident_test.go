@@ -121,7 +121,7 @@ func TestIncident(t *testing.T) {
 
 	rules := map[string]string{}
 	for _, file := range []string{"opper_thresholds.yml", "opper_rules.yml", "opper_alerts.yml"} {
-		text, err := os.ReadFile(filepath.Join("..", "prometheus", file))
+		text, err := os.ReadFile(filepath.Join("..", "..", "prometheus", file))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -14,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 	"opper_exporter/opper/oppertest/oracle"
@@ -62,13 +62,13 @@ func TestKill(t *testing.T) {
 				ended++
 			}
 		}
-		last := k.settled(func(r *reading) error {
-			if counted := r.lasting.total("opper_traces_total", ""); counted != float64(ended) {
+		last := k.settled(func(r *exportertest.Reading) error {
+			if counted := r.Lasting.Total("opper_traces_total", ""); counted != float64(ended) {
 				return fmt.Errorf("%v traces are counted, want %d", counted, ended)
 			}
 			return nil
 		})
-		if n := last.lasting.total("opper_traces_total", `outcome="abandoned"`) + last.lasting.total("opper_exporter_traces_skipped_total", ""); n != 0 {
+		if n := last.Lasting.Total("opper_traces_total", `outcome="abandoned"`) + last.Lasting.Total("opper_exporter_traces_skipped_total", ""); n != 0 {
 			t.Errorf("%v traces are given up or never counted", n)
 		}
 	})
@@ -84,13 +84,13 @@ func TestKill(t *testing.T) {
 		k := newKiller(t, s, oracle.Rules{Settle: 200 * time.Millisecond, Abandon: time.Second})
 		k.killAll(traffic)
 
-		last := k.settled(func(r *reading) error {
-			if n := r.rest.total("opper_traces_listed", "") + r.rest.total("opper_traces_open", ""); n > 0 {
+		last := k.settled(func(r *exportertest.Reading) error {
+			if n := r.Rest.Total("opper_traces_listed", "") + r.Rest.Total("opper_traces_open", ""); n > 0 {
 				return fmt.Errorf("%v traces are listed or open still", n)
 			}
 			return nil
 		})
-		if last.lasting.total("opper_traces_total", `outcome="abandoned"`) == 0 {
+		if last.Lasting.Total("opper_traces_total", `outcome="abandoned"`) == 0 {
 			t.Error("no trace is given up")
 		}
 	})
@@ -102,7 +102,7 @@ type killer struct {
 	*watcher
 	s       *oppertest.Server
 	rules   oracle.Rules
-	command func() *process
+	command func() *exportertest.Process
 }
 
 func newKiller(t *testing.T, s *oppertest.Server, rules oracle.Rules) *killer {
@@ -111,9 +111,9 @@ func newKiller(t *testing.T, s *oppertest.Server, rules oracle.Rules) *killer {
 	rules.InitialSync = time.Now()
 	// The server and the exporter may round to different sides.
 	rules.Slack = time.Millisecond
-	return &killer{s: s, rules: rules, watcher: newWatcher(t), command: func() *process {
-		return start(t, command(url, "--storage.path="+dir, "--collector.interval=50ms",
-			"--collector.settle-delay="+rules.Settle.String(), "--collector.abandon-after="+rules.Abandon.String()))
+	return &killer{s: s, rules: rules, watcher: newWatcher(t), command: func() *exportertest.Process {
+		return start(t, url, "--storage.path="+dir, "--collector.interval=50ms",
+			"--collector.settle-delay="+rules.Settle.String(), "--collector.abandon-after="+rules.Abandon.String())
 	}}
 }
 
@@ -161,13 +161,13 @@ func (k *killer) killAll(traffic *oppertest.Traffic) {
 				soon(8 * time.Millisecond)
 			}
 		}
-		p.running(k.t)
-		if err := p.cmd.Process.Kill(); err != nil {
+		p.MustRun(k.t)
+		if err := p.Cmd.Process.Kill(); err != nil {
 			k.t.Error(err)
 		}
-		<-p.ended
-		if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
-			k.t.Fatalf("exporter %d ended by itself: %v", i, p.cmd.ProcessState)
+		<-p.Ended()
+		if status, ok := p.Cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
+			k.t.Fatalf("exporter %d ended by itself: %v", i, p.Cmd.ProcessState)
 		}
 	}
 	k.watch(k.command())
@@ -176,9 +176,9 @@ func (k *killer) killAll(traffic *oppertest.Traffic) {
 
 // settled waits until all that has to be counted is, and done says that the
 // exporter has come to rest. It returns the last scrape.
-func (k *killer) settled(done func(*reading) error) *reading {
+func (k *killer) settled(done func(*exportertest.Reading) error) *exportertest.Reading {
 	k.t.Helper()
-	var last *reading
+	var last *exportertest.Reading
 	promtest.Eventually(k.t, func() error {
 		k.mu.Lock()
 		last = k.last
@@ -192,13 +192,13 @@ func (k *killer) settled(done func(*reading) error) *reading {
 
 // check compares a scrape with the ground truth. The error is that something is
 // not counted yet; what is there must not be more than the truth.
-func (k *killer) check(r *reading, looks []time.Time) error {
+func (k *killer) check(r *exportertest.Reading, looks []time.Time) error {
 	k.t.Helper()
 	rules := k.rules
 	rules.InitialSyncDone, rules.Syncs = looks[0], syncs(looks)
 	// Asked after the scrape: what the truth allows only grows.
 	least, most := bounds(oracle.NewTruth(k.s, rules))
-	for key, v := range r.lasting {
+	for key, v := range r.Lasting {
 		high := most[key]
 		switch {
 		case strings.HasPrefix(key, "opper_exporter_gaps_total"), strings.HasPrefix(key, "opper_exporter_overflow_traces_total"):
@@ -211,11 +211,11 @@ func (k *killer) check(r *reading, looks []time.Time) error {
 		}
 	}
 	for key, low := range least {
-		if v, ok := r.lasting[key]; !ok || v < low-low*rounding {
+		if v, ok := r.Lasting[key]; !ok || v < low-low*rounding {
 			return fmt.Errorf("%s is %v, and must be at least %v", key, v, low)
 		}
 	}
-	certain, possible := least.total("opper_traces_total", ""), most.total("opper_traces_total", "")
+	certain, possible := least.Total("opper_traces_total", ""), most.Total("opper_traces_total", "")
 	if certain < possible/2 {
 		return fmt.Errorf("only %v of up to %v counts are certain", certain, possible)
 	}
@@ -235,10 +235,10 @@ func syncs(ends []time.Time) []oracle.Sync {
 
 // bounds returns between which values the series of the traces must be. They are
 // the same where a trace may have been counted as one thing only.
-func bounds(truth oracle.Truth) (least, most series) {
-	least, most = series{}, series{}
+func bounds(truth oracle.Truth) (least, most exportertest.Series) {
+	least, most = exportertest.Series{}, exportertest.Series{}
 	for _, verdict := range truth.Traces {
-		low, high, in := series{}, series{}, map[string]int{}
+		low, high, in := exportertest.Series{}, exportertest.Series{}, map[string]int{}
 		for _, v := range verdict.Versions {
 			for key, add := range worth(v) {
 				if in[key]++; in[key] == 1 {
@@ -258,8 +258,8 @@ func bounds(truth oracle.Truth) (least, most series) {
 }
 
 // worth returns what one trace adds to the series.
-func worth(v oracle.Version) series {
-	add := series{}
+func worth(v oracle.Version) exportertest.Series {
+	add := exportertest.Series{}
 	outcome := fmt.Sprintf(`outcome=%q,project="default",trace_name=%q`, v.Outcome, v.Name)
 	histogram := func(metric, labels string, value float64, bounds []float64) {
 		add[metric+"_count{"+labels+"}"], add[metric+"_sum{"+labels+"}"] = 1, value
@@ -286,11 +286,11 @@ type watcher struct {
 	t *testing.T
 
 	mu      sync.Mutex
-	process *process
-	last    *reading    // the last one that showed traces
-	looks   []time.Time // ends of the syncs that were shown
-	scrapes int         // of this process
-	rises   int         // of these, how many showed more than was known
+	process *exportertest.Process
+	last    *exportertest.Reading // the last one that showed traces
+	looks   []time.Time           // ends of the syncs that were shown
+	scrapes int                   // of this process
+	rises   int                   // of these, how many showed more than was known
 }
 
 // newWatcher returns a watcher that watches until the end of the test.
@@ -317,7 +317,7 @@ func newWatcher(t *testing.T) *watcher {
 	return w
 }
 
-func (w *watcher) watch(p *process) {
+func (w *watcher) watch(p *exportertest.Process) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.process, w.scrapes, w.rises = p, 0, 0
@@ -338,7 +338,7 @@ func (w *watcher) await(condition func() bool) {
 		if met {
 			return
 		}
-		w.process.running(w.t)
+		w.process.MustRun(w.t)
 		select {
 		case <-ctx.Done():
 			w.t.Fatal("the exporter came to a standstill")
@@ -362,24 +362,27 @@ func (w *watcher) look(ctx context.Context) {
 	if p == nil {
 		return
 	}
-	address, ok := p.address()
+	address, ok := p.Address()
 	if !ok {
 		return
 	}
-	r, err := scrape(ctx, address)
-	if errors.Is(err, errCut) {
+	r, err := exportertest.Scrape(ctx, address)
+	if errors.Is(err, exportertest.ErrCut) {
 		return
 	}
 	if err != nil {
 		w.t.Errorf("scrape: %v", err)
 		return
 	}
+	if len(r.Undated) > 0 {
+		w.t.Errorf("no created timestamp: %q", r.Undated)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if p == w.process {
 		w.scrapes++
 	}
-	if w.last == nil && len(r.lasting) == 0 {
+	if w.last == nil && len(r.Lasting) == 0 {
 		return // nothing has been published yet
 	}
 	rose := false
@@ -390,7 +393,7 @@ func (w *watcher) look(ctx context.Context) {
 		w.rises++
 	}
 	w.last = r
-	sync := time.UnixMilli(int64(math.Round(r.rest[`opper_exporter_last_success_timestamp_seconds{project="default"}`] * 1e3)))
+	sync := r.LastSuccess()
 	if n := len(w.looks); n == 0 || sync.After(w.looks[n-1]) {
 		w.looks = append(w.looks, sync)
 	} else if sync.Before(w.looks[n-1]) {
@@ -400,9 +403,9 @@ func (w *watcher) look(ctx context.Context) {
 
 // compare fails the test if anything of before has fallen or is no longer there,
 // or if anything that is new is not at 0. It reports whether anything rose.
-func (w *watcher) compare(before, now *reading) (rose bool) {
-	for key, was := range before.lasting {
-		is, ok := now.lasting[key]
+func (w *watcher) compare(before, now *exportertest.Reading) (rose bool) {
+	for key, was := range before.Lasting {
+		is, ok := now.Lasting[key]
 		switch {
 		case !ok:
 			w.t.Errorf("%s was %v and has vanished", key, was)
@@ -411,19 +414,19 @@ func (w *watcher) compare(before, now *reading) (rose bool) {
 		}
 		rose = rose || is > was
 	}
-	for key, is := range now.lasting {
-		if _, known := before.lasting[key]; !known && is != 0 {
+	for key, is := range now.Lasting {
+		if _, known := before.Lasting[key]; !known && is != 0 {
 			w.t.Errorf("%s begins at %v", key, is)
 		}
 	}
-	for key, was := range before.native {
+	for key, was := range before.Native {
 		// A histogram that lowers its resolution has no such bucket any more.
-		if is, ok := now.native[key]; ok && is < was {
+		if is, ok := now.Native[key]; ok && is < was {
 			w.t.Errorf("%s fell from %v to %v", key, was, is)
 		}
 	}
-	for key, was := range before.created {
-		if is := now.created[key]; !is.Equal(was) {
+	for key, was := range before.Created {
+		if is := now.Created[key]; !is.Equal(was) {
 			w.t.Errorf("%s was created at %v, and now at %v", key, was, is)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"opper_exporter/collector/aggregate"
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 	"opper_exporter/opper/oppertest/oracle"
@@ -138,9 +139,9 @@ func (a audience) raw(matchers string) (plain map[string][]model.SamplePair, nat
 }
 
 // worthOf returns what traces add to the series.
-func worthOf(t *testing.T, traces []oppertest.Trace) series {
+func worthOf(t *testing.T, traces []oppertest.Trace) exportertest.Series {
 	t.Helper()
-	want := series{}
+	want := exportertest.Series{}
 	for _, tr := range traces {
 		v := oracle.Version{Name: aggregate.Label(*tr.Name), Outcome: map[string]string{"success": "success", "error": "failure"}[*tr.Status], Tokens: *tr.Tokens, Micros: int64(*tr.DurationMS * 1e3)}
 		for key, add := range worth(v) {
@@ -316,28 +317,27 @@ func TestRestartIsNoNews(t *testing.T) {
 	history := many(500, "steady", "success", time.Now().Add(-3*time.Hour))
 	s.Add(history...)
 	url, address, stored := opper(t, s), fixedAddress(t), "--storage.path="+t.TempDir()
-	run := func() *process { return start(t, at(address, command(url, stored, fast, noSettle))) }
+	run := func() *exportertest.Process {
+		return exportertest.MustStart(t, at(address, command(t, url, stored, fast, noSettle)))
+	}
 	p := run()
-	p.ready(t)
+	p.AwaitReady(t)
 	all := audiences(t, "250ms", address)
 	scraped(t, all)
 
-	p.stop(t)
+	p.Stop(t)
 	meanwhile := many(10, "steady", "success", time.Now())
 	s.Add(meanwhile...)
 	p = run()
-	p.ready(t)
+	p.AwaitReady(t)
 	for _, a := range all {
 		a.reaches(510, `sum(opper_traces_total{JOB})`)
 	}
-	if err := p.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	<-p.ended
+	p.Kill()
 	news := many(10, "steady", "success", time.Now())
 	s.Add(news...)
 	p = run()
-	p.ready(t)
+	p.AwaitReady(t)
 	for _, a := range all {
 		a.reaches(520, `sum(opper_traces_total{JOB})`)
 	}
@@ -346,7 +346,7 @@ func TestRestartIsNoNews(t *testing.T) {
 		n := a.exact("steady", history, slices.Concat(history, meanwhile, news))
 		a.increases(20, n, `sum(increase(opper_traces_total{JOB}[WINDOW]))`)
 	}
-	p.stop(t)
+	p.Stop(t)
 }
 
 // A name whose traces have all expired stays, and goes on from where it was.
@@ -393,8 +393,8 @@ func TestReplicas(t *testing.T) {
 	for _, a := range all {
 		a.reaches(110, `sum(opper_traces_total{JOB})`)
 	}
-	p := start(t, at(second, command(opper(t, s), "--storage.path="+t.TempDir(), fast, noSettle)))
-	p.ready(t)
+	p := exportertest.MustStart(t, at(second, command(t, opper(t, s), "--storage.path="+t.TempDir(), fast, noSettle)))
+	p.AwaitReady(t)
 	scraped(t, all)
 	s.Add(slices.Concat(many(10, "old", "success", time.Now()), many(5, "new", "error", time.Now()))...)
 	for _, a := range all {
@@ -411,7 +411,7 @@ func TestReplicas(t *testing.T) {
 		a.increases(5, n, `sum(max without (instance) (increase(opper_traces_total{JOB,trace_name="new"}[WINDOW])))`)
 		a.increases(10, n, `sum(increase(opper_traces_total{JOB,trace_name="new"}[WINDOW]))`)
 	}
-	p.stop(t)
+	p.Stop(t)
 }
 
 // History is no news to anybody: a server that takes created timestamps for

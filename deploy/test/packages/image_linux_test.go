@@ -19,6 +19,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"opper_exporter/deploy/test/exportertest"
 )
 
 // parsed is what the command dockerfile writes.
@@ -304,40 +306,28 @@ func TestImageRuns(t *testing.T) {
 		t.Error("the user is root")
 	}
 	before := c.tree(t)
-	p := start(t, c.command([]string{"OPPER_API_KEY=" + key, "OPPER_BASE_URL=" + server.URL},
+	p := exportertest.MustStart(t, c.command([]string{"OPPER_API_KEY=" + key, "OPPER_BASE_URL=" + server.URL},
 		slices.Concat(c.entrypoint, c.cmd, []string{anyPort, "--collector.initial-lookback=all"})...))
-	address := p.address(t)
-	metrics := p.counted(t, address)
+	address := p.AwaitListening(t)
+	metrics := counted(t, p, address)
 	for _, want := range []string{`opper_traces_listed{project="default"} 200`, `opper_exporter_state_commits_total{project="default",result="success"} 0`, `version="1.2.3"`, `revision="abc"`, `branch="main"`} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("no %s in the metrics", want)
 		}
 	}
-	p.logged(t, "level=warn", "persistence disabled")
+	p.AwaitLog(t, "level=warn", "persistence disabled")
 
 	check := c.command(nil, append(c.healthcheck[1:], "http://"+address+"/-/healthy")...)
 	if out, err := check.CombinedOutput(); c.healthcheck[0] != "CMD" || err != nil {
 		t.Errorf("health check: %v\n%s", err, out)
 	}
-	stop(t, p)
+	p.Stop(t)
 	check = c.command(nil, check.Args...)
 	if out, err := check.CombinedOutput(); check.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "connection refused") {
 		t.Errorf("health check of what has ended: %v\n%s", err, out)
 	}
 	if after := c.tree(t); !maps.Equal(before, after) {
 		t.Errorf("files have changed: before %v, after %v", before, after)
-	}
-}
-
-// stop ends a process as an engine does. Its status must be 0.
-func stop(t testing.TB, p *process) {
-	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Error(err)
-	}
-	<-p.ended
-	if !p.cmd.ProcessState.Success() {
-		t.Errorf("ended with %v", p.cmd.ProcessState)
 	}
 }
 
@@ -348,10 +338,10 @@ func TestImageKeepsItsStateInTheVolume(t *testing.T) {
 	args := append(slices.Clone(c.entrypoint), "--storage.path=/var/lib/opper_exporter", "--opper.url="+server.URL, anyPort)
 	env := []string{"OPPER_API_KEY=" + key}
 	for _, line := range []string{"initial sync complete", "state restored"} {
-		p := start(t, c.command(env, args...))
-		p.counted(t, p.address(t))
-		p.logged(t, line)
-		stop(t, p)
+		p := exportertest.MustStart(t, c.command(env, args...))
+		counted(t, p, p.AwaitListening(t))
+		p.AwaitLog(t, line)
+		p.Stop(t)
 	}
 }
 
@@ -368,9 +358,9 @@ func TestImageWithFlagsAsksForTheStorage(t *testing.T) {
 func TestImageOfTheDemo(t *testing.T) {
 	t.Parallel()
 	c := images(t)["demo"].unpack(t)
-	p := start(t, c.command(nil, append(slices.Clone(c.entrypoint), anyPort, "--opper.listen-address=127.0.0.1:0", "--history=10m")...))
-	p.counted(t, p.address(t))
-	stop(t, p)
+	p := exportertest.MustStart(t, c.command(nil, append(slices.Clone(c.entrypoint), anyPort, "--opper.listen-address=127.0.0.1:0", "--history=10m")...))
+	counted(t, p, p.AwaitListening(t))
+	p.Stop(t)
 	if left, err := os.ReadDir(filepath.Join(c.root, "tmp")); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
@@ -398,10 +388,7 @@ func TestImageNeedsNothingOfTheSystem(t *testing.T) {
 func TestImageTellsWhatItIs(t *testing.T) {
 	t.Parallel()
 	all := images(t)
-	binary, err := exporter()
-	if err != nil {
-		t.Fatal(err)
-	}
+	binary := exportertest.Binary(t)
 	help, err := exec.CommandContext(t.Context(), binary, "--help").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, help)
@@ -447,18 +434,18 @@ func TestImageRunsAsTheChartSays(t *testing.T) {
 				}
 			}
 			c.mount(t, "run/secrets/opper/api-key", key)
-			p := start(t, c.command(nil, command...))
-			address := p.address(t)
+			p := exportertest.MustStart(t, c.command(nil, command...))
+			address := p.AwaitListening(t)
 			if healthy == "" {
-				stop(t, p) // it takes all the flags
+				p.Stop(t) // it takes all the flags
 				return
 			}
-			p.counted(t, address)
-			stop(t, p)
-			p = start(t, c.command(nil, command...))
-			p.logged(t, healthy)
-			p.counted(t, p.address(t))
-			stop(t, p)
+			counted(t, p, address)
+			p.Stop(t)
+			p = exportertest.MustStart(t, c.command(nil, command...))
+			p.AwaitLog(t, healthy)
+			counted(t, p, p.AwaitListening(t))
+			p.Stop(t)
 		})
 	}
 }
