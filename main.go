@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	base := newLogger(stderr, cfg)
 	logger := log.With(base, "caller", log.DefaultCaller)
 	// The toolkit wants another kind of logger. The bridge adds the caller itself.
-	webLogger := slog.New(slgk.NewGoKitHandler(base, slog.LevelDebug))
+	webLogger := slog.New(untimed{slgk.NewGoKitHandler(base, slog.LevelDebug)})
 	if err := supervise(ctx, logger, func(ctx context.Context) error { return serve(ctx, cfg, logger, webLogger) }); err != nil {
 		atMostASecond(func() { level.Error(logger).Log("msg", "stopped", "err", err) })
 		return 1
@@ -142,8 +142,18 @@ func newLogger(w io.Writer, cfg *config.Validated) log.Logger {
 	if cfg.LogFormat == "json" {
 		logger = log.NewJSONLogger(w)
 	}
-	logger = level.NewFilter(logger, level.Allow(level.ParseDefault(cfg.LogLevel, level.InfoValue())))
-	return log.With(logger, "ts", log.TimestampFormat(func() time.Time { return time.Now().UTC() }, "2006-01-02T15:04:05.000Z07:00"))
+	now := log.TimestampFormat(func() time.Time { return time.Now().UTC() }, "2006-01-02T15:04:05.000Z07:00")
+	lines := log.LoggerFunc(func(keyvals ...any) error { return logger.Log(append([]any{"ts", now()}, keyvals...)...) })
+	return level.NewFilter(lines, level.Allow(level.ParseDefault(cfg.LogLevel, level.InfoValue())))
+}
+
+// untimed leaves the time of a line to the logger behind it.
+type untimed struct{ slog.Handler }
+
+// Handle implements slog.Handler.
+func (h untimed) Handle(ctx context.Context, r slog.Record) error {
+	r.Time = time.Time{}
+	return h.Handler.Handle(ctx, r)
 }
 
 // supervise runs the exporter until it ends by itself, ctx ends or a signal ends
@@ -167,7 +177,7 @@ func supervise(ctx context.Context, logger log.Logger, serve func(context.Contex
 		case s := <-signals:
 			switch {
 			case s == syscall.SIGHUP:
-				atMostASecond(func() { level.Info(logger).Log("msg", "SIGHUP ignored: there is no configuration to reload") })
+				atMostASecond(func() { level.Info(logger).Log("msg", "SIGHUP ignored, there is no configuration to reload") })
 			case ctx.Err() == nil:
 				stop()
 			default:

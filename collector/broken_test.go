@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/store"
+	"opper_exporter/collector/syncer"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -66,7 +66,7 @@ func TestBrokenStoreDuringInitialSync(t *testing.T) {
 	held := make(chan struct{})
 	defer close(held)
 	b.opper.OnRequest(func(oppertest.Request) {
-		b.project.progress(ledger.Events{}, progressRows, 10*progressRows)
+		b.project.progress(syncer.Part{Read: progressRows, Total: 10 * progressRows})
 		<-held
 	})
 	if err := b.collector().Run(context.Background()); !errors.Is(err, store.ErrBroken) {

@@ -118,7 +118,7 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, source 
 	}
 	walkCfg := syncer.Config{
 		Now: deps.Clock.Now, Interval: cfg.Interval, SweepInterval: cfg.SweepInterval, Concurrency: cfg.Concurrency,
-		Logger: p.logger, Progress: p.progress,
+		Logger: p.logger,
 	}
 	restored, err := p.restore(ledgerCfg, walkCfg)
 	if err != nil {
@@ -212,8 +212,15 @@ func (p *project) sync(ctx context.Context) bool {
 	start := p.deps.Clock.Now()
 	p.metrics.stall.begin()
 	defer p.metrics.stall.end()
-	ev, err := p.syncer.Sync(ctx, watchedSource{p.source(), p.metrics.stall})
-	p.apply(ev)
+	counted := 0
+	var err error
+	for part, failure := range p.syncer.Sync(ctx, watchedSource{p.source(), p.metrics.stall}) {
+		p.apply(part.Events)
+		counted += len(part.Events.Counted)
+		if err = failure; !part.IsLast {
+			p.progress(part)
+		}
+	}
 	now := p.deps.Clock.Now()
 	took := now.Sub(start)
 	if err != nil {
@@ -242,7 +249,7 @@ func (p *project) sync(ctx context.Context) bool {
 		logger = level.Info(p.logger)
 	}
 	p.failing = false
-	logger.Log("msg", "sync complete", "duration_seconds", took.Seconds(), "listed", p.ledger.Listed(), "counted", len(ev.Counted))
+	logger.Log("msg", "sync complete", "duration_seconds", took.Seconds(), "listed", p.ledger.Listed(), "counted", counted)
 	return true
 }
 
@@ -340,27 +347,25 @@ func (p *project) collect(ch chan<- prometheus.Metric) {
 	p.metrics.Collect(ch)
 }
 
-// progress applies what the initial sync has read so far, and commits and logs
-// its progress now and then.
-func (p *project) progress(ev ledger.Events, rows, total int) {
-	p.apply(ev)
+// progress commits and logs the progress of the initial sync now and then.
+func (p *project) progress(part syncer.Part) {
 	p.metrics.up.Set(1)
 	ratio := 0.0
-	if total > 0 {
-		ratio = min(float64(rows)/float64(total), 1)
+	if part.Total > 0 {
+		ratio = min(float64(part.Read)/float64(part.Total), 1)
 		p.metrics.initialSync.Set(ratio)
 	}
 	now := p.deps.Clock.Now()
 	if now.Sub(p.loggedAt) >= progressInterval {
 		if !p.loggedAt.IsZero() {
-			level.Info(p.logger).Log("msg", "initial sync running", "read", rows, "listed", total, "progress_ratio", ratio)
+			level.Info(p.logger).Log("msg", "initial sync running", "read", part.Read, "listed", part.Total, "progress_ratio", ratio)
 		}
 		p.loggedAt = now
 	}
 	// The state of another upstream is kept until there is something in its place.
-	if p.origin != otherUpstream && (now.Sub(p.savedAt) >= progressInterval || rows-p.savedRows >= progressRows || p.ledger.Unsaved()-p.unsaved >= progressEntries) {
+	if p.origin != otherUpstream && (now.Sub(p.savedAt) >= progressInterval || part.Read-p.savedRows >= progressRows || p.ledger.Unsaved()-p.unsaved >= progressEntries) {
 		p.commit()
-		p.savedAt, p.savedRows, p.unsaved = now, rows, p.ledger.Unsaved()
+		p.savedAt, p.savedRows, p.unsaved = now, part.Read, p.ledger.Unsaved()
 	}
 }
 

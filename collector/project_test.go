@@ -21,6 +21,7 @@ import (
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/scrape"
 	"opper_exporter/collector/store"
+	"opper_exporter/collector/syncer"
 	"opper_exporter/opper/oppertest"
 	"opper_exporter/opper/oppertest/oracle"
 )
@@ -672,7 +673,7 @@ func TestFirstWalkIsStoredInParts(t *testing.T) {
 		{3*progressRows + 200, 0, 4},
 	} {
 		b.step(c.after)
-		b.project.progress(ledger.Events{}, c.met, 10*progressRows)
+		b.project.progress(syncer.Part{Read: c.met, Total: 10 * progressRows})
 		if kept.n != c.commits {
 			t.Errorf("%d commits after %d rows, want %d", kept.n, c.met, c.commits)
 		}
@@ -681,7 +682,7 @@ func TestFirstWalkIsStoredInParts(t *testing.T) {
 	cfg.UpstreamURL = "another list"
 	again := newBench(t, oppertest.Config{}, cfg)
 	again.step(progressInterval)
-	again.project.progress(ledger.Events{}, progressRows, 10*progressRows)
+	again.project.progress(syncer.Part{Read: progressRows, Total: 10 * progressRows})
 	if kept.n != 4 {
 		t.Error("a first walk replaced the state of another list before it was done")
 	}
@@ -701,7 +702,7 @@ func TestInitialSyncStoresFewOpenTraces(t *testing.T) {
 			rows = append(rows, ledger.Row{ID: ledger.KeyOf(fmt.Sprint(len(rows))), Name: "agent", Start: b.now()})
 		}
 		b.project.ledger.Observe(ledger.Run{Rows: rows, AtStart: true, When: ledger.When{Asked: b.now(), Read: b.now()}}, new(ledger.Events))
-		b.project.progress(ledger.Events{}, 0, 0)
+		b.project.progress(syncer.Part{})
 		if kept.n != want {
 			t.Errorf("%d commits after %d open traces, want %d", kept.n, len(rows), want)
 		}

@@ -1,5 +1,6 @@
-// Package config reads and checks the flags of the exporter. They are parsed, then
-// validated, and only the validated configuration is used.
+// Package config reads and checks the flags of the exporter and the files that they
+// name. They are parsed, then validated, and only the validated configuration is
+// used.
 package config
 
 import (
@@ -83,13 +84,8 @@ func (p *Parsed) Validate(getenv func(string) string) (*Validated, error) {
 	}
 	v.Project.Opper.UserAgent = Program + "/" + Version()
 	v.Project.Opper.MaxConnections = v.Project.Concurrency
-	v.Project.Opper.Header = http.Header{}
-	for _, h := range p.headers {
-		name, value, ok := strings.Cut(h, ":")
-		if !ok {
-			return nil, errors.New("--opper.header: expected 'Name: value'")
-		}
-		v.Project.Opper.Header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
+	if err := p.httpClient(&v.Project.Opper); err != nil {
+		return nil, err
 	}
 	client, err := opper.New(v.Project.Opper)
 	if err != nil {
@@ -112,6 +108,33 @@ func (p *Parsed) Validate(getenv func(string) string) (*Validated, error) {
 		return nil, fmt.Errorf("--web.config.file: %w", err)
 	}
 	return &v, nil
+}
+
+// httpClient sets how requests to Opper are sent. A header of a flag replaces that
+// of the file.
+func (p *Parsed) httpClient(opts *opper.Options) error {
+	opts.Header = http.Header{}
+	for _, h := range p.headers {
+		name, value, ok := strings.Cut(h, ":")
+		if !ok {
+			return errors.New("--opper.header: expected 'Name: value'")
+		}
+		opts.Header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
+	}
+	if p.httpConfigFile == "" {
+		return nil
+	}
+	file, err := LoadHTTPClient(p.httpConfigFile)
+	if err != nil {
+		return fmt.Errorf("--opper.http-config-file: %w", err)
+	}
+	opts.Transport = file.Transport
+	for name, values := range file.Header {
+		if _, ok := opts.Header[name]; !ok {
+			opts.Header[name] = values
+		}
+	}
+	return nil
 }
 
 func (p *Parsed) validateAggregate(s *aggregate.Config) error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -59,6 +60,11 @@ func TestWrongValueIsRefusedByItsFlag(t *testing.T) {
 		"opper.header": {
 			"no colon": testKey, "no name": ": x", "space in the name": "A Name: x", "two lines": "Name: " + testKey + "\nOther: x",
 			"authorization": "authorization: Bearer " + testKey, "host": "Host: x",
+		},
+		"opper.http-config-file": {
+			"no file":       filepath.Join(dir, "none.yml"),
+			"unknown field": writeFile(t, "http.yml", "tls: {}\n"),
+			"credentials":   writeFile(t, "key.yml", "authorization: {credentials: "+testKey+"}\n"),
 		},
 		"opper.project":                 {"empty": "", "not UTF-8": "\xff"},
 		"opper.timeout":                 {"zero": "0s", "negative": "-1s", "no duration": "soon"},
@@ -209,6 +215,20 @@ func TestValuesReachWhatTheyConfigure(t *testing.T) {
 	}
 	if cfg.Scrape != want {
 		t.Errorf("scrape: %+v, want %+v", cfg.Scrape, want)
+	}
+}
+
+// A header of a flag replaces that of the file.
+func TestHTTPConfigFileReachesTheClient(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "http.yml")
+	write(t, path, []byte("enable_http2: false\nhttp_headers:\n  X-Both: {values: [file]}\n  X-File: {values: [file]}\n"))
+	cfg, err := parse(withKey, "--opper.http-config-file="+path, "--opper.header=x-both: flag")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := http.Header{"X-Both": {"flag"}, "X-File": {"file"}}
+	if got := cfg.Project.Opper; !got.Transport.DisableHTTP2 || !maps.EqualFunc(got.Header, want, slices.Equal) {
+		t.Errorf("client: %+v, want %v", got, want)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 type Parsed struct {
 	values           Validated // what needs no further check
 	keyFile          string
+	httpConfigFile   string
 	headers          []string
 	rewrites         []string
 	success, failure []string
@@ -29,6 +30,7 @@ func NewApplication() (*kingpin.Application, *Parsed) {
 
 	app.Flag("opper.url", "Base URL of the Opper API. /v2 is appended unless the path ends in a version.").Default("https://api.opper.ai").Envar("OPPER_BASE_URL").StringVar(&o.URL)
 	app.Flag("opper.api-key-file", "File that contains the API key. Read again when it changes and after a 401.").StringVar(&p.keyFile)
+	app.Flag("opper.http-config-file", "File with TLS, proxy and header settings for requests to Opper, in the HTTP client format of Prometheus. It must not contain credentials.").StringVar(&p.httpConfigFile)
 	app.Flag("opper.allow-plaintext", "Allow an http:// URL that is not loopback, directly or through a proxy: the API key is sent unencrypted.").BoolVar(&o.AllowPlaintext)
 	app.Flag("opper.header", "Additional header for requests to Opper, as 'Name: value'. Repeatable.").StringsVar(&p.headers)
 	checked(app, "opper.project", "Value of the label project. One API key belongs to one project.", "default", &c.Name, parseLabel)

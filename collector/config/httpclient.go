@@ -1,4 +1,3 @@
-// Package config turns flags and the files that they name into validated settings.
 package config
 
 import (

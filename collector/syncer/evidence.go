@@ -130,10 +130,12 @@ func (e *evidence) accept() {
 	e.tied, e.runs = true, nil
 }
 
-// wait decides whether it is worth reading on.
+// wait decides whether it is worth reading on. After a single page it always is:
+// what two pages hold often arrives between two syncs, and needs no further
+// requests.
 func (e *evidence) wait(ctx context.Context, total int) error {
 	w := e.walker
-	if e.found == notAsked {
+	if e.found == notAsked && len(e.runs) > 1 {
 		if err := e.ask(ctx); err != nil {
 			return err
 		}

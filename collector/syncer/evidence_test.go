@@ -301,7 +301,7 @@ func TestOffsetIgnoredIsAnError(t *testing.T) {
 						return pageOf(traces, said, total)
 					}}
 					b.step(time.Second)
-					ev, err := b.walker.Sync(ctx, src)
+					ev, err := syncAll(ctx, b.walker, src)
 					b.take(ev)
 					if src.n > 1000 {
 						t.Fatalf("%d requests in one sync", src.n)

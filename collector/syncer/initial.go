@@ -11,9 +11,9 @@ import (
 	"opper_exporter/opper"
 )
 
-// initialSync reads the whole list for the baseline, from where it stopped. It
-// reports whether it came to the end.
-func (w *Syncer) initialSync(ctx context.Context, r *reader) (bool, error) {
+// initialSync reads the whole list, from where it stopped. It reports whether it
+// came to the end.
+func (w *Syncer) initialSync(ctx context.Context, r *reader, yield func(Part) bool) (bool, error) {
 	began := w.cfg.Now()
 	from := max(w.ledger.Listed()-overlap, 0)
 	c := w.fullScan(r, from)
@@ -43,10 +43,10 @@ func (w *Syncer) initialSync(ctx context.Context, r *reader) (bool, error) {
 		w.note(c.total)
 		w.observe(run)
 		w.trend.addAll(run.Rows)
-		if w.cfg.Progress != nil {
-			w.cfg.Progress(w.ev, w.ledger.Listed(), c.total)
-			w.ev.Clear()
+		if !yield(Part{Events: w.ev, Read: w.ledger.Listed(), Total: c.total}) {
+			return false, errAborted
 		}
+		w.ev.Clear()
 		reached = run.AtEnd
 		release(run)
 	}
@@ -83,7 +83,7 @@ func (w *Syncer) judgeOrder() {
 	}
 	w.sorted, w.newestLast = w.trend.sorted()
 	if w.IsUnsorted() && w.warnOnce(noOrder) {
-		level.Warn(w.cfg.Logger).Log("msg", "the list does not stand by age, so news are found by reading all of it", "listed", w.ledger.Listed())
+		level.Warn(w.cfg.Logger).Log("msg", "list is not sorted by time, falling back to full scans", "listed", w.ledger.Listed())
 	}
 }
 
@@ -92,6 +92,6 @@ func (w *Syncer) tooDeep(offset int, err error) {
 	if w.refused == 0 {
 		w.refused = offset
 		w.ev.Gaps++
-		level.Warn(w.cfg.Logger).Log("msg", "Opper refuses to list deeper, traces beyond are not counted", "offset", offset, "err", err)
+		level.Warn(w.cfg.Logger).Log("msg", "Opper refuses deeper offsets, traces beyond are not counted", "offset", offset, "err", err)
 	}
 }

@@ -77,7 +77,7 @@ func (w *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 			w.sweep, w.lastFullScan = nil, w.cfg.Now()
 			return w.ev, nil
 		case errors.Is(err, errMoving):
-			level.Warn(w.cfg.Logger).Log("msg", "sweep given up, another follows", "offset", c.next, "err", err)
+			level.Warn(w.cfg.Logger).Log("msg", "sweep aborted, another one follows", "offset", c.next, "err", err)
 			w.pause(w.sweep.Took)
 			w.sweep = nil
 			return w.ev, nil

@@ -6,6 +6,7 @@ package syncer
 import (
 	"context"
 	"errors"
+	"iter"
 	"slices"
 	"time"
 
@@ -33,6 +34,9 @@ const fullPause = 10
 // ErrForeign says that the list holds none of the traces that it held before.
 var ErrForeign = errors.New("the list holds none of the traces it held at the last good sync, and they can't all have expired: the key belongs to another project, or the answer is wrong")
 
+// errAborted says that no further part is wanted.
+var errAborted = errors.New("aborted")
+
 // Config is what a Syncer needs besides its ledger.
 type Config struct {
 	Now           func() time.Time
@@ -40,10 +44,6 @@ type Config struct {
 	SweepInterval time.Duration // the time between two sweeps if nothing asks for one; 0 is never
 	Concurrency   int           // requests at once in the first walk
 	Logger        log.Logger
-	// Progress is called as the first walk goes on, with what it found since
-	// the last call, how many rows were met, and how many are said to be listed.
-	// The events are used again afterwards.
-	Progress func(ev ledger.Events, met, total int)
 }
 
 // Syncer reads one project's list. It is not safe for concurrent use.
@@ -113,18 +113,31 @@ func New(cfg Config, led *ledger.Ledger) *Syncer {
 // Total returns how many traces Opper last said are listed, or -1.
 func (w *Syncer) Total() int { return w.total }
 
-// Sync reads what has changed since the last sync. While the ledger is in its
-// baseline, it reads the whole list, going on where it stopped, and ends the
-// baseline. The events are those since the last call, also if there is an
-// error: they will not come again.
-func (w *Syncer) Sync(ctx context.Context, src Source) (ledger.Events, error) {
-	w.ev = ledger.Events{}
-	w.reading = span{}
-	err := w.sync(ctx, &reader{src: src, now: w.cfg.Now, good: -1})
-	return w.ev, err
+// Part is what a part of a sync read. An incremental sync has one part, the
+// initial sync one for each page and one more.
+type Part struct {
+	Events ledger.Events // valid until the next part
+	Read   int           // rows that the initial sync has read
+	Total  int           // rows that Opper says are listed, negative if it does not
+	IsLast bool
 }
 
-func (w *Syncer) sync(ctx context.Context, r *reader) error {
+// Sync reads what has changed since the last sync. During the initial sync it
+// reads the whole list, going on where it stopped. The last part has the error, if
+// there is one. Parts must all be taken in, also if the sync fails: their events
+// do not come again.
+func (w *Syncer) Sync(ctx context.Context, src Source) iter.Seq2[Part, error] {
+	return func(yield func(Part, error) bool) {
+		w.ev = ledger.Events{}
+		w.reading = span{}
+		err := w.sync(ctx, &reader{src: src, now: w.cfg.Now, good: -1}, func(p Part) bool { return yield(p, nil) })
+		if !errors.Is(err, errAborted) {
+			yield(Part{Events: w.ev, IsLast: true}, err)
+		}
+	}
+}
+
+func (w *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) error {
 	var whole, reached bool
 	var headEnd int
 	var err error
@@ -135,7 +148,7 @@ func (w *Syncer) sync(ctx context.Context, r *reader) error {
 		}
 	}
 	if baseline && !whole {
-		if reached, err = w.initialSync(ctx, r); err != nil {
+		if reached, err = w.initialSync(ctx, r, yield); err != nil {
 			return err
 		}
 		// What arrived meanwhile must join what the walk met.
@@ -200,7 +213,7 @@ func (w *Syncer) take(run ledger.Run) {
 	if gaps := w.ev.Gaps - before; gaps > 0 {
 		w.retryWait = 0
 		w.scheduleRetry()
-		level.Warn(w.cfg.Logger).Log("msg", "unreadable rows skipped, reading them again later", "gaps", gaps)
+		level.Warn(w.cfg.Logger).Log("msg", "unreadable rows skipped", "gaps", gaps)
 	}
 	for _, row := range run.Rows {
 		w.reading.add(startOf(row), run.Read)

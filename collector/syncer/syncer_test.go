@@ -74,7 +74,7 @@ func newBench(t testing.TB, cfg oppertest.Config) *bench {
 func (b *bench) sync() error {
 	baseline := b.ledger.IsInitialSync()
 	start := b.now()
-	ev, err := b.walker.Sync(context.Background(), b.client.WithRetries(0))
+	ev, err := syncAll(context.Background(), b.walker, b.client.WithRetries(0))
 	b.take(ev)
 	if err != nil {
 		return err
@@ -309,4 +309,18 @@ func movingList(t *testing.T, cfg oppertest.Config, seed int64) {
 	}).Check(b.counted); err != nil {
 		fail(err)
 	}
+}
+
+// syncAll runs a sync and returns the events of all its parts.
+func syncAll(ctx context.Context, s *Syncer, src Source) (ev ledger.Events, err error) {
+	for part, failure := range s.Sync(ctx, src) {
+		ev.FirstSeen = append(ev.FirstSeen, part.Events.FirstSeen...)
+		ev.Counted = append(ev.Counted, part.Events.Counted...)
+		ev.Vanished = append(ev.Vanished, part.Events.Vanished...)
+		ev.LateEnds = append(ev.LateEnds, part.Events.LateEnds...)
+		ev.NoID += part.Events.NoID
+		ev.Gaps += part.Events.Gaps
+		err = failure
+	}
+	return ev, err
 }

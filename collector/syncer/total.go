@@ -11,7 +11,7 @@ import (
 func (w *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int) error {
 	if w.least < 0 {
 		if w.warnOnce(noTotal) {
-			level.Warn(w.cfg.Logger).Log("msg", "Opper does not say how many traces are listed, so what slips in behind the newest is found late")
+			level.Warn(w.cfg.Logger).Log("msg", "total_count is missing, only sweeps find out-of-order traces")
 		}
 		return nil
 	}
@@ -29,7 +29,7 @@ func (w *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int
 		if w.unexplained == 2 {
 			w.totalUnreliable = true
 			w.ev.Gaps++
-			level.Warn(w.cfg.Logger).Log("msg", "two complete walks met fewer traces than Opper says are listed", "listed", w.ledger.Listed(), "total_count", w.least)
+			level.Warn(w.cfg.Logger).Log("msg", "two full scans read fewer rows than total_count", "listed", w.ledger.Listed(), "total_count", w.least)
 		}
 	case !w.totalUnreliable && !w.fullScanWanted && min(before, w.surplus) > 0:
 		return w.searchInserted(ctx, r, headEnd)

@@ -66,7 +66,7 @@ func (w *Syncer) retryUnreadable(ctx context.Context, r *reader) error {
 	}
 	w.scheduleRetry()
 	if read := before - unreadable(w.ledger.Unreadable()); read > 0 {
-		level.Info(w.cfg.Logger).Log("msg", "unreadable rows read after all", "rows", read)
+		level.Info(w.cfg.Logger).Log("msg", "unreadable rows read", "rows", read)
 	}
 	return nil
 }

@@ -10,10 +10,10 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
+	"opper_exporter/collector/config"
 	"opper_exporter/deploy/test/exportertest"
 )
 
@@ -78,17 +78,9 @@ func tables(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	help, err := exec.CommandContext(ctx, binary, "--help").Output() //nolint:gosec // it has just been built
-	if err != nil {
-		return nil, fmt.Errorf("--help: %w", err)
-	}
-	flags, err := parseHelp(string(help))
-	if err != nil {
-		return nil, err
-	}
-	setDefaults(flags, families)
+	app, _ := config.NewApplication()
 	blocks := metricTables(families)
-	blocks["flags"] = flagTables(flags)
+	blocks["flags"] = flagTables(app.Model().Flags)
 	return blocks, nil
 }
 

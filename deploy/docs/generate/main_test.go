@@ -29,42 +29,6 @@ func TestDocumentationIsGenerated(t *testing.T) {
 	}
 }
 
-func TestParseHelp(t *testing.T) {
-	flags, err := parseHelp(`usage: program [<flags>]
-
-Flags:
-  -h, --[no-]help                Show help.
-      --a.url="https://x"        URL,
-                                 wrapped. ($A_URL)
-      --a.file=A.FILE            A file.
-      --a.header=A.HEADER ...    Repeatable.
-      --a.list=one... ...        Several.
-      --a.empty=""
-                                 Below.
-
-Commands:
-  check
-      --not.a-flag=x             Of a command.
-`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got strings.Builder
-	for _, f := range flags {
-		got.WriteString(strings.Join(append([]string{f.name}, f.defaults...), ",") + " " + f.help + "\n")
-	}
-	want := `help,off Show help.
-a.url,https://x URL, wrapped. ($A_URL)
-a.file A file.
-a.header Repeatable.
-a.list,one... Several.
-a.empty Below.
-`
-	if got.String() != want {
-		t.Errorf("got\n%swant\n%s", &got, want)
-	}
-}
-
 func TestFillRefusesWhatDoesNotFit(t *testing.T) {
 	for name, content := range map[string]string{
 		"unknown block": begin + "other -->\n" + end,

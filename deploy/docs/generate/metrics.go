@@ -19,23 +19,16 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
-// statuses are those of the listed traces. The names of the traces are the same.
-var statuses = []string{"success", "ok", "completed", "error", "failed", "failure", "running", "pending", "cancelled", "timeout"}
-
 // patience is far above what a start takes.
 const patience = 5 * time.Minute
 
-// scrape runs the exporter against an Opper that lists a trace of each status, and
+// scrape runs the exporter against an Opper that lists some traces, and
 // returns what it exposes. Its state is in dir.
 func scrape(ctx context.Context, binary, dir string) (map[string]*dto.MetricFamily, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	opper := oppertest.New(oppertest.Config{})
-	end := time.Now().Add(-time.Hour)
-	start := end.Add(-time.Second)
-	for _, status := range statuses {
-		opper.Add(oppertest.Trace{ID: "trace-" + status, Name: &status, Status: &status, Start: &start, End: &end, Tokens: new(int64(100))})
-	}
+	opper.FillHistory(10, 1, time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour))
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -56,20 +49,6 @@ func scrape(ctx context.Context, binary, dir string) (map[string]*dto.MetricFami
 		return nil, fmt.Errorf("%w\n%s", err, &exporter.Log)
 	}
 	return exportertest.Families(ctx, address)
-}
-
-// outcomeOf returns the outcome of the traces with a status.
-func outcomeOf(families map[string]*dto.MetricFamily, status string) string {
-	for _, m := range families["opper_traces_total"].GetMetric() {
-		labels := map[string]string{}
-		for _, pair := range m.GetLabel() {
-			labels[pair.GetName()] = pair.GetValue()
-		}
-		if labels["trace_name"] == status && m.GetCounter().GetValue() > 0 {
-			return labels["outcome"]
-		}
-	}
-	return ""
 }
 
 // metricTables returns a table of the metrics about traces, and one of those

@@ -49,7 +49,7 @@ func (b *bench) commit(ctx context.Context) (err error) {
 	if err := kept.Commit("default", store.State{Ledger: everything(l)}, true); err != nil {
 		return err
 	}
-	// A run of news ends with a row that is known.
+	// A run of new rows ends with a row that is known.
 	head := ledger.Row{ID: l.IDs(0, 1)[0], End: now}
 	best, err := b.race(ctx, "commit",
 		side{name: "floor", run: func(context.Context) error {

@@ -1,6 +1,6 @@
 // Command bench compares the exporter with two others in the same run: the
 // floor, which downloads or reads the same bytes and throws them away, and a
-// plain rendition with encoding/json and client_golang's vectors. It prints
+// plain implementation with encoding/json and client_golang's vectors. It prints
 // tables in Markdown. Run it inside the project: it builds the exporter.
 package main
 
@@ -42,14 +42,14 @@ type bench struct {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	app := kingpin.New("bench", "Compares the exporter with a bare download and with a plain rendition.")
+	app := kingpin.New("bench", "Compares the exporter with a bare download and with a plain implementation.")
 	app.Terminate(nil)
 	b := &bench{out: stdout, progress: stderr}
 	var only string
-	app.Flag("only", "Measure only these, with commas between: decode, walk, sync, scrape, memory, start, extremes, commit.").StringVar(&only)
+	app.Flag("only", "Measure only these, with commas between: decode, initial-sync, sync, scrape, memory, start, extremes, commit.").StringVar(&only)
 	app.Flag("rounds", "How often each side is measured, in turns. The best time counts: other work on the machine only adds to it.").Default("5").IntVar(&b.rounds)
 	app.Flag("scale", "Divide the lengths of the lists by this, for a quick try.").Default("1").IntVar(&b.scale)
-	app.Flag("walk-profile", "Write a CPU profile of our first walks to this file.").StringVar(&b.profile)
+	app.Flag("profile", "Write a CPU profile of our initial syncs to this file.").StringVar(&b.profile)
 	serve := app.Flag(serveFlag, "Serve a list; bench starts itself with it.").Hidden().Bool()
 	var list listConfig
 	list.flags(app)
@@ -67,7 +67,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // what is left is in the system's own folder for such files
+	defer os.RemoveAll(dir) //nolint:errcheck // what is left is in the system's own directory for such files
 	b.dir = dir
 
 	printf(stdout, "%s, %s/%s, %s, %d CPUs.\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, processor(), runtime.GOMAXPROCS(0))
@@ -76,7 +76,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		measure func(context.Context) error
 	}{
 		{"decode", b.decode},
-		{"walk", b.walk},
+		{"initial-sync", b.initialSync},
 		{"sync", b.sync},
 		{"scrape", b.scrape},
 		{"memory", b.memory},

@@ -51,7 +51,7 @@ func heapOf(f func() any) uint64 {
 	return after - min(before, after)
 }
 
-// filled returns a ledger after a first walk over ended traces.
+// filled returns a ledger after an initial sync over ended traces.
 func filled(traces int) *ledger.Ledger {
 	now := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	rng := rand.New(rand.NewPCG(1, 2))

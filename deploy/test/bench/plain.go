@@ -13,7 +13,7 @@ import (
 
 // plain is what one would write in an afternoon: it pages through the list with
 // encoding/json and adds up in client_golang's vectors. It counts everything
-// anew in each walk and looks at nothing twice, so it keeps none of the
+// again in each read and looks at nothing twice, so it keeps none of the
 // exporter's promises.
 type plain struct {
 	traces, tokens   *prometheus.CounterVec
@@ -72,7 +72,7 @@ func newPlain() *plain {
 	return p
 }
 
-func (p *plain) walk(ctx context.Context, client *http.Client, url string) error {
+func (p *plain) readAll(ctx context.Context, client *http.Client, url string) error {
 	for offset, total := 0, 1; offset < total; offset += pageSize {
 		err := fetch(ctx, client, url, offset, func(body io.Reader) error {
 			var page plainPage

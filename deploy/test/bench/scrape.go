@@ -22,7 +22,7 @@ func (b *bench) scrape(ctx context.Context) error {
 	}
 	defer stop()
 	p := newPlain()
-	if err := p.walk(ctx, http.DefaultClient, url); err != nil {
+	if err := p.readAll(ctx, http.DefaultClient, url); err != nil {
 		return err
 	}
 	o, err := newOurs(url, nil)

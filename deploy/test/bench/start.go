@@ -14,7 +14,7 @@ import (
 
 const database = "opper_exporter.db"
 
-// start measures the real binary over a million listed traces: its first walk,
+// start measures the real binary over a million listed traces: its initial sync,
 // and starts that find the state of that. The floor of a start reads the file;
 // the plain way has to read the list.
 func (b *bench) start(ctx context.Context) error {
@@ -44,9 +44,9 @@ func (b *bench) start(ctx context.Context) error {
 			return nil
 		}
 	}
-	walked, err := b.race(ctx, fmt.Sprintf("first walk of %d", traces),
+	read, err := b.race(ctx, fmt.Sprintf("initial sync of %d", traces),
 		side{name: "download", once: true, run: func(ctx context.Context) error { return newDownload(url, concurrency).pages(ctx, every(traces)) }},
-		side{name: "plain", once: true, run: func(ctx context.Context) error { return newPlain().walk(ctx, http.DefaultClient, url) }},
+		side{name: "plain", once: true, run: func(ctx context.Context) error { return newPlain().readAll(ctx, http.DefaultClient, url) }},
 		side{name: "ours", once: true, run: once(0)})
 	if err != nil {
 		return err
@@ -66,8 +66,8 @@ func (b *bench) start(ctx context.Context) error {
 	}
 	b.table(fmt.Sprintf("The binary over %d listed traces, from its start until it is ready", traces),
 		[]string{"", "floor", "plain", "ours", "goal", "RssAnon + RssFile, peak of both, MiB", "state file, MiB"}, [][]string{
-			{"first walk, with state on disk", short(walked[0].took), short(walked[1].took), short(walked[2].took), "", memories[0], strconv.FormatInt(info.Size()>>20, 10)},
-			{"start with that state", short(started[0].took), short(walked[1].took), short(started[1].took), "1 s, 96 MiB RssAnon", memories[1], strconv.FormatInt(info.Size()>>20, 10)},
+			{"initial sync, with state on disk", short(read[0].took), short(read[1].took), short(read[2].took), "", memories[0], strconv.FormatInt(info.Size()>>20, 10)},
+			{"start with that state", short(started[0].took), short(read[1].took), short(started[1].took), "1 s, 96 MiB RssAnon", memories[1], strconv.FormatInt(info.Size()>>20, 10)},
 		})
 	return nil
 }

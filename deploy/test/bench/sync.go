@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// sync measures syncs after the first walk, over a short and a long list, with
+// sync measures syncs after the initial sync, over a short and a long list, with
 // nothing stored. The floor downloads as many pages as we do; the plain way
 // reads the whole list.
 func (b *bench) sync(ctx context.Context) error {
@@ -65,10 +65,10 @@ func (b *bench) syncOver(ctx context.Context, url string, traces int) ([][]strin
 		return []string{fmt.Sprintf("%s, %d listed", name, traces), strconv.FormatInt(after-before, 10), costs[0].String(), costs[1].String(), costs[2].String()}, err
 	}
 	last := max(traces-10, 0)
-	walk := side{name: "plain", once: true, run: func(ctx context.Context) error { return newPlain().walk(ctx, &floor.client, url) }}
+	full := side{name: "plain", once: true, run: func(ctx context.Context) error { return newPlain().readAll(ctx, &floor.client, url) }}
 	idle, err := b.race(ctx, fmt.Sprintf("idle sync over %d", traces),
 		side{name: "download", run: func(ctx context.Context) error { return floor.pages(ctx, []int{0, last}) }},
-		walk, side{name: "ours", run: o.sync, prepare: settle})
+		full, side{name: "ours", run: o.sync, prepare: settle})
 	if err != nil {
 		return nil, err
 	}
@@ -76,9 +76,9 @@ func (b *bench) syncOver(ctx context.Context, url string, traces int) ([][]strin
 	if err != nil {
 		return nil, err
 	}
-	news, err := b.race(ctx, fmt.Sprintf("sync with news over %d", traces),
+	fresh, err := b.race(ctx, fmt.Sprintf("sync with new traces over %d", traces),
 		side{name: "download", run: func(ctx context.Context) error { return floor.pages(ctx, []int{0, pageSize, last}) }},
-		walk, side{name: "ours", run: o.sync, prepare: func(ctx context.Context) error {
+		full, side{name: "ours", run: o.sync, prepare: func(ctx context.Context) error {
 			if err := settle(ctx); err != nil {
 				return err
 			}
@@ -87,8 +87,8 @@ func (b *bench) syncOver(ctx context.Context, url string, traces int) ([][]strin
 	if err != nil {
 		return nil, err
 	}
-	newsRow, err := row("100 new traces", news)
-	return [][]string{idleRow, newsRow}, err
+	freshRow, err := row("100 new traces", fresh)
+	return [][]string{idleRow, freshRow}, err
 }
 
 // awhile is how long a process may take for what it is waited for.
