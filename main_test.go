@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
@@ -40,7 +39,7 @@ func TestInvalidConfigurationEndsWithOneLine(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			args := withDefaults([]string{c.arg}, "--opper.url="+url, "--web.listen-address=127.0.0.1:0", "--storage.path="+state)
 			// What starts by mistake must end.
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			var stdout, stderr promtest.Output
 			status := run(ctx, args, func(name string) string { return map[string]string{"OPPER_API_KEY": testKey}[name] }, &stdout, &stderr)
@@ -72,7 +71,7 @@ func TestAddressInUseEndsTheProgram(t *testing.T) {
 		{"--web.listen-address=" + taken.Addr().String()},
 		{"--web.listen-address=" + free, "--web.listen-address=" + taken.Addr().String()},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		var log promtest.Output
 		getenv := func(string) string { return testKey }
 		status := run(ctx, append(args, "--opper.url="+url, "--storage.path="+t.TempDir()), getenv, io.Discard, &log)

@@ -109,7 +109,7 @@ func TestCountsSurviveBadResponses(t *testing.T) {
 			server, url := fakeOpper(t, oppertest.Config{}, 60)
 			args := []string{}
 			if strings.HasPrefix(name, "hangs") {
-				args = append(args, "--opper.timeout=200ms")
+				args = append(args, "--opper.timeout=1s")
 			}
 			startReady(t, url, args...).suffer(server, c.answer, c.code, c.texts...)
 		})

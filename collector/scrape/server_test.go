@@ -120,12 +120,12 @@ func TestReadTimeoutDoesNotEndALongScrape(t *testing.T) {
 		select {
 		case <-r.Context().Done():
 			canceled <- true
-		case <-time.After(2 * time.Second):
+		case <-time.After(4 * time.Second):
 			canceled <- false
 		}
 	}))
 	limits := DefaultLimits()
-	limits.ReadTimeout = time.Second
+	limits.ReadTimeout = 3 * time.Second
 	address := listen(t, h, limits)
 	if got := statusOf(t, dial(t, address, request("GET", "/"))); got != "HTTP/1.1 200 OK" || <-canceled {
 		t.Errorf("a long scrape: %s, or canceled", got)
