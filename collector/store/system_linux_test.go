@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -179,7 +180,7 @@ func isFresh(i int) bool { return i%17 == 16 }
 
 // A process killed in the middle of commits leaves the last one that returned,
 // or the one under way.
-func TestKill(t *testing.T) {
+func TestCommitsSurviveSIGKILL(t *testing.T) {
 	if dir := childDir(); dir != "" {
 		s, err := Open(dir)
 		if err != nil {
@@ -200,6 +201,9 @@ func TestKill(t *testing.T) {
 			}
 			fmt.Println("committed", first+i)
 		}
+		// However late the parent is to kill it, it is there. Without its parent it
+		// ends.
+		_, _ = io.Copy(io.Discard, os.Stdin)
 		return
 	}
 	dir := t.TempDir()
@@ -211,6 +215,9 @@ func TestKill(t *testing.T) {
 		cmd.Env = append(cmd.Env, fmt.Sprint("STORE_TEST_FIRST=", next))
 		out, err := cmd.StdoutPipe()
 		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := cmd.StdinPipe(); err != nil {
 			t.Fatal(err)
 		}
 		if err := cmd.Start(); err != nil {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 )
@@ -111,8 +112,8 @@ func TestHostileExposition(t *testing.T) {
 		s.Add(late...)
 		counted := float64(len(early) + len(late))
 		promtest.Eventually(t, func() error {
-			got := mustScrape(t, address)
-			if n := got.lasting.total("opper_traces_total", ""); n != counted {
+			got := exportertest.MustScrape(t, address)
+			if n := got.Lasting.Total("opper_traces_total", ""); n != counted {
 				return fmt.Errorf("%v traces are shown, want %v", n, counted)
 			}
 			return nil
