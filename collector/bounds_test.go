@@ -12,7 +12,7 @@ import (
 
 // What is held of a running trace does not grow with its name and its status,
 // and it is counted under its own name nevertheless.
-func TestLongNamesOfRunningTraces(t *testing.T) {
+func TestLongNamesOfOpenTracesTakeNoMemory(t *testing.T) {
 	const running, size = 30, 60_000
 	kept := newMemory()
 	cfg := testConfig()

@@ -32,7 +32,7 @@ func faults() map[string]oppertest.Answer {
 
 // A sync that fails changes no number, whether it fails at once or after it has
 // found news, and the next one that succeeds makes good for it.
-func TestFailingSync(t *testing.T) {
+func TestFailedSyncChangesNoNumber(t *testing.T) {
 	b := newBench(t, oppertest.Config{}, testConfig())
 	b.opper.FillHistory(500, 5, epoch.Add(-24*time.Hour), epoch.Add(-time.Hour))
 	b.opper.Add(b.open(1, "a"))
@@ -136,7 +136,7 @@ func TestConnectionFails(t *testing.T) {
 }
 
 // A key that comes to belong to another project counts none of its traces.
-func TestOtherProject(t *testing.T) {
+func TestKeyOfAnotherProjectCountsNothing(t *testing.T) {
 	b := newBench(t, oppertest.Config{}, testConfig())
 	b.opper.FillHistory(500, 5, epoch.Add(-24*time.Hour), epoch.Add(-time.Minute))
 	b.sync()
@@ -157,7 +157,7 @@ func TestOtherProject(t *testing.T) {
 	}
 }
 
-func TestEmptyList(t *testing.T) {
+func TestEmptyListIsAValidAnswer(t *testing.T) {
 	b := newBench(t, oppertest.Config{}, testConfig())
 	b.sync()
 	got := b.gather()
@@ -178,7 +178,7 @@ func TestEmptyList(t *testing.T) {
 }
 
 // Scrapes at any time see whole syncs, and no number that falls.
-func TestScrapesDuringSyncs(t *testing.T) {
+func TestScrapesSeeWholeSyncs(t *testing.T) {
 	b := newBench(t, oppertest.Config{}, testConfig())
 	b.opper.FillHistory(300, 5, epoch.Add(-24*time.Hour), epoch.Add(-time.Hour))
 	traffic := oppertest.NewTraffic(b.opper, oppertest.DefaultAgents(), 1)
@@ -229,7 +229,7 @@ func TestScrapesDuringSyncs(t *testing.T) {
 }
 
 // Private content and the key reach neither the exposition nor the log.
-func TestPrivate(t *testing.T) {
+func TestPrivateContentIsNotExposed(t *testing.T) {
 	b := newBench(t, oppertest.Config{BodyBytes: 2000}, testConfig())
 	b.opper.FillHistory(300, 5, epoch.Add(-24*time.Hour), epoch.Add(-time.Hour))
 	b.opper.Add(b.open(1, "a"), b.trace(2, "b"))

@@ -41,7 +41,7 @@ func (c *commits) Commit(project string, changes map[string][]byte, fresh bool) 
 
 // A first walk is stored in parts, by time and by rows, unless what is stored
 // is of another list: that stays until the walk is done.
-func TestFirstWalkIsStoredInParts(t *testing.T) {
+func TestInitialSyncIsStoredInParts(t *testing.T) {
 	kept := &commits{memory: newMemory()}
 	cfg := testConfig()
 	cfg.Store = kept

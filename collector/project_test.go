@@ -28,7 +28,7 @@ var lists = map[string]oppertest.Config{
 }
 
 // The page that Opper documents is one trace.
-func TestSamplePage(t *testing.T) {
+func TestDocumentedPageIsOneTrace(t *testing.T) {
 	b := newBench(t, oppertest.Config{}, testConfig())
 	b.opper.Add(oppertest.Sample())
 	b.sync()
@@ -61,7 +61,7 @@ func TestSamplePage(t *testing.T) {
 
 // All sums over a long history are the truth, whatever the order of the list
 // and whatever a sync is started by.
-func TestHistory(t *testing.T) {
+func TestHistoryIsCountedExactly(t *testing.T) {
 	const traces = 25_037
 	for name, list := range lists {
 		for _, interval := range []time.Duration{0, 20 * time.Millisecond} {
@@ -231,7 +231,7 @@ func (b *bench) countedOf(v values) (out []oracle.Counted) {
 
 // While traces arrive and change, none is counted before it has settled, or
 // otherwise than it was; once things are quiet, the sums are the truth.
-func TestLiveTraces(t *testing.T) {
+func TestLiveTracesAreCountedOnceSettled(t *testing.T) {
 	for name, list := range lists {
 		t.Run(name, func(t *testing.T) {
 			cfg := testConfig()
@@ -284,7 +284,7 @@ func happen(lives []life, now time.Time) []life {
 	return lives
 }
 
-func TestOpenTraces(t *testing.T) {
+func TestOpenTracesAreShownUntilTheyEnd(t *testing.T) {
 	b := newBench(t, oppertest.Config{}, testConfig())
 	b.opper.Add(b.open(1, "a"), b.open(2, "a"), b.open(3, ""), b.trace(4, "b"))
 	see := func(want values) {

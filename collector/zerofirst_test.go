@@ -9,7 +9,7 @@ import (
 
 // The counts of a later name are held while somebody has not read its zeros, and
 // for 10 minutes at most; what is known from the first walk on is not.
-func TestZerosFirst(t *testing.T) {
+func TestNewNamesAreExposedAtZeroFirst(t *testing.T) {
 	read := false
 	cfg := testConfig()
 	cfg.AllRead = func(time.Time) bool { return read }

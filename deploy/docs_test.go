@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) { exportertest.Main(m) }
 
-func TestDocumentation(t *testing.T) {
+func TestDocumentationIsTrue(t *testing.T) {
 	readme := read(t, "../README.md")
 	configuration, metrics, operations, logging := read(t, "docs/configuration.md"), read(t, "docs/metrics.md"), read(t, "docs/operations.md"), read(t, "docs/logging.md")
 	// Reading them also keeps go test from taking a cached result for good
@@ -163,7 +163,7 @@ func TestReadmeIsShort(t *testing.T) {
 	}
 }
 
-func TestLinks(t *testing.T) {
+func TestLinksLeadSomewhere(t *testing.T) {
 	for _, name := range documents(t) {
 		for _, match := range regexp.MustCompile(`\]\(([^):]+)\)|\bgo run (\./\S+?)\b[^/\w]`).FindAllStringSubmatch(string(read(t, name)), -1) {
 			to, section, _ := strings.Cut(match[1], "#")
@@ -184,7 +184,7 @@ func TestLinks(t *testing.T) {
 }
 
 // The changelog has the format of Prometheus.
-func TestChangelog(t *testing.T) {
+func TestChangelogHasItsFormat(t *testing.T) {
 	kinds := []string{"CHANGE", "FEATURE", "ENHANCEMENT", "BUGFIX"}
 	entry := regexp.MustCompile(`^\* \[([A-Z]+)\] [a-z-]+: [A-Z].*\.$`)
 	last := 0
@@ -204,7 +204,7 @@ func TestChangelog(t *testing.T) {
 }
 
 // What CONTRIBUTING.md says of where things live is true.
-func TestPlaces(t *testing.T) {
+func TestContributingSaysWhereThingsLive(t *testing.T) {
 	rows := read(t, "../CONTRIBUTING.md").table(t, "Where things live")
 	if len(rows) == 0 {
 		t.Error("no places")

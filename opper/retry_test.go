@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-func TestRetries(t *testing.T) {
+func TestFailedRequestsAreRetried(t *testing.T) {
 	page := answer(200, `{"data":[{"id":"a"}]}`)
 	for name, first := range map[string]http.HandlerFunc{
 		"429":            answer(429, ""),

@@ -15,6 +15,7 @@ import (
 	"github.com/go-kit/log"
 
 	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/ledgertest"
 	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
 	"opper_exporter/opper/oppertest/oracle"
@@ -94,7 +95,7 @@ func (b *bench) take(ev ledger.Events) {
 	b.events.Gaps += ev.Gaps
 	b.events.NoID += ev.NoID
 	for _, c := range ev.Counted {
-		b.counted = append(b.counted, versionOf(c))
+		b.counted = append(b.counted, ledgertest.Version(c))
 	}
 }
 
@@ -141,39 +142,6 @@ func (b *bench) check() {
 	if err := b.truth().Check(b.counted); err != nil {
 		b.t.Fatalf("%v\n%s", err, b.log.String())
 	}
-}
-
-func versionOf(c ledger.Counted) oracle.Counted {
-	v := oracle.Counted{ID: c.Ref}
-	if v.ID == "" {
-		v.ID = c.ID.String()
-	}
-	v.Name, v.Tokens, v.Outcome = c.Name, -1, "unknown"
-	if v.Name == "" {
-		v.Name = "(unnamed)"
-	}
-	if c.HasTokens {
-		v.Tokens = c.Tokens
-	}
-	if c.Abandoned {
-		v.Outcome = "abandoned"
-		return v
-	}
-	switch strings.ToLower(c.Status) {
-	case "success", "ok", "completed":
-		v.Outcome = "success"
-	case "error", "failed", "failure":
-		v.Outcome = "failure"
-	}
-	switch {
-	case !c.HasDuration:
-		v.Unusable = "missing"
-	case c.Duration < 0:
-		v.Unusable = "negative"
-	default:
-		v.Micros = c.Duration.Microseconds()
-	}
-	return v
 }
 
 var lists = map[string]oppertest.Config{

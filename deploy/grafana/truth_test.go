@@ -14,7 +14,9 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
-func TestTrue(t *testing.T) {
+// A real server that scrapes a real exporter answers everything that the
+// dashboards and the rules ask.
+func TestDashboardsAndRulesTellTheTruth(t *testing.T) {
 	opper := newOpper(t)
 	address := startExporter(t, opper)
 	breakRequests(t, opper, address)

@@ -24,7 +24,7 @@ const (
 	quiet = "quiet"
 )
 
-// TestTrue asks a real server that scrapes a real exporter everything that the
+// TestDashboardsAndRulesTellTheTruth asks a real server that scrapes a real exporter everything that the
 // dashboards and the rules ask.
 func TestMain(m *testing.M) { exportertest.Main(m) }
 

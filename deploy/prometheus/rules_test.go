@@ -140,7 +140,7 @@ func tests(t *testing.T) map[string]testFile {
 	return files
 }
 
-func TestCheck(t *testing.T) {
+func TestPromtoolAcceptsRules(t *testing.T) {
 	files := ruleFiles(t)
 	for _, args := range [][]string{
 		{"check", "config", "--lint=all", "--lint-fatal", "prometheus.yml"},
@@ -153,7 +153,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-func TestRules(t *testing.T) {
+func TestRulesPassTheirTests(t *testing.T) {
 	rules(t) // promtool reads them, which makes a cached result stale when they change
 	for name := range tests(t) {
 		t.Run(filepath.Base(name), func(t *testing.T) {

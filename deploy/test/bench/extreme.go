@@ -39,7 +39,8 @@ var shapes = []shape{
 	{name: "all running, all names, statuses and ids different strings", open: true, odd: true},
 }
 
-// extremeList serves a list of a shape.
+// extremeList serves a list of a shape. An Opper of oppertest holds its traces, which
+// would not fit.
 type extremeList struct {
 	shape
 	traces int

@@ -8,7 +8,7 @@ import (
 
 // A young project that gets far more traces than it had while the exporter is
 // off loses none of them, whatever total_count says.
-func TestBurstWhileOff(t *testing.T) {
+func TestBurstWhileOffIsCounted(t *testing.T) {
 	for name, total := range map[string]func(int) *int{
 		"right": nil, "missing": func(int) *int { return nil }, "capped": func(n int) *int { return new(min(n, 50)) },
 	} {

@@ -14,7 +14,7 @@ import (
 
 // Clients that are out of their time, by much or little, neither reset a series
 // nor keep an exemplar from being stored.
-func TestClientTimes(t *testing.T) {
+func TestClientTimesResetNoSeries(t *testing.T) {
 	t.Parallel()
 	s := oppertest.New(oppertest.Config{})
 	soon := time.Now().Add(4 * time.Second)
@@ -92,7 +92,7 @@ func TestClientTimes(t *testing.T) {
 
 // Whatever names programs make up, a server takes the exposition, no two names
 // become one, and no trace is lost.
-func TestHostileNames(t *testing.T) {
+func TestHostileNamesStayDistinct(t *testing.T) {
 	t.Parallel()
 	const most = 60
 	long := strings.Repeat("日", 4000)

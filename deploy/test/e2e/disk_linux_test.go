@@ -79,7 +79,7 @@ func fillDisk(t *testing.T, disk *os.File) string {
 
 // While nothing can be stored, nothing new is shown. When it can be again, all
 // is there, once.
-func TestDiskFull(t *testing.T) {
+func TestCountsSurviveAFullDisk(t *testing.T) {
 	t.Parallel()
 	t.Run("limit of a file", func(t *testing.T) {
 		t.Parallel()

@@ -52,7 +52,7 @@ func exporter(t *testing.T, s *oppertest.Server, args ...string) string {
 // What Opper's documented example program computes from the list (the average
 // duration, the average tokens, and the share of traces whose status is
 // success) comes out of a real Prometheus server, over protobuf and over text.
-func TestPrometheus(t *testing.T) {
+func TestPrometheusAgreesWithOppersExample(t *testing.T) {
 	began := time.Now().Add(-5 * time.Hour)
 	s := oppertest.New(oppertest.Config{Seed: 1})
 	s.FillHistory(2500, 12, began, time.Now().Add(-2*time.Hour))

@@ -98,7 +98,7 @@ var lastEnd = regexp.MustCompile(`(?m)^opper_trace_last_end_timestamp_seconds\{.
 
 // Whatever clients send, Prometheus' own parser takes the whole exposition in
 // each format, and no time in it is before 2000 or in the future.
-func TestHostileExposition(t *testing.T) {
+func TestPrometheusParsesWhateverClientsSend(t *testing.T) {
 	t.Parallel()
 	parse := textparse(t)
 	if got, err := parse("application/openmetrics-text; version=1.0.0", []byte("# TYPE a counter\na_total 1\n")); err == nil {

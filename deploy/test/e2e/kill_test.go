@@ -19,7 +19,7 @@ import (
 	"opper_exporter/opper/oppertest/oracle"
 )
 
-var kills = flag.Int("kills", 16, "how often TestKill kills each of its exporters")
+var kills = flag.Int("kills", 16, "how often TestCountsSurviveSIGKILL kills each of its exporters")
 
 const (
 	// early kills come within the first requests, before a long first walk ends.
@@ -34,7 +34,7 @@ const (
 
 // However often it is killed, and wherever in its work, an exporter never shows
 // a number that it takes back later, and in the end each trace is counted once.
-func TestKill(t *testing.T) {
+func TestCountsSurviveSIGKILL(t *testing.T) {
 	agents := []oppertest.Agent{
 		{Name: "quick", Rate: 25, Median: 60 * time.Millisecond, Spread: 0.6, Failure: 0.1, Tokens: 300},
 		{Name: "steady", Rate: 15, Median: 250 * time.Millisecond, Spread: 0.5, Failure: 0.02, Tokens: 2000},

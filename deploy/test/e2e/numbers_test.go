@@ -18,7 +18,7 @@ import (
 
 // The first counts of a new name, and the first failure of an old one, are not
 // lost to anybody who scrapes, in whatever format.
-func TestFirstCounts(t *testing.T) {
+func TestFirstIncrementIsNotLost(t *testing.T) {
 	t.Parallel()
 	t.Run("on an interval", func(t *testing.T) { firstCounts(t, fast) })
 	t.Run("on every scrape", func(t *testing.T) { firstCounts(t, "--collector.interval=0s") })
@@ -85,7 +85,7 @@ func at(address string, cmd *exec.Cmd) *exec.Cmd {
 
 // A restart, a crash, and what ends meanwhile make no number fall, and are news
 // only as far as they are.
-func TestRestartIsNoNews(t *testing.T) {
+func TestRestartIsNoIncrease(t *testing.T) {
 	t.Parallel()
 	s := oppertest.New(oppertest.Config{})
 	history := many(500, "steady", "success", time.Now().Add(-3*time.Hour))
@@ -124,7 +124,7 @@ func TestRestartIsNoNews(t *testing.T) {
 }
 
 // A name whose traces have all expired stays, and goes on from where it was.
-func TestQuietName(t *testing.T) {
+func TestQuietNameKeepsItsSeries(t *testing.T) {
 	t.Parallel()
 	s := oppertest.New(oppertest.Config{})
 	quiet := many(3, "quiet", "success", time.Now().Add(-3*time.Hour))
@@ -153,7 +153,7 @@ func TestQuietName(t *testing.T) {
 
 // Of two exporters of the same project the greater increase is the truth, also if
 // one of them starts later.
-func TestReplicas(t *testing.T) {
+func TestGreaterIncreaseOfReplicasIsTheTruth(t *testing.T) {
 	t.Parallel()
 	s := oppertest.New(oppertest.Config{})
 	s.Add(many(100, "old", "success", time.Now().Add(-40*24*time.Hour))...)
@@ -190,7 +190,7 @@ func TestReplicas(t *testing.T) {
 
 // History is no news to anybody: a server that takes created timestamps for
 // zeros puts it where it was, and others don't see it grow.
-func TestHistoryIsNoNews(t *testing.T) {
+func TestHistoryIsNoIncrease(t *testing.T) {
 	t.Parallel()
 	const created = `count({__name__=~"opper_.*_created",JOB})`
 	young, aged := "young", "aged"

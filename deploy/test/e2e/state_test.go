@@ -110,7 +110,7 @@ const (
 	noSettle = "--collector.settle-delay=0s"
 )
 
-func TestRestartGoesOnExactly(t *testing.T) {
+func TestRestartRestoresExactly(t *testing.T) {
 	t.Parallel()
 	s := history(2500, 1)
 	url, stored := opper(t, s), "--storage.path="+t.TempDir()
@@ -140,7 +140,7 @@ func TestRestartGoesOnExactly(t *testing.T) {
 	logged(t, after, "level=info", "state restored", "listed=2500")
 }
 
-func TestOneProcessPerState(t *testing.T) {
+func TestStateTakesOneProcess(t *testing.T) {
 	t.Parallel()
 	s := history(150, 2)
 	url, dir := opper(t, s), t.TempDir()
@@ -166,7 +166,7 @@ func setVersion(path string, version byte) error {
 	return errors.Join(err, db.Close())
 }
 
-func TestUnusableState(t *testing.T) {
+func TestUnusableStateIsRefused(t *testing.T) {
 	t.Parallel()
 	s := history(150, 3)
 	url, good := opper(t, s), t.TempDir()
@@ -274,7 +274,7 @@ func TestInitialLookbackWithoutPersistence(t *testing.T) {
 }
 
 // Histograms of other buckets begin anew, and say so; all else stays.
-func TestBucketsChanged(t *testing.T) {
+func TestChangedBucketsRestartOnlyTheirHistograms(t *testing.T) {
 	t.Parallel()
 	const durations = "opper_trace_duration_seconds"
 	s := history(300, 5)
@@ -317,7 +317,7 @@ func TestBucketsChanged(t *testing.T) {
 }
 
 // What was counted of one list is not added to what is counted of another.
-func TestListChanged(t *testing.T) {
+func TestAnotherUpstreamRestartsCounters(t *testing.T) {
 	t.Parallel()
 	s := history(300, 6)
 	url, stored := opper(t, s), "--storage.path="+t.TempDir()
@@ -346,7 +346,7 @@ func TestListChanged(t *testing.T) {
 }
 
 // A key of another project is recognised by the traces that it lists.
-func TestOtherProjectsKey(t *testing.T) {
+func TestKeyOfAnotherProjectCountsNothing(t *testing.T) {
 	t.Parallel()
 	s := history(300, 8)
 	url, stored := opper(t, s), "--storage.path="+t.TempDir()

@@ -75,7 +75,7 @@ func TestImageWithFlagsAsksForTheStorage(t *testing.T) {
 	}
 }
 
-func TestImageOfTheDemo(t *testing.T) {
+func TestImageOfTheDemoRuns(t *testing.T) {
 	t.Parallel()
 	c := images(t)["demo"].unpack(t)
 	p := exportertest.MustStart(t, c.command(nil, append(slices.Clone(c.entrypoint), anyPort, "--opper.listen-address=127.0.0.1:0", "--history=10m")...))

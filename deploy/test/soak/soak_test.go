@@ -21,7 +21,7 @@ import (
 )
 
 // Without any trouble, all promises are kept.
-func TestCalm(t *testing.T) {
+func TestCalmSoakKeepsAllPromises(t *testing.T) {
 	promtest.DependOnSources(t)
 	t.Setenv("TMPDIR", t.TempDir())
 	var out bytes.Buffer
@@ -32,7 +32,7 @@ func TestCalm(t *testing.T) {
 }
 
 // An exporter that ends, and can't be started, is no good one.
-func TestNoExporter(t *testing.T) {
+func TestSoakFailsWithoutAnExporter(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	for _, binary := range []string{filepath.Join(t.TempDir(), "nothing"), "false"} {
 		if path, err := exec.LookPath(binary); err == nil {
@@ -46,7 +46,7 @@ func TestNoExporter(t *testing.T) {
 	}
 }
 
-func TestWrongFlags(t *testing.T) {
+func TestWrongFlagsAreRefused(t *testing.T) {
 	for _, flag := range []string{"--for=1s", "--without=everything", "--sort=x", "x"} {
 		if code, err := run(t.Context(), []string{flag}, io.Discard); err == nil || code != 2 {
 			t.Errorf("%s: status %d, error %v", flag, code, err)
@@ -55,7 +55,7 @@ func TestWrongFlags(t *testing.T) {
 }
 
 // Each kind of trouble comes, in the same order with the same seed.
-func TestTracks(t *testing.T) {
+func TestEachKindOfTroubleComes(t *testing.T) {
 	c := &conductor{settings: &settings{lasts: time.Minute, seed: 1}, world: &world{}}
 	topicsOf := map[string]bool{}
 	for _, track := range c.tracks() {
@@ -137,7 +137,7 @@ func newTestWatcher(t *testing.T, n int) *watcher {
 	return v
 }
 
-func TestCheck(t *testing.T) {
+func TestWrongCountsAreFound(t *testing.T) {
 	const key = `opper_traces_total{outcome="success",project="default",trace_name="a"}`
 	for name, c := range map[string]struct {
 		change func(series)
@@ -165,7 +165,7 @@ func TestCheck(t *testing.T) {
 }
 
 // A name that another one begins with is a name of its own.
-func TestZero(t *testing.T) {
+func TestZeroTellsNamesApart(t *testing.T) {
 	const traces = `opper_traces_total{outcome="success",project="default",trace_name=%q}`
 	names := map[string]float64{"le": 0, "lead": 1, `",le="x"`: 0, "": 0}
 	r := &reading{Reading: &exportertest.Reading{Lasting: series{}}}
@@ -181,7 +181,7 @@ func TestZero(t *testing.T) {
 	}
 }
 
-func TestCompare(t *testing.T) {
+func TestBrokenPromisesAreFound(t *testing.T) {
 	created := time.Unix(1, 0)
 	before := func() *reading {
 		return &reading{Reading: &exportertest.Reading{Lasting: series{"a": 1}, Native: series{"n": 1}, Created: map[string]time.Time{"a": created}}}
@@ -204,7 +204,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-func TestLeaks(t *testing.T) {
+func TestLeaksAreFound(t *testing.T) {
 	for name, c := range map[string]struct {
 		grow [3]float64 // over the life of the process
 		want string
