@@ -225,7 +225,7 @@ func TestUnreadableRowReadAgainSoon(t *testing.T) {
 		for _, listed := range []int{20, 500} {
 			t.Run(fmt.Sprint(where, " of ", listed), func(t *testing.T) {
 				b := newBench(t, oppertest.Config{})
-				b.walker.cfg.SweepInterval = 24 * time.Hour
+				b.syncer.cfg.SweepInterval = 24 * time.Hour
 				rows := b.fill(listed)
 				b.opper.Fail(oppertest.Fault{Row: rows[min(place, listed-1)].ID, Times: -1, Answer: oppertest.Errors(http.StatusInternalServerError)["v2 string"]})
 				b.mustSync()
@@ -303,7 +303,7 @@ func TestOffsetIgnoredIsAnError(t *testing.T) {
 						return pageOf(traces, said, total)
 					}}
 					b.step(time.Second)
-					ev, err := syncAll(ctx, b.walker, src)
+					ev, err := syncAll(ctx, b.syncer, src)
 					b.take(ev)
 					if src.n > 1000 {
 						t.Fatalf("%d requests in one sync", src.n)
@@ -414,7 +414,7 @@ func TestBurstAfterRestart(t *testing.T) {
 	b.arrive("first", 1, time.Second)
 	b.mustSync()
 	b.quiet()
-	state, err := b.walker.State()
+	state, err := b.syncer.State()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -430,8 +430,8 @@ func TestBurstAfterRestart(t *testing.T) {
 	if err := b.ledger.EndRestore(b.now()); err != nil {
 		t.Fatal(err)
 	}
-	b.walker = New(Config{Now: b.now, Interval: 30 * time.Second, SweepInterval: sweepEvery, Concurrency: 1, Logger: log.NewLogfmtLogger(&b.log)}, b.ledger)
-	if err := b.walker.Restore(state); err != nil {
+	b.syncer = New(Config{Now: b.now, Interval: 30 * time.Second, SweepInterval: sweepEvery, Concurrency: 1, Logger: log.NewLogfmtLogger(&b.log)}, b.ledger)
+	if err := b.syncer.Restore(state); err != nil {
 		t.Fatal(err)
 	}
 	b.arrive("burst", 400, time.Millisecond)

@@ -157,7 +157,7 @@ func TestSmallPages(t *testing.T) {
 	b := newBench(t, oppertest.Config{})
 	b.fill(500)
 	src := smallPages{b.client.WithRetries(0)}
-	if _, err := syncAll(t.Context(), b.walker, src); err != nil {
+	if _, err := syncAll(t.Context(), b.syncer, src); err != nil {
 		t.Fatal(err)
 	}
 	if b.ledger.Listed() != 500 {

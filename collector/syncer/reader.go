@@ -70,7 +70,7 @@ func newRows(n int) []ledger.Row {
 	return pages.Get().(*[maxLimit]ledger.Row)[:n] // there is nothing else in it
 }
 
-// release gives up the rows of a run, so that their memory serves for others.
+// release returns the memory of a run's rows to the pool.
 func release(run ledger.Run) {
 	if cap(run.Rows) == maxLimit {
 		pages.Put((*[maxLimit]ledger.Row)(run.Rows[:maxLimit]))
