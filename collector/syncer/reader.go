@@ -37,6 +37,7 @@ type page struct {
 type reader struct {
 	src  Source
 	now  func() time.Time
+	end  int // where the list is believed to end
 	good int // where a row was last read, -1 at first
 	bad  int // failures since
 }
@@ -108,9 +109,10 @@ func (r *reader) well(ctx context.Context, offset, beyond int) bool {
 	if r.good >= 0 && r.bad <= provenFor {
 		return true
 	}
-	places := []int{beyond, 0}
+	// Where nothing is listed, nothing can be unreadable.
+	places := []int{beyond, 0, r.end}
 	if r.good >= 0 {
-		places = []int{r.good, beyond}
+		places = []int{r.good, beyond, r.end}
 	}
 	for _, at := range places {
 		_, err := r.list(ctx, at, 1)

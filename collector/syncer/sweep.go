@@ -46,7 +46,7 @@ func (w *Syncer) IsUnsorted() bool { return !w.sorted && w.ledger.Listed() > max
 func (w *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 	w.ev = ledger.Events{}
 	if w.retryDue() {
-		return w.ev, w.retryUnreadable(ctx, &reader{src: src, now: w.cfg.Now, good: -1})
+		return w.ev, w.retryUnreadable(ctx, &reader{src: src, now: w.cfg.Now, end: max(w.ledger.Listed(), w.total), good: -1})
 	}
 	if w.sweep == nil {
 		w.sweep = &sweep{}
@@ -54,7 +54,7 @@ func (w *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 	}
 	began := w.cfg.Now()
 	defer func(s *sweep) { s.Took += w.cfg.Now().Sub(began) }(w.sweep)
-	r := &reader{src: src, now: w.cfg.Now, good: -1}
+	r := &reader{src: src, now: w.cfg.Now, end: max(w.ledger.Listed(), w.total), good: -1}
 	c := newCursor(r, w.ledger, 0, w.total)
 	c.retry = true
 	for _, id := range w.sweep.Last {

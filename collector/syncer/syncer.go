@@ -126,7 +126,7 @@ func (w *Syncer) Sync(ctx context.Context, src Source) iter.Seq2[Part, error] {
 	return func(yield func(Part, error) bool) {
 		w.ev = ledger.Events{}
 		w.reading = span{}
-		err := w.sync(ctx, &reader{src: src, now: w.cfg.Now, good: -1}, func(p Part) bool { return yield(p, nil) })
+		err := w.sync(ctx, &reader{src: src, now: w.cfg.Now, end: max(w.ledger.Listed(), w.total), good: -1}, func(p Part) bool { return yield(p, nil) })
 		if !errors.Is(err, errAborted) {
 			yield(Part{Events: w.ev, IsLast: true}, err)
 		}
