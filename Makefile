@@ -59,7 +59,7 @@ test-long: ## many more random schedules and kills, fuzzing, and ten minutes of 
 	@echo '=== killing exporters 80 times'
 	$(GO) test -race -timeout 60m ./deploy/test/e2e -run TestCountsSurviveSIGKILL -kills 40
 	@echo '=== fuzzing'
-	$(MAKE) fuzz FUZZTIME=10s
+	$(MAKE) fuzz FUZZTIME=2000x
 	@echo '=== ten minutes of soak'
 	$(GO) run ./deploy/test/soak --for=10m
 
@@ -96,10 +96,10 @@ docs: ## rewrite the tables of flags and metrics in deploy/docs
 bench: ## the exporter compared with a plain download and a plain implementation, as tables of ratios
 	$(GO) run ./deploy/test/bench $(ARGS)
 
-fuzz: ## every fuzz test for FUZZTIME each
+fuzz: ## every fuzz test for FUZZTIME, a duration or a number of runs, each
 	@set -e; for pkg in $$($(GO) list ./...); do \
 		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
 			echo "$$pkg $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x $$pkg; \
 		done; \
 	done
