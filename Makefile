@@ -25,25 +25,42 @@ run: ## the exporter with a real key from OPPER_API_KEY; flags in ARGS
 	$(GO) run -ldflags '$(LDFLAGS)' . $(ARGS)
 
 # The first run builds a Prometheus server and others, which takes minutes. Tests
-# build them if need be, but then within their own time limit. The tags are those
-# that the tests build them with.
+# build them if need be, but then within their own time limit. The tags and flags
+# are those that the tests build them with.
 tools: ## the tools that the tests and the linters use
+	@echo '=== building what the tests and the linters use'
 	for tool in prometheus promtool; do \
 		GOFLAGS="$(GOFLAGS) -tags=remove_all_sd" $(GO) tool -modfile=deploy/test/tools/go.mod -n $$tool >/dev/null || exit; \
 	done
 	$(GO) tool -modfile=deploy/test/tools/go.mod -n golangci-lint >/dev/null
 	$(GO) tool -modfile=deploy/test/tools/alertmanager/go.mod -n amtool >/dev/null
 	$(GO) tool -modfile=deploy/test/tools/helm/go.mod -n helm >/dev/null
-	for main in deploy/test/tools/*/main.go; do $(GO) build -C "$${main%/*}" -o /dev/null . || exit; done
+	for main in deploy/test/tools/*/main.go deploy/grafana/schema/main.go; do $(GO) build -C "$${main%/*}" -o /dev/null . || exit; done
+	@echo '=== building the exporter and the tests'
+	$(GO) build ./...
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -o /dev/null .
+	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build -trimpath -buildvcs=false -o /dev/null .
 	$(GO) test -race -run '^$$' ./... >/dev/null
+	$(GO) test -run '^$$' ./collector >/dev/null
 
+# The schedules run without the race detector, which would make them several times
+# slower: one goroutine drives them.
 test: tools ## the tests, about five minutes of them
-	$(GO) test -race -timeout 15m ./...
+	@echo '=== testing all packages but the collector, with the race detector'
+	$(GO) test -race -timeout 30m $$($(GO) list ./... | grep -v '/collector$$')
+	@echo '=== testing the collector, with the race detector'
+	$(GO) test -race -timeout 30m ./collector -schedules 50
+	@echo '=== running 1500 random schedules'
+	$(GO) test -timeout 30m ./collector -run 'TestSimulation|TestSchedules' -schedules 1500
 
-# One goroutine drives a schedule: the race detector would only slow it down.
-test-long: ## many more random schedules and kills, and ten minutes of soak
-	$(GO) test -timeout 30m ./collector -run 'TestSimulation|TestSchedules' -schedules 10000
-	$(GO) test -race -timeout 15m ./deploy/test/e2e -run TestKill -kills 40
+test-long: ## many more random schedules and kills, fuzzing, and ten minutes of soak
+	@echo '=== running 10000 random schedules'
+	$(GO) test -timeout 60m ./collector -run 'TestSimulation|TestSchedules' -schedules 10000
+	@echo '=== killing exporters 80 times'
+	$(GO) test -race -timeout 60m ./deploy/test/e2e -run TestCountsSurviveSIGKILL -kills 40
+	@echo '=== fuzzing'
+	$(MAKE) fuzz FUZZTIME=10s
+	@echo '=== ten minutes of soak'
 	$(GO) run ./deploy/test/soak --for=10m
 
 soak: ## the real binary under random faults for the time SOAK, and a verdict
@@ -82,6 +99,7 @@ bench: ## the exporter compared with a plain download and a plain implementation
 fuzz: ## every fuzz test for FUZZTIME each
 	@set -e; for pkg in $$($(GO) list ./...); do \
 		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "$$pkg $$target"; \
 			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
 		done; \
 	done

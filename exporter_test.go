@@ -12,7 +12,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +22,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 )
@@ -61,19 +61,6 @@ func await(t *testing.T, what string, ok func() bool) {
 			t.Fatalf("not in time: %s", what)
 		}
 	}
-}
-
-// journal is a log that can be read while it is written.
-type journal struct{ promtest.Output }
-
-// since returns the lines from a length of the log on that contain all texts.
-func (j *journal) since(from int, texts ...string) (found []string) {
-	for line := range strings.Lines(j.String()[from:]) {
-		if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) }) {
-			found = append(found, line)
-		}
-	}
-	return found
 }
 
 func noLeak(t *testing.T, where, text string) {
@@ -116,7 +103,7 @@ func hold(t *testing.T, server *oppertest.Server) (release func()) {
 // exporter is the program in this process.
 type exporter struct {
 	t      *testing.T
-	log    *journal
+	log    *promtest.Output
 	urls   []string
 	client *http.Client
 	stop   context.CancelFunc
@@ -138,7 +125,7 @@ func launch(t *testing.T, env map[string]string, args []string) *exporter {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	e := &exporter{
-		t: t, log: &journal{}, stop: stop, exited: make(chan struct{}),
+		t: t, log: new(promtest.Output), stop: stop, exited: make(chan struct{}),
 		client: &http.Client{Timeout: patience, Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true}},
 	}
 	args = withDefaults(args,
@@ -161,16 +148,6 @@ func launch(t *testing.T, env map[string]string, args []string) *exporter {
 	return e
 }
 
-var listening = regexp.MustCompile(`address=(\S+)|"address":"([^"]+)"`)
-
-func (j *journal) addresses() (found []string) {
-	for _, line := range j.since(0, `"Listening on"`) {
-		m := listening.FindStringSubmatch(line)
-		found = append(found, m[1]+m[2])
-	}
-	return found
-}
-
 // start runs the program until the end of the test, with one address for each
 // --web.listen-address.
 func start(t *testing.T, env map[string]string, args ...string) *exporter {
@@ -179,9 +156,9 @@ func start(t *testing.T, env map[string]string, args ...string) *exporter {
 	want := max(1, len(slices.DeleteFunc(slices.Clone(args), func(a string) bool { return !strings.HasPrefix(a, "--web.listen-address=") })))
 	await(t, "the program listens", func() bool {
 		e.mustRun()
-		return len(e.log.addresses()) == want
+		return len(exportertest.Addresses(e.log.String())) == want
 	})
-	for _, address := range e.log.addresses() {
+	for _, address := range exportertest.Addresses(e.log.String()) {
 		e.urls = append(e.urls, "http://"+address)
 	}
 	return e

@@ -14,8 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
+	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -39,9 +39,9 @@ func TestInvalidConfigurationEndsWithOneLine(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			args := withDefaults([]string{c.arg}, "--opper.url="+url, "--web.listen-address=127.0.0.1:0", "--storage.path="+state)
 			// What starts by mistake must end.
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			var stdout, stderr journal
+			var stdout, stderr promtest.Output
 			status := run(ctx, args, func(name string) string { return map[string]string{"OPPER_API_KEY": testKey}[name] }, &stdout, &stderr)
 			text := stderr.String()
 			if status != 2 || stdout.String() != "" || strings.Count(text, "\n") != 1 || !strings.HasSuffix(text, "\n") || !strings.HasPrefix(text, "opper_exporter: error: ") || !strings.Contains(text, c.want) {
@@ -71,12 +71,12 @@ func TestAddressInUseEndsTheProgram(t *testing.T) {
 		{"--web.listen-address=" + taken.Addr().String()},
 		{"--web.listen-address=" + free, "--web.listen-address=" + taken.Addr().String()},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		var log journal
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		var log promtest.Output
 		getenv := func(string) string { return testKey }
 		status := run(ctx, append(args, "--opper.url="+url, "--storage.path="+t.TempDir()), getenv, io.Discard, &log)
 		cancel()
-		if status != 1 || len(log.since(0, "level=error")) != 1 || len(log.since(0, "level=error", "--web.listen-address", taken.Addr().String())) != 1 {
+		if status != 1 || len(log.Lines("level=error")) != 1 || len(log.Lines("level=error", "--web.listen-address", taken.Addr().String())) != 1 {
 			t.Errorf("status %d, log:\n%s", status, &log)
 		}
 		if c, err := net.Dial("tcp", free); err == nil {
@@ -95,7 +95,7 @@ func TestHelpAndVersion(t *testing.T) {
 		"-h":        {"usage: opper_exporter"},
 		"--version": {"opper_exporter, version", "go1."},
 	} {
-		var stdout, stderr journal
+		var stdout, stderr promtest.Output
 		status := run(t.Context(), []string{arg}, func(string) string { return "" }, &stdout, &stderr)
 		if status != 0 || stderr.String() != "" {
 			t.Errorf("%s: status %d, stderr %q", arg, status, &stderr)
@@ -120,7 +120,7 @@ func TestEnvironment(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	t.Setenv("OPPER_BASE_URL", "nowhere")
-	var stderr journal
+	var stderr promtest.Output
 	if status := run(t.Context(), nil, func(string) string { return testKey }, io.Discard, &stderr); status != 2 || !strings.Contains(stderr.String(), "--opper.url: ") {
 		t.Errorf("status %d: %s", status, &stderr)
 	}
@@ -163,7 +163,7 @@ func TestLogFormatAndLevel(t *testing.T) {
 		t.Errorf("nothing went wrong, but:\n%s", text)
 	}
 	server.Fail(oppertest.Fault{Answer: oppertest.Errors(403)["v3 text"], Times: -1})
-	await(t, "an error in the log", func() bool { return len(quiet.log.since(0, "level=error", "403")) > 0 })
+	await(t, "an error in the log", func() bool { return len(quiet.log.Lines("level=error", "403")) > 0 })
 }
 
 // Nothing is waited for that hangs, and nothing goes on.
@@ -190,7 +190,7 @@ func TestShutdownEndsWhatHangs(t *testing.T) {
 					t.Errorf("the scrape in flight got %.200s", text)
 				}
 			}
-			if len(e.log.since(0, "level=error")) > 0 {
+			if len(e.log.Lines("level=error")) > 0 {
 				t.Error("an error in the log")
 			}
 			if c, err := net.Dial("tcp", strings.TrimPrefix(e.urls[0], "http://")); err == nil {
@@ -212,33 +212,19 @@ func TestSignalsFinishScrapesInFlight(t *testing.T) {
 		t.Run(sig.String(), func(t *testing.T) {
 			t.Parallel()
 			server, url := fakeOpper(t, oppertest.Config{}, 3)
-			var log journal
-			cmd := exec.CommandContext(t.Context(), self, "--web.listen-address=127.0.0.1:0", "--collector.interval=0s", "--opper.url="+url, "--storage.path="+t.TempDir())
-			cmd.Env = append(os.Environ(), asProgram+"=1", "OPPER_API_KEY="+testKey)
-			cmd.Stderr = &log
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			exited := make(chan error, 1)
-			go func() { exited <- cmd.Wait() }()
-			await(t, "the initial sync", func() bool { return len(log.since(0, "initial sync complete")) > 0 })
-			target := "http://" + log.addresses()[0]
+			c := spawn(t, nil, url, "--collector.interval=0s")
+			target := c.url()
 			scrapeText(t, http.DefaultClient, target)
 			hold(t, server)
 			server.ResetRequests()
 			scraped := make(chan string, 1)
 			go func() { scraped <- scrapeText(t, http.DefaultClient, target) }()
 			await(t, "a scrape waits for Opper", func() bool { return server.RequestCount() > 0 })
-			if err := cmd.Process.Signal(sig); err != nil {
-				t.Fatal(err)
-			}
+			c.signal(sig)
 			if text := <-scraped; !strings.Contains(text, "\nopper_up{") {
 				t.Errorf("the scrape in flight got %.200s", text)
 			}
-			if err := <-exited; err != nil {
-				t.Errorf("%v:\n%s", err, &log)
-			}
-			noLeak(t, "the log", log.String())
+			c.wantExit(0)
 		})
 	}
 

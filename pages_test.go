@@ -271,7 +271,7 @@ func TestTLSAndBasicAuth(t *testing.T) {
 	if got := e.get("/metrics").code; got != http.StatusBadRequest {
 		t.Errorf("without TLS: %d", got)
 	}
-	await(t, "what the server says about it is in our log", func() bool { return len(e.log.since(0, "level=warn", "TLS handshake error")) == 1 })
+	await(t, "what the server says about it is in our log", func() bool { return len(e.log.Lines("level=warn", "TLS handshake error")) == 1 })
 }
 
 // Clients that send the header of a scrape and hang up do not delay new series.

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -18,112 +17,6 @@ import (
 
 	"opper_exporter/opper/oppertest"
 )
-
-// child is the program in a process of its own.
-type child struct {
-	t      *testing.T
-	cmd    *exec.Cmd
-	log    *journal
-	exited chan struct{}
-}
-
-// spawn starts the program with its standard error going to w, or if that is nil
-// to the log of the child.
-func spawn(t *testing.T, w *os.File, url string, args ...string) *child {
-	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	args = withDefaults(args, "--web.listen-address=127.0.0.1:0", "--opper.max-requests-per-second=0", "--collector.interval=25ms",
-		"--collector.settle-delay=0s", "--storage.path="+t.TempDir(), "--opper.url="+url)
-	c := &child{t: t, log: &journal{}, exited: make(chan struct{}), cmd: exec.Command(self, args...)}
-	c.cmd.Env = append(os.Environ(), asProgram+"=1", "OPPER_API_KEY="+testKey)
-	c.cmd.Stderr = c.log
-	if w != nil {
-		c.cmd.Stderr = w
-	}
-	if err := c.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		_ = c.cmd.Wait() // the state of the process says the same and more
-		close(c.exited)
-	}()
-	t.Cleanup(func() {
-		_ = c.cmd.Process.Kill() // an error says that it has ended
-		<-c.exited
-		noLeak(t, "the log", c.log.String())
-		if t.Failed() {
-			t.Logf("%v:\n%s", c.cmd.ProcessState, c.log)
-		}
-	})
-	return c
-}
-
-// url returns where a child listens, once it has something to show.
-func (c *child) url() string {
-	c.t.Helper()
-	await(c.t, "the initial sync", func() bool {
-		c.mustRun()
-		return len(c.log.addresses()) > 0 && len(c.log.since(0, "initial sync complete"))+len(c.log.since(0, "state restored")) > 0
-	})
-	return "http://" + c.log.addresses()[0]
-}
-
-func (c *child) awaitReady(address string) {
-	c.t.Helper()
-	await(c.t, "ready", func() bool {
-		c.mustRun()
-		p, err := fetch(c.t, http.DefaultClient, "http://"+address+"/-/ready")
-		return err == nil && p.code == http.StatusOK
-	})
-}
-
-func (c *child) mustRun() {
-	c.t.Helper()
-	select {
-	case <-c.exited:
-		c.t.Fatalf("%v:\n%s", c.cmd.ProcessState, c.log)
-	default:
-	}
-}
-
-func (c *child) signal(s os.Signal) {
-	c.t.Helper()
-	if err := c.cmd.Process.Signal(s); err != nil {
-		c.t.Fatal(err)
-	}
-}
-
-// wantExit fails the test unless the child ends with the status.
-func (c *child) wantExit(status int) {
-	c.t.Helper()
-	await(c.t, "the process ends", func() bool {
-		select {
-		case <-c.exited:
-			return true
-		default:
-			return false
-		}
-	})
-	if got := c.cmd.ProcessState.ExitCode(); got != status {
-		c.t.Errorf("%v, want status %d", c.cmd.ProcessState, status)
-	}
-}
-
-// wantFailure fails the test unless the child ends with status 1 and one line
-// that holds the texts.
-func (c *child) wantFailure(texts ...string) {
-	c.t.Helper()
-	c.wantExit(1)
-	if errs := c.log.since(0, "level=error"); len(errs) != 1 || len(c.log.since(0, append(texts, "level=error", "msg=stopped")...)) != 1 {
-		c.t.Errorf("errors %q, want one with %q", errs, texts)
-	}
-	if !strings.HasSuffix(c.log.String(), "\n") || len(c.log.since(0, "goroutine ")) > 0 {
-		c.t.Error("the log ends in a crash")
-	}
-}
 
 const database = "opper_exporter.db"
 
@@ -247,8 +140,8 @@ func TestHangup(t *testing.T) {
 	for n := 1; n <= 2; n++ {
 		c.signal(syscall.SIGHUP)
 		await(t, "a line for each SIGHUP", func() bool {
-			c.mustRun()
-			return len(c.log.since(0, "level=info", "SIGHUP ignored")) == n
+			c.MustRun(t)
+			return len(c.Log.Lines("level=info", "SIGHUP ignored")) == n
 		})
 	}
 	if text := scrapeText(t, http.DefaultClient, target); !strings.Contains(text, "\nopper_up{") {
@@ -279,7 +172,7 @@ func TestClosedStandardError(t *testing.T) {
 	for range 3 {
 		before := scrapeText(t, http.DefaultClient, "http://"+address)
 		await(t, "another sync", func() bool {
-			c.mustRun()
+			c.MustRun(t)
 			return syncsOf(scrapeText(t, http.DefaultClient, "http://"+address)) != syncsOf(before)
 		})
 	}
@@ -317,13 +210,8 @@ func TestShutdownHangs(t *testing.T) {
 			if again != 0 {
 				// Two signals of one kind may become one until the first is taken.
 				await(t, "the process ends", func() bool {
-					_ = c.cmd.Process.Signal(again)
-					select {
-					case <-c.exited:
-						return true
-					default:
-						return false
-					}
+					_ = c.Cmd.Process.Signal(again)
+					return c.HasEnded()
 				})
 			}
 			c.wantExit(1)

@@ -18,7 +18,7 @@ type brokenStore struct {
 	commits int // until it does
 }
 
-func (s *brokenStore) Commit(project string, changes store.State, fresh bool) error {
+func (s *brokenStore) Commit(project string, changes map[string][]byte, fresh bool) error {
 	if s.commits--; s.commits < 0 {
 		return fmt.Errorf("the disk is gone: %w", store.ErrBroken)
 	}
@@ -27,7 +27,7 @@ func (s *brokenStore) Commit(project string, changes store.State, fresh bool) er
 
 // A store that breaks ends Run, in the initial sync as well as later, and
 // nothing is published that it does not hold.
-func TestBrokenStore(t *testing.T) {
+func TestBrokenStoreEndsRun(t *testing.T) {
 	for _, commits := range []int{0, 1, 3} {
 		t.Run(fmt.Sprint(commits), func(t *testing.T) {
 			cfg := testConfig()
@@ -57,7 +57,7 @@ func TestBrokenStore(t *testing.T) {
 
 // An initial sync that would take for ever ends with the store that takes its
 // parts.
-func TestBrokenStoreDuringInitialSync(t *testing.T) {
+func TestBrokenStoreEndsTheInitialSync(t *testing.T) {
 	cfg := testConfig()
 	cfg.Interval = 1
 	cfg.Store = &brokenStore{newMemory(), 0}

@@ -29,9 +29,9 @@ type Clock struct {
 
 // clockState is a Clock in a form that can be stored.
 type clockState struct {
-	Time   time.Time     `json:"time"`
-	Boot   string        `json:"boot"` // of the machine; empty if that is not known
-	Uptime time.Duration `json:"uptime"`
+	Time   time.Time
+	Boot   string // of the machine; empty if that is not known
+	Uptime time.Duration
 }
 
 // NewClock returns a Clock that begins at the time of the system.

@@ -35,7 +35,7 @@ func (h *host) clock() *Clock {
 
 // An age is wrong by no more than a tenth, whatever the clock is set to, and a
 // clock that is not set again is right in the end.
-func TestClock(t *testing.T) {
+func TestAgesSurviveAnyClock(t *testing.T) {
 	for _, step := range []time.Duration{0, time.Second, -time.Second, time.Hour, -time.Hour, day, -day, 20 * 365 * day} {
 		t.Run(fmt.Sprint(step), func(t *testing.T) {
 			h := newHost()
@@ -104,7 +104,7 @@ func newHostBench(t *testing.T, b *bench, h *host, kept Store) *project {
 
 // A clock that is set by a day abandons nothing that runs, in this process or
 // the next, and delays nothing that has ended.
-func TestClockStep(t *testing.T) {
+func TestClockStepAbandonsNothing(t *testing.T) {
 	for _, step := range []time.Duration{day, -day} {
 		for _, restarted := range []bool{false, true} {
 			t.Run(fmt.Sprint(step, restarted), func(t *testing.T) {
@@ -161,7 +161,7 @@ func tallies(p *project) string {
 }
 
 // The clock of a machine is known by its boot, as far as it tells.
-func TestBoot(t *testing.T) {
+func TestClockIsKnownByItsBoot(t *testing.T) {
 	id, uptime := boot()
 	again, later := boot()
 	if id != again || later < uptime || id != "" && uptime <= 0 {

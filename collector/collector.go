@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"opper_exporter/collector/config"
-	"opper_exporter/collector/store"
 )
 
 // Deps are what a Collector depends on.
@@ -27,12 +26,14 @@ type Deps struct {
 
 // Store persists the state of projects.
 type Store interface {
-	// Load returns the state of a project, if there is any.
-	Load(project string) (store.State, bool, error)
-	// Commit adds changes to the state of a project, or with fresh replaces it.
+	// Load calls visit with each entry that is stored of a project, in the order of
+	// their keys, and reports whether there are any.
+	Load(project string, visit func(key string, body []byte) error) (bool, error)
+	// Commit stores the entries of a project that have changed, by key, and deletes
+	// those without a body. With fresh, it deletes all others too.
 	// When it returns nil, they are durable. store.ErrBroken is final: what is on
 	// disk is not, or no longer, what was committed.
-	Commit(project string, changes store.State, fresh bool) error
+	Commit(project string, changes map[string][]byte, fresh bool) error
 }
 
 // Collector exposes what the last sync of each project published. It is a

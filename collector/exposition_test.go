@@ -52,7 +52,7 @@ var accepts = map[string]string{
 
 // What can't be gathered is an error of the whole scrape, in the log and in the
 // answer, whoever it is of.
-func TestExpositionFails(t *testing.T) {
+func TestGatherErrorFailsTheScrape(t *testing.T) {
 	b := newBench(t, oppertest.Config{}, testConfig())
 	b.sync()
 	twice := prometheus.CollectorFunc(func(ch chan<- prometheus.Metric) {
@@ -94,7 +94,7 @@ func (m *brokenMetric) Write(out *dto.Metric) error {
 
 // What an encoder cannot write is an error of the whole scrape, wherever in it
 // that is; a format that leaves it out is complete.
-func TestEncodingFails(t *testing.T) {
+func TestEncodingErrorFailsTheScrape(t *testing.T) {
 	counter := func(c *dto.Counter) prometheus.Metric {
 		return &brokenMetric{prometheus.NewDesc("zz_broken_total", "", nil, nil), c}
 	}

@@ -97,7 +97,7 @@ func encoded(t testing.TB, families []*dto.MetricFamily, format expfmt.Format, o
 // build: so that nobody relies on it.
 var afterField = regexp.MustCompile(`(?m)^(\s*\w+:) +`)
 
-func TestGolden(t *testing.T) {
+func TestGoldenExposition(t *testing.T) {
 	families := fixedHistory(t).families()
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
@@ -152,7 +152,7 @@ func firstDifference(got, want string) string {
 }
 
 // promlint and promtool find nothing to say, hostile names included.
-func TestLint(t *testing.T) {
+func TestExpositionPassesPromlint(t *testing.T) {
 	b := fixedHistory(t)
 	families := b.families()
 	problems, err := promlint.NewWithMetricFamilies(families).Lint()

@@ -97,7 +97,7 @@ var served = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.W
 
 // A scrape waits for its sync until half a second before its own timeout, and
 // is served then; the sync goes on.
-func TestRefreshFirst(t *testing.T) {
+func TestScrapeWaitsForItsSync(t *testing.T) {
 	for header, want := range map[string]time.Duration{
 		"":     9500 * time.Millisecond,
 		"5":    4500 * time.Millisecond,
@@ -185,7 +185,7 @@ func TestInitialSyncIsNotWaitedFor(t *testing.T) {
 	})
 }
 
-func TestInterval(t *testing.T) {
+func TestSyncsKeepTheInterval(t *testing.T) {
 	inBubble(t, 30*time.Second, false, func(t *testing.T, _ *project, g *gate) {
 		t.Helper()
 		<-time.After(95 * time.Second)
@@ -205,7 +205,7 @@ func TestInterval(t *testing.T) {
 }
 
 // A sync that is stopped is no failure.
-func TestStop(t *testing.T) {
+func TestStoppedSyncIsNoFailure(t *testing.T) {
 	g := new(gate)
 	g.close()
 	var logged promtest.Output

@@ -22,7 +22,7 @@ func counterOf(t *testing.T, m prometheus.Metric) float64 {
 	return w.GetCounter().GetValue()
 }
 
-func TestRequests(t *testing.T) {
+func TestRequestsAreMeasured(t *testing.T) {
 	r := newInstrumentation("p", true)
 	r.stall = newStall(time.Now, 0, r.up)
 	registry := prometheus.NewPedanticRegistry()

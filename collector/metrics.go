@@ -37,7 +37,7 @@ var (
 // The metric families about traces that could not be counted as they should be.
 var (
 	gapsTotal = newDesc("opper_exporter_gaps_total",
-		"Times that traces may have been missed: rows or pages that Opper could not return, or a total_count that full scans of the list do not explain.")
+		"Number of times traces may have been missed: rows or pages that Opper could not return, or a total_count that full scans of the list do not explain.")
 	skippedTotal = newDesc("opper_exporter_traces_skipped_total",
 		"Traces that are never counted: no_id (the row has no id), vanished_open (delisted before end_time was set).",
 		"reason")
@@ -53,7 +53,7 @@ var (
 	namesZeroPending = newDesc("opper_exporter_trace_names_zero_pending",
 		"Trace names whose series are exposed at 0 until every scraper has read the zeros, for 10 minutes at most; then the counts follow.")
 	overflowTotal = newDesc("opper_exporter_overflow_traces_total",
-		"Traces counted under the overflow name, because the limit of trace names was reached.")
+		"Traces counted as (other), because --collector.max-trace-names was reached.")
 )
 
 var descs = []*prometheus.Desc{

@@ -96,7 +96,7 @@ func TestHistogramsLikeClientGolang(t *testing.T) {
 }
 
 // Without native buckets the rest stays as it is.
-func TestNativeOff(t *testing.T) {
+func TestWithoutNativeBucketsTheRestStays(t *testing.T) {
 	shots := map[bool]snapshot{}
 	for _, native := range []bool{true, false} {
 		cfg := testConfig()
@@ -122,7 +122,7 @@ func TestNativeOff(t *testing.T) {
 }
 
 // A metric is made once for each change, not once for each sync.
-func TestMetricsAreKept(t *testing.T) {
+func TestMetricIsMadeOncePerChange(t *testing.T) {
 	cfg := testConfig()
 	b := newBench(t, oppertest.Config{}, cfg)
 	b.opper.Add(b.trace(1, "quiet"))

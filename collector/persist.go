@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,42 +17,49 @@ import (
 	"opper_exporter/collector/syncer"
 )
 
-// The documents that are stored beside the ledger and the names.
+// The parts of a state, the first byte of the keys of their entries. Behind it:
 const (
-	docIdentity = "identity"
-	docWalk     = "walk"
-	docProject  = "project"
-	docMet      = "met" // the names that were met
-	docDeferred = "deferred/"
-)
+	partAggregates = "a" // see aggregate.Set.Changes
+	partDocument   = "d" // one of the names below
+	partLedger     = "l" // see ledger.Ledger.Changes
 
-const identityVersion = 1
+	docIdentity = partDocument + "identity"
+	docSyncer   = partDocument + "syncer"
+)
 
 // upstream identifies a list of traces. Counts of one are never added to those
 // of another.
 type upstream struct {
-	URL        string `json:"url"`
-	NameFilter string `json:"name_filter"`
+	URL, NameFilter string
 }
 
 // identity says what the numbers of a state mean.
 type identity struct {
-	Version int `json:"version"`
 	upstream
-	DurationBuckets []float64 `json:"duration_buckets"`
-	TokenBuckets    []float64 `json:"token_buckets"`
-	LastSuccess     time.Time `json:"last_good"`
-
-	Clock clockState `json:"clock"`
+	DurationBuckets, TokenBuckets []float64
+	LastSuccess                   time.Time
+	Clock                         clockState
 }
 
 // restore continues from the state of the project, and reports whether there is
 // one that it can continue from.
-func (p *project) restore(ledgerCfg ledger.Config, walkCfg syncer.Config) (bool, error) {
+func (p *project) restore(ledgerCfg ledger.Config, syncerCfg syncer.Config) (bool, error) {
 	if p.deps.Store == nil {
 		return false, nil
 	}
-	st, found, err := p.deps.Store.Load(p.cfg.Name)
+	restored := ledger.New(ledgerCfg)
+	aggregates, documents := map[string][]byte{}, map[string][]byte{}
+	found, err := p.deps.Store.Load(p.cfg.Name, func(key string, body []byte) error {
+		if key, ok := strings.CutPrefix(key, partLedger); ok {
+			return restored.Restore(key, body)
+		}
+		if key, ok := strings.CutPrefix(key, partAggregates); ok {
+			aggregates[key] = bytes.Clone(body)
+		} else {
+			documents[key] = bytes.Clone(body)
+		}
+		return nil
+	})
 	if err != nil {
 		return false, p.stateError(err)
 	}
@@ -59,11 +67,8 @@ func (p *project) restore(ledgerCfg ledger.Config, walkCfg syncer.Config) (bool,
 		return false, nil
 	}
 	var id identity
-	if err := json.Unmarshal(st.Docs[docIdentity], &id); err != nil {
+	if err := json.Unmarshal(documents[docIdentity], &id); err != nil {
 		return false, p.stateError(fmt.Errorf("identity: %w", err))
-	}
-	if id.Version != identityVersion {
-		return false, p.stateError(fmt.Errorf("identity: unknown version %d", id.Version))
 	}
 	if id.upstream != p.upstream() {
 		level.Warn(p.logger).Log("msg", "upstream has changed, counters restart from zero",
@@ -72,12 +77,15 @@ func (p *project) restore(ledgerCfg ledger.Config, walkCfg syncer.Config) (bool,
 		return false, nil
 	}
 	p.deps.Clock.restore(id.Clock)
-	p.ledger = ledger.Restore(ledgerCfg, st.Ledger, p.deps.Clock.Now())
-	if p.aggregates, err = aggregate.Restore(p.cfg.Aggregate, aggregate.State{Names: st.Names, Project: st.Docs[docProject], Met: st.Docs[docMet], Deferred: deferredDocs(st.Docs)}); err != nil {
-		return false, p.stateError(err)
+	p.ledger = restored
+	if err := p.ledger.EndRestore(p.deps.Clock.Now()); err != nil {
+		return false, p.stateError(fmt.Errorf("ledger: %w", err))
 	}
-	p.syncer = syncer.New(walkCfg, p.ledger)
-	if err := p.syncer.Restore(st.Docs[docWalk]); err != nil {
+	if p.aggregates, err = aggregate.Restore(p.cfg.Aggregate, aggregates); err != nil {
+		return false, p.stateError(fmt.Errorf("aggregates: %w", err))
+	}
+	p.syncer = syncer.New(syncerCfg, p.ledger)
+	if err := p.syncer.Restore(documents[docSyncer]); err != nil {
 		return false, p.stateError(err)
 	}
 	p.fresh = false
@@ -173,41 +181,22 @@ func (p *project) save() error {
 	return nil
 }
 
-func (p *project) changes() (store.State, error) {
+// changes returns the entries that have changed.
+func (p *project) changes() (map[string][]byte, error) {
 	id, err := json.Marshal(identity{
-		Version: identityVersion, upstream: p.upstream(),
+		upstream:        p.upstream(),
 		DurationBuckets: p.cfg.Aggregate.DurationBuckets, TokenBuckets: p.cfg.Aggregate.TokenBuckets,
 		LastSuccess: p.lastSuccess, Clock: p.deps.Clock.state(),
 	})
 	if err != nil {
-		return store.State{}, fmt.Errorf("identity: %w", err)
+		return nil, fmt.Errorf("identity: %w", err)
 	}
-	walked, err := p.syncer.State()
+	synced, err := p.syncer.State()
 	if err != nil {
-		return store.State{}, err
+		return nil, err
 	}
-	added := p.aggregates.Changes()
-	st := store.State{
-		Ledger: p.ledger.Changes(),
-		Names:  added.Names,
-		Docs:   map[string][]byte{docIdentity: id, docWalk: walked, docProject: added.Project},
-	}
-	if added.Met != nil {
-		st.Docs[docMet] = added.Met
-	}
-	for doc, body := range added.Deferred {
-		st.Docs[docDeferred+doc] = body
-	}
-	return st, nil
-}
-
-// deferredDocs returns the documents of the deferred traces.
-func deferredDocs(docs map[string][]byte) map[string][]byte {
-	out := map[string][]byte{}
-	for doc, body := range docs {
-		if name, ok := strings.CutPrefix(doc, docDeferred); ok {
-			out[name] = body
-		}
-	}
-	return out
+	changes := map[string][]byte{docIdentity: id, docSyncer: synced}
+	p.ledger.Changes(func(key string, body []byte) { changes[partLedger+key] = body })
+	p.aggregates.Changes(func(key string, body []byte) { changes[partAggregates+key] = body })
+	return changes, nil
 }

@@ -1,27 +1,21 @@
 package collector
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
-	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/scrape"
-	"opper_exporter/collector/store"
-	"opper_exporter/collector/syncer"
 	"opper_exporter/opper/oppertest"
 	"opper_exporter/opper/oppertest/oracle"
 )
@@ -34,7 +28,7 @@ var lists = map[string]oppertest.Config{
 }
 
 // The page that Opper documents is one trace.
-func TestSamplePage(t *testing.T) {
+func TestDocumentedPageIsOneTrace(t *testing.T) {
 	b := newBench(t, oppertest.Config{}, testConfig())
 	b.opper.Add(oppertest.Sample())
 	b.sync()
@@ -67,7 +61,7 @@ func TestSamplePage(t *testing.T) {
 
 // All sums over a long history are the truth, whatever the order of the list
 // and whatever a sync is started by.
-func TestHistory(t *testing.T) {
+func TestHistoryIsCountedExactly(t *testing.T) {
 	const traces = 25_037
 	for name, list := range lists {
 		for _, interval := range []time.Duration{0, 20 * time.Millisecond} {
@@ -237,7 +231,7 @@ func (b *bench) countedOf(v values) (out []oracle.Counted) {
 
 // While traces arrive and change, none is counted before it has settled, or
 // otherwise than it was; once things are quiet, the sums are the truth.
-func TestLiveTraces(t *testing.T) {
+func TestLiveTracesAreCountedOnceSettled(t *testing.T) {
 	for name, list := range lists {
 		t.Run(name, func(t *testing.T) {
 			cfg := testConfig()
@@ -290,7 +284,7 @@ func happen(lives []life, now time.Time) []life {
 	return lives
 }
 
-func TestOpenTraces(t *testing.T) {
+func TestOpenTracesAreShownUntilTheyEnd(t *testing.T) {
 	b := newBench(t, oppertest.Config{}, testConfig())
 	b.opper.Add(b.open(1, "a"), b.open(2, "a"), b.open(3, ""), b.trace(4, "b"))
 	see := func(want values) {
@@ -321,406 +315,5 @@ func TestOpenTraces(t *testing.T) {
 		"opper_exporter_late_ends_total{}":                   1,
 	}); err != nil {
 		t.Error(err)
-	}
-}
-
-// faults are the ways in which all requests can go wrong.
-func faults() map[string]oppertest.Answer {
-	out := map[string]oppertest.Answer{
-		"cut": oppertest.Cut, "cut body": oppertest.CutBody, "truncated": oppertest.Truncated,
-		"garbage": oppertest.Garbage, "HTML": oppertest.HTML, "no list": oppertest.EmptyObject, "429": oppertest.TooMany("0"),
-	}
-	for _, status := range []int{400, 401, 403, 404, 422, 500, 503} {
-		for shape, answer := range oppertest.Errors(status) {
-			out[fmt.Sprint(status, " ", shape)] = answer
-		}
-	}
-	return out
-}
-
-// A sync that fails changes no number, whether it fails at once or after it has
-// found news, and the next one that succeeds makes good for it.
-func TestFailingSync(t *testing.T) {
-	b := newBench(t, oppertest.Config{}, testConfig())
-	b.opper.FillHistory(500, 5, epoch.Add(-24*time.Hour), epoch.Add(-time.Hour))
-	b.opper.Add(b.open(1, "a"))
-	b.sync()
-	for what, answer := range faults() {
-		for _, after := range []int{0, 1} {
-			before := b.gather()
-			success := before["opper_exporter_last_success_timestamp_seconds{}"]
-			b.step(settle)
-			// More news than fit on a page are taken in once all of it is read;
-			// fewer are taken in before the end of the list is looked at.
-			for range 110 - 100*after {
-				tr := b.trace(0, what)
-				tr.ID = fmt.Sprintf("%s %d %d", what, after, b.opper.Len())
-				b.opper.Add(tr)
-			}
-			b.opper.Fail(oppertest.Fault{Answer: answer, After: after, Times: -1})
-			b.project.sync(t.Context())
-			got := b.gather()
-			b.opper.Clear()
-			if got["opper_up{}"] == 1 {
-				// A later page that is refused or can't be read is no failure.
-				b.step(time.Second)
-				continue
-			}
-			if err := got.traces().differs(before.traces()); err != nil {
-				t.Errorf("%s after %d: %v", what, after, err)
-			}
-			if got["opper_exporter_last_success_timestamp_seconds{}"] != success {
-				t.Errorf("%s after %d: a new last success", what, after)
-			}
-			if n := got["opper_exporter_syncs_total{error}"] - before["opper_exporter_syncs_total{error}"]; n != 1 {
-				t.Errorf("%s after %d: %v more failed syncs", what, after, n)
-			}
-			b.sync()
-		}
-		if !strings.Contains(b.log.String(), "sync failed") {
-			t.Errorf("%s: no failure in the log", what)
-		}
-	}
-	for range 2 {
-		b.step(2 * settle)
-		b.sync()
-	}
-	// The one that is open may be gone: 404 is how Opper says so.
-	got := b.gather()
-	n := sum(got.of("opper_traces_total", "opper_traces_open", "opper_exporter_traces_skipped_total"))
-	if want := float64(b.opper.Len()); n != want {
-		t.Errorf("%v traces are counted, open or gone, %v are listed\n%s", n, want, b.log.String())
-	}
-}
-
-func TestEveryQueryFails(t *testing.T) {
-	for what, answer := range faults() {
-		t.Run(what, func(t *testing.T) {
-			b := newBench(t, oppertest.Config{}, testConfig())
-			b.opper.FillHistory(250, 5, epoch.Add(-24*time.Hour), epoch.Add(-time.Hour))
-			b.opper.Fail(oppertest.Fault{Answer: answer, Times: -1})
-			b.project.sync(t.Context())
-			b.checkDown(1)
-			b.opper.Clear()
-			b.sync()
-			b.checkSums(b.gather())
-		})
-	}
-}
-
-// checkDown compares an exposition with that of a project that was never up.
-func (b *bench) checkDown(failed float64) {
-	b.t.Helper()
-	got := b.gather()
-	maps.DeleteFunc(got, func(series string, _ float64) bool {
-		return strings.HasPrefix(series, "opper_exporter_api_") || strings.HasPrefix(series, "opper_exporter_sync_duration_seconds_bucket{")
-	})
-	if err := got.differs(values{
-		"opper_exporter_syncs_total{error}":            failed,
-		"opper_exporter_sync_duration_seconds_count{}": failed,
-	}); err != nil {
-		b.t.Error(err)
-	}
-	if up, ok := got["opper_up{}"]; !ok || up != 0 {
-		b.t.Errorf("up is %v", up)
-	}
-	if n := len(got.of("opper_traces_total")); n != 0 {
-		b.t.Errorf("%d series of traces that were never read", n)
-	}
-	if code := get(b.t, scrape.ReadyHandler(b.collector())).Code; code != http.StatusServiceUnavailable {
-		b.t.Errorf("readiness %d", code)
-	}
-	if !strings.Contains(b.log.String(), "level=error project=default msg=\"sync failed\"") {
-		b.t.Errorf("no failure in the log:\n%s", b.log.String())
-	}
-}
-
-func TestConnectionFails(t *testing.T) {
-	b := newBench(t, oppertest.Config{}, testConfig())
-	b.http.Close()
-	b.project.sync(t.Context())
-	b.project.sync(t.Context())
-	b.checkDown(2)
-}
-
-// A key that comes to belong to another project counts none of its traces.
-func TestOtherProject(t *testing.T) {
-	b := newBench(t, oppertest.Config{}, testConfig())
-	b.opper.FillHistory(500, 5, epoch.Add(-24*time.Hour), epoch.Add(-time.Minute))
-	b.sync()
-	before := b.gather()
-	other := oppertest.New(oppertest.Config{Seed: 9, Now: b.now})
-	other.FillHistory(500, 5, epoch.Add(-24*time.Hour), epoch)
-	b.opper.Fail(oppertest.Fault{Answer: oppertest.OtherProject(other), Times: -1})
-	b.step(settle)
-	b.project.sync(t.Context())
-	got := b.gather()
-	if err := got.traces().differs(before.traces()); err != nil || got["opper_up{}"] != 0 {
-		t.Errorf("up %v, %v", got["opper_up{}"], err)
-	}
-	b.opper.Clear()
-	b.sync()
-	if err := b.gather().traces().differs(before.traces()); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestEmptyList(t *testing.T) {
-	b := newBench(t, oppertest.Config{}, testConfig())
-	b.sync()
-	got := b.gather()
-	if listed, ok := got["opper_traces_listed{}"]; !ok || listed != 0 {
-		t.Errorf("listed is %v", listed)
-	}
-	b.opper.Add(b.trace(1, "a"))
-	b.step(settle)
-	b.sync()
-	if got, ok := b.gather()["opper_traces_total{success,a}"]; !ok || got != 0 {
-		t.Errorf("a later name begins at %v", got)
-	}
-	b.step(settle)
-	b.sync()
-	if got := b.gather()["opper_traces_total{success,a}"]; got != 1 {
-		t.Errorf("%v are counted", got)
-	}
-}
-
-// Scrapes at any time see whole syncs, and no number that falls.
-func TestScrapesDuringSyncs(t *testing.T) {
-	b := newBench(t, oppertest.Config{}, testConfig())
-	b.opper.FillHistory(300, 5, epoch.Add(-24*time.Hour), epoch.Add(-time.Hour))
-	traffic := oppertest.NewTraffic(b.opper, oppertest.DefaultAgents(), 1)
-	traffic.Step(b.now())
-	stop := make(chan struct{})
-	var scrapers sync.WaitGroup
-	handler := b.handler(false)
-	for _, format := range []string{"protobuf", "protobuf", "text"} {
-		scrapers.Go(func() {
-			before := values{}
-			for {
-				answer := get(t, handler, "Accept", accepts[format])
-				families, err := decoded(answer.Header(), answer.Body)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				got := valuesOf(families)
-				for key, was := range before {
-					counter := strings.Contains(key, "_total{") || strings.Contains(key, "_count{") || strings.Contains(key, "_bucket{")
-					if now, ok := got[key]; !ok || counter && now < was {
-						t.Errorf("%s was %v and is %v (there: %v)", key, was, now, ok)
-						return
-					}
-				}
-				if n := sum(got.of("opper_traces_total")); n > 0 && n < 300 {
-					t.Errorf("%v traces: a part of the baseline", n)
-				}
-				before = got
-				select {
-				case <-stop:
-					return
-				default:
-				}
-			}
-		})
-	}
-	for range 40 {
-		b.sync()
-		b.step(7 * time.Second)
-		traffic.Step(b.now())
-	}
-	close(stop)
-	scrapers.Wait()
-	if n := sum(b.gather().of("opper_traces_total")); n < 500 {
-		t.Errorf("only %v traces are counted", n)
-	}
-}
-
-// Private content and the key reach neither the exposition nor the log.
-func TestPrivate(t *testing.T) {
-	b := newBench(t, oppertest.Config{BodyBytes: 2000}, testConfig())
-	b.opper.FillHistory(300, 5, epoch.Add(-24*time.Hour), epoch.Add(-time.Hour))
-	b.opper.Add(b.open(1, "a"), b.trace(2, "b"))
-	b.sync()
-	for _, answer := range faults() {
-		b.opper.Fail(oppertest.Fault{Answer: answer, Times: -1})
-		b.project.sync(t.Context())
-		b.opper.Clear()
-	}
-	b.step(settle)
-	b.sync()
-	handler := b.handler(false)
-	seen := map[string][]byte{"log": []byte(b.log.String())}
-	for _, format := range []expfmt.FormatType{expfmt.TypeTextPlain, expfmt.TypeOpenMetrics, expfmt.TypeProtoDelim} {
-		accept := string(expfmt.NewFormat(format))
-		w := get(t, handler, "Accept", accept)
-		if w.Code != http.StatusOK || !bytes.Contains(w.Body.Bytes(), []byte("opper_traces_total")) {
-			t.Errorf("%s: %d", accept, w.Code)
-		}
-		seen[accept] = w.Body.Bytes()
-	}
-	for where, text := range seen {
-		for _, private := range []string{oppertest.Secret, apiKey} {
-			if bytes.Contains(text, []byte(private)) {
-				t.Errorf("%q shows in the %s", private, where)
-			}
-		}
-	}
-}
-
-func TestLastSuccess(t *testing.T) {
-	b := newBench(t, oppertest.Config{}, testConfig())
-	if got := b.gather()["opper_exporter_last_success_timestamp_seconds{}"]; got != 0 {
-		t.Errorf("last success at %v before the first", got)
-	}
-	b.step(90 * time.Second)
-	b.project.sync(t.Context())
-	if got, want := b.gather()["opper_exporter_last_success_timestamp_seconds{}"], float64(epoch.Unix()+90); got != want {
-		t.Errorf("last success at %v, want %v", got, want)
-	}
-}
-
-// The counts of a later name are held while somebody has not read its zeros, and
-// for 10 minutes at most; what is known from the first walk on is not.
-func TestZerosFirst(t *testing.T) {
-	read := false
-	cfg := testConfig()
-	cfg.AllRead = func(time.Time) bool { return read }
-	b := newBench(t, oppertest.Config{}, cfg)
-	b.opper.Add(b.trace(1, "known"))
-	b.step(time.Hour)
-	b.sync()
-	see := func(known, read, unread, held float64) {
-		t.Helper()
-		b.sync()
-		got := b.gather()
-		for name, want := range map[string]float64{"known": known, "read": read, "unread": unread} {
-			for _, family := range []string{"opper_traces_total", "opper_trace_duration_seconds_count", "opper_tokens_per_trace_count"} {
-				key := family + "{success," + name + "}"
-				if family == "opper_tokens_per_trace_count" {
-					key = family + "{" + name + "}"
-				}
-				if n := got[key]; n != want {
-					t.Errorf("%v after the start: %s is %v, want %v", b.now().Sub(epoch), key, n, want)
-				}
-			}
-		}
-		if n := got["opper_exporter_trace_names_zero_pending{}"]; n != held {
-			t.Errorf("%v names are held, want %v", n, held)
-		}
-	}
-	b.opper.Add(b.trace(2, "read"), b.trace(3, "read"), b.trace(4, "known"))
-	see(1, 0, 0, 1)
-	b.step(settle)
-	see(2, 0, 0, 1)
-	read = true
-	see(2, 2, 0, 0)
-
-	read = false
-	b.opper.Add(b.trace(5, "unread"))
-	see(2, 2, 0, 1)
-	if n := len(b.gather().of("opper_traces_total")); n != 3*4 {
-		t.Errorf("%d series of traces, want those of 3 names", n)
-	}
-	b.step(maxZeroPending - time.Second)
-	see(2, 2, 0, 1)
-	b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Times: -1})
-	b.step(2 * time.Second)
-	b.project.sync(t.Context())
-	b.opper.Clear()
-	if n := b.gather()["opper_exporter_trace_names_zero_pending{}"]; n != 1 {
-		t.Error("a failed sync released a name")
-	}
-	see(2, 2, 1, 0)
-}
-
-// commits counts what a store is given, and may refuse it.
-type commits struct {
-	*memory
-	n       int
-	refused error
-}
-
-func (c *commits) Commit(project string, changes store.State, fresh bool) error {
-	c.n++
-	if c.refused != nil {
-		return c.refused
-	}
-	return c.memory.Commit(project, changes, fresh)
-}
-
-// A first walk is stored in parts, by time and by rows, unless what is stored
-// is of another list: that stays until the walk is done.
-func TestFirstWalkIsStoredInParts(t *testing.T) {
-	kept := &commits{memory: newMemory()}
-	cfg := testConfig()
-	cfg.Store = kept
-	b := newBench(t, oppertest.Config{}, cfg)
-	for _, c := range []struct {
-		met     int
-		after   time.Duration
-		commits int
-	}{
-		{100, 0, 0},
-		{progressRows - 1, 0, 0},
-		{progressRows, 0, 1},
-		{progressRows + 100, 0, 1},
-		{2*progressRows - 1, 0, 1},
-		{2 * progressRows, 0, 2},
-		{2*progressRows + 100, progressInterval - time.Second, 2},
-		{2*progressRows + 200, time.Second, 3},
-		{3*progressRows + 199, 0, 3},
-		{3*progressRows + 200, 0, 4},
-	} {
-		b.step(c.after)
-		b.project.progress(syncer.Part{Read: c.met, Total: 10 * progressRows})
-		if kept.n != c.commits {
-			t.Errorf("%d commits after %d rows, want %d", kept.n, c.met, c.commits)
-		}
-	}
-
-	cfg.UpstreamURL = "another list"
-	again := newBench(t, oppertest.Config{}, cfg)
-	again.step(progressInterval)
-	again.project.progress(syncer.Part{Read: progressRows, Total: 10 * progressRows})
-	if kept.n != 4 {
-		t.Error("a first walk replaced the state of another list before it was done")
-	}
-}
-
-// Open traces have no order on disk, so a part of the initial sync holds few of
-// them. A store that is full is not tried again with each page.
-func TestInitialSyncStoresFewOpenTraces(t *testing.T) {
-	kept := &commits{memory: newMemory()}
-	cfg := testConfig()
-	cfg.Store = kept
-	b := newBench(t, oppertest.Config{}, cfg)
-	var rows []ledger.Row
-	read := func(n int, want int) {
-		t.Helper()
-		for range n {
-			rows = append(rows, ledger.Row{ID: ledger.KeyOf(fmt.Sprint(len(rows))), Name: "agent", Start: b.now()})
-		}
-		b.project.ledger.Observe(ledger.Run{Rows: rows, AtStart: true, When: ledger.When{Asked: b.now(), Read: b.now()}}, new(ledger.Events))
-		b.project.progress(syncer.Part{})
-		if kept.n != want {
-			t.Errorf("%d commits after %d open traces, want %d", kept.n, len(rows), want)
-		}
-	}
-	read(progressEntries-1, 0)
-	read(1, 1)
-	read(progressEntries-1, 1)
-	kept.refused = errors.New("no space left on device")
-	read(1, 2)
-	read(100, 2)
-	read(progressEntries-100, 3)
-	kept.refused = nil
-	read(progressEntries, 4)
-	read(progressEntries, 5)
-	if n := strings.Count(b.log.String(), "commit failed"); n != 1 {
-		t.Errorf("a full disk is logged %d times:\n%s", n, b.log.String())
-	}
-	if n := strings.Count(b.log.String(), "commits succeed again"); n != 1 {
-		t.Errorf("room on the disk is logged %d times", n)
 	}
 }

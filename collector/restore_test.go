@@ -4,6 +4,7 @@ import (
 	"io"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,48 +12,39 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
-	"opper_exporter/collector/store"
 	"opper_exporter/opper/oppertest"
 )
-
-// loaded is a Store that holds what it is given, and keeps nothing.
-type loaded struct{ state store.State }
-
-func (l loaded) Load(string) (store.State, bool, error) { return l.state, true, nil }
-func (l loaded) Commit(string, store.State, bool) error { return nil }
 
 // FuzzRestoreState restores a project from arbitrary documents and aggregates,
 // which are either refused or can be shown, in memory that is bounded by what is
 // stored.
 func FuzzRestoreState(f *testing.F) {
-	stored := func(bounds []float64) store.State {
+	stored := func(bounds []float64) map[string][]byte {
 		kept := newMemory()
 		cfg := testConfig()
 		cfg.Store, cfg.Aggregate.DurationBuckets = kept, bounds
 		b := newBench(f, oppertest.Config{}, cfg)
 		b.opper.FillHistory(300, 3, epoch.Add(-day), epoch.Add(-day/2))
 		b.sync()
-		st, _, err := kept.Load("")
-		if err != nil {
-			f.Fatal(err)
-		}
-		return st
+		return kept.entries
 	}
 	now := func() time.Time { return epoch }
 	st := stored(testConfig().Aggregate.DurationBuckets)
-	for _, other := range []store.State{st, stored([]float64{1})} { // the latter has too few buckets
-		for _, name := range other.Names {
-			f.Add(st.Docs[docIdentity], st.Docs[docWalk], st.Docs[docProject], st.Docs[docMet], name)
+	const project, distinct, name = partAggregates + "project", partAggregates + "distinct", partAggregates + "name/"
+	for _, other := range []map[string][]byte{st, stored([]float64{1})} { // the latter has too few buckets
+		for key, body := range other {
+			if strings.HasPrefix(key, name) {
+				f.Add(st[docIdentity], st[docSyncer], st[project], st[distinct], body)
+			}
 		}
 	}
-	f.Fuzz(func(t *testing.T, id, walked, project, met, name []byte) {
+	f.Fuzz(func(t *testing.T, identity, syncer, counters, names, aggregate []byte) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		cfg := testConfig()
 		cfg.now, cfg.Logger = now, log.NewLogfmtLogger(io.Discard)
-		cfg.Store = loaded{store.State{
-			Names: map[string][]byte{"name": name},
-			Docs:  map[string][]byte{docIdentity: id, docWalk: walked, docProject: project, docMet: met},
+		cfg.Store = &memory{map[string][]byte{
+			docIdentity: identity, docSyncer: syncer, project: counters, distinct: names, name + "a": aggregate,
 		}}
 		p, err := cfg.project(newInstrumentation(cfg.Name, cfg.NativeHistograms))
 		if err != nil {
@@ -70,7 +62,7 @@ func FuzzRestoreState(f *testing.F) {
 			_ = m.Write(&out) // may be refused, as may a sample
 		}
 		runtime.ReadMemStats(&after)
-		size := len(slices.Concat(id, walked, project, met, name))
+		size := len(slices.Concat(identity, syncer, counters, names, aggregate))
 		if used := after.TotalAlloc - before.TotalAlloc; used > uint64(4<<20+1000*size) {
 			t.Errorf("%d bytes are allocated for a state of %d", used, size)
 		}

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 
 	"opper_exporter/collector/ledger"
-	"opper_exporter/collector/store"
 )
 
 // disk is the store as the project sees it: it can be full, and the program can
@@ -15,9 +15,11 @@ type disk struct{ *simulation }
 
 var errFull = errors.New("no space left on device")
 
-func (d disk) Load(project string) (store.State, bool, error) { return d.inner.Load(project) }
+func (d disk) Load(project string, visit func(string, []byte) error) (bool, error) {
+	return d.inner.Load(project, visit)
+}
 
-func (d disk) Commit(project string, changes store.State, fresh bool) error {
+func (d disk) Commit(project string, changes map[string][]byte, fresh bool) error {
 	d.point()
 	refused := d.full > 0
 	d.committed = !refused
@@ -39,7 +41,7 @@ func (d disk) Commit(project string, changes store.State, fresh bool) error {
 			d.denied[versionOf(c).ID] = true
 		}
 	}
-	d.lasts(!changes.Ledger.InitialSync)
+	d.lasts(!isInitialSync(changes))
 	d.point()
 	if refused {
 		return errFull
@@ -79,109 +81,47 @@ func (s *simulation) lasts(baselineDone bool) {
 	s.counting = ledger.Events{}
 }
 
+// isInitialSync reports whether a ledger with these changes is in its initial
+// sync.
+func isInitialSync(changes map[string][]byte) bool {
+	l := ledger.New(ledger.Config{})
+	for key, body := range changes {
+		if key, ok := strings.CutPrefix(key, partLedger); ok && body != nil {
+			if err := l.Restore(key, body); err != nil {
+				panic(err)
+			}
+		}
+	}
+	return l.IsInitialSync()
+}
+
 // memory is a Store that shares nothing with who uses it.
 type memory struct {
-	listed, gone map[uint64]ledger.Chunk
-	pending      map[ledger.ID]ledger.Pending
-	abandoned    map[ledger.ID]bool
-	holes        uint64
-	baseline     bool
-	names, docs  map[string][]byte
-	found        bool
+	entries map[string][]byte // by key; nil if nothing was committed
 }
 
-func newMemory() *memory {
-	return &memory{
-		listed: map[uint64]ledger.Chunk{}, gone: map[uint64]ledger.Chunk{},
-		pending: map[ledger.ID]ledger.Pending{}, abandoned: map[ledger.ID]bool{},
-		names: map[string][]byte{}, docs: map[string][]byte{},
-	}
-}
+func newMemory() *memory { return &memory{} }
 
-// clone may share what is never changed: it is replaced as a whole.
-func (m *memory) clone() *memory {
-	c := *m
-	c.listed, c.gone = maps.Clone(m.listed), maps.Clone(m.gone)
-	c.pending, c.abandoned = maps.Clone(m.pending), maps.Clone(m.abandoned)
-	c.names, c.docs = maps.Clone(m.names), maps.Clone(m.docs)
-	return &c
-}
+// clone may share the bodies: they are never changed.
+func (m *memory) clone() *memory { return &memory{maps.Clone(m.entries)} }
 
-func (m *memory) Load(string) (store.State, bool, error) {
-	if !m.found {
-		return store.State{}, false, nil
-	}
-	st := store.State{Names: map[string][]byte{}, Docs: map[string][]byte{}}
-	st.Ledger = ledger.State{
-		Listed: sorted(m.listed), Delisted: sorted(m.gone), Pending: map[ledger.ID]*ledger.Pending{},
-		Abandoned: maps.Clone(m.abandoned), Unreadable: m.holes, InitialSync: m.baseline,
-	}
-	for id, p := range m.pending {
-		st.Ledger.Pending[id] = &p
-	}
-	for k, v := range m.names {
-		st.Names[k] = slices.Clone(v)
-	}
-	for k, v := range m.docs {
-		st.Docs[k] = slices.Clone(v)
-	}
-	return st, true, nil
-}
-
-func sorted(chunks map[uint64]ledger.Chunk) []ledger.Chunk {
-	var out []ledger.Chunk
-	for _, key := range slices.Sorted(maps.Keys(chunks)) {
-		c := chunks[key]
-		c.IDs = slices.Clone(c.IDs)
-		out = append(out, c)
-	}
-	return out
-}
-
-func (m *memory) Commit(_ string, changes store.State, fresh bool) error {
-	if fresh {
-		*m = *newMemory()
-	}
-	m.found = true
-	for _, half := range []struct {
-		to   map[uint64]ledger.Chunk
-		from []ledger.Chunk
-	}{{m.listed, changes.Ledger.Listed}, {m.gone, changes.Ledger.Delisted}} {
-		for _, c := range half.from {
-			if len(c.IDs) == 0 {
-				delete(half.to, c.Key)
-				continue
-			}
-			c.IDs = slices.Clone(c.IDs)
-			half.to[c.Key] = c
+func (m *memory) Load(_ string, visit func(string, []byte) error) (bool, error) {
+	for _, key := range slices.Sorted(maps.Keys(m.entries)) {
+		if err := visit(key, slices.Clone(m.entries[key])); err != nil {
+			return false, err
 		}
 	}
-	for id, p := range changes.Ledger.Pending {
-		if p == nil {
-			delete(m.pending, id)
-		} else {
-			m.pending[id] = *p
+	return m.entries != nil, nil
+}
+
+func (m *memory) Commit(_ string, changes map[string][]byte, fresh bool) error {
+	if fresh || m.entries == nil {
+		m.entries = map[string][]byte{}
+	}
+	for key, body := range changes {
+		if m.entries[key] = slices.Clone(body); body == nil {
+			delete(m.entries, key)
 		}
 	}
-	for id, is := range changes.Ledger.Abandoned {
-		if is {
-			m.abandoned[id] = true
-		} else {
-			delete(m.abandoned, id)
-		}
-	}
-	m.holes, m.baseline = changes.Ledger.Unreadable, changes.Ledger.InitialSync
-	put(m.names, changes.Names)
-	put(m.docs, changes.Docs)
 	return nil
-}
-
-func put(to, from map[string][]byte) {
-	for k, v := range from {
-		if v == nil {
-			delete(to, k)
-		} else {
-			to[k] = slices.Clone(v)
-		}
-	}
 }

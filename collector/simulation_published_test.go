@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
-	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/ledgertest"
 	"opper_exporter/opper/oppertest/oracle"
 )
 
@@ -43,38 +43,8 @@ func (s *simulation) label(name string) string {
 	return name
 }
 
-func versionOf(c ledger.Counted) oracle.Counted {
-	v := oracle.Counted{ID: c.Ref}
-	if v.ID == "" {
-		v.ID = c.ID.String()
-	}
-	v.Name, v.Tokens, v.Outcome = c.Name, -1, "unknown"
-	if v.Name == "" {
-		v.Name = "(unnamed)"
-	}
-	if c.HasTokens {
-		v.Tokens = c.Tokens
-	}
-	if c.Abandoned {
-		v.Outcome = "abandoned"
-		return v
-	}
-	switch strings.ToLower(c.Status) {
-	case "success", "ok", "completed":
-		v.Outcome = "success"
-	case "error", "failed", "failure":
-		v.Outcome = "failure"
-	}
-	switch {
-	case !c.HasDuration:
-		v.Unusable = "missing"
-	case c.Duration < 0:
-		v.Unusable = "negative"
-	default:
-		v.Micros = c.Duration.Microseconds()
-	}
-	return v
-}
+// versionOf is what the oracle calls a counted trace.
+var versionOf = ledgertest.Version
 
 // watch looks at what is published: nothing may be lower than it ever was, and
 // all of it must be what was counted and made durable.

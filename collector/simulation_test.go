@@ -468,9 +468,9 @@ func (s *simulation) sync() {
 	s.wait(time.Millisecond)
 }
 
-// walked is what the walk remembers of complete walks.
+// walked is what the syncer knows of full scans.
 func (s *simulation) walked() (state struct {
-	LastFullScan time.Time `json:"full_at"`
+	LastFullScan time.Time
 	Sweep        *struct{ Done bool }
 },
 ) {
@@ -711,7 +711,7 @@ func (s *simulation) sees(start time.Time) bool {
 		return false // its rows do not show where news are: only sweeps find them
 	}
 	if s.poison > 0 {
-		return s.blind.IsZero() && s.project.ledger.Hole(0, s.project.ledger.Listed()) < 0
+		return s.blind.IsZero() && s.project.ledger.NextUnreadable(0, s.project.ledger.Listed()) < 0
 	}
 	if s.blind.IsZero() {
 		return true

@@ -10,7 +10,7 @@ import (
 
 // The tables have every module that is required, each with a reason, and no
 // other.
-func TestDependencies(t *testing.T) {
+func TestEveryDependencyHasItsReason(t *testing.T) {
 	content, err := os.ReadFile("docs/dependencies.md")
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@
 package deploy_test
 
 import (
-	"fmt"
 	"io/fs"
 	"maps"
 	"net/http"
@@ -19,24 +18,27 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 )
 
-func TestDocumentation(t *testing.T) {
+func TestMain(m *testing.M) { exportertest.Main(m) }
+
+func TestDocumentationIsTrue(t *testing.T) {
 	readme := read(t, "../README.md")
 	configuration, metrics, operations, logging := read(t, "docs/configuration.md"), read(t, "docs/metrics.md"), read(t, "docs/operations.md"), read(t, "docs/logging.md")
 	// Reading them also keeps go test from taking a cached result for good
 	// when they have changed.
 	sources := readSources(t)
-	binary := filepath.Join(t.TempDir(), "opper_exporter")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", binary, "opper_exporter").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	binary := exportertest.Binary(t)
 	storage := t.TempDir()
 	outcomes := configuration.outcomes(t)
 	address := start(t, binary, storage, outcomes)
-	families := promtest.Scrape(t, "http://"+address+"/metrics")
+	families, err := exportertest.Families(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
 
 	// What the README says of some flags and metrics is what the reference says of
 	// all, which is generated from the program.
@@ -166,7 +168,7 @@ func TestReadmeIsShort(t *testing.T) {
 	}
 }
 
-func TestLinks(t *testing.T) {
+func TestLinksLeadSomewhere(t *testing.T) {
 	for _, name := range documents(t) {
 		for _, match := range regexp.MustCompile(`\]\(([^):]+)\)|\bgo run (\./\S+?)\b[^/\w]`).FindAllStringSubmatch(string(read(t, name)), -1) {
 			to, section, _ := strings.Cut(match[1], "#")
@@ -187,7 +189,7 @@ func TestLinks(t *testing.T) {
 }
 
 // The changelog has the format of Prometheus.
-func TestChangelog(t *testing.T) {
+func TestChangelogHasItsFormat(t *testing.T) {
 	kinds := []string{"CHANGE", "FEATURE", "ENHANCEMENT", "BUGFIX"}
 	entry := regexp.MustCompile(`^\* \[([A-Z]+)\] [a-z-]+: [A-Z].*\.$`)
 	last := 0
@@ -207,7 +209,7 @@ func TestChangelog(t *testing.T) {
 }
 
 // What CONTRIBUTING.md says of where things live is true.
-func TestPlaces(t *testing.T) {
+func TestContributingSaysWhereThingsLive(t *testing.T) {
 	rows := read(t, "../CONTRIBUTING.md").table(t, "Where things live")
 	if len(rows) == 0 {
 		t.Error("no places")
@@ -311,8 +313,6 @@ func readSources(t *testing.T) string {
 	return all.String()
 }
 
-var listening = regexp.MustCompile(`msg="Listening on" address=(\S+)`)
-
 // start runs the exporter, as it is without flags, against an Opper that lists
 // one old trace of each status, which is also its name. It keeps its state in
 // storage. It returns the address of the exporter once that is ready.
@@ -327,35 +327,7 @@ func start(t *testing.T, binary, storage string, statuses map[string]string) str
 	server := httptest.NewServer(opper)
 	t.Cleanup(server.Close)
 
-	exporter := exec.CommandContext(t.Context(), binary, "--opper.url="+server.URL, "--web.listen-address=127.0.0.1:0", "--storage.path="+storage)
-	exporter.Env = append(os.Environ(), "OPPER_API_KEY=test")
-	out := new(promtest.Output)
-	exporter.Stderr = out
-	if err := exporter.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = exporter.Wait() // ends with the test's context
-		if t.Failed() {
-			t.Logf("log of the exporter:\n%s", out)
-		}
-	})
-	var address string
-	promtest.Eventually(t, func() error {
-		match := listening.FindStringSubmatch(out.String())
-		if match == nil {
-			return fmt.Errorf("not listening yet:\n%s", out)
-		}
-		address = match[1]
-		resp, err := http.Get("http://" + address + "/-/ready")
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("not ready: %s", resp.Status)
-		}
-		return nil
-	})
-	return address
+	cmd := exec.Command(binary, "--opper.url="+server.URL, "--web.listen-address=127.0.0.1:0", "--storage.path="+storage)
+	cmd.Env = append(os.Environ(), "OPPER_API_KEY=test")
+	return exportertest.MustStart(t, cmd).AwaitReady(t)
 }

@@ -13,7 +13,7 @@ import (
 
 // A vulnerability in what the exporter calls is an error; a database that can't
 // be reached is none, but says so.
-func TestVulncheck(t *testing.T) {
+func TestVulncheckFindsVulnerabilities(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "vuln")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-C", "test/tools/vuln", "-o", binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -50,8 +50,8 @@ type Options struct {
 	// UserAgent identifies the program, for example opper_exporter/1.2.3.
 	UserAgent string
 	// Observe, if set, is called once for each HTTP request made, retries
-	// included, maybe from several goroutines at once. The code is the HTTP
-	// status, or "error" if no complete answer came.
+	// included, maybe from several goroutines at once, but not for one that was
+	// canceled. The code is the HTTP status, or "error" if no complete answer came.
 	Observe func(code string, took time.Duration)
 	// Logger gets a debug line for each request that failed, with Opper's
 	// error code.
@@ -262,7 +262,12 @@ func (c *Client) attempt(ctx context.Context, url, key string, decode func(io.Re
 
 	start := c.clock.now()
 	code := "error"
-	defer func() { c.opts.Observe(code, c.clock.now().Sub(start)) }()
+	defer func() {
+		// Pages read ahead are canceled where the list ends: no trouble with Opper.
+		if code != "error" || ctx.Err() == nil {
+			c.opts.Observe(code, c.clock.now().Sub(start))
+		}
+	}()
 	broken := func(text string) error {
 		switch {
 		case ctx.Err() != nil:

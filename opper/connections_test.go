@@ -19,15 +19,16 @@ import (
 func TestRequestTimeout(t *testing.T) {
 	for name, begin := range map[string]string{"no answer": "", "half an answer": `{"data":[`} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			f := newFixture(t, func(w http.ResponseWriter, r *http.Request) {
 				if begin != "" {
 					_, _ = io.WriteString(w, begin)
 					_ = http.NewResponseController(w).Flush()
 				}
 				<-r.Context().Done()
-			}, func(o *Options) { o.Timeout = 500 * time.Millisecond }) // enough for a connection on a busy machine
+			}, func(o *Options) { o.Timeout = 2 * time.Second }) // enough for a connection on a busy machine
 			_, err := f.WithRetries(1).List(t.Context(), 0, 100)
-			if err == nil || err.Error() != "list traces: no complete answer within 500ms" || !Unreadable(err) || errors.Is(err, context.DeadlineExceeded) {
+			if err == nil || err.Error() != "list traces: no complete answer within 2s" || !Unreadable(err) || errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("got %v, want a timeout of the request", err)
 			}
 			if got := f.observed(); got != "error error" {

@@ -116,7 +116,7 @@ func (d *decoder) traces(limit int) []Trace {
 			d.tooMany(limit)
 			return
 		case 0:
-			expected := min(limit, pageSize)
+			expected := min(limit, PageSize)
 			traces = make([]Trace, 0, expected)
 			ids.Grow(expected * len("3c90c3cc-0d44-4b50-8888-8dd25736052a"))
 		}

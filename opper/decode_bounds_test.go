@@ -15,7 +15,7 @@ import (
 // No field of what is kept may hold a body: only the known strings are there.
 func TestDecodeKeepsNoBodies(t *testing.T) {
 	secret := strings.Repeat("private", 1<<20)
-	page, err := DecodePage(strings.NewReader(`{"input":"`+secret+`","data":[{"input":"`+secret+`","id":"a","output":"`+secret+`","spans":[{"input":"`+secret+`"}]}]}`), pageSize)
+	page, err := DecodePage(strings.NewReader(`{"input":"`+secret+`","data":[{"input":"`+secret+`","id":"a","output":"`+secret+`","spans":[{"input":"`+secret+`"}]}]}`), PageSize)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestDecodeIsBounded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for what, decode := range map[string]func(io.Reader) (held any, err error){
-				"page":  func(r io.Reader) (any, error) { return DecodePage(r, pageSize) },
+				"page":  func(r io.Reader) (any, error) { return DecodePage(r, PageSize) },
 				"trace": func(r io.Reader) (any, error) { return decodeTrace(r) },
 			} {
 				before, after := of.before, of.after
@@ -96,8 +96,8 @@ func TestDecodeIsBounded(t *testing.T) {
 // A page holds no more than its rows may.
 func TestDecodeFullPage(t *testing.T) {
 	row := `{"id":"` + strings.Repeat("i", 1000) + `","name":"` + strings.Repeat(`\u00e9`, maxValue) + `","status":"` + strings.Repeat("s", 2*maxValue) + `"}`
-	page, err := DecodePage(strings.NewReader(`{"data":[`+row+strings.Repeat(","+row, pageSize-1)+`]}`), pageSize)
-	if err != nil || len(page.Traces) != pageSize {
+	page, err := DecodePage(strings.NewReader(`{"data":[`+row+strings.Repeat(","+row, PageSize-1)+`]}`), PageSize)
+	if err != nil || len(page.Traces) != PageSize {
 		t.Fatal(len(page.Traces), err)
 	}
 	const digest = 1 + 2*sha256.Size
@@ -110,7 +110,7 @@ func TestDecodeFullPage(t *testing.T) {
 
 func TestDecodeTooManyRows(t *testing.T) {
 	for _, list := range []string{"data", "traces"} {
-		for _, limit := range []int{1, 7, pageSize, pageSize + 1} {
+		for _, limit := range []int{1, 7, PageSize, PageSize + 1} {
 			body := `{"` + list + `":[{"id":"a"}` + strings.Repeat(`,{"id":"a"}`, limit-1)
 			page, err := DecodePage(strings.NewReader(body+`]}`), limit)
 			if err != nil || len(page.Traces) != limit {
@@ -151,7 +151,7 @@ func TestDecodeAllocations(t *testing.T) {
 	row = strings.Replace(row, `"input": "<string>"`, `"input": "`+strings.Repeat(`é\n\"`, 1000)+`"`, 1)
 	body := `{"data":[` + row + strings.Repeat(","+row, rows-1) + `]}`
 	allocs := testing.AllocsPerRun(20, func() {
-		if page, err := DecodePage(strings.NewReader(body), pageSize); err != nil || len(page.Traces) != rows {
+		if page, err := DecodePage(strings.NewReader(body), PageSize); err != nil || len(page.Traces) != rows {
 			t.Fatal(len(page.Traces), err)
 		}
 	})

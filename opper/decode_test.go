@@ -87,7 +87,7 @@ func TestDecodePage(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := DecodePage(iotest.OneByteReader(strings.NewReader(test.body)), pageSize)
+			got, err := DecodePage(iotest.OneByteReader(strings.NewReader(test.body)), PageSize)
 			if err != nil || !reflect.DeepEqual(got, test.want) {
 				t.Errorf("got %+v, %v, want %+v", got, err, test.want)
 			}
@@ -104,12 +104,12 @@ func TestDecodePageRejects(t *testing.T) {
 		`{"data":[{]}`, `{data:[]}`, `{"data":[{"id":01}]}`, `{"data":[{"id":"a` + "\n" + `"}]}`, `{1:2,"data":[]}`,
 		`{"data":[{"input":nul}]}`, `{"data":[{"input":"\x"}]}`, `{"data":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`,
 	} {
-		if page, err := DecodePage(strings.NewReader(body), pageSize); err == nil {
+		if page, err := DecodePage(strings.NewReader(body), PageSize); err == nil {
 			t.Errorf("%.60q: got %+v, want an error", body, page)
 		}
 	}
 	for n := range len(samplePage) {
-		if page, err := DecodePage(strings.NewReader(samplePage[:n]), pageSize); err == nil {
+		if page, err := DecodePage(strings.NewReader(samplePage[:n]), PageSize); err == nil {
 			t.Errorf("cut after %d bytes: got %+v, want an error", n, page)
 		}
 	}
@@ -117,7 +117,7 @@ func TestDecodePageRejects(t *testing.T) {
 
 func TestDecodeErrorsDoNotQuote(t *testing.T) {
 	for _, body := range []string{`{"data":[{"input":"ok" §`, `§`, `{"data":[{"total_tokens":§}]}`} {
-		if _, err := DecodePage(strings.NewReader(body), pageSize); err == nil || strings.Contains(err.Error(), "Â") || strings.Contains(err.Error(), "§") {
+		if _, err := DecodePage(strings.NewReader(body), PageSize); err == nil || strings.Contains(err.Error(), "Â") || strings.Contains(err.Error(), "§") {
 			t.Errorf("%s: got %v, want an error without the text", body, err)
 		}
 	}
@@ -126,7 +126,7 @@ func TestDecodeErrorsDoNotQuote(t *testing.T) {
 func TestDecodeReaderError(t *testing.T) {
 	cause := errors.New("cause")
 	for n := range len(samplePage) {
-		_, err := DecodePage(io.MultiReader(strings.NewReader(samplePage[:n]), iotest.ErrReader(cause)), pageSize)
+		_, err := DecodePage(io.MultiReader(strings.NewReader(samplePage[:n]), iotest.ErrReader(cause)), PageSize)
 		if !errors.Is(err, cause) {
 			t.Fatalf("after %d bytes: got %v, want the reader's error", n, err)
 		}

@@ -33,7 +33,7 @@ func TestDecodeTimes(t *testing.T) {
 		`1699335116`:                            {},
 		`null`:                                  {},
 	} {
-		page, err := DecodePage(strings.NewReader(`{"data":[{"start_time":`+text+`}]}`), pageSize)
+		page, err := DecodePage(strings.NewReader(`{"data":[{"start_time":`+text+`}]}`), PageSize)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -71,7 +71,7 @@ func TestDecodeDuration(t *testing.T) {
 		"two empty dates":        {`"start_time":"0001-01-01T00:00:00Z","end_time":"0001-01-01T00:00:00Z"`, 0, true},
 		"times too far apart":    {`"start_time":"1023-11-07T05:31:56Z","end_time":"2023-11-07T05:31:55Z"`, 0, false},
 	} {
-		page, err := DecodePage(strings.NewReader(`{"data":[{`+test.fields+`}]}`), pageSize)
+		page, err := DecodePage(strings.NewReader(`{"data":[{`+test.fields+`}]}`), PageSize)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +87,7 @@ func TestDecodeTokens(t *testing.T) {
 		"0": 0, "-0": 0, "123": 123, "123.0": 123, "1.23e2": 123, "9007199254740992": 1 << 53,
 		"9007199254740993": -1, "123.5": -1, "-1": -1, "1e999": -1, "1e20": -1, `"5"`: -1, "true": -1, "null": -1, "[5]": -1,
 	} {
-		page, err := DecodePage(strings.NewReader(`{"data":[{"total_tokens":`+number+`}]}`), pageSize)
+		page, err := DecodePage(strings.NewReader(`{"data":[{"total_tokens":`+number+`}]}`), PageSize)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,5 +28,5 @@ type Page struct {
 	Total  int     // meta.total_count; -1 if it is missing
 }
 
-// pageSize is how many rows Opper gives at once.
-const pageSize = 100
+// PageSize is the maximum number of rows of one page.
+const PageSize = 100

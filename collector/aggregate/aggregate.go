@@ -4,11 +4,10 @@ import (
 	"time"
 )
 
-// Outcome is what became of a trace.
+// Outcome is the value of the label outcome.
 type Outcome int
 
-// The outcomes partition the traces. Abandoned traces have no end, so no
-// duration.
+// The outcomes partition the traces.
 const (
 	Success Outcome = iota
 	Failure
@@ -25,23 +24,23 @@ func (o Outcome) String() string {
 	return [outcomes]string{"success", "failure", "unknown", "abandoned"}[o]
 }
 
-// Aggregate holds the sums of one trace name.
+// Aggregate holds the counters and histograms of one trace name.
 type Aggregate struct {
 	Label     string
-	Created   time.Time // when the sums were 0
+	Created   time.Time // when all was 0
 	LastEnd   time.Time // of a counted trace; zero if none
 	ByOutcome [outcomes]Totals
 	Tokens    Histogram // tokens of one trace, where known
-	// Changes grows with each change of the sums, so that what was built from
-	// them need not be built again.
+	// Changes grows with each change, so that what was built from the aggregate
+	// is built again only then.
 	Changes uint64
 
-	// Since when the histograms count, if that is later than Created: they
-	// began again when their bounds were changed.
+	// Since when the histograms count, if that is later than Created: other
+	// buckets restart them.
 	DurationsCreated, TokensCreated time.Time
 
-	zeroPending part   // what is shown at 0 until it is released
-	met         int    // traces met by the baseline, for the ranking at its end
+	zeroPending part   // what is exposed at 0
+	seen        int    // traces that the initial sync saw, for the ranking at its end
 	saved       uint64 // Changes+1 when it was last stored
 }
 
@@ -55,15 +54,15 @@ const (
 	everything = counters | durationHistograms | tokenHistogram
 )
 
-// Totals holds the sums of one outcome.
+// Totals holds what is counted of one outcome.
 type Totals struct {
 	Traces    uint64
 	Tokens    int64
 	Durations Histogram // in microseconds; none of abandoned traces
 }
 
-// bornBy makes sure that the sums were 0 when a trace started.
-func (n *Aggregate) bornBy(start time.Time) {
+// startBy makes Created no later than the start of a trace.
+func (n *Aggregate) startBy(start time.Time) {
 	if !start.IsZero() && (n.Created.IsZero() || start.Before(n.Created)) {
 		n.Created = start
 	}
@@ -86,12 +85,12 @@ func (n *Aggregate) merge(from *Aggregate) {
 	}
 }
 
-// IsZeroPending reports whether some of the sums are to be shown at 0, whatever has been
-// counted: a server takes the first value of a series that it sees for history,
-// so that must be 0 where it is none.
+// IsZeroPending reports whether some series are exposed at 0, whatever has been
+// counted: Prometheus takes the first value of a series for history, so that must
+// be 0 where it is none.
 func (n *Aggregate) IsZeroPending() bool { return n.zeroPending != 0 }
 
-// EndZero ends that: the zeros have been read.
+// EndZero takes in that every scraper has read the zeros.
 func (n *Aggregate) EndZero() {
 	if n.IsZeroPending() {
 		n.zeroPending = 0
@@ -99,19 +98,19 @@ func (n *Aggregate) EndZero() {
 	}
 }
 
-// Exposed returns the sums as they are to be shown.
+// Exposed returns the aggregate with zeros where they are pending.
 func (n *Aggregate) Exposed() *Aggregate {
 	if n.zeroPending&counters != 0 {
 		return &Aggregate{Label: n.Label, Created: n.Created, DurationsCreated: n.DurationsCreated, TokensCreated: n.TokensCreated}
 	}
-	shown := *n
+	exposed := *n
 	if n.zeroPending&durationHistograms != 0 {
-		for o := range shown.ByOutcome {
-			shown.ByOutcome[o].Durations = Histogram{}
+		for o := range exposed.ByOutcome {
+			exposed.ByOutcome[o].Durations = Histogram{}
 		}
 	}
 	if n.zeroPending&tokenHistogram != 0 {
-		shown.Tokens = Histogram{}
+		exposed.Tokens = Histogram{}
 	}
-	return &shown
+	return &exposed
 }

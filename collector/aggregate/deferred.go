@@ -24,14 +24,13 @@ const maxInitialNames = 2048
 // document.
 const pieceSize = 1 << 16
 
-// deferred holds the traces of names without an aggregate, compactly and in the
-// order in which they were counted, and what ranks these names. A name takes 16
-// bytes in ranks, whatever its length; a counted trace about 45.
+// deferred holds the counted traces of names without an aggregate, in about 45
+// bytes each and in their order, and the ranks of these names, in 16 bytes each.
 type deferred struct {
 	ranks   map[uint64]rank // by hashOf the label
 	leaders leaders
-	pieces  []*codec.Writer // counted traces
-	log     codec.Writer    // changes of ranks since they were last stored
+	pieces  []*codec.Coder // counted traces
+	log     *codec.Coder   // changes of ranks since they were last stored
 
 	stored map[string]bool // documents on disk; false if they are to be deleted
 	logs   int             // how many of them are logs
@@ -40,12 +39,15 @@ type deferred struct {
 
 // rank is what a name needs to get a place.
 type rank struct {
-	met  uint32 // traces first seen
+	seen uint32 // traces first seen
 	born uint32 // earliest start, in Unix seconds; 0 if unknown
 }
 
 func newDeferred(places int) *deferred {
-	return &deferred{ranks: map[uint64]rank{}, leaders: leaders{places: places, met: map[string]uint32{}}, stored: map[string]bool{}}
+	return &deferred{
+		ranks: map[uint64]rank{}, leaders: leaders{places: places, seen: map[string]uint32{}},
+		log: codec.NewEncoder(nil), stored: map[string]bool{},
+	}
 }
 
 func hashOf(label string) uint64 {
@@ -53,30 +55,34 @@ func hashOf(label string) uint64 {
 	return binary.LittleEndian.Uint64(sum[:])
 }
 
-// meet ranks a name by one more trace.
-func (d *deferred) meet(label string, start time.Time) {
+// observe ranks a name by one more trace.
+func (d *deferred) observe(label string, start time.Time) {
 	hash := hashOf(label)
 	d.note(hash, 1, seconds(start))
-	d.leaders.offer(label, d.ranks[hash].met)
+	d.leaders.offer(label, d.ranks[hash].seen)
 }
 
 // note changes a rank, and logs that.
-func (d *deferred) note(hash uint64, met, born uint32) {
+func (d *deferred) note(hash uint64, seen, born uint32) {
 	r := d.ranks[hash]
 	earlier := born != 0 && (r.born == 0 || born < r.born)
-	if met == 0 && !earlier {
+	if seen == 0 && !earlier {
 		return
 	}
-	if r.met <= math.MaxUint32-met {
-		r.met += met
+	if r.seen <= math.MaxUint32-seen {
+		r.seen += seen
 	}
 	if earlier {
 		r.born = born
 	}
 	d.ranks[hash] = r
-	d.log.Uint(hash)
-	d.log.Uint(uint64(met))
-	d.log.Uint(uint64(born))
+	codeRank(d.log, &hash, &seen, &born)
+}
+
+func codeRank(c *codec.Coder, hash *uint64, seen, born *uint32) {
+	codec.Int(c, hash)
+	codec.Int(c, seen)
+	codec.Int(c, born)
 }
 
 // seconds returns a time in Unix seconds, 0 if it is unknown.
@@ -87,7 +93,7 @@ func seconds(t time.Time) uint32 {
 	return uint32(min(max(t.Unix(), 1), math.MaxUint32))
 }
 
-// created returns when the sums of a name were 0, zero if unknown.
+// created returns the earliest start, zero if unknown.
 func (r rank) created() time.Time {
 	if r.born == 0 {
 		return time.Time{}
@@ -95,71 +101,59 @@ func (r rank) created() time.Time {
 	return time.Unix(int64(r.born), 0).UTC()
 }
 
-// The yes or no of a deferred trace, as bits above its outcome.
-const (
-	bitEnd = 1 << (iota + 2)
-	bitTokens
-	bitDuration
-	bitID
-)
-
 // noRef is an identifier that is in no exemplar.
 const noRef = "\x00"
 
 // add defers a counted trace, whose name is to be created by a start, if it is
-// given. An identifier that is no UUID is not kept: it
-// would only serve for an exemplar.
+// given.
 func (d *deferred) add(label string, outcome Outcome, c *ledger.Counted, started time.Time) {
 	hash := hashOf(label)
 	d.note(hash, 0, seconds(started))
 	if n := len(d.pieces); n == 0 || len(d.pieces[n-1].Bytes()) >= pieceSize {
-		d.pieces = append(d.pieces, codec.NewWriter(make([]byte, 0, pieceSize+128)))
+		d.pieces = append(d.pieces, codec.NewEncoder(make([]byte, 0, pieceSize+128)))
 	}
-	w := d.pieces[len(d.pieces)-1]
-	bits := uint64(outcome) | flag(!c.End.IsZero())*bitEnd | flag(c.HasTokens)*bitTokens | flag(c.HasDuration)*bitDuration | flag(c.Ref == "")*bitID
-	w.Uint(hash)
-	w.Uint(bits)
-	if bits&bitEnd != 0 {
-		w.Time(c.End)
+	codeCounted(d.pieces[len(d.pieces)-1], &hash, &outcome, c)
+}
+
+// codeCounted codes what matters of a deferred trace. An identifier that is no
+// UUID is left out: it would only serve for an exemplar.
+func codeCounted(c *codec.Coder, hash *uint64, outcome *Outcome, t *ledger.Counted) {
+	isUUID := t.Ref == ""
+	codec.Int(c, hash)
+	codec.Int(c, outcome)
+	c.Bools(&t.HasTokens, &t.HasDuration, &isUUID)
+	c.Times(&t.End)
+	if t.HasTokens {
+		codec.Int(c, &t.Row.Tokens)
 	}
-	if bits&bitTokens != 0 {
-		w.Int(c.Row.Tokens)
+	if t.HasDuration {
+		codec.Int(c, &t.Duration)
 	}
-	if bits&bitDuration != 0 {
-		w.Int(int64(c.Duration))
-	}
-	if bits&bitID != 0 {
-		w.Text(string(c.ID[:]))
+	if isUUID {
+		c.Fixed(t.ID[:])
+	} else if c.IsDecoding() {
+		t.Ref = noRef
 	}
 }
 
 // each calls f for each counted trace, in order, with the hash of its label.
 func (d *deferred) each(f func(hash uint64, outcome Outcome, c *ledger.Counted)) error {
 	for _, piece := range d.pieces {
-		r := codec.NewReader(piece.Bytes())
-		for r.More() {
-			var c ledger.Counted
-			hash, bits := r.Uint(), r.Uint()
-			outcome := Outcome(bits & 3)
-			c.Abandoned = outcome == Abandoned
-			if bits&bitEnd != 0 {
-				c.End = r.Time()
+		c := codec.NewDecoder(piece.Bytes())
+		for len(c.Bytes()) > 0 {
+			var (
+				hash    uint64
+				outcome Outcome
+				t       ledger.Counted
+			)
+			if codeCounted(c, &hash, &outcome, &t); outcome < 0 || outcome >= outcomes {
+				c.Fail()
+				break
 			}
-			if c.HasTokens = bits&bitTokens != 0; c.HasTokens {
-				c.Row.Tokens = r.Int()
-			}
-			if c.HasDuration = bits&bitDuration != 0; c.HasDuration {
-				c.Duration = time.Duration(r.Int())
-			}
-			c.Ref = noRef
-			if bits&bitID != 0 {
-				if id := r.Text(); len(id) == len(c.ID) {
-					c.ID, c.Ref = ledger.ID([]byte(id)), ""
-				}
-			}
-			f(hash, outcome, &c)
+			t.Abandoned = outcome == Abandoned
+			f(hash, outcome, &t)
 		}
-		if err := r.Close(); err != nil {
+		if err := c.Close(); err != nil {
 			return fmt.Errorf("deferred traces: %w", err)
 		}
 	}
@@ -168,46 +162,49 @@ func (d *deferred) each(f func(hash uint64, outcome Outcome, c *ledger.Counted))
 
 // leaders are the labels of the names with most traces, ties by label. Counts
 // only grow, so a name that is among the first at the end was so when it was last
-// met: no other label has to be remembered.
+// seen: no other label is needed.
 type leaders struct {
 	places int
-	met    map[string]uint32
+	seen   map[string]uint32
 	last   string // a label that must be beaten; empty if all are taken
-	least  uint32 // its traces
+	lowest uint32 // its traces
 }
 
-// offer takes in how many traces of a name have been met.
-func (l *leaders) offer(label string, met uint32) {
-	if _, ok := l.met[label]; !ok && l.last != "" && !ahead(met, label, l.least, l.last) {
+// offer takes in how many traces of a name were seen.
+func (l *leaders) offer(label string, seen uint32) {
+	if _, ok := l.seen[label]; !ok && l.last != "" && !ahead(seen, label, l.lowest, l.last) {
 		return
 	}
-	l.met[label] = met
-	if len(l.met) < 2*l.places+16 {
+	l.seen[label] = seen
+	if len(l.seen) < 2*l.places+16 {
 		return
 	}
-	ranked := slices.SortedFunc(maps.Keys(l.met), func(a, b string) int {
-		return cmp.Or(cmp.Compare(l.met[b], l.met[a]), strings.Compare(a, b))
+	ranked := slices.SortedFunc(maps.Keys(l.seen), func(a, b string) int {
+		return cmp.Or(cmp.Compare(l.seen[b], l.seen[a]), strings.Compare(a, b))
 	})
 	for _, beaten := range ranked[l.places:] {
-		delete(l.met, beaten)
+		delete(l.seen, beaten)
 	}
 	l.last = ranked[l.places-1]
-	l.least = l.met[l.last]
+	l.lowest = l.seen[l.last]
 }
 
-func ahead(met uint32, label string, than uint32, other string) bool {
-	return met > than || met == than && label < other
+func ahead(seen uint32, label string, than uint32, other string) bool {
+	return seen > than || seen == than && label < other
 }
 
-// The documents in which deferred traces are stored.
+// The kinds of documents in which deferred traces are stored, in the order in
+// which they are restored. There are several numbered ones of ranks and traces.
 const (
-	docPiece   = "traces/%08d"
-	docLog     = "ranks/%08d"
-	docLeaders = "leaders"
+	kindRanks   = "ranks"
+	kindLeaders = "top"
+	kindTraces  = "traces"
 )
 
-// changes returns the documents that have changed since they were last stored; nil
-// if they are no more.
+func numbered(kind string, n int) string { return fmt.Sprintf("%s/%08d", kind, n) }
+
+// changes returns the documents that have changed since the last commit, without
+// a body those to delete.
 func (d *deferred) changes() map[string][]byte {
 	docs := map[string][]byte{}
 	for doc, wanted := range d.stored {
@@ -216,22 +213,18 @@ func (d *deferred) changes() map[string][]byte {
 		}
 	}
 	for i := d.whole; i < len(d.pieces); i++ {
-		docs[fmt.Sprintf(docPiece, i)] = d.pieces[i].Bytes()
+		docs[numbered(kindTraces, i)] = d.pieces[i].Bytes()
 	}
 	if log := d.log.Bytes(); len(log) > 0 {
-		docs[fmt.Sprintf(docLog, d.logs)] = log
-		var w codec.Writer
-		w.Uint(uint64(len(d.leaders.met)))
-		for label := range d.leaders.met {
-			w.Text(label)
-		}
-		docs[docLeaders] = w.Bytes()
+		docs[numbered(kindRanks, d.logs)] = log
+		labels := slices.Collect(maps.Keys(d.leaders.seen))
+		docs[kindLeaders] = codec.Encode(func(c *codec.Coder) { codec.Slice(c, &labels, c.Text) })
 	}
 	return docs
 }
 
-// saved says that all that changes returned is stored.
-func (d *deferred) saved() {
+// committed says that all that changes returned is stored.
+func (d *deferred) committed() {
 	maps.DeleteFunc(d.stored, func(_ string, there bool) bool { return !there })
 	for doc := range d.changes() {
 		d.stored[doc] = true
@@ -239,48 +232,50 @@ func (d *deferred) saved() {
 	d.whole = max(len(d.pieces)-1, 0)
 	if len(d.log.Bytes()) > 0 {
 		d.logs++
-		d.log = codec.Writer{}
+		d.log = codec.NewEncoder(nil)
 	}
 }
 
-// clear forgets everything, also on disk.
+// clear empties d, and lets the next commit do so on disk.
 func (d *deferred) clear() {
-	forgotten := newDeferred(d.leaders.places)
+	cleared := newDeferred(d.leaders.places)
 	for doc := range d.stored {
-		forgotten.stored[doc] = false
+		cleared.stored[doc] = false
 	}
-	*d = *forgotten
+	*d = *cleared
 }
 
-// restore takes in the documents that were stored.
-func (d *deferred) restore(docs map[string][]byte) error {
-	for _, doc := range slices.Sorted(maps.Keys(docs)) {
-		d.stored[doc] = true
-		switch kind, _, _ := strings.Cut(doc, "/"); kind {
-		case "traces":
-			d.pieces = append(d.pieces, codec.NewWriter(slices.Clip(docs[doc])))
-		case "ranks":
-			r := codec.NewReader(docs[doc])
-			for r.More() {
-				d.note(r.Uint(), uint32(r.Uint()), uint32(r.Uint()))
+// restore adds a stored document. They come sorted.
+func (d *deferred) restore(doc string, body []byte) error {
+	d.stored[doc] = true
+	switch kind, _, _ := strings.Cut(doc, "/"); kind {
+	case kindRanks:
+		d.logs++
+		return codec.Decode(body, func(c *codec.Coder) {
+			for len(c.Bytes()) > 0 {
+				var (
+					hash       uint64
+					seen, born uint32
+				)
+				codeRank(c, &hash, &seen, &born)
+				d.note(hash, seen, born)
 			}
-			if err := r.Close(); err != nil {
-				return fmt.Errorf("ranks of trace names: %w", err)
-			}
-			d.logs++
+			d.log = codec.NewEncoder(nil)
+		})
+	case kindLeaders:
+		var labels []string
+		err := codec.Decode(body, func(c *codec.Coder) { codec.Slice(c, &labels, c.Text) })
+		for _, label := range labels {
+			d.leaders.offer(label, d.ranks[hashOf(label)].seen)
 		}
+		return err
+	case kindTraces:
+		d.pieces = append(d.pieces, codec.NewEncoder(slices.Clip(body)))
+		d.whole = len(d.pieces) - 1
+		return nil
 	}
-	d.log = codec.Writer{}
-	d.whole = max(len(d.pieces)-1, 0)
-	if b, ok := docs[docLeaders]; ok {
-		r := codec.NewReader(b)
-		for range r.Len() {
-			label := r.Text()
-			d.leaders.offer(label, d.ranks[hashOf(label)].met)
-		}
-		if err := r.Close(); err != nil {
-			return fmt.Errorf("leading trace names: %w", err)
-		}
-	}
-	return d.each(func(uint64, Outcome, *ledger.Counted) {})
+	return codec.ErrDamaged
 }
+
+// check returns an error unless each can go through all that was restored.
+func (d *deferred) check() error { return d.each(func(uint64, Outcome, *ledger.Counted) {}) }

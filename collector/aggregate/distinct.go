@@ -1,7 +1,6 @@
 package aggregate
 
 import (
-	"hash/fnv"
 	"math"
 	"slices"
 )
@@ -13,13 +12,10 @@ const maxExact = 10_000
 // Data Stream", 2002), with an error of about 1 %.
 type distinct struct {
 	smallest []uint64 // sorted
-	changed  bool     // since it was last stored
+	changed  bool     // since the last commit
 }
 
-func (d *distinct) add(name string) {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(name)) // never fails
-	hash := mix(h.Sum64())
+func (d *distinct) add(hash uint64) {
 	if len(d.smallest) == maxExact && hash >= d.smallest[maxExact-1] {
 		return
 	}
@@ -38,14 +34,4 @@ func (d *distinct) count() float64 {
 	}
 	share := float64(d.smallest[maxExact-1]) / math.MaxUint64
 	return max(maxExact, math.Round((maxExact-1)/share))
-}
-
-// mix spreads a hash over all its bits, as FNV leaves similar names close
-// together (the finalizer of MurmurHash3).
-func mix(h uint64) uint64 {
-	h ^= h >> 33
-	h *= 0xff51afd7ed558ccd
-	h ^= h >> 33
-	h *= 0xc4ceb9fe1a85ec53
-	return h ^ h>>33
 }

@@ -11,9 +11,9 @@ func TestDistinct(t *testing.T) {
 	var d distinct
 	for n := 1; n <= most; n++ {
 		name := "agent-" + strconv.Itoa(n)
-		d.add(name)
-		d.add(name)
-		d.add("agent-" + strconv.Itoa(1+n/2))
+		d.add(hashOf(name))
+		d.add(hashOf(name))
+		d.add(hashOf("agent-" + strconv.Itoa(1+n/2)))
 		got := d.count()
 		if n < 10_000 && got != float64(n) {
 			t.Fatalf("%d names count as %v", n, got)

@@ -82,15 +82,14 @@ func (h *Histogram) grow(buckets int) {
 	}
 }
 
-// offer shows an exemplar if it is later than the one shown: a server drops
-// those that are not.
+// offer replaces an exemplar by a later one: a server drops those that are not.
 func (h *Histogram) offer(i int, ex Exemplar) {
 	if ex.TraceID != "" && h.wants(i, ex) {
 		h.Exemplars[i] = ex
 	}
 }
 
-// wants reports whether an exemplar is late enough to be shown.
+// wants reports whether an exemplar is later than the present one.
 func (h *Histogram) wants(i int, ex Exemplar) bool {
 	return !ex.Time.IsZero() && later(ex, h.Exemplars[i])
 }

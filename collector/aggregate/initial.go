@@ -9,28 +9,24 @@ import (
 	"opper_exporter/collector/ledger"
 )
 
-// maxAge is how old a listed trace can be: Opper keeps none longer than 30
-// days. A start before that is a client's mistake.
-const maxAge = 31 * 24 * time.Hour
-
 // EndInitialSync gives the places to the names with most traces, ties by label,
-// and puts the others together. From now on places go by arrival.
+// and merges the others into the overflow. From now on places go by arrival.
 func (s *Set) EndInitialSync(now time.Time) {
 	if !s.initialSync {
 		return
 	}
 	s.initialSync = false
 	late := s.deferred
-	for label := range late.leaders.met {
+	for label := range late.leaders.seen {
 		r := late.ranks[hashOf(label)]
-		s.names[label] = &Aggregate{Label: label, Created: r.created(), met: int(r.met)}
+		s.names[label] = &Aggregate{Label: label, Created: r.created(), seen: int(r.seen)}
 	}
 	ranked := slices.SortedFunc(maps.Values(s.names), func(a, b *Aggregate) int {
-		return cmp.Or(cmp.Compare(b.met, a.met), cmp.Compare(a.Label, b.Label))
+		return cmp.Or(cmp.Compare(b.seen, a.seen), cmp.Compare(a.Label, b.Label))
 	})
 	for _, n := range ranked {
 		n.Created = s.initialCreated(n.Created, now)
-		n.zeroPending = 0 // the baseline appears at once
+		n.zeroPending = 0 // the initial sync appears at once
 		n.Changes++
 	}
 	if len(ranked) <= s.cfg.MaxNames {
@@ -52,8 +48,8 @@ func (s *Set) EndInitialSync(now time.Time) {
 	s.countDeferred(other, now)
 }
 
-// countDeferred counts what was deferred under the names that have a place by
-// now, and the rest as the overflow.
+// countDeferred counts the deferred traces under the names that have a place, and
+// the rest as overflow.
 func (s *Set) countDeferred(other *Aggregate, now time.Time) {
 	byHash := map[uint64]*Aggregate{}
 	for label, n := range s.names {
@@ -61,7 +57,7 @@ func (s *Set) countDeferred(other *Aggregate, now time.Time) {
 	}
 	for hash, r := range s.deferred.ranks {
 		if byHash[hash] == nil {
-			other.bornBy(s.initialCreated(r.created(), now))
+			other.startBy(s.initialCreated(r.created(), now))
 		}
 	}
 	_ = s.deferred.each(func(hash uint64, outcome Outcome, c *ledger.Counted) { // all of it has been read when it was restored
@@ -70,12 +66,12 @@ func (s *Set) countDeferred(other *Aggregate, now time.Time) {
 	s.deferred.clear()
 }
 
-// initialCreated returns when sums were 0 of which born is the start of the
-// oldest trace, if it is known.
+// initialCreated returns when an aggregate was 0 of which born is the start of
+// the oldest trace, zero if that is unknown.
 func (s *Set) initialCreated(born, now time.Time) time.Time {
 	// Without a start, a trace is old. A later time would make a server that
-	// reads created timestamps take history for news.
-	if oldest := now.Add(-maxAge); born.Before(oldest) && (!s.cfg.Partial || !born.IsZero()) {
+	// reads created timestamps take history for an increase.
+	if oldest := now.Add(-ledger.MaxAge); born.Before(oldest) && (!s.cfg.Partial || !born.IsZero()) {
 		born = oldest
 	}
 	if born.IsZero() || born.After(now) {

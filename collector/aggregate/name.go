@@ -34,14 +34,14 @@ type Rewrite struct {
 }
 
 // A name is resolved once for all its traces, as patterns and hashes cost more
-// than all else that is done for a trace. Names are made up by programs, so there
-// is a limit to how many are remembered, and how long ones.
+// than all else that is done for a trace. Programs can make up any number of
+// names of any length, so the cache is bounded.
 const (
 	maxResolved     = 10_000
 	maxResolvedSize = 256 // bytes
 )
 
-// resolved says what becomes of the traces of a name.
+// resolved says where the traces of a name are counted.
 type resolved struct {
 	wanted bool
 	label  string     // where they are counted, if there is a place
@@ -80,7 +80,7 @@ func (c *Config) resolve(raw string) *resolved {
 	return &resolved{wanted: true, label: Label(raw)}
 }
 
-// BoundName returns a name as it may be held for each of many traces: as it is
+// BoundName returns a name of bounded length for each of many traces: as it is
 // up to maxName bytes, and else its label, marked as such. Two names never
 // become one by it. Expressions then see the label.
 func BoundName(raw string) string {
@@ -98,8 +98,8 @@ func cutBound(name string) (text string, bounded bool) {
 	return name, false
 }
 
-// BoundStatus returns a status as it may be held for each of many traces. A cut
-// one says that it is, so that it does not become another one by it.
+// BoundStatus returns a status of bounded length. A cut one ends in a hash, so
+// that it does not become another one.
 func BoundStatus(raw string) string {
 	if len(raw) <= maxStatus {
 		return raw

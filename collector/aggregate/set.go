@@ -1,5 +1,5 @@
-// Package aggregate adds up counted traces for each trace name: what the counters
-// and histograms of a project will show. All sums are integers.
+// Package aggregate counts traces by trace name: the counters and histograms of a
+// project. All sums are integers.
 package aggregate
 
 import (
@@ -16,19 +16,18 @@ import (
 )
 
 // maxTraceID is how long an identifier fits beside the label name into the 128
-// characters that OpenMetrics allows for an exemplar's labels. Nor may there be
-// control characters in it: servers refuse a whole text for some of them.
+// characters that OpenMetrics allows for an exemplar's labels.
 const maxTraceID = 128 - len("trace_id")
 
-// Config says how traces are added up.
+// Config says how traces are counted.
 type Config struct {
 	Success, Failure []string       // statuses, in lower case
 	Include, Exclude *regexp.Regexp // of names; nil includes all and excludes none
 	Rewrites         []Rewrite      // of what is included, each of what the one before has made
-	MaxNames         int            // how many names have sums of their own
+	MaxNames         int            // how many names have aggregates of their own
 	DurationBuckets  []float64      // seconds, rising
 	TokenBuckets     []float64      // rising
-	Partial          bool           // the baseline counts only some of the traces that it meets
+	Partial          bool           // the initial sync counts only some of the traces that it sees
 }
 
 // Set is what has been counted of one project. It is not safe for concurrent
@@ -38,22 +37,21 @@ type Set struct {
 	names       map[string]*Aggregate // by label
 	distinct    distinct
 	initialSync bool
-	deferred    *deferred            // traces of further names in the baseline
-	dropped     map[string]struct{}  // labels that are no more, since they were last stored
+	deferred    *deferred            // traces of further names in the initial sync
+	dropped     map[string]struct{}  // labels without an aggregate since the last commit
 	resolved    map[string]*resolved // by raw name
 
-	// Since is when these sums began, at 0.
+	// Since is when counting started from zero.
 	Since time.Time
-	// Renewed says that other sums were shown before: to a server, none of
-	// these may have been created before Since.
+	// Renewed says that the series had other values before Since, so that none
+	// may have been created earlier.
 	Renewed bool
 	// Counters of the project, for traces of any name.
 	Gaps, NoID, VanishedOpen, LateEnds          uint64
 	Unmapped, Overflow, NoDuration, BadDuration uint64
 }
 
-// New returns empty sums that began at since. Until EndInitialSync, no name
-// overflows.
+// New returns an empty Set. Until EndInitialSync, no name overflows.
 func New(cfg Config, since time.Time) *Set {
 	return &Set{cfg: cfg, names: map[string]*Aggregate{}, initialSync: true, deferred: newDeferred(cfg.MaxNames), dropped: map[string]struct{}{}, resolved: map[string]*resolved{}, Since: since}
 }
@@ -63,11 +61,11 @@ func (s *Set) All() []*Aggregate {
 	return slices.SortedFunc(maps.Values(s.names), func(a, b *Aggregate) int { return cmp.Compare(a.Label, b.Label) })
 }
 
-// Distinct returns how many names have been met, from 10 000 on as an estimate.
+// Distinct returns how many names were seen, from 10 000 on as an estimate.
 func (s *Set) Distinct() float64 { return s.distinct.count() }
 
-// Apply adds what a sync found. Names that are new since the baseline had sums
-// of 0 at before, and are held.
+// Apply counts what a sync found. Names that are new since the initial sync were
+// created at before, and start zero-first.
 func (s *Set) Apply(ev ledger.Events, before time.Time) {
 	s.Gaps += ev.Gaps
 	s.NoID += ev.NoID
@@ -80,11 +78,11 @@ func (s *Set) Apply(ev ledger.Events, before time.Time) {
 		switch n, label := s.name(r.Name, before); {
 		case !s.initialSync || label == "":
 		case n == nil:
-			s.deferred.meet(label, born)
+			s.deferred.observe(label, born)
 		default:
-			n.met++
+			n.seen++
 			n.Changes++
-			n.bornBy(born)
+			n.startBy(born)
 		}
 	}
 	for _, r := range ev.Vanished {
@@ -102,15 +100,15 @@ func (s *Set) Apply(ev ledger.Events, before time.Time) {
 	}
 }
 
-// Ensure gives a name sums, which were 0 at before: a trace that was met under
-// another one has it by now.
+// Ensure gives a name an aggregate, created at before: a trace that was first seen
+// under another name has this one by now.
 func (s *Set) Ensure(raw string, before time.Time) { _, _ = s.name(raw, before) }
 
-// FreePlaces returns how many more names can have sums of their own.
+// FreePlaces returns how many more names can have an aggregate of their own.
 func (s *Set) FreePlaces() int { return max(s.cfg.MaxNames-s.places(), 0) }
 
-// Unplaced returns the label of a name that is counted and has no sums of its
-// own.
+// Unplaced returns the label of a name that is counted and has no aggregate of
+// its own.
 func (s *Set) Unplaced(raw string) (label string, ok bool) {
 	r := s.resolve(raw)
 	return r.label, r.wanted && s.names[r.label] == nil
@@ -119,8 +117,8 @@ func (s *Set) Unplaced(raw string) (label string, ok bool) {
 // IsIncluded reports whether traces of a name are counted.
 func (s *Set) IsIncluded(raw string) bool { return s.resolve(raw).wanted }
 
-// Find returns the sums in which a name is or would be counted, or nil if there
-// are none yet.
+// Find returns the aggregate in which a name is or would be counted, or nil if
+// there is none yet.
 func (s *Set) Find(raw string) *Aggregate {
 	if n := s.names[s.resolve(raw).label]; n != nil {
 		return n
@@ -128,16 +126,15 @@ func (s *Set) Find(raw string) *Aggregate {
 	return s.names[Other]
 }
 
-// name returns the sums in which a name is counted, and its label. There is no
-// label if its traces are not counted, and are no sums if they are deferred. New
-// sums were 0 at created.
+// name returns the aggregate in which a name is counted, and its label. There is
+// no label if its traces are not counted, and no aggregate if they are deferred.
 func (s *Set) name(raw string, created time.Time) (*Aggregate, string) {
 	r := s.resolve(raw)
 	if r.name != nil || !r.wanted {
 		return r.name, r.label
 	}
 	label := r.label
-	s.distinct.add(label)
+	s.distinct.add(hashOf(label))
 	if s.names[label] == nil {
 		switch {
 		case s.initialSync && len(s.names) >= max(maxInitialNames, s.cfg.MaxNames):
@@ -158,7 +155,7 @@ func (s *Set) name(raw string, created time.Time) (*Aggregate, string) {
 	return n, label
 }
 
-// places returns how many names have sums of their own.
+// places returns how many names have an aggregate of their own.
 func (s *Set) places() int {
 	n := len(s.names)
 	if _, ok := s.names[Other]; ok {
@@ -185,11 +182,11 @@ func (s *Set) count(c *ledger.Counted, before time.Time) {
 		s.deferred.add(label, outcome, c, started)
 		return
 	}
-	n.bornBy(started)
+	n.startBy(started)
 	s.add(n, outcome, c)
 }
 
-// add counts a trace in the sums of a name.
+// add counts a trace in an aggregate.
 func (s *Set) add(n *Aggregate, outcome Outcome, c *ledger.Counted) {
 	n.Changes++
 	if n.Label == Other {
@@ -227,7 +224,7 @@ func (h *Histogram) count(bounds []float64, value float64, units int64, c *ledge
 }
 
 // traceID returns the identifier of a trace for an exemplar, empty if it can't
-// be in one.
+// be in one: servers refuse a whole scrape for some control characters.
 func traceID(c *ledger.Counted) string {
 	id := cmp.Or(c.Ref, c.ID.String())
 	if len(id) > maxTraceID || !utf8.ValidString(id) || strings.ContainsFunc(id, unicode.IsControl) {
@@ -250,8 +247,8 @@ func (s *Set) outcome(r *ledger.Row) Outcome {
 	return Unknown
 }
 
-// ResetDurations begins the duration histograms anew at now, as those with
-// other bounds can't be added to. They are held.
+// ResetDurations restarts the duration histograms, zero-first, as no value can be
+// added to those with other buckets.
 func (s *Set) ResetDurations(now time.Time) {
 	for _, n := range s.names {
 		n.Changes++
@@ -263,8 +260,7 @@ func (s *Set) ResetDurations(now time.Time) {
 	}
 }
 
-// ResetTokens begins the token histograms anew at now, as those with other
-// bounds can't be added to. They are held.
+// ResetTokens does the same to the token histograms.
 func (s *Set) ResetTokens(now time.Time) {
 	for _, n := range s.names {
 		n.Changes++

@@ -33,7 +33,7 @@ func row(name string) ledger.Row {
 	}
 }
 
-// counted are the events of traces that are met and counted at once.
+// counted are the events of traces that are seen and counted at once.
 func counted(rows ...ledger.Row) (ev ledger.Events) {
 	for _, r := range rows {
 		ev.FirstSeen = append(ev.FirstSeen, r)
@@ -42,7 +42,7 @@ func counted(rows ...ledger.Row) (ev ledger.Events) {
 	return ev
 }
 
-// summed are the sums of some traces, met after the baseline.
+// summed is a Set of some traces, seen after the initial sync.
 func summed(cfg Config, ev ledger.Events) *Set {
 	s := New(cfg, now)
 	s.EndInitialSync(now)
@@ -79,7 +79,7 @@ func TestPlaces(t *testing.T) {
 		s.Apply(counted(row(name)), now)
 	}
 	if s.Overflow != 0 {
-		t.Errorf("%d overflow before the baseline ends", s.Overflow)
+		t.Errorf("%d overflow before the initial sync ends", s.Overflow)
 	}
 	s.EndInitialSync(now)
 	equal(t, traces(s), map[string]int{"a": 2, "b": 2, "d": 3, Other: 3})
@@ -96,7 +96,7 @@ func TestPlaces(t *testing.T) {
 
 	s = summed(cfg, ledger.Events{})
 	if s.Find("z") != nil {
-		t.Error("a name without sums is found")
+		t.Error("a name without an aggregate is found")
 	}
 	for name := range strings.SplitSeq("z y x w z v", " ") {
 		s.Apply(counted(row(name)), now)
@@ -105,7 +105,7 @@ func TestPlaces(t *testing.T) {
 	equal(t, s.Overflow, 2)
 }
 
-// A trace that is met and not counted gives its name a place and zeros.
+// A trace that is seen and not counted gives its name a place and zeros.
 func TestMetOnly(t *testing.T) {
 	s := summed(testConfig(), ledger.Events{FirstSeen: []ledger.Row{row("a")}})
 	equal(t, traces(s), map[string]int{"a": 0})
@@ -121,7 +121,7 @@ func TestMetOnly(t *testing.T) {
 	equal(t, s.Find("a").Created, now.Add(time.Second))
 }
 
-// Whatever is put together as the overflow at the end of the baseline is what
+// Whatever is put together as the overflow at the end of the initial sync is what
 // it would be if it had been counted there at once.
 func TestOverflowSums(t *testing.T) {
 	rng := rand.New(rand.NewPCG(4, 1))
@@ -147,7 +147,7 @@ func TestOverflowSums(t *testing.T) {
 	want := New(cfg, now)
 	want.Apply(counted(overflow...), now)
 	a, b := *s.Find("a"), *want.Find("one")
-	a.Label, a.Changes, a.met, b.Label, b.Changes, b.met = "", 0, 0, "", 0, 0
+	a.Label, a.Changes, a.seen, b.Label, b.Changes, b.seen = "", 0, 0, "", 0, 0
 	b.Created = a.Created
 	equal(t, a, b)
 	equal(t, s.Overflow, len(overflow))
@@ -354,7 +354,7 @@ func TestCreated(t *testing.T) {
 	})
 }
 
-// Each change of the sums of a name shows in Changes, and nothing else does.
+// Each change of an aggregate shows in Changes, and nothing else does.
 func TestChanges(t *testing.T) {
 	s := summed(testConfig(), counted(row("a"), row("b")))
 	a, b := s.Find("a").Changes, s.Find("b").Changes
@@ -370,9 +370,9 @@ func TestProjectCounters(t *testing.T) {
 	equal(t, []any{s.Gaps, s.NoID, s.VanishedOpen, s.LateEnds}, []any{3, 4, 1, 0})
 }
 
-// If the baseline counts only some traces, a name's sums were 0 when the first
+// If the initial sync counts only some traces, a name was created when the first
 // of these started, or are 0 now.
-func TestCreatedOfPartialBaseline(t *testing.T) {
+func TestCreatedOfPartialInitialSync(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	s := New(Config{MaxNames: 10, Partial: true}, now)
 	old := ledger.Row{Name: "a", Start: now.Add(-48 * time.Hour)}
@@ -390,8 +390,8 @@ func TestCreatedOfPartialBaseline(t *testing.T) {
 	}
 }
 
-// What is held is shown at 0, with its times, until it is released.
-func TestHeld(t *testing.T) {
+// What starts zero-first is exposed at 0, with its times, until that has been read.
+func TestZeroPending(t *testing.T) {
 	shown := func(n *Aggregate) [3]uint64 {
 		n = n.Exposed()
 		return [3]uint64{n.ByOutcome[Success].Traces, n.ByOutcome[Success].Durations.Count, n.Tokens.Count}
@@ -403,7 +403,7 @@ func TestHeld(t *testing.T) {
 	s.Apply(counted(row("old"), row("new")), now)
 	old, late := s.Find("old"), s.Find("new")
 	if old.IsZeroPending() || !late.IsZeroPending() || !late.Exposed().Created.Equal(now) || !late.Exposed().LastEnd.IsZero() {
-		t.Errorf("held: %v, %v", old.IsZeroPending(), late.IsZeroPending())
+		t.Errorf("zero pending: %v, %v", old.IsZeroPending(), late.IsZeroPending())
 	}
 	equal(t, [2]any{shown(old), shown(late)}, [2]any{[3]uint64{2, 1, 2}, [3]uint64{}})
 	before := late.Changes

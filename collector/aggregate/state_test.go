@@ -6,7 +6,6 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"testing"
 	"time"
 
@@ -50,7 +49,7 @@ func TestRestore(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	s, plain := New(stateConfig, now), New(stateConfig, now)
-	stored := State{Names: map[string][]byte{}}
+	stored := map[string][]byte{}
 	for step := range 800 {
 		now = now.Add(time.Second)
 		ev := randomEvents(rng, now)
@@ -68,21 +67,12 @@ func TestRestore(t *testing.T) {
 		if rng.IntN(2) == 0 {
 			continue // then the changes add up
 		}
-		ch := s.Changes()
-		for label, b := range ch.Names {
-			stored.Names[label] = bytes.Clone(b)
-			if b == nil {
-				delete(stored.Names, label)
+		save(s, stored)
+		s.Changes(func(key string, _ []byte) {
+			if key != keyProject {
+				t.Fatalf("step %d: %s changed after it was saved", step, key)
 			}
-		}
-		stored.Project = ch.Project
-		if ch.Met != nil {
-			stored.Met = ch.Met
-		}
-		s.Committed()
-		if again := s.Changes(); len(again.Names) != 0 || again.Met != nil {
-			t.Fatalf("step %d: %v changed after it was saved", step, slices.Collect(maps.Keys(again.Names)))
-		}
+		})
 		if rng.IntN(2) == 0 {
 			continue // then it goes on as it is
 		}
@@ -95,6 +85,16 @@ func TestRestore(t *testing.T) {
 	if s.places() != stateConfig.MaxNames || s.Overflow == 0 {
 		t.Errorf("%d names, %d overflowed", s.places(), s.Overflow)
 	}
+}
+
+// save adds what has changed in a set to what is stored of it.
+func save(s *Set, stored map[string][]byte) {
+	s.Changes(func(key string, body []byte) {
+		if stored[key] = bytes.Clone(body); body == nil {
+			delete(stored, key)
+		}
+	})
+	s.Committed()
 }
 
 func sameSums(t *testing.T, step int, got, want *Set) {
@@ -117,50 +117,22 @@ func sameSums(t *testing.T, step int, got, want *Set) {
 	}
 }
 
-// A state of an earlier version may hold times of clients that must not be
-// published.
-func TestRestoreDropsHostileTimes(t *testing.T) {
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	for _, at := range []time.Time{time.Date(0, 12, 31, 23, 0, 0, 0, time.UTC), time.Date(1677, 1, 1, 0, 0, 0, 0, time.UTC), time.Unix(0, 0)} {
-		s := New(stateConfig, now)
-		r := ledger.Row{Name: "a", Start: at, End: at, HasDuration: true, HasTokens: true}
-		s.Apply(ledger.Events{FirstSeen: []ledger.Row{r}, Counted: []ledger.Counted{{Row: r}}}, now)
-		ch := s.Changes()
-		restored, err := Restore(stateConfig, State{Names: ch.Names, Project: ch.Project, Met: ch.Met})
-		if err != nil {
-			t.Fatal(err)
-		}
-		n := restored.Find("a")
-		if !n.LastEnd.IsZero() || !n.Created.IsZero() {
-			t.Errorf("%v: last end %v, created %v", at, n.LastEnd, n.Created)
-		}
-		for _, h := range []*Histogram{&n.Tokens, &n.ByOutcome[Unknown].Durations} {
-			if h.Count != 1 || h.Latest() != (Exemplar{}) {
-				t.Errorf("%v: %d values, exemplar %+v", at, h.Count, h.Latest())
-			}
-		}
-	}
-}
-
 // Bytes that are not what was stored are an error, never a panic and never
 // endless work.
 func FuzzRestore(f *testing.F) {
 	s := New(stateConfig, time.Unix(1e9, 0))
 	s.Apply(randomEvents(rand.New(rand.NewPCG(7, 8)), time.Unix(1e9, 0)), time.Unix(1e9, 0))
-	ch := s.Changes()
-	for _, b := range ch.Names {
-		f.Add(b)
+	stored := map[string][]byte{}
+	save(s, stored)
+	for key, b := range stored {
+		f.Add(key, b)
 	}
-	f.Add(ch.Project)
-	f.Add(ch.Met)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, st := range []State{
-			{Project: b}, {Project: ch.Project, Met: b}, {Project: ch.Project, Names: map[string][]byte{"x": b}},
-		} {
-			s, err := Restore(stateConfig, st)
-			if (s == nil) == (err == nil) {
-				t.Errorf("%v, %v", s, err)
-			}
+	f.Fuzz(func(t *testing.T, key string, b []byte) {
+		entries := maps.Clone(stored)
+		entries[key] = b
+		s, err := Restore(stateConfig, entries)
+		if (s == nil) == (err == nil) {
+			t.Errorf("%v, %v", s, err)
 		}
 	})
 }

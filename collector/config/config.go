@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -104,6 +105,11 @@ func (p *Parsed) Validate(getenv func(string) string) (*Validated, error) {
 	}
 	v.Scrape.Program, v.Scrape.Version = Program, Version()
 	v.Scrape.SyncOnScrape = v.Project.Interval == 0
+	for _, address := range *v.Web.WebListenAddresses {
+		if _, _, err := net.SplitHostPort(address); err != nil && !strings.HasPrefix(address, "vsock://") {
+			return nil, fmt.Errorf("--web.listen-address: expected an address such as :16773, got %q", address)
+		}
+	}
 	if err := web.Validate(*v.Web.WebConfigFile); err != nil {
 		return nil, fmt.Errorf("--web.config.file: %w", err)
 	}

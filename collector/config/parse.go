@@ -88,7 +88,7 @@ func parseRewrite(text string) (aggregate.Rewrite, error) {
 	}
 	w := aggregate.Rewrite{Pattern: pattern, Replacement: text[i+1:]}
 	if !utf8.ValidString(w.Replacement) {
-		return w, fmt.Errorf("expected text in UTF-8, got %q", w.Replacement)
+		return w, fmt.Errorf("expected UTF-8 text that is not empty, got %q", w.Replacement)
 	}
 	var groups []string
 	for i, name := range pattern.SubexpNames() {
@@ -122,7 +122,7 @@ func parseBuckets(text string) ([]float64, error) {
 
 func parseLabel(text string) (string, error) {
 	if text == "" || !utf8.ValidString(text) {
-		return "", fmt.Errorf("expected text in UTF-8, got %q", text)
+		return "", fmt.Errorf("expected UTF-8 text that is not empty, got %q", text)
 	}
 	return text, nil
 }

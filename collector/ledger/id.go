@@ -22,9 +22,9 @@ func KeyOf(id string) ID {
 	return ID(sum[:16])
 }
 
-// KeyOfNameless returns a key for a row that has no identifier, made from what
-// does not change about it, so that the same row is not met anew in each sync.
-func KeyOfNameless(name string, start time.Time) ID {
+// KeyWithoutID returns a key for a row without an id, made from what does not
+// change about it, so that the row is first seen once only.
+func KeyWithoutID(name string, start time.Time) ID {
 	sum := sha256.Sum256([]byte("row without an id\x00" + start.UTC().Format(time.RFC3339Nano) + "\x00" + name))
 	return ID(sum[:16])
 }

@@ -2,9 +2,9 @@
 // list that moves while it is read. It does no I/O and reads no clock: rows and
 // times come in, events go out, so it can be simulated.
 //
-// An id is in one of four states: unknown; pending (met, and still open or not
-// yet settled); judged and listed; judged and no longer believed listed. A
-// judged trace never makes another count, whatever becomes of its row.
+// An id is in one of four states: unknown; pending, which is open or not yet
+// settled; settled or abandoned, and listed; the same, and delisted. A trace is
+// counted once at most, when it leaves the second, whatever becomes of its row.
 package ledger
 
 import (
@@ -12,17 +12,17 @@ import (
 	"time"
 )
 
-// forgetAfter is how far apart two complete walks that both missed an id must
-// be, before it is forgotten: one walk alone may have been unlucky.
+// forgetAfter is how far apart two full scans that both missed an id must be
+// before it is forgotten: the list may have moved under one of them.
 const forgetAfter = 24 * time.Hour
 
 // Config holds the delays of a ledger.
 type Config struct {
 	SettleDelay     time.Duration // from when a trace is first seen ended until it is counted
-	AbandonAfter    time.Duration // from when a trace is first seen until it is given up, if it has no end
-	RecheckInterval time.Duration // the least time between two looks at an open trace
-	// InitialLookback is how long before the baseline met it a trace may have ended to
-	// be counted. If it is nil all are, and those that it finds abandoned.
+	AbandonAfter    time.Duration // from when a trace is first seen until it is abandoned, if it has no end
+	RecheckInterval time.Duration // minimum time between two checks of an open trace
+	// InitialLookback is how long before it was first seen in the initial sync a
+	// trace may have ended to be counted. If it is nil all are, and those abandoned.
 	InitialLookback *time.Duration
 	// Wall converts a time of the ledger's clock to wall-clock time, which is what
 	// clients' times are compared with. Nil leaves it as it is.
@@ -31,15 +31,15 @@ type Config struct {
 
 // Events says what an observation changed.
 type Events struct {
-	FirstSeen []Row     // met for the first time, with times as ClientTime returns them
-	Counted   []Counted // settled or given up
-	Vanished  []Row     // gone from the list before they ended; never counted
-	LateEnds  []Row     // given up earlier, and ended after all
-	NoID      uint64    // rows without an identifier met for the first time
-	Gaps      uint64    // places that could not be read, met for the first time
+	FirstSeen []Row     // with times as ClientTime returns them
+	Counted   []Counted // settled or abandoned
+	Vanished  []Row     // delisted before they ended; never counted
+	LateEnds  []Row     // abandoned earlier, and ended after all
+	NoID      uint64    // rows without an id, first seen
+	Gaps      uint64    // stretches of unreadable rows, first seen
 }
 
-// Clear empties the events, and keeps their memory for others.
+// Clear empties the events, whose memory is used again.
 func (e *Events) Clear() {
 	*e = Events{FirstSeen: e.FirstSeen[:0], Counted: e.Counted[:0], Vanished: e.Vanished[:0], LateEnds: e.LateEnds[:0]}
 }
@@ -48,33 +48,32 @@ func (e *Events) Clear() {
 type Ledger struct {
 	cfg         Config
 	order       *order
-	pending     *Pendings
-	delisted    *order          // judged and not listed, in the order in which they went
-	abandoned   map[ID]struct{} // judged as abandoned, no end seen yet
+	pending     *pendings
+	delisted    *order          // in the order in which they left the list
+	abandoned   map[ID]struct{} // and no end seen yet
 	unreadable  uint64
 	initialSync bool
 
-	// When Opper first would not say what became of these pending traces, since
-	// they were last seen. Not stored: after a restart it has as long again.
+	// When Opper first failed to say what became of these pending traces, since
+	// they were last seen. Not stored: a restart gives it as long again.
 	unanswered map[ID]time.Time
 
-	// What has changed since it was last saved.
-	touchedPending   map[ID]struct{} // pending
-	touchedAbandoned map[ID]struct{} // abandoned
+	// What has changed since the last commit.
+	touchedPending, touchedAbandoned map[ID]struct{}
 
 	// Of the rows of one observation, to be used again: where they are believed
-	// to stand, and whether they have been met.
+	// to stand, and whether they were seen before.
 	at    []int
 	known []bool
 }
 
-// New returns an empty ledger, in its baseline: until EndInitialSync, a trace's
+// New returns an empty ledger, in its initial sync: until EndInitialSync, a trace's
 // own times decide whether it has settled or was abandoned.
 func New(cfg Config) *Ledger {
 	return &Ledger{
 		cfg:              cfg,
 		order:            newOrder(),
-		pending:          NewPendings(),
+		pending:          newPendings(),
 		delisted:         newOrder(),
 		abandoned:        map[ID]struct{}{},
 		initialSync:      true,
@@ -85,10 +84,10 @@ func New(cfg Config) *Ledger {
 	}
 }
 
-// EndInitialSync ends the baseline: from now on traces count by when we saw them.
+// EndInitialSync ends that: from now on traces count by when we saw them.
 func (l *Ledger) EndInitialSync() { l.initialSync = false }
 
-// IsInitialSync reports whether the first complete walk is still to be finished.
+// IsInitialSync reports whether the initial sync is still to be finished.
 func (l *Ledger) IsInitialSync() bool { return l.initialSync }
 
 // Listed returns how many rows the list is believed to have.
@@ -101,14 +100,14 @@ func (l *Ledger) Index(id ID) int { return l.order.index(id) }
 // IDs returns the ids believed to stand at index i and after, up to j.
 func (l *Ledger) IDs(i, j int) []ID { return l.order.slice(max(i, 0), min(j, l.order.len())) }
 
-// HasSeen reports whether the trace has been met before.
+// HasSeen reports whether the trace was seen before, and is not forgotten.
 func (l *Ledger) HasSeen(id ID) bool {
 	return l.pending.has(id) || l.order.has(id) || l.delisted.has(id)
 }
 
-// Open calls f for each trace that has been met and not ended, in no order.
+// Open calls f for each open trace, in no order.
 func (l *Ledger) Open(f func(Row)) {
-	l.pending.All(func(p *Pending) {
+	l.pending.all(func(p *Pending) {
 		if p.Ended.IsZero() {
 			f(p.Row)
 		}
@@ -120,7 +119,7 @@ func (l *Ledger) Open(f func(Row)) {
 // believed to be listed.
 func (l *Ledger) Observe(run Run, ev *Events) {
 	rows := distinct(run.Rows)
-	gaps := l.nameHoles(rows)
+	gaps := l.identifyUnreadable(rows)
 	at, known := slices.Grow(l.at[:0], len(rows))[:len(rows)], slices.Grow(l.known[:0], len(rows))[:len(rows)]
 	l.at, l.known = at, known
 	for i := range rows {
@@ -128,7 +127,7 @@ func (l *Ledger) Observe(run Run, ev *Events) {
 		at[i] = l.order.index(id)
 		known[i] = at[i] >= 0 || l.pending.has(id) || l.delisted.has(id)
 	}
-	// What nothing ties to the list that we know may be of another one.
+	// Rows that nothing ties to the list that we know may be of another one.
 	if !l.place(rows, at, run.AtStart, run.AtEnd) {
 		return
 	}
@@ -146,8 +145,9 @@ func (l *Ledger) Observe(run Run, ev *Events) {
 	}
 }
 
-// EndFullScan takes in that at now a walk met every row that kept its place. An id
-// that two such walks at least a day apart have missed is forgotten.
+// EndFullScan takes in that a full scan that ended at now saw every row that kept
+// its place. An id that two of them, at least a day apart, have missed is
+// forgotten.
 func (l *Ledger) EndFullScan(now time.Time) {
 	for _, c := range slices.Clone(l.delisted.chunks) {
 		switch {

@@ -23,7 +23,7 @@ type book struct {
 	t *testing.T
 }
 
-// newBook returns a ledger whose baseline met the ids from 1 to listed, all of
+// newBook returns a ledger whose initial sync saw the ids from 1 to listed, all of
 // them ended long ago.
 func newBook(t *testing.T, listed int) *book {
 	t.Helper()
@@ -33,7 +33,7 @@ func newBook(t *testing.T, listed int) *book {
 		rows = append(rows, ended(i+1))
 	}
 	if got := len(b.list(0, rows...).Counted); got != listed {
-		t.Fatalf("the baseline counted %d of %d", got, listed)
+		t.Fatalf("the initial sync counted %d of %d", got, listed)
 	}
 	b.EndInitialSync()
 	return b
@@ -65,7 +65,7 @@ func (b *book) Resolve(row Row, when When) (ev Events) {
 	return ev
 }
 
-func (b *book) Gone(id ID) (ev Events) {
+func (b *book) Delist(id ID) (ev Events) {
 	b.Ledger.Delist(id, &ev)
 	return ev
 }
@@ -85,12 +85,12 @@ func (b *book) part(after time.Duration, rows ...Row) Events {
 	return b.Observe(Run{Rows: rows, When: instant(after)})
 }
 
-// is compares what happened with a short form of it, such as "met 1 counted 2".
+// is compares what happened with a short form of it, such as "seen 1 counted 2".
 func (b *book) is(ev Events, want string) {
 	b.t.Helper()
 	var got []string
 	for _, r := range ev.FirstSeen {
-		got = append(got, "met "+r.Name)
+		got = append(got, "seen "+r.Name)
 	}
 	for _, c := range ev.Counted {
 		word := "counted "
@@ -106,7 +106,7 @@ func (b *book) is(ev Events, want string) {
 		got = append(got, "late "+r.Name)
 	}
 	if ev.NoID > 0 {
-		got = append(got, fmt.Sprint("nameless ", ev.NoID))
+		got = append(got, fmt.Sprint("no_id ", ev.NoID))
 	}
 	if ev.Gaps > 0 {
 		got = append(got, fmt.Sprint("gaps ", ev.Gaps))
@@ -142,7 +142,7 @@ func (b *book) due(id int, from time.Duration) time.Duration {
 
 func TestSettle(t *testing.T) {
 	b := newBook(t, 0)
-	b.is(b.list(0, ended(1)), "met 1")
+	b.is(b.list(0, ended(1)), "seen 1")
 	if got := b.due(1, 0); got != settle {
 		t.Errorf("due after %v", got)
 	}
@@ -154,7 +154,7 @@ func TestSettle(t *testing.T) {
 	}
 
 	// What is counted is what the last look saw.
-	b.is(b.list(2*settle, ended(2), ended(1)), "met 2")
+	b.is(b.list(2*settle, ended(2), ended(1)), "seen 2")
 	late := ended(2)
 	late.Name, late.Tokens, late.HasTokens = "named", 7, true
 	ev := b.list(3*settle, late, ended(1))
@@ -171,14 +171,14 @@ func TestSettleOverSlowAnswers(t *testing.T) {
 	slow := func(asked, read time.Duration) Events {
 		return b.Observe(Run{Rows: []Row{ended(1)}, AtStart: true, AtEnd: true, When: When{epoch.Add(asked), epoch.Add(read)}})
 	}
-	b.is(slow(0, 20*time.Second), "met 1")
+	b.is(slow(0, 20*time.Second), "seen 1")
 	b.is(slow(settle, settle+time.Minute), "")
 	b.is(slow(20*time.Second+settle, time.Hour), "counted 1")
 }
 
 func TestReopened(t *testing.T) {
 	b := newBook(t, 0)
-	b.is(b.list(0, ended(1)), "met 1")
+	b.is(b.list(0, ended(1)), "seen 1")
 	b.is(b.list(settle-1, open(1)), "")
 	b.is(b.list(settle, ended(1)), "")
 	b.is(b.list(2*settle-1, ended(1)), "")
@@ -189,7 +189,7 @@ func TestReopened(t *testing.T) {
 
 func TestAbandoned(t *testing.T) {
 	b := newBook(t, 0)
-	b.is(b.list(0, open(1), open(2)), "met 1 met 2")
+	b.is(b.list(0, open(1), open(2)), "seen 1 seen 2")
 	b.is(b.list(abandon-1, open(1), open(2)), "")
 	b.is(b.list(abandon, open(1), open(2)), "abandoned 1 abandoned 2")
 	b.is(b.list(abandon+look, open(1), open(2)), "")
@@ -219,9 +219,9 @@ func TestOpen(t *testing.T) {
 	see()
 }
 
-// The traces that the baseline meets are judged by their own times, so that
-// history is judged at once.
-func TestBaseline(t *testing.T) {
+// The traces that the initial sync sees are classified by their own times, so that
+// history is classified at once.
+func TestInitialSync(t *testing.T) {
 	at := func(start, end time.Duration) Row {
 		r := Row{ID: num(1), Name: "1", Start: epoch.Add(start)}
 		if end != 0 {
@@ -249,9 +249,9 @@ func TestBaseline(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			b := &book{New(Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: look}), t}
 			if c.at == 0 {
-				b.is(b.list(0, c.row), "met 1 "+c.outcome)
+				b.is(b.list(0, c.row), "seen 1 "+c.outcome)
 			} else {
-				b.is(b.list(0, c.row), "met 1")
+				b.is(b.list(0, c.row), "seen 1")
 				b.EndInitialSync()
 				b.is(b.list(c.at-1, c.row), "")
 				b.is(b.list(c.at, c.row), c.outcome)
@@ -262,9 +262,9 @@ func TestBaseline(t *testing.T) {
 	}
 	t.Run("ends later", func(t *testing.T) {
 		b := &book{New(Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: look}), t}
-		b.is(b.list(0, at(-time.Minute, 0)), "met 1")
+		b.is(b.list(0, at(-time.Minute, 0)), "seen 1")
 		if !b.IsInitialSync() {
-			t.Error("the baseline is over")
+			t.Error("the initial sync is over")
 		}
 		b.EndInitialSync()
 		b.is(b.list(time.Minute, at(-time.Minute, 1)), "")
@@ -273,13 +273,13 @@ func TestBaseline(t *testing.T) {
 	})
 }
 
-// After the baseline only our own clock counts, however wrong the clients' are.
+// After the initial sync only our own clock counts, however wrong the clients' are.
 func TestSkewedClocks(t *testing.T) {
 	for _, skew := range []time.Duration{-20 * 24 * time.Hour, 20 * 24 * time.Hour} {
 		b := newBook(t, 0)
 		r := open(1)
 		r.Start = epoch.Add(skew)
-		b.is(b.list(0, r), "met 1")
+		b.is(b.list(0, r), "seen 1")
 		b.is(b.list(abandon-1, r), "")
 		r.End = epoch.Add(skew + time.Minute)
 		b.is(b.list(abandon, r), "")
@@ -315,7 +315,7 @@ func TestCappedTimes(t *testing.T) {
 		t.Errorf("a start of %v where there was none", c.Start)
 	}
 
-	// The baseline, too, saw it no earlier than it asked.
+	// The initial sync, too, saw it no earlier than it asked.
 	b = &book{New(Config{SettleDelay: settle, AbandonAfter: abandon}), t}
 	r.End = epoch.Add(time.Hour)
 	b.list(0, r)
@@ -325,7 +325,7 @@ func TestCappedTimes(t *testing.T) {
 }
 
 // An open trace is looked at the more rarely the older it is, and when it is to
-// be given up.
+// be abandoned.
 func TestLookSchedule(t *testing.T) {
 	b := newBook(t, 0)
 	b.list(0, open(1))
@@ -363,18 +363,18 @@ func TestGone(t *testing.T) {
 	last.Name = "last seen"
 	b.list(0, open(3), ended(2), open(1))
 	b.list(look, open(3), last, open(1))
-	b.is(b.Gone(num(2)), "counted last seen")
-	b.is(b.Gone(num(1)), "vanished 1")
+	b.is(b.Delist(num(2)), "counted last seen")
+	b.is(b.Delist(num(1)), "vanished 1")
 	b.listed(3)
-	b.is(b.Gone(num(2)), "")
-	b.is(b.Gone(num(9)), "")
+	b.is(b.Delist(num(2)), "")
+	b.is(b.Delist(num(9)), "")
 	// Neither makes a count if it comes back.
 	b.is(b.list(abandon, open(3), ended(2), ended(1)), "abandoned 3")
 	b.is(b.list(2*abandon, open(3), ended(2), ended(1)), "")
 }
 
 // A trace that has left its place while Opper does not say what became of it is
-// judged as last seen, a while after it would have been given up.
+// counted as last seen, a while after it would have been abandoned.
 func TestUnanswered(t *testing.T) {
 	b := newBook(t, 0)
 	b.list(0, open(2), ended(1))
@@ -396,7 +396,7 @@ func TestUnanswered(t *testing.T) {
 	at(2*abandon, "")
 	b.is(b.Unanswered(num(9), epoch), "")
 
-	// One that has long been due, as nobody could ask before, is not judged by its
+	// One that has long been due, as nobody could ask before, is not decided by its
 	// age, nor by what was not answered before the last answer.
 	b = newBook(t, 0)
 	b.list(0, open(2), ended(1))
@@ -428,7 +428,7 @@ func TestMovedRows(t *testing.T) {
 	}
 
 	// A pending trace that moved is not lost.
-	b.is(b.list(0, open(7), ended(6), ended(1)), "met 7")
+	b.is(b.list(0, open(7), ended(6), ended(1)), "seen 7")
 	b.is(b.list(look, ended(6), open(7), ended(1)), "")
 	if got := b.Due(epoch.Add(2 * look)); len(got) != 1 || got[0].Index != 1 {
 		t.Errorf("due are %v", got)
@@ -437,10 +437,10 @@ func TestMovedRows(t *testing.T) {
 
 func TestInsertInTheMiddle(t *testing.T) {
 	b := newBook(t, 4)
-	b.is(b.part(0, ended(2), ended(7), ended(8), ended(3)), "met 7 met 8")
+	b.is(b.part(0, ended(2), ended(7), ended(8), ended(3)), "seen 7 seen 8")
 	b.listed(1, 2, 7, 8, 3, 4)
-	b.is(b.Observe(Run{Rows: []Row{ended(9), ended(1)}, AtStart: true, When: instant(0)}), "met 9")
-	b.is(b.Observe(Run{Rows: []Row{ended(4), ended(10)}, AtEnd: true, When: instant(0)}), "met 10")
+	b.is(b.Observe(Run{Rows: []Row{ended(9), ended(1)}, AtStart: true, When: instant(0)}), "seen 9")
+	b.is(b.Observe(Run{Rows: []Row{ended(4), ended(10)}, AtEnd: true, When: instant(0)}), "seen 10")
 	b.listed(9, 1, 2, 7, 8, 3, 4, 10)
 
 	// What stood between two rows that are neighbours now has left.
@@ -451,14 +451,14 @@ func TestInsertInTheMiddle(t *testing.T) {
 	}
 }
 
-// Rows that nothing ties to the list may be of another one: they are not met.
+// Rows that nothing ties to the list may be of another one: they are not taken in.
 func TestNowhere(t *testing.T) {
 	b := newBook(t, 3)
-	hole, nameless := Row{Kind: Unreadable}, Row{ID: KeyOfNameless("x", epoch), Kind: NoID}
-	b.is(b.part(0, ended(8), hole, nameless), "")
+	unread, noID := Row{Kind: Unreadable}, Row{ID: KeyWithoutID("x", epoch), Kind: NoID}
+	b.is(b.part(0, ended(8), unread, noID), "")
 	b.is(b.Observe(Run{Rows: []Row{ended(8)}, AtEnd: true, When: instant(0)}), "")
 	b.listed(1, 2, 3)
-	b.is(b.part(0, ended(2), ended(8), hole, nameless, ended(3)), "met 8 nameless 1 gaps 1")
+	b.is(b.part(0, ended(2), ended(8), unread, noID, ended(3)), "seen 8 no_id 1 gaps 1")
 	if got := b.Listed(); got != 6 {
 		t.Errorf("%d are listed", got)
 	}
@@ -495,7 +495,7 @@ func TestForgetting(t *testing.T) {
 	const day = 24 * time.Hour
 	complete := func(b *book, after time.Duration) { b.EndFullScan(epoch.Add(after)) }
 	b := newBook(t, 2)
-	complete(b, 0) // it met both
+	complete(b, 0) // it saw both
 	b.list(0, ended(1))
 	for _, after := range []time.Duration{time.Hour, 2 * time.Hour, time.Hour + day - 1} {
 		complete(b, after)
@@ -505,21 +505,21 @@ func TestForgetting(t *testing.T) {
 	}
 	complete(b, time.Hour+day)
 	if b.HasSeen(num(2)) || !b.HasSeen(num(1)) {
-		t.Error("what is gone is known, or what is listed is not")
+		t.Error("what is delisted is known, or what is listed is not")
 	}
 
-	// One that came back in between begins anew.
+	// One that came back in between starts again.
 	b.list(0)
 	complete(b, 0)
 	b.list(day, ended(1))
 	b.list(day)
 	complete(b, day)
 	if !b.HasSeen(num(1)) {
-		t.Error("forgotten after one walk")
+		t.Error("forgotten after one full scan")
 	}
 	complete(b, 2*day)
 	if b.HasSeen(num(1)) {
-		t.Error("known after two walks")
+		t.Error("known after two full scans")
 	}
 
 	// A pending trace is not forgotten, however often it is missed.
@@ -534,40 +534,40 @@ func TestForgetting(t *testing.T) {
 
 // Rows that can't be read keep their place, and each stretch of them is one
 // gap, once.
-func TestHoles(t *testing.T) {
-	hole := Row{Kind: Unreadable}
+func TestUnreadableRows(t *testing.T) {
+	unread := Row{Kind: Unreadable}
 	b := newBook(t, 0)
-	b.is(b.list(0, ended(1), hole, hole, ended(2), hole, ended(3)), "met 1 met 2 met 3 gaps 2")
-	b.is(b.list(0, ended(1), hole, hole, ended(2), hole, ended(3)), "")
-	b.is(b.list(0, ended(4), ended(1), hole, hole, ended(2), hole, ended(3)), "met 4")
-	b.is(b.part(0, ended(1), hole, hole, ended(2)), "")
-	b.is(b.part(0, hole, ended(2), hole), "")
+	b.is(b.list(0, ended(1), unread, unread, ended(2), unread, ended(3)), "seen 1 seen 2 seen 3 gaps 2")
+	b.is(b.list(0, ended(1), unread, unread, ended(2), unread, ended(3)), "")
+	b.is(b.list(0, ended(4), ended(1), unread, unread, ended(2), unread, ended(3)), "seen 4")
+	b.is(b.part(0, ended(1), unread, unread, ended(2)), "")
+	b.is(b.part(0, unread, ended(2), unread), "")
 	if b.Index(num(3)) != 6 || b.Listed() != 7 {
 		t.Errorf("3 stands at %d of %d", b.Index(num(3)), b.Listed())
 	}
 	for from, want := range map[int]int{-1: -1, 0: 2, 2: 2, 3: 3, 4: 5, 6: -1} {
-		if got := b.Hole(from, 3); got != want {
-			t.Errorf("the first hole from %d on is %d, want %d", from, got, want)
+		if got := b.NextUnreadable(from, 3); got != want {
+			t.Errorf("the first unreadable row from %d on is %d, want %d", from, got, want)
 		}
 	}
-	// It can be read at last: the hole is gone.
-	b.is(b.part(0, ended(2), ended(5), ended(3)), "met 5")
-	if b.Hole(4, 3) != -1 || b.Listed() != 7 {
-		t.Errorf("a hole stands at %d of %d", b.Hole(4, 3), b.Listed())
+	// It can be read at last.
+	b.is(b.part(0, ended(2), ended(5), ended(3)), "seen 5")
+	if b.NextUnreadable(4, 3) != -1 || b.Listed() != 7 {
+		t.Errorf("an unreadable row stands at %d of %d", b.NextUnreadable(4, 3), b.Listed())
 	}
-	// Holes take a place and nothing else.
-	b.list(settle, ended(1), hole)
+	// They take a place and nothing else.
+	b.list(settle, ended(1), unread)
 	b.list(settle, ended(1))
 	b.EndFullScan(epoch)
-	if due := b.Due(epoch.Add(abandon)); slices.ContainsFunc(due, func(d Due) bool { return isHole(d.ID) }) {
-		t.Error("a hole is due")
+	if due := b.Due(epoch.Add(abandon)); slices.ContainsFunc(due, func(d Due) bool { return d.ID.IsUnreadable() }) {
+		t.Error("an unreadable row is due")
 	}
 }
 
-func TestNameless(t *testing.T) {
-	x, y := Row{ID: KeyOfNameless("x", epoch), Kind: NoID}, Row{ID: KeyOfNameless("x", epoch.Add(1)), Kind: NoID}
+func TestRowsWithoutID(t *testing.T) {
+	x, y := Row{ID: KeyWithoutID("x", epoch), Kind: NoID}, Row{ID: KeyWithoutID("x", epoch.Add(1)), Kind: NoID}
 	b := newBook(t, 0)
-	b.is(b.list(0, ended(1), x, y), "met 1 nameless 2")
+	b.is(b.list(0, ended(1), x, y), "seen 1 no_id 2")
 	b.is(b.list(settle, ended(1), x, y), "counted 1")
 	b.is(b.list(settle, x), "")
 	b.is(b.list(settle, ended(1), y, x), "")
@@ -581,7 +581,7 @@ func TestDuplicates(t *testing.T) {
 	b := newBook(t, 0)
 	again := ended(1)
 	again.Name = "again"
-	b.is(b.list(0, ended(1), ended(2), again, ended(3)), "met again met 2 met 3")
+	b.is(b.list(0, ended(1), ended(2), again, ended(3)), "seen again seen 2 seen 3")
 	b.listed(1, 2, 3)
 	b.is(b.list(settle, ended(1), ended(1), ended(2), ended(3), ended(2)), "counted 1 counted 2 counted 3")
 	b.listed(1, 2, 3)
@@ -643,8 +643,8 @@ func TestKeyOf(t *testing.T) {
 		}
 		seen[KeyOf(s)] = s
 	}
-	a, b := KeyOfNameless("x", epoch), KeyOfNameless("x", epoch.In(time.FixedZone("", 3600)))
-	if a != b || a == KeyOfNameless("y", epoch) || a == KeyOfNameless("x", epoch.Add(1)) {
+	a, b := KeyWithoutID("x", epoch), KeyWithoutID("x", epoch.In(time.FixedZone("", 3600)))
+	if a != b || a == KeyWithoutID("y", epoch) || a == KeyWithoutID("x", epoch.Add(1)) {
 		t.Error("a row without an id is not known by its name and start")
 	}
 }
@@ -654,7 +654,7 @@ func TestKeyOf(t *testing.T) {
 func TestInitialLookback(t *testing.T) {
 	for _, c := range []struct {
 		lookback time.Duration
-		ended    time.Duration // before the baseline met it
+		ended    time.Duration // before the initial sync saw it
 		counted  int
 	}{
 		{0, time.Second, 0},

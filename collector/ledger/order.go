@@ -28,7 +28,7 @@ type chunk struct {
 	at     int       // its place in order.chunks
 	number uint32    // in the table
 	key    uint64    // rises along the list, and is kept while the chunk lives
-	missed time.Time // of ids that have left the list: the complete walk that first missed them
+	missed time.Time // of delisted ids: when a full scan first missed them
 }
 
 func newOrder() *order {
@@ -130,8 +130,7 @@ func (o *order) insert(i int, ids []ID) {
 	}
 }
 
-// push puts an id at the end, in a chunk of ids that no complete walk has missed
-// yet.
+// push puts an id at the end, in a chunk of ids that no full scan has missed yet.
 func (o *order) push(id ID) {
 	o.reserve(1)
 	var c *chunk

@@ -22,7 +22,7 @@ func TestOrderLikeSlice(t *testing.T) {
 		next++
 		front[i] = num(next)
 	}
-	for _, id := range front { // one by one, so that full chunks are met at the front
+	for _, id := range front { // one by one, so that the front has full chunks
 		o.insert(0, []ID{id})
 		model = slices.Insert(model, 0, id)
 	}

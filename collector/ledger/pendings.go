@@ -5,27 +5,28 @@ import (
 	"encoding/binary"
 	"slices"
 	"strings"
-	"time"
+
+	"opper_exporter/collector/codec"
 )
 
-// blockSize is up to how many bytes a block of pending traces grows. All of it
-// is moved when one of its traces changes.
+// blockSize is the maximum number of bytes of a block of pending traces. All of
+// it may be moved when one of its traces changes.
 const blockSize = 2048
 
-// Pendings holds pending traces in about 45 bytes each and what their texts
+// pendings holds pending traces in about 45 bytes each and what their texts
 // take, a quarter of what they take in maps: a list may have a million of them.
 // They are encoded one after the other in blocks, in which the garbage collector
 // has nothing to look for. Times are kept to the microsecond, as they are stored.
-type Pendings struct {
+type pendings struct {
 	table  table    // finds the block of an id
 	blocks [][]byte // by number; nil if free
 	free   []uint32
 	fill   uint32 // the block that takes the next one; 0 if none does
 
-	// Names and statuses that entries refer to by their place here. The first ones
-	// stay: those of most traces come soon.
+	// Names and statuses that entries refer to by their place here, from 1 on. The
+	// first ones stay: those of most traces come soon.
 	shared      []string
-	sharedPlace map[string]int
+	sharedPlace map[string]uint
 
 	body, entry []byte // of the last put, to be used again
 }
@@ -35,9 +36,8 @@ const (
 	maxSharedSize = 128
 )
 
-// NewPendings returns Pendings that hold nothing yet.
-func NewPendings() *Pendings {
-	ps := &Pendings{blocks: make([][]byte, firstNumber), sharedPlace: map[string]int{}}
+func newPendings() *pendings {
+	ps := &pendings{blocks: make([][]byte, firstNumber), sharedPlace: map[string]uint{}}
 	ps.table.reset(0)
 	return ps
 }
@@ -59,7 +59,7 @@ func entryAt(b []byte) (entry, rest []byte) {
 }
 
 // find returns the block of an id, where its entry is, and its slot in the table.
-func (ps *Pendings) find(id ID) (number uint32, at, slot int, ok bool) {
+func (ps *pendings) find(id ID) (number uint32, at, slot int, ok bool) {
 	slot, ok = ps.table.find(id, func(n uint32) bool {
 		at = 0
 		for rest := ps.blocks[n]; len(rest) > 0; {
@@ -76,14 +76,14 @@ func (ps *Pendings) find(id ID) (number uint32, at, slot int, ok bool) {
 	return number, at, slot, ok
 }
 
-func (ps *Pendings) has(id ID) bool {
+func (ps *pendings) has(id ID) bool {
 	_, _, _, ok := ps.find(id)
 	return ok
 }
 
 // get returns a copy of a pending trace, nil if there is none. Changes of it are
 // taken over by put.
-func (ps *Pendings) get(id ID) *Pending {
+func (ps *pendings) get(id ID) *Pending {
 	number, at, _, ok := ps.find(id)
 	if !ok {
 		return nil
@@ -91,11 +91,8 @@ func (ps *Pendings) get(id ID) *Pending {
 	return ps.decode(ps.blocks[number][at:])
 }
 
-// Add takes in a stored pending trace.
-func (ps *Pendings) Add(p *Pending) { ps.put(p) }
-
-// All calls f with a copy of each pending trace.
-func (ps *Pendings) All(f func(*Pending)) {
+// all calls f with a copy of each pending trace.
+func (ps *pendings) all(f func(*Pending)) {
 	for _, b := range ps.blocks {
 		for len(b) > 0 {
 			f(ps.decode(b))
@@ -104,7 +101,7 @@ func (ps *Pendings) All(f func(*Pending)) {
 	}
 }
 
-func (ps *Pendings) put(p *Pending) {
+func (ps *pendings) put(p *Pending) {
 	entry := ps.encode(p)
 	number, at, _, ok := ps.find(p.Row.ID)
 	if ok {
@@ -122,7 +119,7 @@ func (ps *Pendings) put(p *Pending) {
 	ps.table.add(p.Row.ID, ps.fill)
 }
 
-func (ps *Pendings) newBlock() uint32 {
+func (ps *pendings) newBlock() uint32 {
 	block := make([]byte, 0, blockSize)
 	if n := len(ps.free); n > 0 {
 		number := ps.free[n-1]
@@ -135,7 +132,7 @@ func (ps *Pendings) newBlock() uint32 {
 }
 
 // grow makes room in the table for one more id.
-func (ps *Pendings) grow() {
+func (ps *pendings) grow() {
 	ps.table.reset(ps.table.used + 1)
 	for number, b := range ps.blocks {
 		for len(b) > 0 {
@@ -145,7 +142,7 @@ func (ps *Pendings) grow() {
 	}
 }
 
-func (ps *Pendings) remove(id ID) {
+func (ps *pendings) remove(id ID) {
 	number, at, slot, ok := ps.find(id)
 	if !ok {
 		return
@@ -164,111 +161,68 @@ func (ps *Pendings) remove(id ID) {
 	ps.blocks[number] = b
 }
 
-// The yes or no of a pending trace, as bits; the kind stands above them.
-const (
-	bitStatus = 1 << iota
-	bitDuration
-	bitTokens
-	bitLost
-	bitUnstored
-	kindUnit
-)
-
 // encode returns the entry of a pending trace, until it is called again.
-func (ps *Pendings) encode(p *Pending) []byte {
-	r := &p.Row
-	b := binary.AppendUvarint(ps.body[:0], bit(r.HasStatus, bitStatus)|bit(r.HasDuration, bitDuration)|bit(r.HasTokens, bitTokens)|
-		bit(p.Lost, bitLost)|bit(p.unstored, bitUnstored)|uint64(r.Kind)*kindUnit)
-	known := len(b)
-	b = append(b, 0) // which times are known
-	var base int64
-	for i, t := range p.times() {
-		if !t.IsZero() {
-			b[known] |= 1 << i
-			b = binary.AppendVarint(b, t.UnixMicro()-base)
-			base = t.UnixMicro()
-		}
-	}
-	b = binary.AppendVarint(b, int64(r.Duration))
-	b = binary.AppendVarint(b, r.Tokens)
-	b = appendText(b, r.Ref)
-	b = ps.appendShared(b, r.Status)
-	b = ps.appendShared(b, r.Name)
-	ps.body = b
-	ps.entry = append(ps.entry[:0], r.ID[:]...)
-	ps.entry = binary.AppendUvarint(ps.entry, uint64(len(b)))
-	ps.entry = append(ps.entry, b...)
+func (ps *pendings) encode(p *Pending) []byte {
+	body := codec.NewEncoder(ps.body[:0])
+	p.code(body, ps)
+	ps.body = body.Bytes()
+	ps.entry = append(ps.entry[:0], p.Row.ID[:]...)
+	ps.entry = binary.AppendUvarint(ps.entry, uint64(len(ps.body)))
+	ps.entry = append(ps.entry, ps.body...)
 	return ps.entry
 }
 
-func appendText(b []byte, text string) []byte {
-	return append(binary.AppendUvarint(b, 2*uint64(len(text))), text...)
-}
-
-// appendShared appends the place of a text among the shared ones, or the text if
-// it has none.
-func (ps *Pendings) appendShared(b []byte, text string) []byte {
-	place, ok := ps.sharedPlace[text]
-	if !ok {
-		if len(ps.shared) == maxShared || len(text) > maxSharedSize {
-			return appendText(b, text)
-		}
-		place = len(ps.shared)
-		text = strings.Clone(text) // of a page that would stay with it
-		ps.shared = append(ps.shared, text)
-		ps.sharedPlace[text] = place
-	}
-	return binary.AppendUvarint(b, 2*uint64(place)+1)
-}
-
 // decode returns the pending trace of the entry at the start of b.
-func (ps *Pendings) decode(entry []byte) *Pending {
-	b, _ := bodyOf(entry)
-	number := func() uint64 {
-		v, n := binary.Uvarint(b)
-		b = b[n:]
-		return v
-	}
-	signed := func() int64 {
-		v, n := binary.Varint(b)
-		b = b[n:]
-		return v
-	}
-	bits := number()
-	p := &Pending{Lost: bits&bitLost != 0, unstored: bits&bitUnstored != 0, Row: Row{
-		ID: ID(entry[:len(ID{})]), Kind: Kind(bits / kindUnit),
-		HasStatus: bits&bitStatus != 0, HasDuration: bits&bitDuration != 0, HasTokens: bits&bitTokens != 0,
-	}}
-	known := b[0]
-	b = b[1:]
-	var base int64
-	for i, t := range p.times() {
-		if known>>i&1 == 1 {
-			base += signed()
-			*t = time.UnixMicro(base).UTC()
-		}
-	}
-	p.Row.Duration, p.Row.Tokens = time.Duration(signed()), signed()
-	for _, text := range []*string{&p.Row.Ref, &p.Row.Status, &p.Row.Name} {
-		n := number()
-		if n%2 == 1 {
-			*text = ps.shared[n/2]
-			continue
-		}
-		*text, b = string(b[:n/2]), b[n/2:]
-	}
+func (ps *pendings) decode(entry []byte) *Pending {
+	body, _ := bodyOf(entry)
+	p := &Pending{Row: Row{ID: ID(entry[:len(ID{})])}}
+	p.code(codec.NewDecoder(body), ps)
 	return p
 }
 
-// times are in an order in which each is close to the one before it, most of the
-// time.
-func (p *Pending) times() [7]*time.Time {
-	return [...]*time.Time{&p.Row.Start, &p.Since, &p.FirstSeen, &p.Seen, &p.Row.End, &p.Ended, &p.EndBy}
+// codeShared codes the place of a text among the shared ones, from 1 on, or the
+// text if it has none.
+func (ps *pendings) codeShared(c *codec.Coder, text *string) {
+	var place uint
+	if !c.IsDecoding() {
+		place = ps.share(*text)
+	}
+	codec.Int(c, &place)
+	switch {
+	case place == 0:
+		c.Text(text)
+	case !c.IsDecoding():
+	case ps == nil || place > uint(len(ps.shared)):
+		c.Fail()
+	default:
+		*text = ps.shared[place-1]
+	}
 }
 
-func bit(set bool, value uint64) uint64 {
-	if set {
-		return value
+// share returns the place of a text, 0 if it has none.
+func (ps *pendings) share(text string) uint {
+	if ps == nil {
+		return 0
 	}
-	return 0
+	place, ok := ps.sharedPlace[text]
+	if !ok && len(ps.shared) < maxShared && len(text) <= maxSharedSize {
+		text = strings.Clone(text) // of a page that would stay with it
+		ps.shared = append(ps.shared, text)
+		place = uint(len(ps.shared))
+		ps.sharedPlace[text] = place
+	}
+	return place
+}
+
+// code codes all but the id. Texts are shared within ps, or not if that is nil.
+func (p *Pending) code(c *codec.Coder, ps *pendings) {
+	r := &p.Row
+	c.Bools(&r.HasStatus, &r.HasDuration, &r.HasTokens, &p.Lost, &p.unstored)
+	codec.Int(c, &r.Kind)
+	c.Times(&r.Start, &p.Since, &p.FirstSeen, &p.Seen, &r.End, &p.Ended, &p.EndBy)
+	codec.Int(c, &r.Duration)
+	codec.Int(c, &r.Tokens)
+	c.Text(&r.Ref)
+	ps.codeShared(c, &r.Status)
+	ps.codeShared(c, &r.Name)
 }

@@ -40,7 +40,7 @@ func randomPending(rng *rand.Rand, id ID) *Pending {
 // Pending traces are what they would be in a map, whatever is done to them.
 func TestPendingsLikeMap(t *testing.T) {
 	rng := rand.New(rand.NewPCG(8, 9))
-	ps, want := NewPendings(), map[ID]*Pending{}
+	ps, want := newPendings(), map[ID]*Pending{}
 	for step := range 20_000 {
 		id := num(rng.IntN(300 + step/20))
 		switch rng.IntN(5) {
@@ -60,7 +60,7 @@ func TestPendingsLikeMap(t *testing.T) {
 		}
 	}
 	all := map[ID]*Pending{}
-	ps.All(func(p *Pending) { all[p.Row.ID] = p })
+	ps.all(func(p *Pending) { all[p.Row.ID] = p })
 	if !reflect.DeepEqual(all, want) {
 		t.Errorf("%d are listed, want %d", len(all), len(want))
 	}
@@ -90,8 +90,7 @@ func TestMemoryOfRunningTraces(t *testing.T) {
 	before := heap()
 	l := New(Config{SettleDelay: time.Minute, AbandonAfter: time.Hour})
 	observeRunning(l, running)
-	l.Changes()
-	l.Committed()
+	save(l, map[string][]byte{})
 	each := (heap() - before) / running
 	runtime.KeepAlive(l)
 	if each > 135 {

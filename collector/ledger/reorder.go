@@ -37,8 +37,8 @@ func (l *Ledger) place(rows []Row, at []int, atStart, atEnd bool) bool {
 	return true
 }
 
-// rewrite puts the rows, as they are, in the place of what was believed to
-// stand from the first to the last of those that kept their place.
+// rewrite replaces what was believed to stand from the first to the last of the
+// rows that kept their place by the rows as they are.
 func (l *Ledger) rewrite(rows []Row, at, kept []int) {
 	for i := range rows {
 		if at[i] >= 0 && !slices.Contains(kept, i) {
@@ -85,7 +85,7 @@ func (l *Ledger) unlist(i, j int) {
 
 func (l *Ledger) unlisted(id ID) {
 	switch p := l.pending.get(id); {
-	case isHole(id):
+	case id.IsUnreadable():
 	case p != nil:
 		p.Lost, p.Seen = true, time.Time{}
 		l.pending.put(p)

@@ -26,7 +26,7 @@ type Kind uint8
 const (
 	Normal     Kind = iota
 	Unreadable      // Opper could not be made to say what stands here; has no ID
-	NoID            // the row has no identifier, so it could not be counted once
+	NoID            // the row has no id, so it could not be counted once
 )
 
 // Run is a stretch of consecutive rows, in list order.

@@ -6,37 +6,37 @@ import (
 	"time"
 )
 
-// Counted is one trace, judged.
+// Counted is one trace, settled or abandoned.
 type Counted struct {
 	Row       // with times as ClientTime returns them
 	Abandoned bool
 }
 
-// Pending is a trace that has been met and not yet judged.
+// Pending is a trace that is open or not yet settled.
 type Pending struct {
 	Row       Row       // as last read
 	FirstSeen time.Time // when we first saw it
-	Since     time.Time // when its age began: Met, or its own start if the baseline met it
-	Ended     time.Time // when its settling began; zero while open
-	EndBy     time.Time // when we first saw it ended, whoever met it
-	Seen      time.Time // the last look; zero if it wants one at once
-	Lost      bool      // not where it was: only Opper can say whether it still exists
+	Since     time.Time // when its age began: FirstSeen, or its own start if the initial sync saw it
+	Ended     time.Time // when its settle delay began; zero while open
+	EndBy     time.Time // when we first saw it ended
+	Seen      time.Time // when it was last checked; zero if it is due at once
+	Lost      bool      // not where it was: only Opper can say whether it is still listed
 
-	unstored bool // it was not part of Changes yet
+	unstored bool // Changes has not put it yet
 }
 
-// Due is a pending trace that wants a look.
+// Due is a pending trace that is to be checked.
 type Due struct {
 	ID    ID
 	Ref   string
 	Index int // where it is believed to stand; -1 if only Opper can say
 }
 
-// Due returns the traces that want a look at now, in list order, those that are
-// not believed to be listed first.
+// Due returns the traces that are to be checked at now, in list order, first those
+// that are not believed to be listed.
 func (l *Ledger) Due(now time.Time) []Due {
 	var due []Due
-	l.pending.All(func(p *Pending) {
+	l.pending.all(func(p *Pending) {
 		if !now.Before(l.dueAt(p)) {
 			due = append(due, Due{ID: p.Row.ID, Ref: p.Row.Ref, Index: l.order.index(p.Row.ID)})
 		}
@@ -47,9 +47,9 @@ func (l *Ledger) Due(now time.Time) []Due {
 	return due
 }
 
-// dueAt returns when a pending trace is to be looked at again. The older an
-// open trace is, the rarer the looks: what is found late is late by an eighth
-// of its age at most.
+// dueAt returns when a pending trace is to be checked again. The older an open
+// trace is, the rarer the checks: an end is found late by an eighth of its age at
+// most.
 func (l *Ledger) dueAt(p *Pending) time.Time {
 	switch settled := p.Ended.Add(l.cfg.SettleDelay); {
 	case p.Lost && p.Seen.IsZero():
@@ -89,9 +89,9 @@ func (l *Ledger) Delist(id ID, ev *Events) {
 	}
 }
 
-// Unanswered takes in that at now Opper would not say what became of a trace
-// that is not where it was. It is asked again later, and judged as last seen a
-// while after it would have been given up, if it was asked in vain for as long.
+// Unanswered takes in that at now Opper failed to say what became of a trace that
+// is not where it was. It is asked again later. A while after the trace would have
+// been abandoned, if that was in vain for as long, it is counted as last seen.
 func (l *Ledger) Unanswered(id ID, now time.Time, ev *Events) {
 	p := l.pending.get(id)
 	if p == nil {
@@ -113,7 +113,7 @@ func (l *Ledger) Unanswered(id ID, now time.Time, ev *Events) {
 	}
 }
 
-// recheck takes in a row of a trace that has not been judged.
+// recheck takes in a row of a trace that is pending or was not seen before.
 func (l *Ledger) recheck(r *Row, when When, ev *Events) {
 	p := l.pending.get(r.ID)
 	if p == nil {
@@ -121,13 +121,13 @@ func (l *Ledger) recheck(r *Row, when When, ev *Events) {
 		return
 	}
 	delete(l.unanswered, r.ID)
-	// When it was last seen only says when to look again, so it is not worth
-	// being saved by itself.
+	// When it was last checked only says when to do so again, so that is not worth
+	// a commit by itself.
 	if lost := !l.order.has(r.ID); p.Row != *r || p.Lost != lost {
 		p.Row, p.Lost = *r, lost
 		l.touchedPending[r.ID] = struct{}{}
 	}
-	switch l.weigh(p, when) {
+	switch l.decide(p, when) {
 	case settled:
 		l.count(p, false, ev)
 	case abandoned:
@@ -143,21 +143,21 @@ func (l *Ledger) recheck(r *Row, when When, ev *Events) {
 // order by now.
 func (l *Ledger) firstSee(r *Row, when When, ev *Events) {
 	ev.FirstSeen = append(ev.FirstSeen, *r)
-	met := &ev.FirstSeen[len(ev.FirstSeen)-1]
-	met.Start, met.End = ClientTime(r.Start, when.Asked), ClientTime(r.End, when.Asked)
+	seen := &ev.FirstSeen[len(ev.FirstSeen)-1]
+	seen.Start, seen.End = ClientTime(r.Start, when.Asked), ClientTime(r.End, when.Asked)
 	if r.Start.After(when.Asked) {
-		met.Start = time.Time{} // it says nothing about the age of the trace
+		seen.Start = time.Time{} // it says nothing about the age of the trace
 	}
-	// Most traces of a first walk are judged at once, and never pending.
+	// Most traces of an initial sync have settled, and are never pending.
 	p := Pending{Row: *r, FirstSeen: when.Asked, Since: when.Read, unstored: true}
 	if l.initialSync {
-		// Without a start it is old: history is judged at once.
+		// Without a start it is old: history is classified at once.
 		p.Since = when.Asked.Add(-l.cfg.AbandonAfter)
 		if !r.Start.IsZero() {
 			p.Since = earliest(r.Start, when.Read)
 		}
 	}
-	switch l.weigh(&p, when) {
+	switch l.decide(&p, when) {
 	case settled:
 		l.add(&p, false, ev)
 	case abandoned:
@@ -169,18 +169,18 @@ func (l *Ledger) firstSee(r *Row, when When, ev *Events) {
 	}
 }
 
-// verdict is what becomes of a pending trace when it is looked at.
-type verdict int
+// decision is what becomes of a pending trace when it is checked.
+type decision int
 
 const (
-	waits verdict = iota
+	waits decision = iota
 	settled
 	abandoned
-	beforeLookback // it ended before what the baseline counts
+	beforeLookback // it ended before what the initial sync counts
 )
 
-// weigh notes in p what its row says, and judges it.
-func (l *Ledger) weigh(p *Pending, when When) verdict {
+// decide notes in p what its row says.
+func (l *Ledger) decide(p *Pending, when When) decision {
 	p.Seen = when.Read
 	if p.Row.End.IsZero() {
 		p.Ended, p.EndBy = time.Time{}, time.Time{}
@@ -241,7 +241,7 @@ func (l *Ledger) wall(t time.Time) time.Time {
 // settle ends the pending state of a trace.
 func (l *Ledger) settle(p *Pending) {
 	id := p.Row.ID
-	// Most traces of a first walk are judged before they are ever stored.
+	// Most traces of an initial sync settle before they are ever stored.
 	if !p.unstored {
 		l.touchedPending[id] = struct{}{}
 	} else {

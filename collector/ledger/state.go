@@ -1,60 +1,59 @@
 package ledger
 
 import (
-	"cmp"
-	"maps"
-	"slices"
+	"encoding/binary"
+	"errors"
+	"fmt"
 	"time"
+
+	"opper_exporter/collector/codec"
 )
 
-// Chunk is a stretch of ids as it is stored. Chunks sorted by their keys make
-// up the list.
-type Chunk struct {
-	Key    uint64
-	IDs    []ID      // none if the chunk is no more
-	Missed time.Time // see Complete; only of ids that have left the list
-}
+// The kinds of entries that are stored, the first byte of their keys. Behind it:
+const (
+	kindAbandoned = "a" // the id
+	kindDelisted  = "d" // the key of the chunk, big-endian: the order of the list
+	kindListed    = "l" // the same
+	kindPending   = "p" // the id
+	kindScalars   = "s" // nothing
+)
 
-// State is a ledger, or what has changed in it, in a form that can be stored.
-type State struct {
-	Listed, Delisted []Chunk
-	Pending          map[ID]*Pending // nil if it is pending no more
-	Stored           *Pendings       // further ones, if this is all that is stored; may be nil
-	Abandoned        map[ID]bool     // false if it is so no more
-	Unreadable       uint64
-	InitialSync      bool
-}
-
-// Changes returns what has changed since Saved was called. It is valid until
-// the ledger is used again.
-func (l *Ledger) Changes() State {
-	s := State{
-		Listed:      l.order.changes(),
-		Delisted:    l.delisted.changes(),
-		Pending:     make(map[ID]*Pending, len(l.touchedPending)),
-		Abandoned:   make(map[ID]bool, len(l.touchedAbandoned)),
-		Unreadable:  l.unreadable,
-		InitialSync: l.initialSync,
-	}
+// Changes calls put with each entry that has changed since Committed was called,
+// and no body if it is no more.
+func (l *Ledger) Changes(put func(key string, body []byte)) {
+	l.order.changes(kindListed, put)
+	l.delisted.changes(kindDelisted, put)
 	for id := range l.touchedPending {
-		p := l.pending.get(id)
-		if p != nil && p.unstored {
-			p.unstored = false
-			l.pending.put(p)
+		var body []byte
+		if p := l.pending.get(id); p != nil {
+			if p.unstored {
+				p.unstored = false
+				l.pending.put(p)
+			}
+			body = codec.Encode(func(c *codec.Coder) { p.code(c, nil) })
 		}
-		s.Pending[id] = p
+		put(kindPending+string(id[:]), body)
 	}
 	for id := range l.touchedAbandoned {
-		_, s.Abandoned[id] = l.abandoned[id]
+		var body []byte
+		if _, ok := l.abandoned[id]; ok {
+			body = []byte{}
+		}
+		put(kindAbandoned+string(id[:]), body)
 	}
-	return s
+	put(kindScalars, codec.Encode(l.codeScalars))
 }
 
-// Unsaved returns how many entries with an id of their own Changes would return.
+func (l *Ledger) codeScalars(c *codec.Coder) {
+	codec.Int(c, &l.unreadable)
+	c.Bools(&l.initialSync)
+}
+
+// Unsaved returns how many entries with an id of their own Changes would put.
 // They have no order, so each falls on another page of a store.
 func (l *Ledger) Unsaved() int { return len(l.touchedPending) + len(l.touchedAbandoned) }
 
-// Committed says that all that Changes returned is stored.
+// Committed says that all that Changes has put is stored.
 func (l *Ledger) Committed() {
 	clear(l.order.dirty)
 	clear(l.delisted.dirty)
@@ -62,21 +61,40 @@ func (l *Ledger) Committed() {
 	clear(l.touchedAbandoned)
 }
 
-// Restore returns the ledger that was stored, and takes over what s holds. Times later than now are taken to
-// be now: the clock may have been set back meanwhile.
-func Restore(cfg Config, s State, now time.Time) *Ledger {
-	l := New(cfg)
-	l.order.restore(s.Listed, now)
-	l.delisted.restore(s.Delisted, now)
-	l.unreadable, l.initialSync = s.Unreadable, s.InitialSync
-	if s.Stored != nil {
-		l.pending = s.Stored
+// Restore adds a stored entry to a new ledger. Entries come in the order of their
+// keys, and EndRestore follows them.
+func (l *Ledger) Restore(key string, body []byte) error {
+	kind, rest := key[:min(len(key), 1)], []byte(key[min(len(key), 1):])
+	switch {
+	case key == kindScalars:
+		return codec.Decode(body, l.codeScalars)
+	case kind == kindListed && len(rest) == 8:
+		return codec.Decode(body, l.order.addStored(rest).code)
+	case kind == kindDelisted && len(rest) == 8:
+		return codec.Decode(body, l.delisted.addStored(rest).code)
+	case kind == kindAbandoned && len(rest) == len(ID{}):
+		l.abandoned[ID(rest)] = struct{}{}
+		return codec.Decode(body, func(*codec.Coder) {})
+	case kind == kindPending && len(rest) == len(ID{}):
+		p := &Pending{Row: Row{ID: ID(rest)}}
+		err := codec.Decode(body, func(c *codec.Coder) { p.code(c, nil) })
+		p.unstored = false
+		l.pending.put(p)
+		return err
 	}
-	for _, p := range s.Pending {
-		l.pending.Add(p)
+	return errors.New("unknown key")
+}
+
+// EndRestore makes the ledger usable. Times later than now are taken to be now:
+// the clock may have been set back meanwhile.
+func (l *Ledger) EndRestore(now time.Time) error {
+	for _, o := range []*order{l.order, l.delisted} {
+		if err := o.endRestore(now); err != nil {
+			return err
+		}
 	}
 	var ahead []*Pending
-	l.pending.All(func(p *Pending) {
+	l.pending.all(func(p *Pending) {
 		before := *p
 		for _, t := range []*time.Time{&p.FirstSeen, &p.Since, &p.Ended, &p.EndBy, &p.Seen} {
 			*t = earliest(*t, now)
@@ -88,14 +106,15 @@ func Restore(cfg Config, s State, now time.Time) *Ledger {
 	for _, p := range ahead {
 		l.pending.put(p)
 	}
-	for id := range maps.Keys(s.Abandoned) {
-		l.abandoned[id] = struct{}{}
-	}
-	return l
+	return nil
 }
 
-func (o *order) changes() []Chunk {
-	out := make([]Chunk, 0, len(o.dirty))
+func (c *chunk) code(cd *codec.Coder) {
+	cd.Times(&c.missed)
+	codec.Slice(cd, &c.ids, func(id *ID) { cd.Fixed(id[:]) })
+}
+
+func (o *order) changes(kind string, put func(key string, body []byte)) {
 	live := make(map[uint64]*chunk, len(o.dirty))
 	for _, c := range o.chunks {
 		if _, ok := o.dirty[c.key]; ok {
@@ -103,28 +122,39 @@ func (o *order) changes() []Chunk {
 		}
 	}
 	for key := range o.dirty {
+		var body []byte
 		if c := live[key]; c != nil {
-			out = append(out, Chunk{Key: key, IDs: c.ids, Missed: c.missed})
-		} else {
-			out = append(out, Chunk{Key: key})
+			body = codec.Encode(c.code)
 		}
+		put(kind+string(binary.BigEndian.AppendUint64(nil, key)), body)
 	}
-	slices.SortFunc(out, func(a, b Chunk) int { return cmp.Compare(a.Key, b.Key) })
-	return out
 }
 
-func (o *order) restore(chunks []Chunk, now time.Time) {
+// addStored adds a chunk under its stored key.
+func (o *order) addStored(key []byte) *chunk {
+	c := o.addChunk(len(o.chunks))
+	c.key = binary.BigEndian.Uint64(key)
+	return c
+}
+
+func (o *order) endRestore(now time.Time) error {
 	n := 0
-	for _, c := range chunks {
-		n += len(c.IDs)
+	for _, c := range o.chunks {
+		c.missed = earliest(c.missed, now)
+		n += len(c.ids)
 	}
 	o.table.reset(n)
-	for _, stored := range chunks {
-		c := o.addChunk(len(o.chunks))
-		c.key, c.missed, c.ids = stored.Key, earliest(stored.Missed, now), stored.IDs
-		for _, id := range c.ids {
+	for _, c := range o.chunks {
+		ids := c.ids
+		for i, id := range ids {
+			c.ids = ids[:i] // those in the table
+			if o.has(id) {
+				return fmt.Errorf("%s stands twice: %w", id, codec.ErrDamaged)
+			}
 			o.table.add(id, c.number)
 		}
+		c.ids = ids
 	}
 	clear(o.dirty)
+	return nil
 }

@@ -3,47 +3,34 @@ package ledger
 import (
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
 )
 
-// apply does to a full state what a store does with changes.
-func apply(full *State, ch State) {
-	merge := func(chunks []Chunk, changed []Chunk) []Chunk {
-		m := map[uint64]Chunk{}
-		for _, c := range chunks {
-			m[c.Key] = c
+// save adds what has changed in a ledger to what is stored of it.
+func save(l *Ledger, stored map[string][]byte) {
+	l.Changes(func(key string, body []byte) {
+		if stored[key] = body; body == nil {
+			delete(stored, key)
 		}
-		for _, c := range changed {
-			c.IDs = slices.Clone(c.IDs)
-			m[c.Key] = c
-			if len(c.IDs) == 0 {
-				delete(m, c.Key)
-			}
-		}
-		out := make([]Chunk, 0, len(m))
-		for _, key := range slices.Sorted(maps.Keys(m)) {
-			out = append(out, m[key])
-		}
-		return out
-	}
-	full.Listed, full.Delisted = merge(full.Listed, ch.Listed), merge(full.Delisted, ch.Delisted)
-	for id, p := range ch.Pending {
-		if p == nil {
-			delete(full.Pending, id)
-		} else {
-			stored := *p
-			full.Pending[id] = &stored
+	})
+	l.Committed()
+}
+
+func restore(t *testing.T, cfg Config, stored map[string][]byte, now time.Time) *Ledger {
+	t.Helper()
+	l := New(cfg)
+	for _, key := range slices.Sorted(maps.Keys(stored)) {
+		if err := l.Restore(key, stored[key]); err != nil {
+			t.Fatalf("%q: %v", key, err)
 		}
 	}
-	for id, ok := range ch.Abandoned {
-		full.Abandoned[id] = true
-		if !ok {
-			delete(full.Abandoned, id)
-		}
+	if err := l.EndRestore(now); err != nil {
+		t.Fatal(err)
 	}
-	full.Unreadable, full.InitialSync = ch.Unreadable, ch.InitialSync
+	return l
 }
 
 // A ledger that is saved and restored after any step goes on as if nothing had
@@ -53,7 +40,7 @@ func TestRestoreAnywhere(t *testing.T) {
 	cfg := Config{SettleDelay: 30 * time.Second, AbandonAfter: time.Hour, RecheckInterval: time.Second}
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	l := New(cfg)
-	stored := State{Pending: map[ID]*Pending{}, Abandoned: map[ID]bool{}}
+	stored := map[string][]byte{}
 	var list []Row
 	next, counted := 0, map[ID]int{}
 	for step := range 600 {
@@ -101,27 +88,106 @@ func TestRestoreAnywhere(t *testing.T) {
 			}
 		}
 		if rng.IntN(3) == 0 { // else the changes add up
-			apply(&stored, l.Changes())
-			l.Committed()
+			save(l, stored)
 		}
 		if rng.IntN(5) > 0 {
 			continue
 		}
-		apply(&stored, l.Changes())
-		l.Committed()
+		save(l, stored)
 		before := l
-		l = Restore(cfg, stored, now)
+		l = restore(t, cfg, stored, now)
 		if !slices.Equal(l.IDs(0, l.Listed()), before.IDs(0, before.Listed())) || l.delisted.len() != before.delisted.len() || l.pending.table.used != before.pending.table.used || len(l.abandoned) != len(before.abandoned) {
-			t.Fatalf("step %d: restored %d listed, %d gone, %d pending, %d abandoned; want %d, %d, %d, %d", step,
+			t.Fatalf("step %d: restored %d listed, %d delisted, %d pending, %d abandoned; want %d, %d, %d, %d", step,
 				l.Listed(), l.delisted.len(), l.pending.table.used, len(l.abandoned), before.Listed(), before.delisted.len(), before.pending.table.used, len(before.abandoned))
+		}
+		for i, c := range before.delisted.chunks {
+			if got := l.delisted.chunks[i].missed; !got.Equal(c.missed) {
+				t.Fatalf("step %d: chunk %d was missed at %v, want %v", step, i, got, c.missed)
+			}
 		}
 		for _, id := range before.delisted.slice(0, before.delisted.len()) {
 			if !l.delisted.has(id) {
-				t.Fatalf("step %d: %s is not known to be gone", step, id)
+				t.Fatalf("step %d: %s is not known to be delisted", step, id)
 			}
 		}
 	}
 	if len(counted) < 500 {
 		t.Fatalf("only %d counted", len(counted))
 	}
+}
+
+// A pending trace is restored with all that was known of it, and so is what belongs
+// to no trace.
+func TestRestorePending(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	now := time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC)
+	l, stored, want := New(Config{}), map[string][]byte{}, map[ID]*Pending{}
+	l.unreadable, l.initialSync = 7, false
+	for i := range 2000 {
+		p := randomPending(rng, num(i))
+		l.pending.put(p)
+		l.touchedPending[p.Row.ID] = struct{}{}
+		want[p.Row.ID] = p
+	}
+	save(l, stored)
+	got := restore(t, Config{}, stored, now)
+	if got.unreadable != 7 || got.initialSync {
+		t.Errorf("restored %d unreadable rows, initial sync: %v", got.unreadable, got.initialSync)
+	}
+	for id, p := range want {
+		p.unstored = false
+		for name, back := range map[string]*Pending{"saved": l.pending.get(id), "restored": got.pending.get(id)} {
+			if !reflect.DeepEqual(back, p) {
+				t.Fatalf("%s: %+v, want %+v", name, back, p)
+			}
+		}
+	}
+}
+
+// FuzzRestore restores a ledger from arbitrary entries, each the length of its
+// key, that of its body, and both. Whatever is not refused can be used.
+func FuzzRestore(f *testing.F) {
+	entry := func(key string, body []byte) []byte {
+		return append(append([]byte{byte(len(key)), byte(len(body))}, key...), body...)
+	}
+	rng := rand.New(rand.NewPCG(32, 1))
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	l := New(Config{})
+	l.initialSync, l.unreadable = false, 3
+	for i := range 3 {
+		p := randomPending(rng, num(i))
+		p.Row.Name, p.Row.Status, p.Row.Ref = "n", "s", "r"
+		l.pending.put(p)
+		l.touchedPending[p.Row.ID] = struct{}{}
+		l.order.insert(i, []ID{num(i)})
+		l.delisted.push(num(i + 2)) // of which one is listed too
+		l.setAbandoned(num(i), true)
+	}
+	stored := map[string][]byte{}
+	save(l, stored)
+	var all []byte
+	for _, key := range slices.Sorted(maps.Keys(stored)) {
+		all = append(all, entry(key, stored[key])...)
+		f.Add(entry(key, stored[key]))
+	}
+	f.Add(append(all, all...)) // ids stand twice in the list
+	f.Fuzz(func(_ *testing.T, data []byte) {
+		l := New(Config{SettleDelay: time.Second, AbandonAfter: time.Hour})
+		for len(data) >= 2 {
+			n, m := int(data[0]), int(data[1])
+			data = data[2:]
+			if n+m > len(data) || l.Restore(string(data[:n]), data[n:n+m]) != nil {
+				return
+			}
+			data = data[n+m:]
+		}
+		if l.EndRestore(now) != nil {
+			return
+		}
+		l.Due(now)
+		l.IDs(0, l.Listed())
+		l.EndFullScan(now)
+		l.EndFullScan(now.Add(72 * time.Hour))
+		save(l, map[string][]byte{})
+	})
 }

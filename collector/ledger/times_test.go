@@ -30,13 +30,13 @@ func TestClientTime(t *testing.T) {
 	}
 }
 
-// All events carry times as they may be published, also of the baseline.
+// All events carry times as they may be published, also of the initial sync.
 func TestNoHostileTimesInEvents(t *testing.T) {
 	b := &book{New(Config{SettleDelay: settle, AbandonAfter: abandon}), t}
 	r := open(1)
 	r.Start, r.End = time.Date(1, 1, 1, 0, 0, 1, 0, time.UTC), time.Date(1600, 1, 1, 0, 0, 0, 0, time.UTC)
 	ev := b.list(0, r)
-	b.is(ev, "met 1 counted 1")
+	b.is(ev, "seen 1 counted 1")
 	for _, got := range []Row{ev.FirstSeen[0], ev.Counted[0].Row} {
 		if !got.Start.IsZero() || !got.End.IsZero() {
 			t.Errorf("from %v to %v", got.Start, got.End)

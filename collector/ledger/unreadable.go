@@ -6,18 +6,16 @@ import (
 )
 
 // IsUnreadable reports whether an id stands for a row that could not be read.
-func (id ID) IsUnreadable() bool { return isHole(id) }
+func (id ID) IsUnreadable() bool { return [8]byte(id[:8]) == unreadableSpace }
 
-// The ids of holes are numbers in a space that neither UUIDs nor hashes reach
-// by accident.
-var holeSpace = [8]byte{0xff, 0xff, 0xff, 0xff, 'h', 'o', 'l', 'e'}
+// The ids of unreadable rows are numbers in a space that neither UUIDs nor hashes
+// reach by accident.
+var unreadableSpace = [8]byte{0xff, 0xff, 0xff, 0xff, 'n', 'o', 'n', 'e'}
 
-func isHole(id ID) bool { return [8]byte(id[:8]) == holeSpace }
-
-// nameHoles gives unreadable rows their ids: that of the hole that is believed
-// to stand beside the same neighbour, or a new one. It returns how many
-// stretches of new holes there are.
-func (l *Ledger) nameHoles(rows []Row) (stretches uint64) {
+// identifyUnreadable gives unreadable rows their ids: that of the one that is
+// believed to stand beside the same neighbour, or a new one. It returns how many
+// stretches of new ones there are.
+func (l *Ledger) identifyUnreadable(rows []Row) (stretches uint64) {
 	if !slices.ContainsFunc(rows, func(r Row) bool { return r.Kind == Unreadable }) {
 		return 0
 	}
@@ -26,7 +24,7 @@ func (l *Ledger) nameHoles(rows []Row) (stretches uint64) {
 		if rows[i].Kind != Unreadable || rows[i].ID != (ID{}) {
 			return
 		}
-		if id, ok := l.holeAt(rows[neighbour].ID, step); ok && !taken[id] {
+		if id, ok := l.unreadableAt(rows[neighbour].ID, step); ok && !taken[id] {
 			rows[i].ID, taken[id] = id, true
 		}
 	}
@@ -41,7 +39,7 @@ func (l *Ledger) nameHoles(rows []Row) (stretches uint64) {
 			continue
 		}
 		l.unreadable++
-		copy(rows[i].ID[:8], holeSpace[:])
+		copy(rows[i].ID[:8], unreadableSpace[:])
 		binary.BigEndian.PutUint64(rows[i].ID[8:], l.unreadable)
 		if i == 0 || rows[i-1].Kind != Unreadable {
 			stretches++
@@ -50,26 +48,26 @@ func (l *Ledger) nameHoles(rows []Row) (stretches uint64) {
 	return stretches
 }
 
-// holeAt returns the hole believed to stand next to id.
-func (l *Ledger) holeAt(id ID, step int) (ID, bool) {
+// unreadableAt returns the unreadable row believed to stand next to id.
+func (l *Ledger) unreadableAt(id ID, step int) (ID, bool) {
 	i := l.order.index(id)
 	if i < 0 || i+step < 0 || i+step >= l.order.len() {
 		return ID{}, false
 	}
-	hole := l.order.slice(i+step, i+step+1)[0]
-	return hole, isHole(hole)
+	next := l.order.slice(i+step, i+step+1)[0]
+	return next, next.IsUnreadable()
 }
 
-// Hole returns the first index from i on, looking at n places, at which an
+// NextUnreadable returns the first index from i on, looking at n places, at which an
 // unreadable row is believed to stand, or -1.
-func (l *Ledger) Hole(i, n int) int {
+func (l *Ledger) NextUnreadable(i, n int) int {
 	if l.unreadable == 0 {
 		return -1
 	}
 	j := i + n
 	i = max(i, 0)
 	for k, id := range l.IDs(i, j) {
-		if isHole(id) {
+		if id.IsUnreadable() {
 			return i + k
 		}
 	}
@@ -89,7 +87,7 @@ func (l *Ledger) Unreadable() (stretches []Stretch) {
 	for _, c := range l.order.chunks {
 		for _, id := range c.ids {
 			switch n := len(stretches); {
-			case !isHole(id):
+			case !id.IsUnreadable():
 			case n > 0 && stretches[n-1].Index+stretches[n-1].Rows == i:
 				stretches[n-1].Rows++
 			default:

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"opper_exporter/deploy/test/promtest"
+
 	"github.com/go-kit/log"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -128,7 +130,7 @@ func (brokenMetric) Write(m *dto.Metric) error {
 // and counted once.
 func TestScrapeErrorIsA500(t *testing.T) {
 	t.Parallel()
-	logged := &journal{}
+	logged := new(promtest.Output)
 	h := newTestHandler(t, Config{}, newProject(), logged, up(), prometheus.CollectorFunc(func(ch chan<- prometheus.Metric) { ch <- brokenMetric{} }))
 	get := func(accept string) *httptest.ResponseRecorder {
 		w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil)
@@ -140,7 +142,7 @@ func TestScrapeErrorIsA500(t *testing.T) {
 	if w := get("application/openmetrics-text"); w.Code != http.StatusInternalServerError || w.Header().Get("Content-Encoding") != "" || strings.Contains(w.Body.String(), "# TYPE") {
 		t.Errorf("OpenMetrics: %d, %v, %.200q", w.Code, w.Header(), w.Body)
 	}
-	if lines := logged.lines(); len(lines) != 1 || !strings.Contains(lines[0], "level=error") || !strings.Contains(lines[0], "scrape failed") {
+	if lines := logged.Lines(); len(lines) != 1 || !strings.Contains(lines[0], "level=error") || !strings.Contains(lines[0], "scrape failed") {
 		t.Errorf("logged %q", lines)
 	}
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics?name[]=promhttp_metric_handler_requests_total&name[]=promhttp_metric_handler_errors_total", nil)

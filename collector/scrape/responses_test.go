@@ -33,7 +33,7 @@ func TestClientsThatDoNotReadBlockNobody(t *testing.T) {
 		"memory":  {time.Hour, 3 * size, 1, 3}, // after another response, which is read
 	} {
 		t.Run(what, func(t *testing.T) {
-			logged := &journal{}
+			logged := new(promtest.Output)
 			address := listen(t, NewResponses(log.NewLogfmtLogger(logged), c.timeout, c.maxBytes).Buffer(atMost(c.slots, big)), DefaultLimits())
 			var stuck []net.Conn
 			for range 5 {
@@ -56,7 +56,7 @@ func TestClientsThatDoNotReadBlockNobody(t *testing.T) {
 				}
 			}
 			promtest.Eventually(t, func() error {
-				if n := len(logged.lines("level=debug", `msg="scrape aborted"`)); n < c.cut {
+				if n := len(logged.Lines("level=debug", `msg="scrape aborted"`)); n < c.cut {
 					return fmt.Errorf("%d clients are dropped, want %d", n, c.cut)
 				}
 				return nil
@@ -64,7 +64,7 @@ func TestClientsThatDoNotReadBlockNobody(t *testing.T) {
 			for _, conn := range stuck[:c.cut] {
 				awaitClosed(t, "dropped", conn)
 			}
-			if n := len(logged.lines()); n != c.cut {
+			if n := len(logged.Lines()); n != c.cut {
 				t.Errorf("%d lines are logged: %s", n, logged)
 			}
 		})
@@ -74,7 +74,7 @@ func TestClientsThatDoNotReadBlockNobody(t *testing.T) {
 // A scraper that goes away while it is sent the response is no error.
 func TestAbortedScrapeIsNoError(t *testing.T) {
 	t.Parallel()
-	logged := &journal{}
+	logged := new(promtest.Output)
 	body := bytes.Repeat([]byte("x"), 16<<20)
 	h := NewResponses(log.NewLogfmtLogger(logged), time.Hour, 1<<40).Buffer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) }))
 	conn := dial(t, listen(t, h, DefaultLimits()), request("GET", "/"))
@@ -85,12 +85,12 @@ func TestAbortedScrapeIsNoError(t *testing.T) {
 		t.Fatal(err)
 	}
 	promtest.Eventually(t, func() error {
-		if len(logged.lines()) == 0 {
+		if len(logged.Lines()) == 0 {
 			return errors.New("nothing is logged")
 		}
 		return nil
 	})
-	if n := len(logged.lines("level=debug", "scrape aborted")); n != 1 || n != len(logged.lines()) {
+	if n := len(logged.Lines("level=debug", "scrape aborted")); n != 1 || n != len(logged.Lines()) {
 		t.Errorf("logged: %s", logged)
 	}
 }

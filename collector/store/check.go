@@ -11,7 +11,7 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// The layout of pages, which bbolt lays over the memory of the machine.
+// The layout of a page, in the byte order of the machine.
 const (
 	headerSize  = 16 // id 8, flags 2, count 2, overflow 4
 	elementSize = 16 // leaf: flags 4, pos 4, key 4, value 4; branch: pos 4, key 4, page 8
@@ -24,19 +24,18 @@ const (
 
 var native = binary.NativeEndian
 
-// checker looks at a file page by page.
+// checker checks a file page by page.
 type checker struct {
 	file io.ReaderAt
 	size int64  // of a page
 	seen []bool // by page
 }
 
-// check reads all pages of a file in use and reports the first that is not as it
-// must be. bbolt trusts its file: it panics or crashes on a damaged page, even in
-// goroutines of its own, where nobody can recover.
+// check reads all pages in use of a file and returns an error for the first that
+// is damaged. bbolt trusts its file: it panics or crashes on a damaged page, even
+// in goroutines of its own, where nothing can recover.
 func check(path string) error {
-	// For reading only, bbolt looks at no more than the two meta pages, which
-	// have checksums.
+	// A read-only bbolt reads no more than the two meta pages, which have checksums.
 	db, err := bbolt.Open(path, 0, &bbolt.Options{Timeout: lockWait, ReadOnly: true})
 	if err != nil {
 		return err
@@ -52,9 +51,8 @@ func check(path string) error {
 	})
 }
 
-// scanPages returns what checks all pages that are in use as a transaction
-// begins. It reads them from the file, not from memory, where one that is
-// missing is a fault.
+// scanPages returns a check of all pages that are in use as a transaction begins.
+// It reads them from the file: in memory, one that is missing is a fault.
 func scanPages(tx *bbolt.Tx, file *os.File) func() error {
 	root, end, size := uint64(tx.Cursor().Bucket().RootPage()), tx.Size(), int64(tx.DB().Info().PageSize)
 	return func() error {
@@ -74,8 +72,8 @@ func cutShort(size, end int64) error {
 	return fmt.Errorf("it is cut short: %d of %d bytes", size, end)
 }
 
-// tree checks the page of a tree, and what is below it. Keys must not be less
-// than from, and less than to unless that is nil.
+// tree checks a page and what is below it. Keys must be in [from, to); there is no
+// end if to is nil.
 func (c *checker) tree(id uint64, from, to []byte) error {
 	page, err := c.page(id)
 	if err != nil {
@@ -87,7 +85,7 @@ func (c *checker) tree(id uint64, from, to []byte) error {
 	return nil
 }
 
-// page reads a page with those that it flows over to.
+// page reads a page with its overflow pages.
 func (c *checker) page(id uint64) ([]byte, error) {
 	pages := uint64(len(c.seen))
 	if id < 2 || id >= pages {
@@ -120,8 +118,8 @@ func (c *checker) elements(page, from, to []byte) error {
 	if kind != branchPage && kind != leafPage || headerSize+count*elementSize > len(page) || kind == branchPage && count == 0 {
 		return errors.New("has a wrong header")
 	}
-	// A branch page says from where on each child's keys are: child is the one
-	// whose end is still to be met.
+	// A branch page says where the keys of each child begin: child is the one whose
+	// end is not known yet.
 	var child uint64
 	for i := range count {
 		at := headerSize + i*elementSize

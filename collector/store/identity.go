@@ -12,9 +12,9 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// identity is by what the file is recognized as the one that holds our last
-// commit. The lock on the file does not protect it: it can still be removed,
-// replaced, cut or overwritten, for example by a backup that is restored.
+// identity tells the file that holds our last commit from any other. The lock
+// does not protect it: it can be removed, replaced, cut or overwritten, for
+// example by a backup that is restored.
 type identity struct {
 	committed []byte // the revision of the last commit, which is random
 	attempted []byte // of a later commit whose outcome is not known, if there was one
@@ -26,7 +26,7 @@ type identity struct {
 	modified time.Time
 }
 
-// lostError is what has become of a file in use.
+// lostError says what happened to a file in use.
 type lostError string
 
 func (l lostError) Error() string { return string(l) }
@@ -56,7 +56,7 @@ func (s *Store) inPlace() (fs.FileInfo, error) {
 	return open, nil
 }
 
-// remember takes the file for ours as it is now.
+// remember takes the file as it is now for ours.
 func (s *Store) remember() error {
 	info, err := s.inPlace()
 	if err != nil {
@@ -73,9 +73,8 @@ func (s *Store) remember() error {
 }
 
 // verify returns an error unless the file is ours and holds all that was
-// committed. It is read as a whole only if somebody else has written into it,
-// and before that is known to be safe, nothing of it is used from memory: there,
-// bbolt follows what the pages say to wherever that leads.
+// committed. It is read as a whole only if something else has written into it, and
+// only then used from memory, where bbolt follows any page number.
 func (s *Store) verify() error {
 	info, err := s.inPlace()
 	if err != nil {
@@ -139,13 +138,13 @@ func digests(tx *bbolt.Tx) error {
 		if err != nil {
 			return err
 		}
-		return entries(b, want, func([]byte, []byte) bool { return true })
+		return entries(b, want, func(string, []byte) error { return nil })
 	})
 }
 
-// commitLog is told by bbolt that a commit has failed, before bbolt looks at all
+// commitLog is called by bbolt when a commit has failed, before bbolt reads all
 // pages for those that are free. It does so in a goroutine of its own, in which a
-// page that can't be read would end the process without a word.
+// page that can't be read would end the process without a message.
 type commitLog struct{ store *Store }
 
 // Errorf panics if the pages are not all there.
@@ -158,7 +157,7 @@ func (l commitLog) Errorf(string, ...any) {
 	}
 }
 
-// The others say nothing that an error does not say too.
+// What the others log, an error says too.
 
 func (commitLog) Error(...any)            {}
 func (commitLog) Debug(...any)            {}

@@ -21,8 +21,8 @@ func wantBroken(t *testing.T, s *Store, err error, texts ...string) {
 	if !errors.Is(err, ErrBroken) {
 		t.Errorf("%v is not ErrBroken", err)
 	}
-	_, _, loaded := s.Load("p")
-	for _, again := range []error{loaded, s.Commit("p", emptyState(), false), s.Verify()} {
+	_, loaded := load(s, "p")
+	for _, again := range []error{loaded, s.Commit("p", state{}, false), s.Verify()} {
 		if !errors.Is(again, err) {
 			t.Errorf("then %v", again)
 		}
@@ -56,7 +56,7 @@ func patch(path string, at int64, content []byte) error {
 
 // newInUse returns a store with two commits, and what the file held after the
 // first one.
-func newInUse(t *testing.T) (s *Store, older []byte, model *State) {
+func newInUse(t *testing.T) (s *Store, older []byte, model state) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(21, 1))
 	s = mustOpen(t, filepath.Join(t.TempDir(), "state"))
@@ -123,7 +123,7 @@ func TestFileLost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for what, use := range map[string]func(*Store) error{
 				"commit": func(s *Store) error { return s.Commit("p", randomChanges(rand.New(rand.NewPCG(23, 1)), 3), false) },
-				"fresh":  func(s *Store) error { return s.Commit("p", emptyState(), true) },
+				"fresh":  func(s *Store) error { return s.Commit("p", state{}, true) },
 				"verify": (*Store).Verify,
 			} {
 				s, older, _ := newInUse(t)
@@ -211,7 +211,7 @@ func TestFileLostDuringCommit(t *testing.T) {
 			s, _, _ := newInUse(t)
 			err := s.use(func() error {
 				return s.commit(func(tx *bbolt.Tx) error {
-					return errors.Join(write(tx, "p", emptyState(), false), lose(s.path))
+					return errors.Join(write(tx, "p", state{}, false), lose(s.path))
 				})
 			})
 			wantBroken(t, s, err, name+" ")
@@ -243,14 +243,14 @@ func TestFaultWithLocksHeld(t *testing.T) {
 // where a page that is not there would end the process.
 func TestFaultAfterFailedCommit(t *testing.T) {
 	s := mustOpen(t, t.TempDir())
-	many, end := emptyState(), int64(0)
+	many, end := state{}, int64(0)
 	for i := range 400 {
-		many.Names[string(rune('a'+i%26))+string(rune('a'+i/26))] = bytes.Repeat([]byte("v"), 1000)
+		many[string(rune('a'+i%26))+string(rune('a'+i/26))] = bytes.Repeat([]byte("v"), 1000)
 	}
 	mustCommit(t, s, "p", many, false)
 	// Until what the commit reads is not at the end of the file, but names are.
 	for root, last := 0, 0; root == last; {
-		mustCommit(t, s, "p", emptyState(), false)
+		mustCommit(t, s, "p", state{}, false)
 		err := s.db.View(func(tx *bbolt.Tx) error {
 			root = int(tx.Cursor().Bucket().RootPage())
 			for id := 0; int64(id)*4096 < tx.Size(); id++ {
@@ -271,7 +271,7 @@ func TestFaultAfterFailedCommit(t *testing.T) {
 	withRefused(t, refused{call: syscall.SYS_FDATASYNC, errno: syscall.EIO}, func() {
 		err = s.use(func() error {
 			return s.update(func(tx *bbolt.Tx) error {
-				return errors.Join(write(tx, "p", emptyState(), false), os.Truncate(s.path, end))
+				return errors.Join(write(tx, "p", state{}, false), os.Truncate(s.path, end))
 			})
 		})
 	})
@@ -281,9 +281,9 @@ func TestFaultAfterFailedCommit(t *testing.T) {
 // What a commit costs to verify does not grow with what is stored.
 func BenchmarkVerify(b *testing.B) {
 	s := mustOpen(b, b.TempDir())
-	many := emptyState()
+	many := state{}
 	for i := range 20_000 {
-		many.Names[string(rune('a'+i%26))+time.Duration(i).String()] = bytes.Repeat([]byte("v"), 1000)
+		many[string(rune('a'+i%26))+time.Duration(i).String()] = bytes.Repeat([]byte("v"), 1000)
 	}
 	mustCommit(b, s, "p", many, false)
 	for b.Loop() {

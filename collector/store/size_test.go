@@ -15,57 +15,49 @@ import (
 // list is a list that grows at one end, in chunks as the ledger makes them.
 type list struct {
 	rng    *rand.Rand
-	oldest bool // the oldest is first: it grows at its end
-	last   ledger.Chunk
-	queue  []ledger.ID // pending
+	oldest bool     // the oldest is first: it grows at its end
+	key    uint64   // of the chunk that grows
+	last   []byte   // which are its ids
+	queue  []string // pending
 }
 
 func newList(oldest bool) *list {
-	return &list{rng: rand.New(rand.NewPCG(1, 1)), oldest: oldest, last: ledger.Chunk{Key: 1 << 63}}
+	return &list{rng: rand.New(rand.NewPCG(1, 1)), oldest: oldest, key: 1 << 63}
 }
 
 // grow returns the chunks in which n new ids stand.
-func (l *list) grow(n int) []ledger.Chunk {
-	changed := map[uint64]ledger.Chunk{}
+func (l *list) grow(n int) state {
+	changed := state{}
 	for range n {
-		if len(l.last.IDs) == 120 {
-			l.last.IDs = nil
-			if l.last.Key -= 1 << 32; l.oldest {
-				l.last.Key += 2 << 32
+		if len(l.last) == 120*len(ledger.ID{}) {
+			l.last = nil
+			if l.key -= 1 << 32; l.oldest {
+				l.key += 2 << 32
 			}
 		}
-		l.last.IDs = append(l.last.IDs, randomID(l.rng))
-		changed[l.last.Key] = l.last
+		l.last = append(l.last, randomBytes(l.rng, len(ledger.ID{}))...)
+		changed[chunkKey("l", l.key)] = l.last
 	}
-	var out []ledger.Chunk
-	for _, c := range changed {
-		out = append(out, c)
-	}
-	return out
+	return changed
 }
 
-// sync returns what a sync that meets 100 new traces and counts 100 others
+// sync returns what a sync that sees 100 new traces and counts 100 others
 // changes: 5 names, of 200, and 3 documents too.
-func (l *list) sync() State {
-	s := emptyState()
-	s.Ledger.Listed = l.grow(100)
+func (l *list) sync() state {
+	s := l.grow(100)
 	for range 100 {
-		id := randomID(l.rng)
-		s.Ledger.Pending[id] = &ledger.Pending{
-			Row:       ledger.Row{ID: id, Ref: id.String(), Name: "support-agent/answer-question-with-tools", Status: "success", HasStatus: true, Start: epoch, End: epoch, HasDuration: true, Duration: 1e9, HasTokens: true, Tokens: 1234},
-			FirstSeen: epoch, Since: epoch, Ended: epoch, EndBy: epoch, Seen: epoch,
-		}
-		l.queue = append(l.queue, id)
-		if len(l.queue) > 100 {
-			s.Ledger.Pending[l.queue[0]] = nil
+		key := "p" + string(randomBytes(l.rng, len(ledger.ID{})))
+		s[key] = randomBytes(l.rng, 150)
+		if l.queue = append(l.queue, key); len(l.queue) > 100 {
+			s[l.queue[0]] = nil
 			l.queue = l.queue[1:]
 		}
 	}
 	for range 5 {
-		s.Names[fmt.Sprint("name ", l.rng.IntN(200))] = randomBytes(l.rng, 2500)
+		s[fmt.Sprint("name ", l.rng.IntN(200))] = randomBytes(l.rng, 2500)
 	}
 	for i := range 3 {
-		s.Docs[fmt.Sprint("doc ", i)] = randomBytes(l.rng, 500)
+		s[fmt.Sprint("document ", i)] = randomBytes(l.rng, 500)
 	}
 	return s
 }
@@ -75,14 +67,14 @@ func (l *list) fill(tb testing.TB, s *Store, n int) {
 	tb.Helper()
 	for n > 0 {
 		size := min(n, 120_000)
-		mustCommit(tb, s, "default", State{Ledger: ledger.State{Listed: l.grow(size)}}, false)
+		mustCommit(tb, s, "default", l.grow(size), false)
 		n -= size
 	}
-	names := map[string][]byte{}
+	names := state{}
 	for i := range 200 {
 		names[fmt.Sprint("name ", i)] = randomBytes(l.rng, 2500)
 	}
-	mustCommit(tb, s, "default", State{Names: names}, false)
+	mustCommit(tb, s, "default", names, false)
 }
 
 // written returns how many bytes of pages the commits so far have written,
@@ -112,7 +104,7 @@ func TestSize(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, l := mustOpen(t, t.TempDir()), newList(oldest)
 			for range ids / 100 / 10 {
-				mustCommit(t, s, "default", State{Ledger: ledger.State{Listed: l.grow(1000)}}, false)
+				mustCommit(t, s, "default", l.grow(1000), false)
 			}
 			size := onDisk(t, s.path)
 			l.fill(t, s, 0)

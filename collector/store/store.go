@@ -1,10 +1,8 @@
-// Package store keeps the ledger and the sums of projects on disk, in one
-// transaction per sync.
+// Package store persists the state of projects, in one transaction per sync.
 //
-// A file has a bucket "meta", which holds the version of the layout, the
-// revision of the last commit and a digest of each project, and a bucket for
-// each project. The keys in there begin with
-// the kind of what they stand for, so that a commit touches one tree only.
+// A file has a bucket "meta", which holds the version of the file, the revision
+// of the last commit and a digest of each project, and a bucket for each project.
+// In there are all entries of the project, so that a commit touches one tree only.
 package store
 
 import (
@@ -23,16 +21,16 @@ import (
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
-
-	"opper_exporter/collector/ledger"
 )
 
 const (
 	fileName = "opper_exporter.db"
-	version  = 1
+	// version is that of all that is in the file: it grows when the encoding of
+	// an entry changes.
+	version = 2
 
-	// lockWait is long enough for another start to finish its check of the file
-	// and to find that it comes second.
+	// lockWait is long enough for another start to check the file and to find that
+	// it comes second.
 	lockWait = 200 * time.Millisecond
 )
 
@@ -44,23 +42,15 @@ var (
 
 // ErrBroken is the error of a Store whose file is damaged, or is no longer the
 // one that was opened. Only a new process can use the path again: bbolt may have
-// been interrupted anywhere, with its locks held.
+// been interrupted with its locks held.
 var ErrBroken = errors.New("state file is unusable")
-
-// State is what is kept of one project, or what has changed in it. Times are
-// kept to the microsecond.
-type State struct {
-	Ledger ledger.State
-	Names  map[string][]byte // sums of each trace name by label, as the sums encode them; nil: no more
-	Docs   map[string][]byte // small documents by name; nil: no more
-}
 
 // Store is safe for concurrent use.
 type Store struct {
 	path string
 
-	// One operation at a time: an operation that waits inside bbolt for another
-	// one that faults would wait for ever.
+	// One operation at a time: one that waits inside bbolt for another that faults
+	// would wait forever.
 	mu     sync.Mutex
 	db     *bbolt.DB
 	file   *os.File // the one that db has open
@@ -71,10 +61,9 @@ type Store struct {
 	scan func() error // while a commit is written, see commitLog
 }
 
-// Open opens the file opper_exporter.db in dir, both of which it creates if they
-// are missing, and checks that it is whole. The error says in one line which
-// path cannot be used, why, and what to do: it cannot be read or written,
-// another process uses it, it is damaged, or a newer version wrote it.
+// Open opens the file in dir, both of which it creates if they are missing, and
+// checks it. An error says in one line which path cannot be used, why, and what to
+// do.
 func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, explain(dir, err)
@@ -94,9 +83,9 @@ func (s *Store) open() error {
 			return err
 		}
 	}
-	// The list of free pages is not written: it is found again by looking at all
-	// pages, which check has made safe. After a large part of the state has
-	// gone, it would be the largest part of each commit.
+	// The list of free pages is not written: bbolt finds it by reading all pages,
+	// which check has made safe. After a large part of the state was deleted, it
+	// would be the largest part of each commit.
 	s.db, err = bbolt.Open(s.path, 0o600, &bbolt.Options{
 		Timeout:        lockWait,
 		NoFreelistSync: true,
@@ -126,7 +115,7 @@ func (s *Store) open() error {
 	return err
 }
 
-// begin checks the version of the layout, or writes it into a new file.
+// begin checks the version of a file, or writes it into a new one.
 func (s *Store) begin() error {
 	blank := false
 	err := s.db.View(func(tx *bbolt.Tx) error {
@@ -153,10 +142,11 @@ func (s *Store) begin() error {
 	})
 }
 
-type newerError int
+// versionError is the version of a file that this program can't read.
+type versionError int
 
-func (v newerError) Error() string {
-	return fmt.Sprintf("is of version %d, and this program knows up to %d: use a newer one, or move the file away to begin anew", int(v), version)
+func (v versionError) Error() string {
+	return fmt.Sprintf("is of version %d, and this program reads version %d only: use the program that wrote it, or move the file away to start from zero", int(v), version)
 }
 
 func checkVersion(sealed []byte) error {
@@ -164,10 +154,10 @@ func checkVersion(sealed []byte) error {
 	switch {
 	case err != nil:
 		return err
-	case len(body) != 1 || body[0] < version:
-		return errors.New("its version makes no sense")
-	case body[0] > version:
-		return newerError(body[0])
+	case len(body) != 1:
+		return errors.New("it has no version")
+	case body[0] != version:
+		return versionError(body[0])
 	}
 	return nil
 }
@@ -190,8 +180,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// release closes a database that may have been interrupted with its locks held,
-// which then stays open until the process ends.
+// release closes a database, or leaves it open if it was interrupted with its
+// locks held.
 func release(db *bbolt.DB) {
 	closed := make(chan struct{})
 	go func() {
@@ -207,29 +197,29 @@ func release(db *bbolt.DB) {
 // Verify returns ErrBroken if the file no longer holds all that was committed.
 func (s *Store) Verify() error { return s.use(s.verify) }
 
-// Load returns what is stored of a project; false if nothing is. It is all that
-// the last Commit left, or an error.
-func (s *Store) Load(project string) (State, bool, error) {
-	var state State
-	var found bool
-	err := s.use(func() error {
-		return s.db.View(func(tx *bbolt.Tx) (err error) {
-			state, found, err = read(tx, project)
-			return err
+// Load calls visit with each entry that is stored of a project, in the order of
+// their keys, and reports whether there are any. They are all that the last Commit
+// left, unless there is an error; an error of visit means that the file is
+// damaged. A body is valid until visit returns.
+func (s *Store) Load(project string, visit func(key string, body []byte) error) (found bool, err error) {
+	err = s.use(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error {
+			b, want, err := find(tx, project)
+			if b == nil || err != nil {
+				return err
+			}
+			found = true
+			return entries(b, want, visit)
 		})
 	})
-	if err != nil {
-		return State{}, false, err
-	}
-	return state, found, nil
+	return found && err == nil, err
 }
 
-// Commit stores what has changed in a project. It is on disk when Commit returns
-// nil. If fresh, what was stored of the project before is dropped at the same
-// time. After an error other than ErrBroken a later Commit may be tried, with
-// these changes and further ones; a Commit of what is already stored changes
-// nothing.
-func (s *Store) Commit(project string, changes State, fresh bool) error {
+// Commit stores the entries of a project that have changed, by key, and deletes
+// those without a body; if fresh, it deletes all others too. They are on disk when
+// Commit returns nil. After an error other than ErrBroken a later Commit may try
+// these changes and further ones.
+func (s *Store) Commit(project string, changes map[string][]byte, fresh bool) error {
 	return s.use(func() error {
 		if err := s.verify(); err != nil {
 			return err
@@ -240,12 +230,12 @@ func (s *Store) Commit(project string, changes State, fresh bool) error {
 
 func (s *Store) commit(f func(*bbolt.Tx) error) error {
 	err := s.update(f)
-	// What was written into a file that is no longer at its path is lost.
+	// A commit to a file that is no longer at its path is lost.
 	return errors.Join(err, s.remember())
 }
 
-// update is bbolt's Update with a new revision, but does not go through all
-// pages again when f panics: the page that made it panic is among them.
+// update is bbolt's Update with a new revision, but does not read all pages again
+// when f panics: the page that made it panic is among them.
 func (s *Store) update(f func(*bbolt.Tx) error) error {
 	tx, err := s.db.Begin(true)
 	if err != nil {
@@ -273,8 +263,7 @@ func (s *Store) update(f func(*bbolt.Tx) error) error {
 	return nil
 }
 
-// use runs an operation on the open file. What is found to be damage breaks the
-// store.
+// use runs an operation on the open file. Damage breaks the store.
 func (s *Store) use(f func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -302,20 +291,20 @@ func (b brokenError) Unwrap() error { return b.error }
 // Is makes a brokenError an ErrBroken.
 func (b brokenError) Is(target error) bool { return target == ErrBroken }
 
-// refusedError is what the system would not do.
+// refusedError is an error of the system.
 type refusedError struct{ error }
 
 func (r refusedError) Unwrap() error { return r.error }
 
-// guard makes errors of the panics and faults with which bbolt meets a file that
-// was damaged or cut short.
+// guard makes errors of bbolt's panics and faults on a file that was damaged or
+// cut short.
 func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		switch p := recover().(type) {
 		case nil:
 		case interface{ Addr() uintptr }:
-			// of a page that the file no longer has, or the disk can't give
+			// a page that the file no longer has, or the disk can't read
 			err = errors.New("a part of it can't be read")
 		default:
 			err = fmt.Errorf("%v", p)
@@ -324,22 +313,22 @@ func guard(f func() error) (err error) {
 	return f()
 }
 
-// explain says what err means for a path, and what to do. What the system did
-// not refuse and what is no known state of the file is damage.
+// explain says what err means for a path, and what to do. An error that is neither
+// the system's nor a known one of bbolt's means damage.
 func explain(path string, err error) error {
 	var (
-		newer   newerError
+		other   versionError
 		lost    lostError
 		errno   syscall.Errno
 		refused refusedError
 	)
 	switch {
-	case errors.As(err, &newer):
-		return fmt.Errorf("%s %w", path, newer)
+	case errors.As(err, &other):
+		return fmt.Errorf("%s %w", path, other)
 	case errors.As(err, &lost):
 		return brokenError{fmt.Errorf("%s %w", path, lost)}
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return fmt.Errorf("%s is in use by another process: end that one, or choose another folder", path)
+		return fmt.Errorf("%s is in use by another process: end that one, or choose another directory", path)
 	case errors.Is(err, bolterrors.ErrKeyTooLarge), errors.Is(err, bolterrors.ErrKeyRequired), errors.Is(err, bolterrors.ErrValueTooLarge):
 		return fmt.Errorf("%s: %w", path, err)
 	case errors.Is(err, bolterrors.ErrDatabaseNotOpen):
@@ -350,14 +339,14 @@ func explain(path string, err error) error {
 	case errors.Is(err, bolterrors.ErrInvalidMapping):
 		return brokenError{fmt.Errorf("%s cannot be mapped into memory", path)}
 	default:
-		return brokenError{fmt.Errorf("%s is damaged (%w): move it away to begin anew", path, err)}
+		return brokenError{fmt.Errorf("%s is damaged (%w): move it away to start from zero", path, err)}
 	}
-	return fmt.Errorf("%s cannot be used (%w): this user needs the right and the room to write there; or choose another folder", path, err)
+	return fmt.Errorf("%s cannot be used (%w): this user needs the right and the room to write there; or choose another directory", path, err)
 }
 
 // syncDir makes sure that a new file in dir is found again after a power failure.
 func syncDir(dir string) error {
-	// Windows keeps its folders by itself and refuses to be told.
+	// Windows can't sync a directory.
 	if runtime.GOOS == "windows" {
 		return nil
 	}

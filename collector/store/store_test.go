@@ -1,13 +1,13 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -30,7 +30,7 @@ func mustOpen(tb testing.TB, dir string) *Store {
 	return s
 }
 
-func mustCommit(tb testing.TB, s *Store, project string, changes State, fresh bool) {
+func mustCommit(tb testing.TB, s *Store, project string, changes state, fresh bool) {
 	tb.Helper()
 	if err := s.Commit(project, changes, fresh); err != nil {
 		tb.Fatal(err)
@@ -44,116 +44,63 @@ func mustClose(tb testing.TB, s *Store) {
 	}
 }
 
-// want fails the test unless what is stored of the project equals the model;
-// nil means that nothing is stored.
-func want(tb testing.TB, s *Store, project string, model *State) {
+// state holds the entries of a project by key; nil if nothing is stored of it.
+type state = map[string][]byte
+
+func load(s *Store, project string) (state, error) {
+	got := state{}
+	found, err := s.Load(project, func(key string, body []byte) error {
+		got[key] = bytes.Clone(body)
+		return nil
+	})
+	if !found || err != nil {
+		return nil, err
+	}
+	return got, nil
+}
+
+// want fails the test unless what is stored of the project equals the model.
+func want(tb testing.TB, s *Store, project string, model state) {
 	tb.Helper()
-	got, ok, err := s.Load(project)
+	got, err := load(s, project)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if ok != (model != nil) {
-		tb.Fatalf("%s: stored: %v, want %v", project, ok, model != nil)
-	}
-	if ok && !equal(got, ok, model) {
-		tb.Fatalf("%s: loaded\n%s\nwant\n%s", project, brief(unpacked(got)), brief(*model))
+	if !equal(got, model) {
+		tb.Fatalf("%s: loaded\n%s\nwant\n%s", project, brief(got), brief(model))
 	}
 }
 
-func brief(s State) string {
-	return fmt.Sprintf("%d listed %d gone %d pending %d abandoned holes %d baseline %v names %v docs %v",
-		len(s.Ledger.Listed), len(s.Ledger.Delisted), len(s.Ledger.Pending), len(s.Ledger.Abandoned), s.Ledger.Unreadable, s.Ledger.InitialSync,
-		slices.Sorted(maps.Keys(s.Names)), slices.Sorted(maps.Keys(s.Docs)))
+func brief(s state) string {
+	var b strings.Builder
+	for _, key := range slices.Sorted(maps.Keys(s)) {
+		fmt.Fprintf(&b, "%.24q: %d bytes, %.8x…\n", key, len(s[key]), s[key])
+	}
+	return b.String()
 }
 
-// equal reports whether a loaded state is the model, of which nil is nothing.
-func equal(got State, ok bool, model *State) bool {
-	return ok == (model != nil) && (!ok || reflect.DeepEqual(unpacked(got), *model))
+func equal(a, b state) bool {
+	return (a == nil) == (b == nil) && maps.EqualFunc(a, b, bytes.Equal)
 }
 
-// unpacked returns a loaded state with its pending traces in the map.
-func unpacked(s State) State {
-	s.Ledger.Pending = map[ledger.ID]*ledger.Pending{}
-	if s.Ledger.Stored != nil {
-		s.Ledger.Stored.All(func(p *ledger.Pending) { s.Ledger.Pending[p.Row.ID] = p })
-		s.Ledger.Stored = nil
+// merge does to a plain model what Commit does to the file.
+func merge(before, changes state, fresh bool) state {
+	out := state{}
+	if !fresh {
+		maps.Copy(out, before)
 	}
-	return s
-}
-
-func emptyState() State {
-	return State{
-		Ledger: ledger.State{Pending: map[ledger.ID]*ledger.Pending{}, Abandoned: map[ledger.ID]bool{}},
-		Names:  map[string][]byte{},
-		Docs:   map[string][]byte{},
-	}
-}
-
-// merge does to a plain model what Commit does to the file. The result shares
-// nothing that a later merge changes.
-func merge(before *State, ch State, fresh bool) *State {
-	out := emptyState()
-	if before != nil && !fresh {
-		out.Ledger.Listed, out.Ledger.Delisted = before.Ledger.Listed, before.Ledger.Delisted
-		maps.Copy(out.Ledger.Pending, before.Ledger.Pending)
-		maps.Copy(out.Ledger.Abandoned, before.Ledger.Abandoned)
-		maps.Copy(out.Names, before.Names)
-		maps.Copy(out.Docs, before.Docs)
-	}
-	chunks := func(all, changed []ledger.Chunk) []ledger.Chunk {
-		byKey := map[uint64]ledger.Chunk{}
-		for _, c := range slices.Concat(all, changed) {
-			if byKey[c.Key] = c; len(c.IDs) == 0 {
-				delete(byKey, c.Key)
-			}
-		}
-		var merged []ledger.Chunk
-		for _, key := range slices.Sorted(maps.Keys(byKey)) {
-			merged = append(merged, byKey[key])
-		}
-		return merged
-	}
-	out.Ledger.Listed = chunks(out.Ledger.Listed, ch.Ledger.Listed)
-	out.Ledger.Delisted = chunks(out.Ledger.Delisted, ch.Ledger.Delisted)
-	for id, p := range ch.Ledger.Pending {
-		if out.Ledger.Pending[id] = p; p == nil {
-			delete(out.Ledger.Pending, id)
+	for key, body := range changes {
+		if out[key] = body; body == nil {
+			delete(out, key)
 		}
 	}
-	for id, abandoned := range ch.Ledger.Abandoned {
-		if out.Ledger.Abandoned[id] = abandoned; !abandoned {
-			delete(out.Ledger.Abandoned, id)
-		}
-	}
-	values := func(all, changed map[string][]byte) {
-		for key, v := range changed {
-			if all[key] = v; v == nil {
-				delete(all, key)
-			}
-		}
-	}
-	values(out.Names, ch.Names)
-	values(out.Docs, ch.Docs)
-	out.Ledger.Unreadable, out.Ledger.InitialSync = ch.Ledger.Unreadable, ch.Ledger.InitialSync
-	return &out
+	return out
 }
 
 func randomID(rng *rand.Rand) (id ledger.ID) {
 	binary.LittleEndian.PutUint64(id[:], rng.Uint64())
 	binary.LittleEndian.PutUint64(id[8:], rng.Uint64())
 	return id
-}
-
-func randomTime(rng *rand.Rand) time.Time {
-	switch rng.IntN(8) {
-	case 0:
-		return time.Time{}
-	case 1:
-		return time.UnixMicro(rng.Int64N(5) - 2).UTC() // around the one that is stored as none
-	case 2:
-		return time.UnixMicro(-rng.Int64N(1 << 54)).UTC()
-	}
-	return epoch.Add(time.Duration(rng.Int64N(1e9)) * time.Microsecond)
 }
 
 func randomBytes(rng *rand.Rand, n int) []byte {
@@ -164,53 +111,33 @@ func randomBytes(rng *rand.Rand, n int) []byte {
 	return b
 }
 
-func randomPending(rng *rand.Rand, id ledger.ID) *ledger.Pending {
-	yes := func() bool { return rng.IntN(2) == 0 }
-	return &ledger.Pending{
-		Row: ledger.Row{
-			ID: id, Ref: string(randomBytes(rng, rng.IntN(40))), Name: strings.Repeat("n", rng.IntN(200)), Status: "ok"[:rng.IntN(3)],
-			HasStatus: yes(), Start: randomTime(rng), End: randomTime(rng),
-			Duration: time.Duration(rng.Int64()>>rng.IntN(64) - 5), HasDuration: yes(),
-			Tokens: rng.Int64()>>rng.IntN(64) - 5, HasTokens: yes(), Kind: ledger.Kind(rng.IntN(3)),
-		},
-		FirstSeen: randomTime(rng), Since: randomTime(rng), Ended: randomTime(rng), EndBy: randomTime(rng), Seen: randomTime(rng), Lost: yes(),
+// randomChanges returns changes of about n entries of each kind that a project
+// has, some of which concern what is stored already.
+func randomChanges(rng *rand.Rand, n int) state {
+	ch := state{"s": randomBytes(rng, 2)} // changes each time
+	body := func(size int) []byte {
+		if rng.IntN(3) == 0 {
+			return nil
+		}
+		return randomBytes(rng, size)
 	}
+	for range rng.IntN(n + 1) {
+		ch[chunkKey("d", 1<<63+uint64(rng.IntN(4*n))<<32)] = body([]int{1, 17, 1912, 1930}[rng.IntN(4)])
+		ch[chunkKey("l", 1<<63+uint64(rng.IntN(4*n))<<32)] = body([]int{1, 17, 1912, 1930}[rng.IntN(4)])
+	}
+	few := func() string { return string([]byte{0: byte(rng.IntN(3 * n)), 15: 1}) }
+	for range rng.IntN(n + 1) {
+		ch["p"+few()] = body(rng.IntN(300))
+		ch["a"+few()] = body(0)
+		ch[fmt.Sprint("name ", rng.IntN(n))] = body(rng.IntN(3000))
+		ch[fmt.Sprint("document ", rng.IntN(n))] = randomBytes(rng, rng.IntN(600))
+	}
+	return ch
 }
 
-// randomChanges returns changes of about n entries of each kind, some of which
-// concern what is stored already.
-func randomChanges(rng *rand.Rand, n int) State {
-	ch := emptyState()
-	few := func(i int) ledger.ID { return ledger.ID{0: byte(i), 15: 1} }
-	chunks := func() (out []ledger.Chunk) {
-		for range rng.IntN(n + 1) {
-			c := ledger.Chunk{Key: 1<<63 + uint64(rng.IntN(4*n))<<32, Missed: randomTime(rng)}
-			if slices.ContainsFunc(out, func(o ledger.Chunk) bool { return o.Key == c.Key }) {
-				continue
-			}
-			for range []int{0, 1, 119, 120}[rng.IntN(4)] {
-				c.IDs = append(c.IDs, randomID(rng))
-			}
-			out = append(out, c)
-		}
-		return out
-	}
-	ch.Ledger.Listed, ch.Ledger.Delisted = chunks(), chunks()
-	for range rng.IntN(n + 1) {
-		id := few(rng.IntN(3 * n))
-		if ch.Ledger.Pending[id] = nil; rng.IntN(3) > 0 {
-			ch.Ledger.Pending[id] = randomPending(rng, id)
-		}
-		ch.Ledger.Abandoned[few(rng.IntN(3*n))] = rng.IntN(3) > 0
-		value := randomBytes(rng, rng.IntN(3000))
-		if rng.IntN(3) == 0 {
-			value = nil
-		}
-		ch.Names[fmt.Sprint("name ", rng.IntN(n))] = value
-		ch.Docs[fmt.Sprint("doc ", rng.IntN(n))] = randomBytes(rng, rng.IntN(600))
-	}
-	ch.Ledger.Unreadable, ch.Ledger.InitialSync = rng.Uint64N(100), rng.IntN(2) == 0
-	return ch
+// chunkKey returns the key of entries that are stored in the order of numbers.
+func chunkKey(kind string, number uint64) string {
+	return kind + string(binary.BigEndian.AppendUint64(nil, number))
 }
 
 // What is loaded is what a plain model of the commits holds, of each project and
@@ -220,7 +147,7 @@ func TestCommitAndLoad(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	s := mustOpen(t, dir)
 	projects := []string{"", "default", "meta", "zebra"}
-	models := map[string]*State{}
+	models := map[string]state{}
 	for _, p := range projects {
 		want(t, s, p, nil)
 	}
@@ -273,15 +200,19 @@ func TestLedgerGoesOn(t *testing.T) {
 		if step == 5 {
 			l.EndInitialSync()
 		}
-		mustCommit(t, s, "p", State{Ledger: l.Changes()}, false)
+		changes := state{}
+		l.Changes(func(key string, body []byte) { changes[key] = body })
+		mustCommit(t, s, "p", changes, false)
 		l.Committed()
 		mustClose(t, s)
 		s = mustOpen(t, dir)
-		state, ok, err := s.Load("p")
-		if err != nil || !ok {
-			t.Fatal(ok, err)
+		back := ledger.New(cfg)
+		if _, err := s.Load("p", back.Restore); err != nil {
+			t.Fatal(err)
 		}
-		back := ledger.Restore(cfg, state.Ledger, now)
+		if err := back.EndRestore(now); err != nil {
+			t.Fatal(err)
+		}
 		later := now.Add(time.Hour)
 		if got, want := back.IDs(0, back.Listed()), l.IDs(0, l.Listed()); !slices.Equal(got, want) {
 			t.Fatalf("step %d: %d ids, want %d, or another order", step, len(got), len(want))
@@ -321,34 +252,45 @@ func TestOpenRefused(t *testing.T) {
 		make  func(dir string) // what is there before
 		texts []string
 	}{
-		"folder under a file": {
+		"directory under a file": {
 			func(dir string) { writeFile(t, dir, "x") },
 			[]string{"cannot be used (not a directory): this user needs"},
 		},
-		"folder in place of the file": {
+		"directory in place of the file": {
 			func(dir string) { mkdir(t, filepath.Join(dir, fileName)) },
-			[]string{fileName, "is damaged (invalid database): move it away to begin anew"},
+			[]string{fileName, "is damaged (invalid database): move it away to start from zero"},
 		},
 		"text": {
 			func(dir string) {
 				mkdir(t, dir)
 				writeFile(t, filepath.Join(dir, fileName), strings.Repeat("not a database\n", 999))
 			},
-			[]string{fileName, "is damaged (invalid database): move it away to begin anew"},
+			[]string{fileName, "is damaged (invalid database): move it away to start from zero"},
 		},
 		"another program's database": {
 			func(dir string) {
 				edit(t, dir, func(tx *bbolt.Tx) error { return tx.DeleteBucket(metaBucket) })
 			},
-			[]string{fileName, "is damaged (it has no version): move it away to begin anew"},
+			[]string{fileName, "is damaged (it has no version): move it away to start from zero"},
 		},
-		"newer version": {
+		"another version": {
 			func(dir string) {
 				edit(t, dir, func(tx *bbolt.Tx) error {
 					return tx.Bucket(metaBucket).Put(versionKey, seal(versionKey, []byte{7}))
 				})
 			},
-			[]string{fileName, "is of version 7, and this program knows up to 1: use a newer one"},
+			[]string{fileName, "is of version 7, and this program reads version 2 only: use the program that wrote it"},
+		},
+		"version 1": {
+			func(dir string) {
+				mkdir(t, dir)
+				content, err := os.ReadFile(filepath.Join("testdata", "version1.db"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				writeFile(t, filepath.Join(dir, fileName), string(content))
+			},
+			[]string{fileName, "is of version 1, and this program reads version 2 only: use the program that wrote it, or move the file away to start from zero"},
 		},
 		"version without a checksum": {
 			func(dir string) {
@@ -406,9 +348,9 @@ func edit(t *testing.T, dir string, f func(*bbolt.Tx) error) {
 func TestUseAfterClose(t *testing.T) {
 	s := mustOpen(t, t.TempDir())
 	mustClose(t, s)
-	_, _, err := s.Load("p")
+	_, err := load(s, "p")
 	wantError(t, err, s.path, "file already closed")
-	wantError(t, s.Commit("p", State{}, false), s.path, "file already closed")
+	wantError(t, s.Commit("p", state{}, false), s.path, "file already closed")
 }
 
 func TestFailedCommitChangesNothing(t *testing.T) {
@@ -416,6 +358,6 @@ func TestFailedCommitChangesNothing(t *testing.T) {
 	changes := randomChanges(rand.New(rand.NewPCG(8, 1)), 5)
 	mustCommit(t, s, "p", changes, false)
 	huge := strings.Repeat("x", 1<<16)
-	wantError(t, s.Commit("p", State{Names: map[string][]byte{"new": {1}, huge: {1}}}, true), s.path, "key too large")
+	wantError(t, s.Commit("p", state{"new": {1}, huge: {1}}, true), s.path, "key too large")
 	want(t, s, "p", merge(nil, changes, false))
 }

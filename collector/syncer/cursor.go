@@ -12,8 +12,8 @@ import (
 )
 
 // Consecutive pages share some rows, so that rows which moved up while we read
-// are not stepped over. A long walk begins with one shared row and takes more
-// when it sees the list move.
+// are not skipped. A full scan begins with one shared row and takes more when it
+// sees the list move.
 const (
 	longOverlap = 1
 	overlap     = 10
@@ -214,7 +214,7 @@ func (c *cursor) take(p page) ledger.Run {
 	}
 	share := min(c.overlap, n/2)
 	c.size = min(2*p.asked, maxLimit)
-	if c.hole(end) == end {
+	if c.unreadable(end) == end {
 		share, c.size = 0, maxLimit
 	}
 	if share == 0 {
@@ -230,13 +230,13 @@ func (c *cursor) take(p page) ledger.Run {
 	return run
 }
 
-// hole returns the offset of the first row from offset on that is known to be
+// unreadable returns the offset of the first row from offset on that is known to be
 // unreadable, or -1.
-func (c *cursor) hole(offset int) int {
+func (c *cursor) unreadable(offset int) int {
 	if c.retry {
 		return -1
 	}
-	i := c.ledger.Hole(offset-c.shift, maxLimit)
+	i := c.ledger.NextUnreadable(offset-c.shift, maxLimit)
 	if i < 0 {
 		return -1
 	}
@@ -254,7 +254,7 @@ func (c *cursor) fetch(ctx context.Context) (page, error) {
 	}
 	c.close()
 	size := c.size
-	switch h := c.hole(c.next); {
+	switch h := c.unreadable(c.next); {
 	case h > c.next:
 		size = min(size, h-c.next)
 	case h == c.next && c.sure:
@@ -263,7 +263,7 @@ func (c *cursor) fetch(ctx context.Context) (page, error) {
 		p.rows = []ledger.Row{{Kind: ledger.Unreadable}}
 		return p, nil
 	case h == c.next:
-		// News may stand here by now, and the hole behind them.
+		// New rows may be here by now, and the unreadable one behind them.
 		size = 1
 	}
 	return c.r.read(ctx, c.next, size)
@@ -276,8 +276,8 @@ func (c *cursor) fetchAhead(ctx context.Context) (page, error) {
 	if c.cancel == nil {
 		flight, cancel := context.WithCancel(ctx)
 		c.wanted, c.cancel = make(chan future, aheadOf*c.ahead), cancel
-		// Those that fetch last as long as the walk: a stack that is deep enough
-		// to decode a page is not made anew for each.
+		// They last as long as the full scan: a stack deep enough to decode a page is
+		// not grown again for each.
 		for range c.ahead {
 			go c.r.listAll(flight, c.wanted)
 		}
@@ -303,7 +303,7 @@ func (r *reader) listAll(ctx context.Context, wanted <-chan future) {
 	}
 }
 
-// close gives up the pages that are on their way.
+// close cancels the pages that are on their way.
 func (c *cursor) close() {
 	if c.cancel != nil {
 		c.cancel()

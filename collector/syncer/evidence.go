@@ -27,10 +27,10 @@ const (
 )
 
 // evidence decides whether the pages of a head are of the list that we know.
-// Only a known row ties them to it. News may outnumber the list, so pages wait
-// until one has such a row or the list ends.
+// Only a known row ties them to it. There may be more new rows than the list had, so
+// pages wait until one has such a row or the list ends.
 type evidence struct {
-	walker *Syncer
+	syncer *Syncer
 	reader *reader
 	tied   bool         // what is read from now on is of our list
 	runs   []ledger.Run // read before that
@@ -52,10 +52,10 @@ const (
 // add takes in a run, if need be later. The error is ErrForeign if nothing
 // explains why no row is known.
 func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
-	w := e.walker
+	w := e.syncer
 	if run.AtStart {
 		// Nothing ties what was read before to this.
-		*e = evidence{walker: w, reader: e.reader, tied: w.ledger.Listed() == 0}
+		*e = evidence{syncer: w, reader: e.reader, tied: w.ledger.Listed() == 0}
 	}
 	if e.tied {
 		w.take(run)
@@ -90,7 +90,7 @@ func (e *evidence) conclude(ctx context.Context) error {
 	if e.tied || len(e.runs) == 0 {
 		return nil
 	}
-	if e.walker.mayHaveExpired() && !e.isForeign() && e.isNewer(e.runs) {
+	if e.syncer.mayHaveExpired() && !e.isForeign() && e.isNewer(e.runs) {
 		e.accept()
 		return nil
 	}
@@ -125,7 +125,7 @@ func (e *evidence) areOurs(ctx context.Context) (bool, error) {
 
 func (e *evidence) accept() {
 	for _, run := range e.runs {
-		e.walker.take(run)
+		e.syncer.take(run)
 	}
 	e.tied, e.runs = true, nil
 }
@@ -134,7 +134,7 @@ func (e *evidence) accept() {
 // what two pages hold often arrives between two syncs, and needs no further
 // requests.
 func (e *evidence) wait(ctx context.Context, total int) error {
-	w := e.walker
+	w := e.syncer
 	if e.found == notAsked && len(e.runs) > 1 {
 		if err := e.ask(ctx); err != nil {
 			return err
@@ -158,7 +158,7 @@ func (e *evidence) wait(ctx context.Context, total int) error {
 // refuseEarly refuses a list of which the start was read. Its last rows tell
 // best whether it is another project's.
 func (e *evidence) refuseEarly(ctx context.Context) error {
-	w := e.walker
+	w := e.syncer
 	p, err := e.reader.read(ctx, max(w.believedEnd(), 1)-1, maxLimit)
 	if err != nil {
 		return err
@@ -169,7 +169,7 @@ func (e *evidence) refuseEarly(ctx context.Context) error {
 // refuse refuses a list. If most of its rows were listed when ours was read
 // last, it is another one, and time does not change that.
 func (e *evidence) refuse(runs []ledger.Run) error {
-	w := e.walker
+	w := e.syncer
 	if older, newer := e.ages(runs); older > newer || e.isForeign() {
 		w.foreign = map[ledger.ID]struct{}{}
 		for _, run := range append(runs, e.runs...) {
@@ -188,7 +188,7 @@ func (e *evidence) refuse(runs []ledger.Run) error {
 func (e *evidence) isForeign() bool {
 	for _, run := range e.runs {
 		for _, row := range run.Rows {
-			if _, ok := e.walker.foreign[row.ID]; ok {
+			if _, ok := e.syncer.foreign[row.ID]; ok {
 				return true
 			}
 		}
@@ -196,14 +196,14 @@ func (e *evidence) isForeign() bool {
 	return false
 }
 
-// isNewer reports whether most rows are newer than the last good sync, as they
+// isNewer reports whether most rows are newer than the last successful sync, as they
 // must be where all that was listed then has expired.
 func (e *evidence) isNewer(runs []ledger.Run) bool {
 	older, newer := e.ages(runs)
-	return newer > older || e.walker.cfg.Now().Sub(e.walker.lastSuccess) >= maxRetention
+	return newer > older || e.syncer.cfg.Now().Sub(e.syncer.lastSuccess) >= ledger.MaxAge
 }
 
-// ages counts the rows that are older and newer than the last good sync, as far
+// ages counts the rows that are older and newer than the last successful sync, as far
 // as they have times that can be true.
 func (e *evidence) ages(runs []ledger.Run) (older, newer int) {
 	for _, run := range runs {
@@ -214,7 +214,7 @@ func (e *evidence) ages(runs []ledger.Run) (older, newer int) {
 			}
 			switch {
 			case at.IsZero() || at.After(run.Read):
-			case at.Before(e.walker.lastSuccess):
+			case at.Before(e.syncer.lastSuccess):
 				older++
 			default:
 				newer++
@@ -228,7 +228,7 @@ func (e *evidence) ages(runs []ledger.Run) (older, newer int) {
 // That it has one is the best proof that the list is ours. That it has none says
 // something only if it has one that it has just listed.
 func (e *evidence) ask(ctx context.Context) error {
-	w := e.walker
+	w := e.syncer
 	if e.found != notAsked {
 		return nil
 	}
@@ -292,11 +292,11 @@ func (e *evidence) has(ctx context.Context, id string) (verdict, error) {
 	return unsure, nil
 }
 
-// mayHaveExpired reports whether all that was listed at the last good sync can
+// mayHaveExpired reports whether all that was listed at the last successful sync can
 // have expired since.
 func (w *Syncer) mayHaveExpired() bool {
 	now := w.cfg.Now()
-	if now.Sub(w.lastSuccess) >= maxRetention {
+	if now.Sub(w.lastSuccess) >= ledger.MaxAge {
 		return true
 	}
 	if w.span.newest.IsZero() {
@@ -307,7 +307,7 @@ func (w *Syncer) mayHaveExpired() bool {
 		// What was listed a moment ago has not expired, however old it was.
 		return youngest >= w.retention && now.Sub(w.lastSuccess) >= w.retention/4
 	}
-	return youngest >= min(w.span.age+unseenExpiry, maxRetention)
+	return youngest >= min(w.span.age+unseenExpiry, ledger.MaxAge)
 }
 
 // noteExpiry takes in from a run that rows at the old end of the list have

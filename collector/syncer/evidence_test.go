@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -223,7 +225,7 @@ func TestUnreadableRowReadAgainSoon(t *testing.T) {
 		for _, listed := range []int{20, 500} {
 			t.Run(fmt.Sprint(where, " of ", listed), func(t *testing.T) {
 				b := newBench(t, oppertest.Config{})
-				b.walker.cfg.SweepInterval = 24 * time.Hour
+				b.syncer.cfg.SweepInterval = 24 * time.Hour
 				rows := b.fill(listed)
 				b.opper.Fail(oppertest.Fault{Row: rows[min(place, listed-1)].ID, Times: -1, Answer: oppertest.Errors(http.StatusInternalServerError)["v2 string"]})
 				b.mustSync()
@@ -301,7 +303,7 @@ func TestOffsetIgnoredIsAnError(t *testing.T) {
 						return pageOf(traces, said, total)
 					}}
 					b.step(time.Second)
-					ev, err := syncAll(ctx, b.walker, src)
+					ev, err := syncAll(ctx, b.syncer, src)
 					b.take(ev)
 					if src.n > 1000 {
 						t.Fatalf("%d requests in one sync", src.n)
@@ -412,13 +414,24 @@ func TestBurstAfterRestart(t *testing.T) {
 	b.arrive("first", 1, time.Second)
 	b.mustSync()
 	b.quiet()
-	state, err := b.walker.State()
+	state, err := b.syncer.State()
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.ledger = ledger.Restore(ledger.Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: time.Second}, b.ledger.Changes(), b.now())
-	b.walker = New(Config{Now: b.now, Interval: 30 * time.Second, SweepInterval: sweepEvery, Concurrency: 1, Logger: log.NewLogfmtLogger(&b.log)}, b.ledger)
-	if err := b.walker.Restore(state); err != nil {
+	before := b.ledger
+	b.ledger = ledger.New(ledger.Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: time.Second})
+	stored := map[string][]byte{}
+	before.Changes(func(key string, body []byte) { stored[key] = body })
+	for _, key := range slices.Sorted(maps.Keys(stored)) {
+		if err := b.ledger.Restore(key, stored[key]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.ledger.EndRestore(b.now()); err != nil {
+		t.Fatal(err)
+	}
+	b.syncer = New(Config{Now: b.now, Interval: 30 * time.Second, SweepInterval: sweepEvery, Concurrency: 1, Logger: log.NewLogfmtLogger(&b.log)}, b.ledger)
+	if err := b.syncer.Restore(state); err != nil {
 		t.Fatal(err)
 	}
 	b.arrive("burst", 400, time.Millisecond)

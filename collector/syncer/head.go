@@ -19,22 +19,22 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		c.size = overlap
 	}
 	w.least = -1
-	holes := w.skipUnreadable(c)
-	ev := evidence{walker: w, reader: r}
+	unreadable := w.skipUnreadable(c)
+	ev := evidence{syncer: w, reader: r}
 	for {
 		run, err := c.page(ctx)
-		if opper.OutOfRange(err) && c.next > 0 && holes == 0 {
+		if opper.OutOfRange(err) && c.next > 0 && unreadable == 0 {
 			w.tooDeep(c.next, err)
 			if err := ev.conclude(ctx); err != nil {
 				return false, 0, err
 			}
 			break
 		}
-		if err != nil && (holes == 0 || !opper.OutOfRange(err)) {
+		if err != nil && (unreadable == 0 || !opper.OutOfRange(err)) {
 			return false, 0, err
 		}
-		if n := holes; n > 0 {
-			holes = 0
+		if n := unreadable; n > 0 {
+			unreadable = 0
 			if err != nil || len(run.Rows) <= n || w.ledger.Index(run.Rows[n].ID) != n {
 				c = newCursor(r, w.ledger, 0, c.total)
 				c.again = true
@@ -65,11 +65,11 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 
 // skipUnreadable makes a cursor begin behind unreadable rows that are believed to
 // stand at the start, and returns how many. If another row stands behind them,
-// there are news, and what stands at the start has to be read after all.
+// there are new rows, and the start has to be read after all.
 func (w *Syncer) skipUnreadable(c *cursor) int {
 	n := 0
 	w.skipped = false
-	for n < maxLimit && w.ledger.Hole(n, 1) == n {
+	for n < maxLimit && w.ledger.NextUnreadable(n, 1) == n {
 		c.carry = append(c.carry, ledger.Row{Kind: ledger.Unreadable})
 		n++
 	}

@@ -53,7 +53,7 @@ func (w *Syncer) initialSync(ctx context.Context, r *reader, yield func(Part) bo
 	if reached {
 		w.refused = 0
 	}
-	w.judgeOrder()
+	w.detectOrder()
 	w.pause(w.cfg.Now().Sub(began))
 	return reached, nil
 }
@@ -71,13 +71,13 @@ func (w *Syncer) fullScan(r *reader, from int) *cursor {
 	return c
 }
 
-// pause puts off the next complete walk after one that took so long.
+// pause delays the next full scan after one that took so long.
 func (w *Syncer) pause(took time.Duration) {
 	w.nextFullScan = w.cfg.Now().Add(max(w.cfg.Interval, fullPause*took))
 }
 
-// judgeOrder decides from what a complete walk met where news are to be found.
-func (w *Syncer) judgeOrder() {
+// detectOrder decides from the rows of a full scan where new rows are to be found.
+func (w *Syncer) detectOrder() {
 	if !w.sampled && !w.ledger.IsInitialSync() {
 		return // after a restart in the middle: what was known says more than half a sample
 	}

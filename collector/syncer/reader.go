@@ -20,8 +20,8 @@ type Source interface {
 	Get(ctx context.Context, id string) (opper.Trace, error)
 }
 
-// maxLimit is the most rows that Opper gives at once.
-const maxLimit = 100
+// maxLimit is how many rows one request asks for at most.
+const maxLimit = opper.PageSize
 
 // page is what was read from offset on.
 type page struct {
@@ -37,6 +37,7 @@ type page struct {
 type reader struct {
 	src  Source
 	now  func() time.Time
+	end  int // where the list is believed to end
 	good int // where a row was last read, -1 at first
 	bad  int // failures since
 }
@@ -70,7 +71,7 @@ func newRows(n int) []ledger.Row {
 	return pages.Get().(*[maxLimit]ledger.Row)[:n] // there is nothing else in it
 }
 
-// release gives up the rows of a run, so that their memory serves for others.
+// release returns the memory of a run's rows to the pool.
 func release(run ledger.Run) {
 	if cap(run.Rows) == maxLimit {
 		pages.Put((*[maxLimit]ledger.Row)(run.Rows[:maxLimit]))
@@ -108,9 +109,10 @@ func (r *reader) well(ctx context.Context, offset, beyond int) bool {
 	if r.good >= 0 && r.bad <= provenFor {
 		return true
 	}
-	places := []int{beyond, 0}
+	// Where nothing is listed, nothing can be unreadable.
+	places := []int{beyond, 0, r.end}
 	if r.good >= 0 {
-		places = []int{r.good, beyond}
+		places = []int{r.good, beyond, r.end}
 	}
 	for _, at := range places {
 		_, err := r.list(ctx, at, 1)
@@ -137,7 +139,7 @@ func setRow(r *ledger.Row, t *opper.Trace) {
 	}
 	if t.ID == "" {
 		r.Kind = ledger.NoID
-		r.ID = ledger.KeyOfNameless(t.Name, t.Start)
+		r.ID = ledger.KeyWithoutID(t.Name, t.Start)
 		return
 	}
 	r.ID = ledger.KeyOf(t.ID)

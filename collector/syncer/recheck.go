@@ -30,7 +30,7 @@ func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 		from := c.next
 		run, err := c.page(ctx)
 		// An unreadable row ends a page before the row that it was read for.
-		for err == nil && !run.AtEnd && c.hole(c.end) == c.end && c.end <= at+shift {
+		for err == nil && !run.AtEnd && c.unreadable(c.end) == c.end && c.end <= at+shift {
 			w.observe(run)
 			run, err = c.page(ctx)
 			from = c.end - len(run.Rows)
@@ -41,7 +41,7 @@ func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 			continue
 		}
 		if opper.OutOfRange(err) {
-			// Nothing that a walk can read stands here, or Opper is not itself:
+			// No page can be read here, or Opper is in trouble:
 			// what it says of an id would be no better.
 			w.ledger.Unanswered(due[0].ID, w.cfg.Now(), &w.ev)
 			due = due[1:]
@@ -52,9 +52,9 @@ func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 		}
 		w.observe(run)
 		misses++
-		met := make(map[ledger.ID]struct{}, len(run.Rows))
+		read := make(map[ledger.ID]struct{}, len(run.Rows))
 		for _, row := range run.Rows {
-			met[row.ID] = struct{}{}
+			read[row.ID] = struct{}{}
 		}
 		behind, before := at+maxLimit-overlap, shift
 		if n := len(run.Rows); n > 0 {
@@ -63,7 +63,7 @@ func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 			}
 		}
 		for first := true; len(due) > 0; first = false {
-			if _, ok := met[due[0].ID]; !ok {
+			if _, ok := read[due[0].ID]; !ok {
 				// If rows have moved, or close to the page's end, it may just stand
 				// beside the page, and one of its own follows.
 				if !first && (shift != before || w.ledger.Index(due[0].ID) >= behind) {
@@ -76,24 +76,24 @@ func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 			due = due[1:]
 		}
 	}
-	var gone []ledger.ID
+	var delisted []ledger.ID
 	for _, d := range lost[:min(len(lost), maxByID)] {
 		there, err := w.ask(ctx, r, d)
 		if err != nil {
 			return err
 		}
 		if !there {
-			gone = append(gone, d.ID)
+			delisted = append(delisted, d.ID)
 		}
 	}
-	if len(gone) == 0 {
+	if len(delisted) == 0 {
 		return nil
 	}
 	// Another project has none of our traces.
 	if _, _, err := w.head(ctx, r); err != nil {
 		return err
 	}
-	for _, id := range gone {
+	for _, id := range delisted {
 		w.ledger.Delist(id, &w.ev)
 	}
 	return nil

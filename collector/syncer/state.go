@@ -6,60 +6,40 @@ import (
 	"time"
 )
 
-const stateVersion = 1
-
-// state is what a Syncer remembers, in a form that can be stored.
+// state is what a Syncer knows of the list, in the form in which it is stored.
 type state struct {
-	Version         int       `json:"version"`
-	Total           int       `json:"total"`
-	Sorted          bool      `json:"sorted"`
-	NewestLast      bool      `json:"newest_last"`
-	Surplus         int       `json:"surplus"`
-	Unexplained     int       `json:"unexplained"`
-	TotalUnreliable bool      `json:"totalUnreliable"`
-	Low             bool      `json:"low"`
-	FullScanWanted  bool      `json:"want_full"`
-	NextFullScan    time.Time `json:"next_full"`
-	LastFullScan    time.Time `json:"full_at"`
-	Sweep           *sweep    `json:"sweep,omitempty"`
-	Refused         int       `json:"refused"`
-	LastSuccess     time.Time `json:"last_good"`
-	Newest          time.Time `json:"newest"`
-
-	OldestAge time.Duration `json:"oldest_age"`
-	Retention time.Duration `json:"retention"`
-	Expiries  int           `json:"expiries"`
+	Total, Surplus, Unexplained, Refused, Expiries                   int
+	Sorted, NewestLast, TotalUnreliable, TotalCapped, FullScanWanted bool
+	NextFullScan, LastFullScan, LastSuccess, Newest                  time.Time
+	OldestAge, Retention                                             time.Duration
+	Sweep                                                            *sweep
 }
 
-// State returns what the Syncer remembers of the list, to be stored.
+// State returns what the Syncer knows of the list, to be stored.
 func (w *Syncer) State() ([]byte, error) {
 	b, err := json.Marshal(state{
-		Version: stateVersion, Total: w.total, Sorted: w.sorted, NewestLast: w.newestLast,
-		Surplus: w.surplus, Unexplained: w.unexplained, TotalUnreliable: w.totalUnreliable, Low: w.totalCapped, Refused: w.refused,
-		FullScanWanted: w.fullScanWanted, NextFullScan: w.nextFullScan, LastFullScan: w.lastFullScan, Sweep: w.sweep,
-		LastSuccess: w.lastSuccess, Newest: w.span.newest, OldestAge: w.span.age, Retention: w.retention, Expiries: w.expiries,
+		Total: w.total, Surplus: w.surplus, Unexplained: w.unexplained, Refused: w.refused, Expiries: w.expiries,
+		Sorted: w.sorted, NewestLast: w.newestLast, TotalUnreliable: w.totalUnreliable, TotalCapped: w.totalCapped, FullScanWanted: w.fullScanWanted,
+		NextFullScan: w.nextFullScan, LastFullScan: w.lastFullScan, LastSuccess: w.lastSuccess, Newest: w.span.newest,
+		OldestAge: w.span.age, Retention: w.retention, Sweep: w.sweep,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("state of the walk: %w", err)
+		return nil, fmt.Errorf("syncer: %w", err)
 	}
 	return b, nil
 }
 
-// Restore makes the Syncer remember what was stored. Its ledger must be the one
-// that was stored with it. No wait is longer than it was, if the clock has been
-// set back meanwhile.
+// Restore takes in what State returned. The ledger must be the one that was stored
+// with it. If the clock has been set back meanwhile, no wait is longer than it was.
 func (w *Syncer) Restore(b []byte) error {
 	var s state
 	if err := json.Unmarshal(b, &s); err != nil {
-		return fmt.Errorf("state of the walk: %w", err)
+		return fmt.Errorf("syncer: %w", err)
 	}
-	if s.Version != stateVersion {
-		return fmt.Errorf("state of the walk: version %d is not known", s.Version)
-	}
-	w.total, w.sorted, w.newestLast = s.Total, s.Sorted, s.NewestLast
-	w.surplus, w.unexplained, w.totalUnreliable, w.totalCapped, w.refused = s.Surplus, s.Unexplained, s.TotalUnreliable, s.Low, s.Refused
-	w.fullScanWanted, w.nextFullScan, w.lastFullScan, w.sweep = s.FullScanWanted, s.NextFullScan, s.LastFullScan, s.Sweep
-	w.lastSuccess, w.span, w.retention, w.expiries = s.LastSuccess, span{s.Newest, s.OldestAge}, s.Retention, s.Expiries
+	w.total, w.surplus, w.unexplained, w.refused, w.expiries = s.Total, s.Surplus, s.Unexplained, s.Refused, s.Expiries
+	w.sorted, w.newestLast, w.totalUnreliable, w.totalCapped, w.fullScanWanted = s.Sorted, s.NewestLast, s.TotalUnreliable, s.TotalCapped, s.FullScanWanted
+	w.nextFullScan, w.lastFullScan, w.lastSuccess = s.NextFullScan, s.LastFullScan, s.LastSuccess
+	w.span, w.retention, w.sweep = span{s.Newest, s.OldestAge}, s.Retention, s.Sweep
 	if w.ledger.HasUnreadable() {
 		w.retryAt = w.cfg.Now()
 	}

@@ -13,12 +13,12 @@ import (
 	"opper_exporter/opper"
 )
 
-// sweep is a complete walk that goes on between syncs, a page at a time. It
-// finds what slipped in behind the head.
+// sweep is a full scan in the background, a page between two syncs. It finds rows
+// that were inserted behind the head.
 type sweep struct {
 	Took time.Duration `json:"took"` // in reading
-	Last []ledger.ID   `json:"last"` // the last rows that it met; the next page has to share one
-	Done bool          `json:"done"` // the end was met; a head read after it concludes the walk
+	Last []ledger.ID   `json:"last"` // the last rows that it read; the next page has to share one
+	Done bool          `json:"done"` // the end was reached; a head read after it completes the sweep
 }
 
 // IsSweepDue reports whether a page of a sweep may be read now.
@@ -37,7 +37,7 @@ func (w *Syncer) IsSweepDue() bool {
 	return due && !now.Before(w.nextFullScan)
 }
 
-// IsUnsorted reports whether news may stand anywhere in the list, so that only
+// IsUnsorted reports whether new rows may be anywhere in the list, so that only
 // sweeps find them.
 func (w *Syncer) IsUnsorted() bool { return !w.sorted && w.ledger.Listed() > maxLimit }
 
@@ -46,7 +46,7 @@ func (w *Syncer) IsUnsorted() bool { return !w.sorted && w.ledger.Listed() > max
 func (w *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 	w.ev = ledger.Events{}
 	if w.retryDue() {
-		return w.ev, w.retryUnreadable(ctx, &reader{src: src, now: w.cfg.Now, good: -1})
+		return w.ev, w.retryUnreadable(ctx, &reader{src: src, now: w.cfg.Now, end: max(w.ledger.Listed(), w.total), good: -1})
 	}
 	if w.sweep == nil {
 		w.sweep = &sweep{}
@@ -54,7 +54,7 @@ func (w *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 	}
 	began := w.cfg.Now()
 	defer func(s *sweep) { s.Took += w.cfg.Now().Sub(began) }(w.sweep)
-	r := &reader{src: src, now: w.cfg.Now, good: -1}
+	r := &reader{src: src, now: w.cfg.Now, end: max(w.ledger.Listed(), w.total), good: -1}
 	c := newCursor(r, w.ledger, 0, w.total)
 	c.retry = true
 	for _, id := range w.sweep.Last {
@@ -98,7 +98,7 @@ func (w *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 		}
 		if run.AtEnd {
 			w.sweep.Done, w.refused = true, 0
-			w.judgeOrder()
+			w.detectOrder()
 			w.pause(w.sweep.Took + w.cfg.Now().Sub(began))
 		}
 	}

@@ -18,7 +18,7 @@ func TestSweepPassesUnreadable(t *testing.T) {
 	for range 10 {
 		b.sweep(1)
 	}
-	if b.walker.IsSweepDue() {
+	if b.syncer.IsSweepDue() {
 		t.Errorf("the sweep still goes on\n%s", b.log.String())
 	}
 }

@@ -1,6 +1,6 @@
 // Package syncer reads pages of Opper's list until the ledger is satisfied: the
-// whole list for a baseline, and then what is new, what has expired, and the
-// pages on which pending traces stand.
+// whole list in the initial sync, and then what is new, what has expired, and the
+// pages that hold traces due for a recheck.
 package syncer
 
 import (
@@ -16,23 +16,19 @@ import (
 	"opper_exporter/collector/ledger"
 )
 
-// What one sync may spend on top of news: pages to look for rows that slipped
-// in behind the head, and traces asked for by id.
+// What one sync may spend on top of new rows: pages to look for rows that were
+// inserted behind the head, and traces asked for by id.
 const (
-	maxWalkOn = 3
+	maxSearch = 3
 	maxByID   = 500
 	maxMisses = 3 // pages that do not hold what should be on them, before ids are asked for instead
 )
 
-// maxRetention is longer than Opper keeps any trace.
-const maxRetention = 31 * 24 * time.Hour
-
-// fullPause is how many times its own duration passes between two complete
-// walks.
+// fullPause is how many times its own duration passes between two full scans.
 const fullPause = 10
 
 // ErrForeign says that the list holds none of the traces that it held before.
-var ErrForeign = errors.New("the list holds none of the traces it held at the last good sync, and they can't all have expired: the key belongs to another project, or the answer is wrong")
+var ErrForeign = errors.New("the list holds none of the known traces, and expiry does not explain that: the key belongs to another project, or the response is wrong")
 
 // errAborted says that no further part is wanted.
 var errAborted = errors.New("aborted")
@@ -42,7 +38,7 @@ type Config struct {
 	Now           func() time.Time
 	Interval      time.Duration // the least time between two sweeps
 	SweepInterval time.Duration // the time between two sweeps if nothing asks for one; 0 is never
-	Concurrency   int           // requests at once in the first walk
+	Concurrency   int           // concurrent requests in the initial sync
 	Logger        log.Logger
 }
 
@@ -57,23 +53,23 @@ type Syncer struct {
 
 	trend      trend
 	sampled    bool // the trend began at the start of the list
-	sorted     bool // news and expiry stand at the ends of the list
+	sorted     bool // new rows and expiry are at the ends of the list
 	newestLast bool
 
 	surplus         int  // rows listed beyond those believed to be, at the last sync
-	unexplained     int  // complete walks in a row that did not explain it
+	unexplained     int  // full scans in a row that did not explain it
 	totalUnreliable bool // total_count does not agree with what is listed
 	totalCapped     bool // more rows were found than total_count said: it is capped, perhaps
 	skipped         bool // the last head was read without trying rows known to be unreadable
 	refused         int  // the offset from which on Opper refuses to list, 0 if it does not
-	fullScanWanted  bool // something slipped in where only a complete walk finds it
+	fullScanWanted  bool // a row was inserted where only a full scan finds it
 	nextFullScan    time.Time
-	lastFullScan    time.Time       // end of the last complete walk, or the last try where deep rows are refused
-	sweep           *sweep          // under way, or done and to be concluded by a sync; else nil
+	lastFullScan    time.Time       // end of the last full scan, or of the last try where deep rows are refused
+	sweep           *sweep          // running, or done and to be completed by a sync; else nil
 	warned          map[string]bool // warnings that this process has given
 
 	lastSuccess time.Time
-	span        span                   // of the rows read at the last good sync
+	span        span                   // of the rows read by the last successful sync
 	reading     span                   // of those read since
 	retention   time.Duration          // age at which rows were last seen to expire
 	expiries    int                    // how often they were
@@ -130,7 +126,7 @@ func (w *Syncer) Sync(ctx context.Context, src Source) iter.Seq2[Part, error] {
 	return func(yield func(Part, error) bool) {
 		w.ev = ledger.Events{}
 		w.reading = span{}
-		err := w.sync(ctx, &reader{src: src, now: w.cfg.Now, good: -1}, func(p Part) bool { return yield(p, nil) })
+		err := w.sync(ctx, &reader{src: src, now: w.cfg.Now, end: max(w.ledger.Listed(), w.total), good: -1}, func(p Part) bool { return yield(p, nil) })
 		if !errors.Is(err, errAborted) {
 			yield(Part{Events: w.ev, IsLast: true}, err)
 		}
@@ -151,7 +147,7 @@ func (w *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 		if reached, err = w.initialSync(ctx, r, yield); err != nil {
 			return err
 		}
-		// What arrived meanwhile must join what the walk met.
+		// New rows must join those that were read.
 		if whole, headEnd, err = w.head(ctx, r); err != nil {
 			return err
 		}
@@ -186,7 +182,7 @@ func (w *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 			w.ledger.EndFullScan(now)
 		}
 	} else if baseline {
-		w.lastFullScan = now // it could not be better: a sweep follows on schedule
+		w.lastFullScan = now // it could not be complete: a sweep follows on schedule
 	}
 	w.ledger.EndInitialSync()
 	w.lastSuccess, w.span = now, w.reading

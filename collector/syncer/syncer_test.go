@@ -15,6 +15,7 @@ import (
 	"github.com/go-kit/log"
 
 	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/ledgertest"
 	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
 	"opper_exporter/opper/oppertest/oracle"
@@ -37,7 +38,7 @@ type bench struct {
 	opper   *oppertest.Server
 	client  *opper.Client
 	ledger  *ledger.Ledger
-	walker  *Syncer
+	syncer  *Syncer
 	log     strings.Builder
 	counted []oracle.Counted
 	events  ledger.Events
@@ -64,7 +65,7 @@ func newBench(t testing.TB, cfg oppertest.Config) *bench {
 		t.Fatal(err)
 	}
 	b.ledger = ledger.New(ledger.Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: time.Second})
-	b.walker = New(Config{
+	b.syncer = New(Config{
 		Now: b.now, Interval: 30 * time.Second, SweepInterval: sweepEvery, Concurrency: 1, Logger: log.NewLogfmtLogger(&b.log),
 	}, b.ledger)
 	return b
@@ -74,7 +75,7 @@ func newBench(t testing.TB, cfg oppertest.Config) *bench {
 func (b *bench) sync() error {
 	baseline := b.ledger.IsInitialSync()
 	start := b.now()
-	ev, err := syncAll(context.Background(), b.walker, b.client.WithRetries(0))
+	ev, err := syncAll(context.Background(), b.syncer, b.client.WithRetries(0))
 	b.take(ev)
 	if err != nil {
 		return err
@@ -83,7 +84,7 @@ func (b *bench) sync() error {
 		b.began, b.done = start, b.now()
 	} else {
 		b.syncs = append(b.syncs, oracle.Sync{Start: start, End: b.now()})
-		if end := b.walker.lastFullScan; end.Equal(b.now()) && !b.sweepBegan.IsZero() {
+		if end := b.syncer.lastFullScan; end.Equal(b.now()) && !b.sweepBegan.IsZero() {
 			b.syncs = append(b.syncs, oracle.Sync{Start: b.sweepBegan, End: end, Full: true})
 		}
 	}
@@ -94,18 +95,18 @@ func (b *bench) take(ev ledger.Events) {
 	b.events.Gaps += ev.Gaps
 	b.events.NoID += ev.NoID
 	for _, c := range ev.Counted {
-		b.counted = append(b.counted, versionOf(c))
+		b.counted = append(b.counted, ledgertest.Version(c))
 	}
 }
 
 // sweep reads up to n pages of a sweep, if one is due.
 func (b *bench) sweep(n int) {
 	b.t.Helper()
-	for ; n > 0 && b.walker.IsSweepDue(); n-- {
-		if b.walker.sweep == nil {
+	for ; n > 0 && b.syncer.IsSweepDue(); n-- {
+		if b.syncer.sweep == nil {
 			b.sweepBegan = b.now()
 		}
-		ev, err := b.walker.Sweep(context.Background(), b.client.WithRetries(0))
+		ev, err := b.syncer.Sweep(context.Background(), b.client.WithRetries(0))
 		b.take(ev)
 		if err != nil {
 			b.t.Fatalf("sweep: %v", err)
@@ -141,39 +142,6 @@ func (b *bench) check() {
 	if err := b.truth().Check(b.counted); err != nil {
 		b.t.Fatalf("%v\n%s", err, b.log.String())
 	}
-}
-
-func versionOf(c ledger.Counted) oracle.Counted {
-	v := oracle.Counted{ID: c.Ref}
-	if v.ID == "" {
-		v.ID = c.ID.String()
-	}
-	v.Name, v.Tokens, v.Outcome = c.Name, -1, "unknown"
-	if v.Name == "" {
-		v.Name = "(unnamed)"
-	}
-	if c.HasTokens {
-		v.Tokens = c.Tokens
-	}
-	if c.Abandoned {
-		v.Outcome = "abandoned"
-		return v
-	}
-	switch strings.ToLower(c.Status) {
-	case "success", "ok", "completed":
-		v.Outcome = "success"
-	case "error", "failed", "failure":
-		v.Outcome = "failure"
-	}
-	switch {
-	case !c.HasDuration:
-		v.Unusable = "missing"
-	case c.Duration < 0:
-		v.Unusable = "negative"
-	default:
-		v.Micros = c.Duration.Microseconds()
-	}
-	return v
 }
 
 var lists = map[string]oppertest.Config{

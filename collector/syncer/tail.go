@@ -73,8 +73,8 @@ func (s *tailSearch) start(ctx context.Context, at int) (*cursor, ledger.Run, er
 	}
 }
 
-// isClosed reports whether what stands before the rows at an offset is known: if
-// news stand at the end of the list, no more rows than we know may do so.
+// isClosed reports whether all rows before an offset are known: if new rows are at
+// the end of the list, there may be no more of them than we know.
 func (s *tailSearch) isClosed(rows []ledger.Row, at int) bool {
 	if len(rows) == 0 {
 		return false

@@ -7,7 +7,7 @@ import (
 )
 
 // balance compares what is believed to be listed with what Opper says. A
-// surplus that lasts for two syncs slipped in behind the head.
+// surplus that lasts for two syncs was inserted behind the head.
 func (w *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int) error {
 	if w.least < 0 {
 		if w.warnOnce(noTotal) {
@@ -37,15 +37,15 @@ func (w *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int
 	return nil
 }
 
-// searchInserted reads some more pages at the end where news stand. If they do not
-// explain the surplus, a complete walk has to.
+// searchInserted reads some more pages at the end where new rows are. If they do not
+// explain the surplus, a full scan has to.
 func (w *Syncer) searchInserted(ctx context.Context, r *reader, headEnd int) error {
 	at := headEnd
 	if w.newestLast {
-		at = max(w.ledger.Listed()-maxWalkOn*(maxLimit-overlap), 0)
+		at = max(w.ledger.Listed()-maxSearch*(maxLimit-overlap), 0)
 	}
 	c := newCursor(r, w.ledger, at, w.total)
-	for range maxWalkOn {
+	for range maxSearch {
 		run, err := c.page(ctx)
 		if err != nil {
 			return err

@@ -7,7 +7,7 @@ import (
 	"opper_exporter/collector/ledger"
 )
 
-// A list whose rows stand by age has its news at one end and its expiry at the
+// A list that is sorted by time has its new rows at one end and its expiry at the
 // other, and reading both ends is enough. Whether it is such a list must show
 // in the rows: nothing documents it.
 const (
@@ -66,7 +66,7 @@ func (s *trend) tau() float64 {
 	return (up - down) / (up + down)
 }
 
-// sorted reports whether the rows stand by age, and newestLast which way.
+// sorted reports whether the rows are sorted by time, and newestLast which way.
 func (s *trend) sorted() (sorted, newestLast bool) {
 	tau := s.tau()
 	return math.Abs(tau) >= minTrend, tau > 0

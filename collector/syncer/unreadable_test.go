@@ -76,7 +76,7 @@ func TestUnreadableRowOnLongPages(t *testing.T) {
 			stop()
 		}
 	})
-	_, _ = syncAll(ctx, b.walker, longPages{b.client.WithRetries(0), &requests}) // may fail
+	_, _ = syncAll(ctx, b.syncer, longPages{b.client.WithRetries(0), &requests}) // may fail
 	if requests > 1000 {
 		t.Errorf("more than %d requests in one sync", requests)
 	}
@@ -113,7 +113,7 @@ func TestForeignRowsReadOneByOne(t *testing.T) {
 	counted, listed := len(b.counted), b.ledger.Listed()
 	b.step(time.Second)
 	src := replacedStart{b.client.WithRetries(0), rows{n: 60}, 10}
-	ev, err := syncAll(context.Background(), b.walker, src)
+	ev, err := syncAll(context.Background(), b.syncer, src)
 	b.take(ev)
 	if !errors.Is(err, ErrForeign) {
 		t.Errorf("error %v", err)

@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 	if *binary == "" {
 		_, _ = fmt.Fprintln(stdout, "Building the exporter.")
 		*binary = filepath.Join(dir, "opper_exporter")
-		build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", *binary, "opper_exporter") //nolint:gosec // into a folder of our own
+		build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", *binary, "opper_exporter") //nolint:gosec // into a directory of our own
 		build.Stdout, build.Stderr = stderr, stderr
 		if err = build.Run(); err != nil {
 			return 1, fmt.Errorf("go build: %w", err)
@@ -102,6 +102,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 	exporter.Stdout, exporter.Stderr = stdout, stderr
 	exporter.Cancel = func() error { return exporter.Process.Signal(syscall.SIGTERM) }
 	exporter.WaitDelay = grace
+	separate(exporter)
 	_, _ = fmt.Fprintf(stdout, explanation, key, opperURL, *webAddress)
 	if err := exporter.Start(); err != nil {
 		return 1, err

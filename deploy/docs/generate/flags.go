@@ -32,7 +32,7 @@ func flagTables(flags []*kingpin.FlagModel) string {
 			name, value = "--[no-]"+f.Name, "on"
 		case f.IsBoolFlag():
 			name, value = "--[no-]"+f.Name, "off"
-		case f.PlaceHolder != "":
+		case len(f.Default) == 0 && f.PlaceHolder != strings.ToUpper(f.PlaceHolder): // capitals stand for any value
 			value = code(f.PlaceHolder)
 		}
 		if f.Envar != "" {

@@ -10,11 +10,11 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
 	"opper_exporter/collector/config"
+	"opper_exporter/deploy/test/exportertest"
 )
 
 // documents are the files that have generated blocks, below the directory of the
@@ -70,10 +70,9 @@ func tables(ctx context.Context) (map[string]string, error) {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // what stays is for the system to clear
-	binary := filepath.Join(dir, "opper_exporter")
-	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", binary, "opper_exporter") //nolint:gosec // into a directory of our own
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("go build: %w\n%s", err, out)
+	binary, err := exportertest.Build(ctx, dir, false)
+	if err != nil {
+		return nil, err
 	}
 	families, err := scrape(ctx, binary, dir)
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"opper_exporter/deploy/test/exportertest"
 )
 
 // shape says what is extreme about a list. Its rows are made when they are asked
@@ -36,7 +39,8 @@ var shapes = []shape{
 	{name: "all running, all names, statuses and ids different strings", open: true, odd: true},
 }
 
-// extremeList serves a list of a shape.
+// extremeList serves a list of a shape. An Opper of oppertest holds its traces, which
+// would not fit.
 type extremeList struct {
 	shape
 	traces int
@@ -100,7 +104,7 @@ func within(i, n int) int {
 // with that state.
 func (b *bench) extremes(ctx context.Context) error {
 	traces := 1_000_000 / b.scale
-	binary, err := b.build(ctx)
+	binary, err := exportertest.Build(ctx, b.dir, false)
 	if err != nil {
 		return err
 	}
@@ -132,7 +136,7 @@ func (b *bench) extreme(ctx context.Context, binary string, s shape, traces int)
 	row := []string{s.name}
 	for range 2 {
 		began := time.Now()
-		e, err := launch(ctx, binary, "--opper.url="+url, "--storage.path="+state)
+		e, err := launch(binary, url, "--storage.path="+state)
 		if err != nil {
 			return nil, err
 		}
@@ -140,8 +144,7 @@ func (b *bench) extreme(ctx context.Context, binary string, s shape, traces int)
 		err = e.ready(ctx)
 		took := time.Since(began)
 		row = append(row, peak(), short(took))
-		e.stop()
-		if err != nil {
+		if err = errors.Join(err, e.Terminate()); err != nil {
 			return nil, err
 		}
 	}
@@ -158,7 +161,7 @@ func (b *bench) extreme(ctx context.Context, binary string, s shape, traces int)
 
 // watch samples the memory of a process until the function that it returns is
 // called, which returns the peaks.
-func (e *exporter) watch() (peak func() string) {
+func (e exporter) watch() (peak func() string) {
 	done, most := make(chan struct{}), make(chan int)
 	go func() {
 		anon := 0

@@ -81,7 +81,9 @@ func (c *listConfig) content() []byte {
 	return quoted
 }
 
-// list is a list of traces that has been rendered. The newest is first.
+// list is a list of traces that has been rendered. The newest is first. An Opper of
+// oppertest renders a row each time that it is asked for, which would take longer
+// than what is measured; here a page is a piece of memory.
 type list struct {
 	rows []byte // each with a comma behind it
 	ends []int  // of the rows

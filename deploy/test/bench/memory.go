@@ -18,7 +18,7 @@ func (b *bench) memory(context.Context) error {
 	traces := 1_000_000 / b.scale
 	var l *ledger.Ledger
 	began := time.Now()
-	ledgers := heapOf(func() any { l = filled(traces); return l })
+	ledgers := heapOf(func() any { l = filled(traces); l.Committed(); return l })
 	took := time.Since(began)
 	perTrace := func(bytes uint64) string { return fmt.Sprintf("%.3g", float64(bytes)/float64(traces)) }
 	maps := heapOf(func() any {
@@ -68,7 +68,6 @@ func filled(traces int) *ledger.Ledger {
 		last = rows[len(rows)-1:]
 	}
 	l.EndInitialSync()
-	l.Committed()
 	return l
 }
 

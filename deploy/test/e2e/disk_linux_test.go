@@ -11,15 +11,17 @@ import (
 	"syscall"
 	"testing"
 	"unsafe"
+
+	"opper_exporter/deploy/test/exportertest"
 )
 
 // limitFiles sets to how many bytes a running process may write a file, which
 // needs no rights and no disk of a known size. Beyond, writing fails as on a
 // full disk.
-func limitFiles(t *testing.T, p *process, n uint64) {
+func limitFiles(t *testing.T, p *exportertest.Process, n uint64) {
 	t.Helper()
 	limit := syscall.Rlimit{Cur: n, Max: math.MaxUint64}
-	if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRLIMIT64, uintptr(p.cmd.Process.Pid), syscall.RLIMIT_FSIZE,
+	if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRLIMIT64, uintptr(p.Cmd.Process.Pid), syscall.RLIMIT_FSIZE,
 		uintptr(unsafe.Pointer(&limit)), 0, 0, 0); errno != 0 {
 		t.Fatal(errno)
 	}
@@ -77,14 +79,14 @@ func fillDisk(t *testing.T, disk *os.File) string {
 
 // While nothing can be stored, nothing new is shown. When it can be again, all
 // is there, once.
-func TestDiskFull(t *testing.T) {
+func TestCountsSurviveAFullDisk(t *testing.T) {
 	t.Parallel()
 	t.Run("limit of a file", func(t *testing.T) {
 		t.Parallel()
 		stored := "--storage.path=" + t.TempDir()
 		fullDisk(t, func(url string, args ...string) *exec.Cmd {
-			return command(url, append(args, stored)...)
-		}, "file too large", func(p *process) { limitFiles(t, p, 0) }, func(p *process) { limitFiles(t, p, math.MaxUint64) })
+			return command(t, url, append(args, stored)...)
+		}, "file too large", func(p *exportertest.Process) { limitFiles(t, p, 0) }, func(p *exportertest.Process) { limitFiles(t, p, math.MaxUint64) })
 	})
 	t.Run("small disk", func(t *testing.T) {
 		t.Parallel()
@@ -93,10 +95,10 @@ func TestDiskFull(t *testing.T) {
 			return // the limit of a file shows the same, but for the reason
 		}
 		fullDisk(t, func(url string, args ...string) *exec.Cmd {
-			cmd := command(url, append(args, "--storage.path=/proc/self/fd/3")...)
+			cmd := command(t, url, append(args, "--storage.path=/proc/self/fd/3")...)
 			cmd.ExtraFiles = []*os.File{disk}
 			return cmd
-		}, "no space left on device", func(*process) { ballast = fillDisk(t, disk) }, func(*process) {
+		}, "no space left on device", func(*exportertest.Process) { ballast = fillDisk(t, disk) }, func(*exportertest.Process) {
 			if err := os.Remove(ballast); err != nil {
 				t.Fatal(err)
 			}
@@ -104,13 +106,13 @@ func TestDiskFull(t *testing.T) {
 	})
 }
 
-func fullDisk(t *testing.T, command func(url string, args ...string) *exec.Cmd, reason string, fill, room func(*process)) {
+func fullDisk(t *testing.T, command func(url string, args ...string) *exec.Cmd, reason string, fill, room func(*exportertest.Process)) {
 	t.Helper()
 	s := history(300, 10)
 	url := opper(t, s)
-	p := start(t, command(url, fast, noSettle))
-	address := p.ready(t)
-	was := mustScrape(t, address)
+	p := exportertest.MustStart(t, command(url, fast, noSettle))
+	address := p.AwaitReady(t)
+	was := exportertest.MustScrape(t, address)
 
 	fill(p)
 	for i := range 130 {
@@ -120,23 +122,23 @@ func fullDisk(t *testing.T, command func(url string, args ...string) *exec.Cmd, 
 	}
 	r := until(t, address, "opper_exporter_state_commits_total", `result="error"`, 3)
 	same(t, was, r)
-	p.logged(t, "level=error", "commit failed, the last numbers stay published", database, reason)
+	logged(t, p, "level=error", "commit failed, the last numbers stay published", database, reason)
 	synced := "opper_exporter_last_success_timestamp_seconds"
-	if again := until(t, address, "opper_exporter_state_commits_total", `result="error"`, 5); again.rest.total(synced, "") != r.rest.total(synced, "") {
+	if again := until(t, address, "opper_exporter_state_commits_total", `result="error"`, 5); again.Rest.Total(synced, "") != r.Rest.Total(synced, "") {
 		t.Error("what is shown looks newer than it is")
 	}
 
-	if n := strings.Count(p.log.String(), "commit failed"); n != 1 {
+	if n := strings.Count(p.Log.String(), "commit failed"); n != 1 {
 		t.Errorf("the full disk is logged %d times", n)
 	}
 
 	room(p)
 	r = until(t, address, "opper_traces_total", `trace_name="later"`, 1)
-	if n := r.lasting.total("opper_traces_total", ""); n != 430 {
+	if n := r.Lasting.Total("opper_traces_total", ""); n != 430 {
 		t.Errorf("%v traces are counted, want 430", n)
 	}
-	p.logged(t, "level=info", "commits succeed again")
-	p.stop(t)
-	p = start(t, command(url, unhurry))
-	same(t, r, mustScrape(t, p.listening(t)))
+	logged(t, p, "level=info", "commits succeed again")
+	p.Stop(t)
+	p = exportertest.MustStart(t, command(url, unhurry))
+	same(t, r, exportertest.MustScrape(t, p.AwaitListening(t)))
 }

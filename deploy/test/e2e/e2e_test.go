@@ -3,148 +3,33 @@
 package e2e_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"math"
-	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 	"opper_exporter/opper/oppertest/oracle"
 )
 
-var binary string
+func TestMain(m *testing.M) { exportertest.Main(m) }
 
-func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "opper_exporter")
-	if err != nil {
-		panic(err)
-	}
-	binary = filepath.Join(dir, "opper_exporter")
-	if out, err := exec.CommandContext(context.Background(), "go", "build", "-buildvcs=false", "-o", binary, "opper_exporter").CombinedOutput(); err != nil {
-		panic(fmt.Sprintf("go build: %v\n%s", err, out))
-	}
-	m.Run() // the process ends with what it returned
-	if err := os.RemoveAll(dir); err != nil {
-		panic(err)
-	}
-}
-
-var listening = regexp.MustCompile(`msg="Listening on".* address=(\S+)`)
-
-// process is an exporter that was started.
-type process struct {
-	cmd   *exec.Cmd
-	log   promtest.Output
-	ended chan struct{} // closed when it has
-}
-
-// command is what starts the binary against an Opper, on a free port.
-func command(url string, args ...string) *exec.Cmd {
-	cmd := exec.Command(binary, append([]string{
-		"--opper.url=" + url, "--web.listen-address=127.0.0.1:0", "--opper.max-requests-per-second=0",
-	}, args...)...)
-	cmd.Env = append(os.Environ(), "OPPER_API_KEY=key")
-	return cmd
-}
-
-// start runs a command. What still runs at the end of the test is killed.
-func start(t testing.TB, cmd *exec.Cmd) *process {
+// command is what starts the exporter against an Opper.
+func command(t testing.TB, url string, args ...string) *exec.Cmd {
 	t.Helper()
-	promtest.DependOnSources(t)
-	p := &process{cmd: cmd, ended: make(chan struct{})}
-	cmd.Stderr = &p.log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		_ = cmd.Wait() // the state of the process says the same and more
-		close(p.ended)
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // an error says that it has ended
-		<-p.ended
-		if t.Failed() {
-			t.Logf("%v\n%s", cmd.ProcessState, p.log.String())
-		}
-	})
-	return p
+	return exportertest.Command(exportertest.Binary(t), url, args...)
 }
 
-// address returns where the process listens, once it does.
-func (p *process) address() (string, bool) {
-	found := listening.FindStringSubmatch(p.log.String())
-	if found == nil {
-		return "", false
-	}
-	return found[1], true
-}
-
-// running fails the test if the process has ended.
-func (p *process) running(t testing.TB) {
+// start runs the exporter against an Opper.
+func start(t testing.TB, url string, args ...string) *exportertest.Process {
 	t.Helper()
-	select {
-	case <-p.ended:
-		t.Fatalf("the exporter has ended: %v", p.cmd.ProcessState)
-	default:
-	}
-}
-
-// listening returns where the process listens, when it does.
-func (p *process) listening(t testing.TB) string {
-	t.Helper()
-	var address string
-	promtest.Eventually(t, func() (err error) {
-		p.running(t)
-		var ok bool
-		if address, ok = p.address(); !ok {
-			err = errors.New("no address in the log")
-		}
-		return err
-	})
-	return address
-}
-
-// ready waits until the first walk is published, and returns the address.
-func (p *process) ready(t testing.TB) string {
-	t.Helper()
-	address := p.listening(t)
-	promtest.Eventually(t, func() error {
-		p.running(t)
-		resp, err := http.Get("http://" + address + "/-/ready")
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("ready: %s", resp.Status)
-		}
-		return nil
-	})
-	return address
-}
-
-// stop ends the process as an operator does. Its status must be 0.
-func (p *process) stop(t testing.TB) {
-	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Error(err)
-	}
-	<-p.ended
-	if !p.cmd.ProcessState.Success() {
-		t.Errorf("exporter: %v", p.cmd.ProcessState)
-	}
+	return exportertest.MustStart(t, command(t, url, args...))
 }
 
 // opper serves an Opper and returns its URL.
@@ -159,15 +44,15 @@ func opper(t testing.TB, s *oppertest.Server) string {
 // is ready. It must end with status 0 when it is told to stop.
 func exporter(t *testing.T, s *oppertest.Server, args ...string) string {
 	t.Helper()
-	p := start(t, command(opper(t, s), append([]string{"--storage.path=" + t.TempDir()}, args...)...))
-	t.Cleanup(func() { p.stop(t) })
-	return p.ready(t)
+	p := start(t, opper(t, s), append([]string{"--storage.path=" + t.TempDir()}, args...)...)
+	t.Cleanup(func() { p.Stop(t) })
+	return p.AwaitReady(t)
 }
 
 // What Opper's documented example program computes from the list (the average
 // duration, the average tokens, and the share of traces whose status is
 // success) comes out of a real Prometheus server, over protobuf and over text.
-func TestPrometheus(t *testing.T) {
+func TestPrometheusAgreesWithOppersExample(t *testing.T) {
 	began := time.Now().Add(-5 * time.Hour)
 	s := oppertest.New(oppertest.Config{Seed: 1})
 	s.FillHistory(2500, 12, began, time.Now().Add(-2*time.Hour))

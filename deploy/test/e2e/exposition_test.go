@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 )
@@ -97,7 +98,7 @@ var lastEnd = regexp.MustCompile(`(?m)^opper_trace_last_end_timestamp_seconds\{.
 
 // Whatever clients send, Prometheus' own parser takes the whole exposition in
 // each format, and no time in it is before 2000 or in the future.
-func TestHostileExposition(t *testing.T) {
+func TestPrometheusParsesWhateverClientsSend(t *testing.T) {
 	t.Parallel()
 	parse := textparse(t)
 	if got, err := parse("application/openmetrics-text; version=1.0.0", []byte("# TYPE a counter\na_total 1\n")); err == nil {
@@ -111,8 +112,8 @@ func TestHostileExposition(t *testing.T) {
 		s.Add(late...)
 		counted := float64(len(early) + len(late))
 		promtest.Eventually(t, func() error {
-			got := mustScrape(t, address)
-			if n := got.lasting.total("opper_traces_total", ""); n != counted {
+			got := exportertest.MustScrape(t, address)
+			if n := got.Lasting.Total("opper_traces_total", ""); n != counted {
 				return fmt.Errorf("%v traces are shown, want %v", n, counted)
 			}
 			return nil

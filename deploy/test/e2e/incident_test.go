@@ -106,7 +106,7 @@ func traffic(t *testing.T, s *oppertest.Server, failing *atomic.Value, agents ..
 // An agent starts to fail. With the rules as they are delivered, only sixty
 // times faster, the alert becomes pending, fires, names the agent, and is over
 // when the agent works again. No other alert appears but those of that agent.
-func TestIncident(t *testing.T) {
+func TestIncidentFiresAndResolvesItsAlert(t *testing.T) {
 	t.Parallel()
 	const failing, name = "billing-agent", "OpperSuccessRateLow"
 	agents := []string{failing, "support-agent", "search-agent"}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -14,12 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 	"opper_exporter/opper/oppertest/oracle"
 )
 
-var kills = flag.Int("kills", 16, "how often TestKill kills each of its exporters")
+var kills = flag.Int("kills", 16, "how often TestCountsSurviveSIGKILL kills each of its exporters")
 
 const (
 	// early kills come within the first requests, before a long first walk ends.
@@ -34,7 +34,7 @@ const (
 
 // However often it is killed, and wherever in its work, an exporter never shows
 // a number that it takes back later, and in the end each trace is counted once.
-func TestKill(t *testing.T) {
+func TestCountsSurviveSIGKILL(t *testing.T) {
 	agents := []oppertest.Agent{
 		{Name: "quick", Rate: 25, Median: 60 * time.Millisecond, Spread: 0.6, Failure: 0.1, Tokens: 300},
 		{Name: "steady", Rate: 15, Median: 250 * time.Millisecond, Spread: 0.5, Failure: 0.02, Tokens: 2000},
@@ -62,13 +62,13 @@ func TestKill(t *testing.T) {
 				ended++
 			}
 		}
-		last := k.settled(func(r *reading) error {
-			if counted := r.lasting.total("opper_traces_total", ""); counted != float64(ended) {
+		last := k.settled(func(r *exportertest.Reading) error {
+			if counted := r.Lasting.Total("opper_traces_total", ""); counted != float64(ended) {
 				return fmt.Errorf("%v traces are counted, want %d", counted, ended)
 			}
 			return nil
 		})
-		if n := last.lasting.total("opper_traces_total", `outcome="abandoned"`) + last.lasting.total("opper_exporter_traces_skipped_total", ""); n != 0 {
+		if n := last.Lasting.Total("opper_traces_total", `outcome="abandoned"`) + last.Lasting.Total("opper_exporter_traces_skipped_total", ""); n != 0 {
 			t.Errorf("%v traces are given up or never counted", n)
 		}
 	})
@@ -84,13 +84,13 @@ func TestKill(t *testing.T) {
 		k := newKiller(t, s, oracle.Rules{Settle: 200 * time.Millisecond, Abandon: time.Second})
 		k.killAll(traffic)
 
-		last := k.settled(func(r *reading) error {
-			if n := r.rest.total("opper_traces_listed", "") + r.rest.total("opper_traces_open", ""); n > 0 {
+		last := k.settled(func(r *exportertest.Reading) error {
+			if n := r.Rest.Total("opper_traces_listed", "") + r.Rest.Total("opper_traces_open", ""); n > 0 {
 				return fmt.Errorf("%v traces are listed or open still", n)
 			}
 			return nil
 		})
-		if last.lasting.total("opper_traces_total", `outcome="abandoned"`) == 0 {
+		if last.Lasting.Total("opper_traces_total", `outcome="abandoned"`) == 0 {
 			t.Error("no trace is given up")
 		}
 	})
@@ -102,7 +102,7 @@ type killer struct {
 	*watcher
 	s       *oppertest.Server
 	rules   oracle.Rules
-	command func() *process
+	command func() *exportertest.Process
 }
 
 func newKiller(t *testing.T, s *oppertest.Server, rules oracle.Rules) *killer {
@@ -111,9 +111,9 @@ func newKiller(t *testing.T, s *oppertest.Server, rules oracle.Rules) *killer {
 	rules.InitialSync = time.Now()
 	// The server and the exporter may round to different sides.
 	rules.Slack = time.Millisecond
-	return &killer{s: s, rules: rules, watcher: newWatcher(t), command: func() *process {
-		return start(t, command(url, "--storage.path="+dir, "--collector.interval=50ms",
-			"--collector.settle-delay="+rules.Settle.String(), "--collector.abandon-after="+rules.Abandon.String()))
+	return &killer{s: s, rules: rules, watcher: newWatcher(t), command: func() *exportertest.Process {
+		return start(t, url, "--storage.path="+dir, "--collector.interval=50ms",
+			"--collector.settle-delay="+rules.Settle.String(), "--collector.abandon-after="+rules.Abandon.String())
 	}}
 }
 
@@ -161,13 +161,13 @@ func (k *killer) killAll(traffic *oppertest.Traffic) {
 				soon(8 * time.Millisecond)
 			}
 		}
-		p.running(k.t)
-		if err := p.cmd.Process.Kill(); err != nil {
+		p.MustRun(k.t)
+		if err := p.Cmd.Process.Kill(); err != nil {
 			k.t.Error(err)
 		}
-		<-p.ended
-		if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
-			k.t.Fatalf("exporter %d ended by itself: %v", i, p.cmd.ProcessState)
+		<-p.Ended()
+		if status, ok := p.Cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
+			k.t.Fatalf("exporter %d ended by itself: %v", i, p.Cmd.ProcessState)
 		}
 	}
 	k.watch(k.command())
@@ -176,9 +176,9 @@ func (k *killer) killAll(traffic *oppertest.Traffic) {
 
 // settled waits until all that has to be counted is, and done says that the
 // exporter has come to rest. It returns the last scrape.
-func (k *killer) settled(done func(*reading) error) *reading {
+func (k *killer) settled(done func(*exportertest.Reading) error) *exportertest.Reading {
 	k.t.Helper()
-	var last *reading
+	var last *exportertest.Reading
 	promtest.Eventually(k.t, func() error {
 		k.mu.Lock()
 		last = k.last
@@ -192,13 +192,13 @@ func (k *killer) settled(done func(*reading) error) *reading {
 
 // check compares a scrape with the ground truth. The error is that something is
 // not counted yet; what is there must not be more than the truth.
-func (k *killer) check(r *reading, looks []time.Time) error {
+func (k *killer) check(r *exportertest.Reading, looks []time.Time) error {
 	k.t.Helper()
 	rules := k.rules
 	rules.InitialSyncDone, rules.Syncs = looks[0], syncs(looks)
 	// Asked after the scrape: what the truth allows only grows.
 	least, most := bounds(oracle.NewTruth(k.s, rules))
-	for key, v := range r.lasting {
+	for key, v := range r.Lasting {
 		high := most[key]
 		switch {
 		case strings.HasPrefix(key, "opper_exporter_gaps_total"), strings.HasPrefix(key, "opper_exporter_overflow_traces_total"):
@@ -211,221 +211,13 @@ func (k *killer) check(r *reading, looks []time.Time) error {
 		}
 	}
 	for key, low := range least {
-		if v, ok := r.lasting[key]; !ok || v < low-low*rounding {
+		if v, ok := r.Lasting[key]; !ok || v < low-low*rounding {
 			return fmt.Errorf("%s is %v, and must be at least %v", key, v, low)
 		}
 	}
-	certain, possible := least.total("opper_traces_total", ""), most.total("opper_traces_total", "")
+	certain, possible := least.Total("opper_traces_total", ""), most.Total("opper_traces_total", "")
 	if certain < possible/2 {
 		return fmt.Errorf("only %v of up to %v counts are certain", certain, possible)
 	}
 	return nil
-}
-
-// syncs makes, from the ends of syncs that were published, spans of time in each
-// of which at least two whole syncs ran.
-func syncs(ends []time.Time) []oracle.Sync {
-	var out []oracle.Sync
-	for i := 3; i < len(ends); i += 3 {
-		// What is published is cut to the millisecond.
-		out = append(out, oracle.Sync{Start: ends[i-3], End: ends[i].Add(time.Millisecond)})
-	}
-	return out
-}
-
-// bounds returns between which values the series of the traces must be. They are
-// the same where a trace may have been counted as one thing only.
-func bounds(truth oracle.Truth) (least, most series) {
-	least, most = series{}, series{}
-	for _, verdict := range truth.Traces {
-		low, high, in := series{}, series{}, map[string]int{}
-		for _, v := range verdict.Versions {
-			for key, add := range worth(v) {
-				if in[key]++; in[key] == 1 {
-					low[key] = add
-				}
-				low[key], high[key] = min(low[key], add), max(high[key], add)
-			}
-		}
-		for key, n := range in {
-			if verdict.Must && n == len(verdict.Versions) {
-				least[key] += low[key]
-			}
-			most[key] += high[key]
-		}
-	}
-	return least, most
-}
-
-// worth returns what one trace adds to the series.
-func worth(v oracle.Version) series {
-	add := series{}
-	outcome := fmt.Sprintf(`outcome=%q,project="default",trace_name=%q`, v.Outcome, v.Name)
-	histogram := func(metric, labels string, value float64, bounds []float64) {
-		add[metric+"_count{"+labels+"}"], add[metric+"_sum{"+labels+"}"] = 1, value
-		for _, b := range bounds {
-			if value <= b {
-				add[fmt.Sprintf(`%s_bucket{%s,le="%v"}`, metric, labels, b)] = 1
-			}
-		}
-	}
-	add["opper_traces_total{"+outcome+"}"] = 1
-	if v.Tokens >= 0 {
-		add["opper_trace_tokens_total{"+outcome+"}"] = float64(v.Tokens)
-		histogram("opper_tokens_per_trace", fmt.Sprintf(`project="default",trace_name=%q`, v.Name), float64(v.Tokens), tokenBounds)
-	}
-	if v.Unusable == "" && v.Outcome != "abandoned" {
-		histogram("opper_trace_duration_seconds", outcome, float64(v.Micros)/1e6, durationBounds)
-	}
-	return add
-}
-
-// watcher scrapes whatever process is up, and holds each scrape against the one
-// before, whichever process gave it.
-type watcher struct {
-	t *testing.T
-
-	mu      sync.Mutex
-	process *process
-	last    *reading    // the last one that showed traces
-	looks   []time.Time // ends of the syncs that were shown
-	scrapes int         // of this process
-	rises   int         // of these, how many showed more than was known
-}
-
-// newWatcher returns a watcher that watches until the end of the test.
-func newWatcher(t *testing.T) *watcher {
-	t.Helper()
-	w := &watcher{t: t}
-	ctx, stop := context.WithCancel(t.Context())
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		tick := time.NewTicker(scrapeEvery)
-		defer tick.Stop()
-		for ctx.Err() == nil {
-			w.look(ctx)
-			select {
-			case <-ctx.Done():
-			case <-tick.C:
-			}
-		}
-	})
-	t.Cleanup(func() {
-		stop()
-		watching.Wait()
-	})
-	return w
-}
-
-func (w *watcher) watch(p *process) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.process, w.scrapes, w.rises = p, 0, 0
-}
-
-// await waits until a condition on what was seen of this process is true.
-func (w *watcher) await(condition func() bool) {
-	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for {
-		w.mu.Lock()
-		met := condition()
-		w.mu.Unlock()
-		w.sound()
-		if met {
-			return
-		}
-		w.process.running(w.t)
-		select {
-		case <-ctx.Done():
-			w.t.Fatal("the exporter came to a standstill")
-		case <-tick.C:
-		}
-	}
-}
-
-// sound ends the test if a scrape was not as it must be.
-func (w *watcher) sound() {
-	w.t.Helper()
-	if w.t.Failed() {
-		w.t.FailNow()
-	}
-}
-
-func (w *watcher) look(ctx context.Context) {
-	w.mu.Lock()
-	p := w.process
-	w.mu.Unlock()
-	if p == nil {
-		return
-	}
-	address, ok := p.address()
-	if !ok {
-		return
-	}
-	r, err := scrape(ctx, address)
-	if errors.Is(err, errCut) {
-		return
-	}
-	if err != nil {
-		w.t.Errorf("scrape: %v", err)
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if p == w.process {
-		w.scrapes++
-	}
-	if w.last == nil && len(r.lasting) == 0 {
-		return // nothing has been published yet
-	}
-	rose := false
-	if w.last != nil {
-		rose = w.compare(w.last, r)
-	}
-	if rose && p == w.process {
-		w.rises++
-	}
-	w.last = r
-	sync := time.UnixMilli(int64(math.Round(r.rest[`opper_exporter_last_success_timestamp_seconds{project="default"}`] * 1e3)))
-	if n := len(w.looks); n == 0 || sync.After(w.looks[n-1]) {
-		w.looks = append(w.looks, sync)
-	} else if sync.Before(w.looks[n-1]) {
-		w.t.Errorf("the last good sync was at %v, and is now at %v", w.looks[n-1], sync)
-	}
-}
-
-// compare fails the test if anything of before has fallen or is no longer there,
-// or if anything that is new is not at 0. It reports whether anything rose.
-func (w *watcher) compare(before, now *reading) (rose bool) {
-	for key, was := range before.lasting {
-		is, ok := now.lasting[key]
-		switch {
-		case !ok:
-			w.t.Errorf("%s was %v and has vanished", key, was)
-		case is < was:
-			w.t.Errorf("%s fell from %v to %v", key, was, is)
-		}
-		rose = rose || is > was
-	}
-	for key, is := range now.lasting {
-		if _, known := before.lasting[key]; !known && is != 0 {
-			w.t.Errorf("%s begins at %v", key, is)
-		}
-	}
-	for key, was := range before.native {
-		// A histogram that lowers its resolution has no such bucket any more.
-		if is, ok := now.native[key]; ok && is < was {
-			w.t.Errorf("%s fell from %v to %v", key, was, is)
-		}
-	}
-	for key, was := range before.created {
-		if is := now.created[key]; !is.Equal(was) {
-			w.t.Errorf("%s was created at %v, and now at %v", key, was, is)
-		}
-	}
-	return rose
 }

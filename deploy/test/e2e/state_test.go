@@ -18,6 +18,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 )
@@ -33,18 +34,18 @@ func history(n int, seed int64) *oppertest.Server {
 
 // same fails the test unless what must last is as it was, created timestamps
 // included.
-func same(t *testing.T, was, is *reading) {
+func same(t *testing.T, was, is *exportertest.Reading) {
 	t.Helper()
-	for key, v := range was.lasting {
-		if got, ok := is.lasting[key]; !ok || got != v {
+	for key, v := range was.Lasting {
+		if got, ok := is.Lasting[key]; !ok || got != v {
 			t.Errorf("%s was %v, and is %v", key, v, got)
 		}
 	}
-	if len(is.lasting) != len(was.lasting) || !maps.Equal(is.native, was.native) {
-		t.Errorf("%d series and native buckets %v, want %d and %v", len(is.lasting), is.native, len(was.lasting), was.native)
+	if len(is.Lasting) != len(was.Lasting) || !maps.Equal(is.Native, was.Native) {
+		t.Errorf("%d series and native buckets %v, want %d and %v", len(is.Lasting), is.Native, len(was.Lasting), was.Native)
 	}
-	for key, v := range was.created {
-		if got := is.created[key]; !got.Equal(v) {
+	for key, v := range was.Created {
+		if got := is.Created[key]; !got.Equal(v) {
 			t.Errorf("%s was created at %v, and now at %v", key, v, got)
 		}
 	}
@@ -52,12 +53,12 @@ func same(t *testing.T, was, is *reading) {
 
 // until scrapes until a metric of the process, with a label that holds the text,
 // is at least the value, and returns that scrape.
-func until(t *testing.T, address, metric, label string, least float64) *reading {
+func until(t *testing.T, address, metric, label string, least float64) *exportertest.Reading {
 	t.Helper()
-	var r *reading
+	var r *exportertest.Reading
 	promtest.Eventually(t, func() error {
-		r = mustScrape(t, address)
-		if v := r.rest.total(metric, label) + r.lasting.total(metric, label); v < least {
+		r = exportertest.MustScrape(t, address)
+		if v := r.Rest.Total(metric, label) + r.Lasting.Total(metric, label); v < least {
 			return fmt.Errorf("%s with %s is %v", metric, label, v)
 		}
 		return nil
@@ -66,40 +67,31 @@ func until(t *testing.T, address, metric, label string, least float64) *reading 
 }
 
 // logged fails the test unless a line of the log holds all texts.
-func (p *process) logged(t *testing.T, texts ...string) {
+func logged(t *testing.T, p *exportertest.Process, texts ...string) {
 	t.Helper()
-line:
-	for line := range strings.Lines(p.log.String()) {
-		for _, text := range texts {
-			if !strings.Contains(line, text) {
-				continue line
-			}
-		}
-		return
+	if len(p.Log.Lines(texts...)) == 0 {
+		t.Errorf("no line with %q in the log", texts)
 	}
-	t.Errorf("no line with %q in the log", texts)
 }
 
 // refused fails the test unless the process ends by itself, with status 1 and
 // one line that holds the texts, before it serves anything.
-func (p *process) refused(t *testing.T, texts ...string) {
+func refused(t *testing.T, p *exportertest.Process, texts ...string) {
 	t.Helper()
 	promtest.Eventually(t, func() error {
-		select {
-		case <-p.ended:
+		if p.HasEnded() {
 			return nil
-		default:
 		}
-		if address, ok := p.address(); ok {
+		if address, ok := p.Address(); ok {
 			t.Fatalf("it serves at %s", address)
 		}
 		return errors.New("it still runs")
 	})
-	log := p.log.String()
-	if p.cmd.ProcessState.ExitCode() != 1 || strings.Count(log, "\n") != 1 {
-		t.Errorf("%v with the log\n%s", p.cmd.ProcessState, log)
+	log := p.Log.String()
+	if p.Cmd.ProcessState.ExitCode() != 1 || strings.Count(log, "\n") != 1 {
+		t.Errorf("%v with the log\n%s", p.Cmd.ProcessState, log)
 	}
-	p.logged(t, append(texts, "level=error", `msg=stopped err="--storage.path: `)...)
+	logged(t, p, append(texts, "level=error", `msg=stopped err="--storage.path: `)...)
 }
 
 // ended is a trace that has ended just now.
@@ -118,20 +110,20 @@ const (
 	noSettle = "--collector.settle-delay=0s"
 )
 
-func TestRestartGoesOnExactly(t *testing.T) {
+func TestRestartRestoresExactly(t *testing.T) {
 	t.Parallel()
 	s := history(2500, 1)
 	url, stored := opper(t, s), "--storage.path="+t.TempDir()
-	before := start(t, command(url, stored, unhurry))
-	was := mustScrape(t, before.ready(t))
-	if n := was.lasting.total("opper_traces_total", ""); n != 2500 {
+	before := start(t, url, stored, unhurry)
+	was := exportertest.MustScrape(t, before.AwaitReady(t))
+	if n := was.Lasting.Total("opper_traces_total", ""); n != 2500 {
 		t.Fatalf("%v traces are counted", n)
 	}
-	before.stop(t)
+	before.Stop(t)
 
 	s.ResetRequests()
-	after := start(t, command(url, stored, unhurry))
-	address := after.listening(t)
+	after := start(t, url, stored, unhurry)
+	address := after.AwaitListening(t)
 	resp, err := http.Get("http://" + address + "/-/ready")
 	if err != nil {
 		t.Fatal(err)
@@ -140,24 +132,24 @@ func TestRestartGoesOnExactly(t *testing.T) {
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("ready: %s", resp.Status)
 	}
-	same(t, was, mustScrape(t, address))
+	same(t, was, exportertest.MustScrape(t, address))
 	same(t, was, until(t, address, "opper_exporter_syncs_total", `result="success"`, 1))
 	if n := s.RequestCount(); n > 2 {
 		t.Errorf("%d requests after a restart", n)
 	}
-	after.logged(t, "level=info", "state restored", "listed=2500")
+	logged(t, after, "level=info", "state restored", "listed=2500")
 }
 
-func TestOneProcessPerState(t *testing.T) {
+func TestStateTakesOneProcess(t *testing.T) {
 	t.Parallel()
 	s := history(150, 2)
 	url, dir := opper(t, s), t.TempDir()
-	first := start(t, command(url, "--storage.path="+dir, fast, noSettle))
-	address := first.ready(t)
-	start(t, command(url, "--storage.path="+dir)).refused(t, filepath.Join(dir, database), "is in use by another process")
+	first := start(t, url, "--storage.path="+dir, fast, noSettle)
+	address := first.AwaitReady(t)
+	refused(t, start(t, url, "--storage.path="+dir), filepath.Join(dir, database), "is in use by another process")
 	s.Add(ended("later"))
 	until(t, address, "opper_traces_total", `trace_name="later"`, 1)
-	first.stop(t)
+	first.Stop(t)
 }
 
 // setVersion changes the version of a state as a program of the future would.
@@ -174,13 +166,13 @@ func setVersion(path string, version byte) error {
 	return errors.Join(err, db.Close())
 }
 
-func TestUnusableState(t *testing.T) {
+func TestUnusableStateIsRefused(t *testing.T) {
 	t.Parallel()
 	s := history(150, 3)
 	url, good := opper(t, s), t.TempDir()
-	p := start(t, command(url, "--storage.path="+good))
-	p.ready(t)
-	p.stop(t)
+	p := start(t, url, "--storage.path="+good)
+	p.AwaitReady(t)
+	p.Stop(t)
 	content, err := os.ReadFile(filepath.Join(good, database))
 	if err != nil {
 		t.Fatal(err)
@@ -199,15 +191,22 @@ func TestUnusableState(t *testing.T) {
 			func(_, file string) error {
 				return os.WriteFile(file, slices.Concat(content[:len(content)/4], make([]byte, 3*len(content)/4)), 0o600)
 			},
-			[]string{database, "is damaged (", "move it away to begin anew"},
+			[]string{database, "is damaged (", "move it away to start from zero"},
 		},
 		"cut short": {
 			func(_, file string) error { return os.Truncate(file, 10_000) },
-			[]string{database, "is damaged (it is cut short", "move it away to begin anew"},
+			[]string{database, "is damaged (it is cut short", "move it away to start from zero"},
 		},
 		"newer": {
 			func(_, file string) error { return setVersion(file, 9) },
-			[]string{database, "is of version 9, and this program knows up to 1", "use a newer one"},
+			[]string{database, "is of version 9, and this program reads version 2 only", "use the program that wrote it"},
+		},
+		"older": {
+			func(_, file string) error {
+				older, err := os.ReadFile(filepath.Join("..", "..", "..", "collector", "store", "testdata", "version1.db"))
+				return errors.Join(err, os.WriteFile(file, older, 0o600))
+			},
+			[]string{database, "is of version 1, and this program reads version 2 only", "use the program that wrote it"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -216,20 +215,20 @@ func TestUnusableState(t *testing.T) {
 			if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(file, content, 0o600), test.spoil(dir, file)); err != nil {
 				t.Fatal(err)
 			}
-			start(t, command(url, "--storage.path="+dir)).refused(t, append(test.texts, dir)...)
+			refused(t, start(t, url, "--storage.path="+dir), append(test.texts, dir)...)
 		})
 	}
 	t.Run("read-only", func(t *testing.T) {
 		dir := t.TempDir()
-		if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o555), os.Chmod(filepath.Dir(binary), 0o755)); err != nil {
+		if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o555)); err != nil {
 			t.Fatal(err)
 		}
-		cmd := command(url, "--storage.path="+dir)
+		cmd := command(t, url, "--storage.path="+dir)
 		if os.Getuid() == 0 {
 			// Nothing is read-only for root, so somebody else has to try.
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		}
-		start(t, cmd).refused(t, database, "cannot be used (permission denied)", "needs the right")
+		refused(t, exportertest.MustStart(t, cmd), database, "cannot be used (permission denied)", "needs the right")
 	})
 	if n := s.RequestCount(); n != 0 {
 		t.Errorf("%d requests were sent", n)
@@ -255,42 +254,42 @@ func TestInitialLookbackWithoutPersistence(t *testing.T) {
 				tr.ID, tr.End = fmt.Sprint(tr.ID, i), new(tr.End.Add(-30*time.Minute))
 				s.Add(tr)
 			}
-			p := start(t, command(opper(t, s), append(test.args, "--storage.path=", fast, noSettle)...))
-			address := p.ready(t)
-			p.logged(t, "level=warn", "persistence disabled")
-			if n := mustScrape(t, address).lasting.total("opper_traces_total", ""); n != test.want {
+			p := start(t, opper(t, s), append(test.args, "--storage.path=", fast, noSettle)...)
+			address := p.AwaitReady(t)
+			logged(t, p, "level=warn", "persistence disabled")
+			if n := exportertest.MustScrape(t, address).Lasting.Total("opper_traces_total", ""); n != test.want {
 				t.Errorf("%v traces are counted, want %v", n, test.want)
 			}
 			s.Add(ended("later"))
 			r := until(t, address, "opper_traces_total", `trace_name="later"`, 1)
-			if n := r.lasting.total("opper_traces_total", ""); n != test.want+1 {
+			if n := r.Lasting.Total("opper_traces_total", ""); n != test.want+1 {
 				t.Errorf("%v traces are counted, want %v", n, test.want+1)
 			}
-			if n := r.rest.total("opper_exporter_state_commits_total", ""); n != 0 {
+			if n := r.Rest.Total("opper_exporter_state_commits_total", ""); n != 0 {
 				t.Errorf("%v commits", n)
 			}
-			p.stop(t)
+			p.Stop(t)
 		})
 	}
 }
 
 // Histograms of other buckets begin anew, and say so; all else stays.
-func TestBucketsChanged(t *testing.T) {
+func TestChangedBucketsRestartOnlyTheirHistograms(t *testing.T) {
 	t.Parallel()
 	const durations = "opper_trace_duration_seconds"
 	s := history(300, 5)
 	url, stored := opper(t, s), "--storage.path="+t.TempDir()
-	p := start(t, command(url, stored, unhurry))
-	was := mustScrape(t, p.ready(t))
-	p.stop(t)
+	p := start(t, url, stored, unhurry)
+	was := exportertest.MustScrape(t, p.AwaitReady(t))
+	p.Stop(t)
 
 	restarted := time.Now().Truncate(time.Millisecond)
-	p = start(t, command(url, stored, fast, noSettle, "--collector.duration-buckets=1,10"))
-	address := p.ready(t)
-	is := mustScrape(t, address)
-	p.logged(t, "level=warn", "buckets have changed, histograms restart from zero", "buckets=duration")
-	for key, v := range was.lasting {
-		got, ok := is.lasting[key]
+	p = start(t, url, stored, fast, noSettle, "--collector.duration-buckets=1,10")
+	address := p.AwaitReady(t)
+	is := exportertest.MustScrape(t, address)
+	logged(t, p, "level=warn", "buckets have changed", "buckets=duration")
+	for key, v := range was.Lasting {
+		got, ok := is.Lasting[key]
 		switch kept := !strings.HasPrefix(key, durations); {
 		case kept && got != v:
 			t.Errorf("%s was %v, and is %v", key, v, got)
@@ -300,8 +299,8 @@ func TestBucketsChanged(t *testing.T) {
 			t.Errorf("%s is still there", key)
 		}
 	}
-	for key, created := range was.created {
-		if got := is.created[key]; strings.HasPrefix(key, durations) {
+	for key, created := range was.Created {
+		if got := is.Created[key]; strings.HasPrefix(key, durations) {
 			if got.Before(restarted) {
 				t.Errorf("%s was created at %v, before %v", key, got, restarted)
 			}
@@ -311,20 +310,20 @@ func TestBucketsChanged(t *testing.T) {
 	}
 	s.Add(ended("later"))
 	r := until(t, address, durations+"_count", "", 1)
-	if n := r.lasting.total(durations+"_bucket", `trace_name="later",le="1"`); n != 1 {
+	if n := r.Lasting.Total(durations+"_bucket", `trace_name="later",le="1"`); n != 1 {
 		t.Errorf("%v in the new bucket", n)
 	}
-	p.stop(t)
+	p.Stop(t)
 }
 
 // What was counted of one list is not added to what is counted of another.
-func TestListChanged(t *testing.T) {
+func TestAnotherUpstreamRestartsCounters(t *testing.T) {
 	t.Parallel()
 	s := history(300, 6)
 	url, stored := opper(t, s), "--storage.path="+t.TempDir()
-	p := start(t, command(url, stored, unhurry))
-	p.ready(t)
-	p.stop(t)
+	p := start(t, url, stored, unhurry)
+	p.AwaitReady(t)
+	p.Stop(t)
 
 	other := opper(t, history(120, 7))
 	for _, test := range []struct {
@@ -335,25 +334,25 @@ func TestListChanged(t *testing.T) {
 		{other, nil, 120},
 		{other, []string{"--opper.name-filter=agent-03"}, 20},
 	} {
-		p := start(t, command(test.url, append(test.args, stored, unhurry)...))
-		address := p.ready(t)
-		p.logged(t, "level=warn", "upstream has changed, counters restart from zero")
-		r := mustScrape(t, address)
-		if n, of := r.lasting.total("opper_traces_total", ""), r.rest.total("opper_traces_listed", ""); n != of || n == 0 || n > test.want {
+		p := start(t, test.url, append(test.args, stored, unhurry)...)
+		address := p.AwaitReady(t)
+		logged(t, p, "level=warn", "upstream has changed, counters restart from zero")
+		r := exportertest.MustScrape(t, address)
+		if n, of := r.Lasting.Total("opper_traces_total", ""), r.Rest.Total("opper_traces_listed", ""); n != of || n == 0 || n > test.want {
 			t.Errorf("%v traces are counted of %v listed ones", n, of)
 		}
-		p.stop(t)
+		p.Stop(t)
 	}
 }
 
 // A key of another project is recognised by the traces that it lists.
-func TestOtherProjectsKey(t *testing.T) {
+func TestKeyOfAnotherProjectCountsNothing(t *testing.T) {
 	t.Parallel()
 	s := history(300, 8)
 	url, stored := opper(t, s), "--storage.path="+t.TempDir()
-	p := start(t, command(url, stored, unhurry))
-	was := mustScrape(t, p.ready(t))
-	p.stop(t)
+	p := start(t, url, stored, unhurry)
+	was := exportertest.MustScrape(t, p.AwaitReady(t))
+	p.Stop(t)
 
 	// One sync sees one project: it is at the head of the list that the key changes.
 	var right atomic.Bool
@@ -364,20 +363,20 @@ func TestOtherProjectsKey(t *testing.T) {
 		}
 		return wrong
 	}})
-	p = start(t, command(url, stored, fast, noSettle))
-	address := p.ready(t)
+	p = start(t, url, stored, fast, noSettle)
+	address := p.AwaitReady(t)
 	r := until(t, address, "opper_exporter_syncs_total", `result="error"`, 3)
 	same(t, was, r)
-	if up := r.rest.total("opper_up", ""); up != 0 {
+	if up := r.Rest.Total("opper_up", ""); up != 0 {
 		t.Errorf("opper_up is %v", up)
 	}
-	p.logged(t, "level=error", "sync failed")
+	logged(t, p, "level=error", "sync failed")
 
 	right.Store(true)
 	s.Add(ended("later"))
 	r = until(t, address, "opper_traces_total", `trace_name="later"`, 1)
-	if n := r.lasting.total("opper_traces_total", ""); n != 301 || r.rest.total("opper_up", "") != 1 {
-		t.Errorf("%v traces are counted, opper_up is %v", n, r.rest.total("opper_up", ""))
+	if n := r.Lasting.Total("opper_traces_total", ""); n != 301 || r.Rest.Total("opper_up", "") != 1 {
+		t.Errorf("%v traces are counted, opper_up is %v", n, r.Rest.Total("opper_up", ""))
 	}
-	p.stop(t)
+	p.Stop(t)
 }

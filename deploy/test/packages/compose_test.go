@@ -60,7 +60,7 @@ var variants = map[string]struct {
 	"key file": {[]string{"compose.yaml", "compose.key-file.yaml"}, []string{"OPPER_API_KEY_DIR=/keys"}, "exporter", "/keys", "OPPER_API_KEY_DIR="},
 }
 
-func TestCompose(t *testing.T) {
+func TestComposeFileIsValid(t *testing.T) {
 	t.Parallel()
 	for name, v := range variants {
 		t.Run(name, func(t *testing.T) {
@@ -124,7 +124,7 @@ func TestCompose(t *testing.T) {
 }
 
 // The images are of the versions that the tests run.
-func TestComposeVersions(t *testing.T) {
+func TestComposeRunsTestedVersions(t *testing.T) {
 	t.Parallel()
 	p, err := compose(t, nil, "compose.yaml")
 	if err != nil {
@@ -143,7 +143,7 @@ func TestComposeVersions(t *testing.T) {
 }
 
 // Prometheus scrapes what compose calls its services, as in the example.
-func TestComposePrometheus(t *testing.T) {
+func TestComposePrometheusFindsItsTargets(t *testing.T) {
 	t.Parallel()
 	config := read(t, filepath.Join(containers, "prometheus.yml"))
 	if out, err := promtest.Promtool(t, nil, "check", "config", filepath.Join(containers, "prometheus.yml")); err != nil {
@@ -180,7 +180,7 @@ func TestComposePrometheus(t *testing.T) {
 	}
 }
 
-func TestComposeAlertmanager(t *testing.T) {
+func TestComposeAlertmanagerConfigIsValid(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(containers, "alertmanager.yml")
 	read(t, path) // a cached result ends with a change of it

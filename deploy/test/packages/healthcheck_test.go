@@ -17,7 +17,7 @@ var healthcheck = sync.OnceValues(func() (string, error) {
 	return path, run(top, nil, nil, "go", "build", "-buildvcs=false", "-o", path, "./deploy/container/healthcheck")
 })
 
-func TestHealthcheck(t *testing.T) {
+func TestHealthcheckReportsHealth(t *testing.T) {
 	t.Parallel()
 	promtest.DependOnSources(t)
 	binary, err := healthcheck()

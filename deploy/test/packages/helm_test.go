@@ -100,7 +100,7 @@ func TestChartIsRendered(t *testing.T) {
 	}
 }
 
-func TestChartLint(t *testing.T) {
+func TestChartPassesLint(t *testing.T) {
 	t.Parallel()
 	if out, log, err := helmRun(t, "lint", "--strict", chart); err != nil || strings.Contains(out+log, "WARN") {
 		t.Errorf("%v\n%s%s", err, out, log)

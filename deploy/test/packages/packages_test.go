@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 )
@@ -44,17 +45,11 @@ func TestMain(m *testing.M) {
 	if err = os.Chmod(dir, 0o755); err != nil {
 		panic(err)
 	}
-	m.Run() // the process ends with what it returned
+	exportertest.Main(m) // the process ends with what the tests returned
 	if err := os.RemoveAll(dir); err != nil {
 		panic(err)
 	}
 }
-
-// exporter builds the binary as it is for the host, once.
-var exporter = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(dir, "opper_exporter")
-	return path, run(top, nil, []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-buildvcs=false", "-o", path, ".")
-})
 
 // run runs a command. Its error has what the command printed.
 func run(dir string, stdout *bytes.Buffer, env []string, command ...string) error {
@@ -177,81 +172,14 @@ func opper(t testing.TB, serve func(http.Handler) *httptest.Server) *httptest.Se
 	return server
 }
 
-// process is a command that was started, of a program that logs where it listens.
-type process struct {
-	cmd   *exec.Cmd
-	log   promtest.Output
-	ended chan struct{} // closed when it has
-}
-
-// start starts a command. What still runs at the end of the test is killed.
-func start(t testing.TB, cmd *exec.Cmd) *process {
-	t.Helper()
-	p := &process{cmd: cmd, ended: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = &p.log, &p.log
-	// A grandchild may outlive it and hold the output open.
-	cmd.WaitDelay = time.Minute
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		_ = cmd.Wait() // the state of the process says the same and more
-		close(p.ended)
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // an error says that it has ended
-		<-p.ended
-		if t.Failed() {
-			t.Logf("%s: %v\n%s", cmd, cmd.ProcessState, p.log.String())
-		}
-	})
-	return p
-}
-
-func (p *process) running(t testing.TB) {
-	t.Helper()
-	select {
-	case <-p.ended:
-		t.Fatalf("%s has ended: %v", p.cmd, p.cmd.ProcessState)
-	default:
-	}
-}
-
-// logged waits for a line of the log that holds all texts, and returns it.
-func (p *process) logged(t testing.TB, texts ...string) (found string) {
-	t.Helper()
-	promtest.Eventually(t, func() error {
-		p.running(t)
-	line:
-		for line := range strings.Lines(p.log.String()) {
-			for _, text := range texts {
-				if !strings.Contains(line, text) {
-					continue line
-				}
-			}
-			found = line
-			return nil
-		}
-		return fmt.Errorf("no line with %q", texts)
-	})
-	return found
-}
-
-// address returns where the process listens, when it does.
-func (p *process) address(t testing.TB) string {
-	t.Helper()
-	_, after, _ := strings.Cut(p.logged(t, `msg="Listening on"`), "address=")
-	return strings.TrimSpace(after)
-}
-
 var listed = regexp.MustCompile(`(?m)^opper_traces_listed\{.*\} [1-9]`)
 
 // counted waits until the first walk is published, and returns the metrics.
-func (p *process) counted(t testing.TB, address string) string {
+func counted(t testing.TB, p *exportertest.Process, address string) string {
 	t.Helper()
 	var metrics bytes.Buffer
 	promtest.Eventually(t, func() error {
-		p.running(t)
+		p.MustRun(t)
 		resp, err := http.Get("http://" + address + "/metrics")
 		if err != nil {
 			return err

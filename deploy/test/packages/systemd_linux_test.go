@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"opper_exporter/deploy/test/promtest"
+	"opper_exporter/deploy/test/exportertest"
 )
 
 const (
@@ -30,10 +30,7 @@ func systemd(t testing.TB, name string) string {
 
 func TestUnitsAreValid(t *testing.T) {
 	t.Parallel()
-	binary, err := exporter()
-	if err != nil {
-		t.Fatal(err)
-	}
+	binary := exportertest.Binary(t)
 	verify := []string{systemd(t, "systemd-analyze"), "verify", "--man=no"}
 	to := t.TempDir()
 	for _, name := range []string{"opper_exporter.service", "opper_exporter.socket"} {
@@ -66,11 +63,7 @@ var (
 // The socket comes from systemd, and the command line from the unit.
 func TestUnitTakesItsSocket(t *testing.T) {
 	t.Parallel()
-	promtest.DependOnSources(t)
-	binary, err := exporter()
-	if err != nil {
-		t.Fatal(err)
-	}
+	binary := exportertest.Binary(t)
 	server := opper(t, httptest.NewServer)
 	unit := read(t, filepath.Join(units, "opper_exporter.service"))
 	line := execStart.FindStringSubmatch(unit)
@@ -83,14 +76,14 @@ func TestUnitTakesItsSocket(t *testing.T) {
 		"$OPTIONS", "--opper.url="+server.URL).Replace(line[1]))
 
 	address := freeAddress(t)
-	p := start(t, exec.Command(systemd(t, "systemd-socket-activate"), append([]string{"--listen=" + address}, command...)...))
-	p.logged(t, "Listening on")
-	p.counted(t, address)
-	p.logged(t, `msg="Listening on"`, "address="+address)
+	p := exportertest.MustStart(t, exec.Command(systemd(t, "systemd-socket-activate"), append([]string{"--listen=" + address}, command...)...))
+	p.AwaitLog(t, "Listening on")
+	counted(t, p, address)
+	p.AwaitLog(t, `msg="Listening on"`, "address="+address)
 	if _, err := os.Stat(filepath.Join(folder, "state/opper_exporter/opper_exporter.db")); err != nil {
 		t.Error(err)
 	}
-	stop(t, p)
+	p.Stop(t)
 
 	if socket := listenLine.FindStringSubmatch(read(t, filepath.Join(units, "opper_exporter.socket"))); socket == nil || socket[1] != "16773" {
 		t.Errorf("the socket listens at %v", socket)
@@ -114,11 +107,7 @@ func freeAddress(t testing.TB) string {
 // not restart.
 func TestUnitDoesNotRestartWhatCannotRun(t *testing.T) {
 	t.Parallel()
-	promtest.DependOnSources(t)
-	binary, err := exporter()
-	if err != nil {
-		t.Fatal(err)
-	}
+	binary := exportertest.Binary(t)
 	if !preventLine.MatchString(read(t, filepath.Join(units, "opper_exporter.service"))) {
 		t.Error("the unit restarts after the exit status 2")
 	}

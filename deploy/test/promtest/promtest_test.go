@@ -59,7 +59,7 @@ func (e *exporter) config(jobs string) Config {
 		"scrape_configs:\n" + strings.ReplaceAll(jobs, "TARGET", e.Listener.Addr().String())}
 }
 
-func TestServer(t *testing.T) {
+func TestServerScrapesAndAnswers(t *testing.T) {
 	e := newExporter(t)
 	c := e.config(`
 - job_name: protobuf
@@ -176,7 +176,7 @@ func TestWaitScrapesSeesWhatIsExposedNow(t *testing.T) {
 	}
 }
 
-func TestScraped(t *testing.T) {
+func TestWaitScrapesCountsScrapes(t *testing.T) {
 	targets := []Target{
 		{Job: "a", URL: "http://a1/metrics", Labels: model.LabelSet{"instance": "a1"}},
 		{Job: "a", URL: "http://a2/metrics", Labels: model.LabelSet{"instance": "a2"}, LastError: "connection refused"},
@@ -255,7 +255,7 @@ func TestStartReportsABadConfig(t *testing.T) {
 	}
 }
 
-func TestAwait(t *testing.T) {
+func TestAwaitReportsTheLastError(t *testing.T) {
 	calls := 0
 	if err := await(t.Context(), func() error {
 		if calls++; calls < 3 {
@@ -277,7 +277,7 @@ func TestAwait(t *testing.T) {
 	}
 }
 
-func TestPromtool(t *testing.T) {
+func TestPromtoolReportsFaults(t *testing.T) {
 	const good = "# HELP test_total A count.\n# TYPE test_total counter\ntest_total 1\n"
 	if out, err := Promtool(t, strings.NewReader(good), "check", "metrics"); err != nil || out != "" {
 		t.Errorf("a good exposition gives %v: %s", err, out)

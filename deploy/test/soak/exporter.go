@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -104,8 +105,6 @@ func (x *exporter) start() error {
 // failed finds what an error is about.
 var failed = regexp.MustCompile(`level=error .*?(msg=.*)`)
 
-var listening = regexp.MustCompile(`msg="Listening on".* address=(\S+)`)
-
 // Write implements io.Writer: it takes the log.
 func (x *exporter) Write(b []byte) (int, error) {
 	x.mu.Lock()
@@ -123,8 +122,8 @@ func (x *exporter) Write(b []byte) (int, error) {
 }
 
 func (x *exporter) read(line string) {
-	if found := listening.FindStringSubmatch(line); found != nil {
-		x.address = found[1]
+	if address, ok := exportertest.Address(line); ok {
+		x.address = address
 	}
 	if found := failed.FindStringSubmatch(line); found != nil {
 		x.lastErr = found[1]

@@ -28,13 +28,13 @@ var held = [...]struct {
 
 // sample takes one, if nothing has gone on for a while.
 func (v *watcher) sample(r *reading) {
-	v.peak = max(v.peak, r.rest["process_resident_memory_bytes{}"])
+	v.peak = max(v.peak, r.Rest["process_resident_memory_bytes{}"])
 	if len(v.timeline.during(r.at.Add(-5*time.Second-v.scaled(20*time.Second)), r.at, harmless)) > 0 {
 		return
 	}
 	s := sample{life: r.life, at: r.at}
 	for i, h := range held {
-		s.values[i] = r.rest[h.metric]
+		s.values[i] = r.Rest[h.metric]
 	}
 	v.samples = append(v.samples, s)
 }

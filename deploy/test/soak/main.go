@@ -10,21 +10,21 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"opper_exporter/deploy/test/exportertest"
+
 	"github.com/alecthomas/kingpin/v2"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code, err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	code, err := run(ctx, os.Args[1:], os.Stdout)
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "soak: error: %s\n", err)
@@ -33,7 +33,7 @@ func main() {
 }
 
 // run is one soak. It returns the exit status: 1 if a promise was broken.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, error) {
+func run(ctx context.Context, args []string, stdout io.Writer) (int, error) {
 	app := kingpin.New("soak", "The exporter against a hostile Opper in memory, with hostile clients, for a given time. Ends with a verdict.")
 	app.Terminate(nil)
 	app.UsageWriter(stdout).ErrorWriter(io.Discard)
@@ -70,8 +70,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 		return 1, err
 	}
 	if s.binary = *binary; s.binary == "" {
-		s.binary = filepath.Join(s.dir, "opper_exporter")
-		if err := build(ctx, s.binary, *race, stderr); err != nil {
+		if s.binary, err = exportertest.Build(ctx, s.dir, *race); err != nil {
 			return 1, err
 		}
 	}
@@ -85,19 +84,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 		return 1, err
 	}
 	return 0, nil
-}
-
-func build(ctx context.Context, binary string, race bool, stderr io.Writer) error {
-	args := []string{"build", "-buildvcs=false", "-trimpath"}
-	if race {
-		args = append(args, "-race")
-	}
-	cmd := exec.CommandContext(ctx, "go", append(args, "-o", binary, "opper_exporter")...) //nolint:gosec // into a directory of our own
-	cmd.Stdout, cmd.Stderr = stderr, stderr
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("go build: %w", err)
-	}
-	return nil
 }
 
 // settings are what a soak is run with.

@@ -14,24 +14,25 @@ import (
 	"testing"
 	"time"
 
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 	"opper_exporter/opper/oppertest/oracle"
 )
 
 // Without any trouble, all promises are kept.
-func TestCalm(t *testing.T) {
+func TestCalmSoakKeepsAllPromises(t *testing.T) {
 	promtest.DependOnSources(t)
 	t.Setenv("TMPDIR", t.TempDir())
-	var out, stderr bytes.Buffer
-	code, err := run(t.Context(), []string{"--for=10s", "--seed=1", "--calm"}, &out, &stderr)
+	var out bytes.Buffer
+	code, err := run(t.Context(), []string{"--for=10s", "--seed=1", "--calm"}, &out)
 	if err != nil || code != 0 || !strings.Contains(out.String(), "all promises were kept") {
-		t.Errorf("status %d, error %v\n%s%s", code, err, &out, &stderr)
+		t.Errorf("status %d, error %v\n%s", code, err, &out)
 	}
 }
 
 // An exporter that ends, and can't be started, is no good one.
-func TestNoExporter(t *testing.T) {
+func TestSoakFailsWithoutAnExporter(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	for _, binary := range []string{filepath.Join(t.TempDir(), "nothing"), "false"} {
 		if path, err := exec.LookPath(binary); err == nil {
@@ -39,22 +40,22 @@ func TestNoExporter(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
-		if code, err := run(ctx, []string{"--for=10s", "--exporter=" + binary}, io.Discard, io.Discard); err == nil || code != 1 {
+		if code, err := run(ctx, []string{"--for=10s", "--exporter=" + binary}, io.Discard); err == nil || code != 1 {
 			t.Errorf("%s: status %d, error %v", binary, code, err)
 		}
 	}
 }
 
-func TestWrongFlags(t *testing.T) {
+func TestWrongFlagsAreRefused(t *testing.T) {
 	for _, flag := range []string{"--for=1s", "--without=everything", "--sort=x", "x"} {
-		if code, err := run(t.Context(), []string{flag}, io.Discard, io.Discard); err == nil || code != 2 {
+		if code, err := run(t.Context(), []string{flag}, io.Discard); err == nil || code != 2 {
 			t.Errorf("%s: status %d, error %v", flag, code, err)
 		}
 	}
 }
 
 // Each kind of trouble comes, in the same order with the same seed.
-func TestTracks(t *testing.T) {
+func TestEachKindOfTroubleComes(t *testing.T) {
 	c := &conductor{settings: &settings{lasts: time.Minute, seed: 1}, world: &world{}}
 	topicsOf := map[string]bool{}
 	for _, track := range c.tracks() {
@@ -127,16 +128,16 @@ func newTestWatcher(t *testing.T, n int) *watcher {
 		now = now.Add(time.Second)
 		v.syncs = append(v.syncs, now)
 	}
-	v.last = &reading{lasting: series{}}
+	v.last = &reading{Reading: &exportertest.Reading{Lasting: series{}}}
 	least, most := bounds(oracle.NewTruth(w.opper, v.rules(false)))
-	if !maps.Equal(least, most) || least.total("opper_traces_total", "") != float64(n) {
+	if !maps.Equal(least, most) || least.Total("opper_traces_total", "") != float64(n) {
 		t.Fatalf("%v, %v", least, most)
 	}
-	maps.Copy(v.last.lasting, least)
+	maps.Copy(v.last.Lasting, least)
 	return v
 }
 
-func TestCheck(t *testing.T) {
+func TestWrongCountsAreFound(t *testing.T) {
 	const key = `opper_traces_total{outcome="success",project="default",trace_name="a"}`
 	for name, c := range map[string]struct {
 		change func(series)
@@ -153,7 +154,7 @@ func TestCheck(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := newTestWatcher(t, 60)
-			c.change(v.last.lasting)
+			c.change(v.last.Lasting)
 			v.told["final"] = true
 			v.check(true)
 			if got := strings.Join(v.promises.list(), "\n"); (got == "") != (c.want == "") || !strings.HasPrefix(got, c.want) {
@@ -164,12 +165,12 @@ func TestCheck(t *testing.T) {
 }
 
 // A name that another one begins with is a name of its own.
-func TestZero(t *testing.T) {
+func TestZeroTellsNamesApart(t *testing.T) {
 	const traces = `opper_traces_total{outcome="success",project="default",trace_name=%q}`
 	names := map[string]float64{"le": 0, "lead": 1, `",le="x"`: 0, "": 0}
-	r := &reading{lasting: series{}}
+	r := &reading{Reading: &exportertest.Reading{Lasting: series{}}}
 	for name, n := range names {
-		r.lasting[fmt.Sprintf(traces, name)] = n
+		r.Lasting[fmt.Sprintf(traces, name)] = n
 	}
 	for name, n := range names {
 		for _, key := range []string{traces, `opper_tokens_per_trace_bucket{project="default",trace_name=%q,le="16"}`} {
@@ -180,18 +181,18 @@ func TestZero(t *testing.T) {
 	}
 }
 
-func TestCompare(t *testing.T) {
+func TestBrokenPromisesAreFound(t *testing.T) {
 	created := time.Unix(1, 0)
 	before := func() *reading {
-		return &reading{lasting: series{"a": 1}, native: series{"n": 1}, created: map[string]time.Time{"a": created}}
+		return &reading{Reading: &exportertest.Reading{Lasting: series{"a": 1}, Native: series{"n": 1}, Created: map[string]time.Time{"a": created}}}
 	}
 	for want, change := range map[string]func(*reading){
-		"":            func(r *reading) { r.lasting["a"], r.lasting["b"] = 2, 0; delete(r.native, "n") },
-		"fell":        func(r *reading) { r.lasting["a"] = 0 },
-		"vanished":    func(r *reading) { delete(r.lasting, "a") },
-		"zeros first": func(r *reading) { r.lasting["b"] = 1 },
-		"created":     func(r *reading) { r.created["a"] = created.Add(time.Second) },
-		"fell: n":     func(r *reading) { r.native["n"] = 0 },
+		"":            func(r *reading) { r.Lasting["a"], r.Lasting["b"] = 2, 0; delete(r.Native, "n") },
+		"fell":        func(r *reading) { r.Lasting["a"] = 0 },
+		"vanished":    func(r *reading) { delete(r.Lasting, "a") },
+		"zeros first": func(r *reading) { r.Lasting["b"] = 1 },
+		"created":     func(r *reading) { r.Created["a"] = created.Add(time.Second) },
+		"fell: n":     func(r *reading) { r.Native["n"] = 0 },
 	} {
 		v := newWatcher(&settings{lasts: whole}, nil, nil, &promises{out: io.Discard}, &timeline{})
 		now := before()
@@ -203,7 +204,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-func TestLeaks(t *testing.T) {
+func TestLeaksAreFound(t *testing.T) {
 	for name, c := range map[string]struct {
 		grow [3]float64 // over the life of the process
 		want string

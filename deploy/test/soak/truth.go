@@ -118,17 +118,17 @@ func (v *watcher) check(final bool) (missing bool) {
 	for key, high := range more {
 		most[key] = max(most[key], high)
 	}
-	v.least, v.most = least.total("opper_traces_total", ""), most.total("opper_traces_total", "")
+	v.least, v.most = least.Total("opper_traces_total", ""), most.Total("opper_traces_total", "")
 	wrong := false
 	for _, only := range []string{"opper_traces_total{", "opper_"} {
-		for key, is := range last.lasting {
+		for key, is := range last.Lasting {
 			if high := most[key]; strings.HasPrefix(key, only) && !strings.HasPrefix(key, "opper_exporter_") && is > high+high*rounding {
 				wrong = true
 				v.tell("too much", key, "%v, and may be at most %v", is, high)
 			}
 		}
 		for key, low := range least {
-			is, ok := last.lasting[key]
+			is, ok := last.Lasting[key]
 			if !strings.HasPrefix(key, only) || ok && is >= low-low*rounding || !final && last.zero(key) {
 				continue
 			}
@@ -159,7 +159,7 @@ func (r *reading) zero(key string) bool {
 	if i := strings.LastIndex(label, `,le="`); i >= 0 {
 		label = label[:i]
 	}
-	return r.lasting.total("opper_traces_total", "trace_name="+strings.TrimSuffix(label, "}")+"}") == 0
+	return r.Lasting.Total("opper_traces_total", "trace_name="+strings.TrimSuffix(label, "}")+"}") == 0
 }
 
 // bounds returns between which values the series of the traces must be. They are

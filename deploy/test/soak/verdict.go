@@ -36,7 +36,7 @@ func (v *watcher) finish(ctx context.Context) error {
 	said := false
 	for ends := time.Now().Add(most); v.check(true) && ctx.Err() == nil && time.Now().Before(ends); {
 		v.mu.Lock()
-		held := v.last.rest.project("opper_exporter_trace_names_zero_pending")
+		held := v.last.Rest.Project("opper_exporter_trace_names_zero_pending")
 		v.mu.Unlock()
 		if held > 0 && !said {
 			said = true
@@ -67,9 +67,9 @@ func (v *watcher) report() {
 		now = "quiet"
 	}
 	v.promises.say("listed %d, counted %.0f of %.0f to %.0f, up %v, %.0f syncs, %.0f failed, last %s ago, gaps %v, %.0f MiB, %v goroutines, %v fds, slowest scrape %s | %s",
-		v.world.opper.Len(), r.lasting.total("opper_traces_total", ""), v.least, v.most, r.rest.project("opper_up"), v.good, v.bad,
-		time.Since(r.lastSuccess()).Round(time.Second), r.lasting.project("opper_exporter_gaps_total"),
-		r.rest["process_resident_memory_bytes{}"]/(1<<20), r.rest["go_goroutines{}"], r.rest["process_open_fds{}"], v.slowest.Round(time.Millisecond), now)
+		v.world.opper.Len(), r.Lasting.Total("opper_traces_total", ""), v.least, v.most, r.Rest.Project("opper_up"), v.good, v.bad,
+		time.Since(r.LastSuccess()).Round(time.Second), r.Lasting.Project("opper_exporter_gaps_total"),
+		r.Rest["process_resident_memory_bytes{}"]/(1<<20), r.Rest["go_goroutines{}"], r.Rest["process_open_fds{}"], v.slowest.Round(time.Millisecond), now)
 }
 
 // verdict prints the figures and what is broken, and reports whether anything
@@ -78,23 +78,23 @@ func (v *watcher) verdict() (broken bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	r := v.last
-	if up := r.rest.project("opper_up"); up != 1 {
+	if up := r.Rest.Project("opper_up"); up != 1 {
 		v.promises.offend("up", "opper_up is %v in the end", up)
 	}
 	if v.least < v.most/3 {
 		v.promises.offend("soak", "only %.0f of up to %.0f counts are certain, which proves little", v.least, v.most)
 	}
 	leaks := v.leaks()
-	counted := r.lasting.total("opper_traces_total", "")
+	counted := r.Lasting.Total("opper_traces_total", "")
 	out := func(what, format string, args ...any) {
 		_, _ = fmt.Fprintf(v.out, "%-16s %s\n", what, fmt.Sprintf(format, args...))
 	}
 	_, _ = fmt.Fprintln(v.out)
 	out("happened", "%s", v.timeline.count())
 	out("counted", "%.0f; certain are %.0f, possible %.0f; names %.0f, abandoned %.0f", counted, v.least, v.most,
-		r.rest.project("opper_exporter_trace_names"), r.lasting.total("opper_traces_total", `outcome="abandoned"`))
+		r.Rest.Project("opper_exporter_trace_names"), r.Lasting.Total("opper_traces_total", `outcome="abandoned"`))
 	out("syncs", "%.0f succeeded, %.0f failed; %d processes; full scans seen: %d", v.good, v.bad, r.life, len(v.fullScans()))
-	out("gaps", "%v; never counted: %v", r.lasting.project("opper_exporter_gaps_total"), r.lasting.total("opper_exporter_traces_skipped_total", ""))
+	out("gaps", "%v; never counted: %v", r.Lasting.Project("opper_exporter_gaps_total"), r.Lasting.Total("opper_exporter_traces_skipped_total", ""))
 	out("scrapes", "%d, slowest %s", v.scrapes, v.slowest.Round(time.Millisecond))
 	out("leaks", "%s; peak memory %.0f MiB", leaks, v.peak/(1<<20))
 	lines := v.promises.list()

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"opper_exporter/deploy/test/exportertest"
+
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 )
@@ -162,22 +164,22 @@ func (v *watcher) look(ctx context.Context) {
 		return
 	}
 	v.private(body)
-	r, err := parse(header, body)
+	parsed, err := exportertest.Parse(header, body)
 	if err != nil {
 		v.promises.offend("exposition", "%v", err)
 		return
 	}
-	r.at, r.life = time.Now(), process.life
+	r := &reading{Reading: parsed, at: time.Now(), life: process.life}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.last == nil && len(r.lasting) == 0 {
+	if v.last == nil && len(r.Lasting) == 0 {
 		return // the initial sync is not finished
 	}
 	if v.last != nil {
 		v.compare(v.last, r)
 		v.health(v.last, r, process)
 	}
-	if sync := r.lastSuccess(); len(v.syncs) == 0 || sync.After(v.syncs[len(v.syncs)-1]) {
+	if sync := r.LastSuccess(); len(v.syncs) == 0 || sync.After(v.syncs[len(v.syncs)-1]) {
 		v.syncs = append(v.syncs, sync)
 	} else if sync.Before(v.syncs[len(v.syncs)-1]) {
 		v.promises.offend("last success", "it was at %s, and is now at %s", v.syncs[len(v.syncs)-1], sync)
@@ -213,8 +215,8 @@ func (v *watcher) private(body []byte) {
 // compare finds what has fallen or is no longer there, and what is new and not
 // at 0.
 func (v *watcher) compare(before, now *reading) {
-	for key, was := range before.lasting {
-		is, ok := now.lasting[key]
+	for key, was := range before.Lasting {
+		is, ok := now.Lasting[key]
 		switch {
 		case !ok:
 			v.promises.offend("vanished", "%s was %v%s", key, was, v.meanwhile())
@@ -222,23 +224,23 @@ func (v *watcher) compare(before, now *reading) {
 			v.promises.offend("fell", "%s from %v to %v%s", key, was, is, v.meanwhile())
 		}
 	}
-	for key, is := range now.lasting {
-		if _, known := before.lasting[key]; !known && is != 0 {
+	for key, is := range now.Lasting {
+		if _, known := before.Lasting[key]; !known && is != 0 {
 			v.promises.offend("zeros first", "%s begins at %v%s", key, is, v.meanwhile())
 		}
 	}
-	for key, was := range before.native {
+	for key, was := range before.Native {
 		// A histogram that lowers its resolution has no such bucket any more.
-		if is, ok := now.native[key]; ok && is < was {
+		if is, ok := now.Native[key]; ok && is < was {
 			v.promises.offend("fell", "%s from %v to %v%s", key, was, is, v.meanwhile())
 		}
 	}
-	for key, was := range before.created {
-		if is := now.created[key]; !is.Equal(was) {
+	for key, was := range before.Created {
+		if is := now.Created[key]; !is.Equal(was) {
 			v.promises.offend("created", "%s at %s, and now at %s", key, was, is)
 		}
 	}
-	if now.lasting.project("opper_exporter_gaps_total") > before.lasting.project("opper_exporter_gaps_total") {
+	if now.Lasting.Project("opper_exporter_gaps_total") > before.Lasting.Project("opper_exporter_gaps_total") {
 		v.gaps = append(v.gaps, span{before.at, now.at})
 	}
 }
@@ -260,15 +262,15 @@ func (v *watcher) health(before, now *reading, process view) {
 	rise := func(result string) float64 {
 		key := fmt.Sprintf(syncs, result)
 		if before.life != now.life {
-			return now.rest[key]
+			return now.Rest[key]
 		}
-		return now.rest[key] - before.rest[key]
+		return now.Rest[key] - before.Rest[key]
 	}
 	failed := rise("error")
 	v.good, v.bad = v.good+rise("success"), v.bad+failed
-	up := now.rest.project("opper_up")
+	up := now.Rest.Project("opper_up")
 	quiet := func(d time.Duration) bool { return len(v.timeline.during(now.at.Add(-d), now.at, failing)) == 0 }
-	if now.lastSuccess().After(before.lastSuccess()) {
+	if now.LastSuccess().After(before.LastSuccess()) {
 		v.failures = 0
 	}
 	if failed > 0 && quiet(v.clearAfter()+now.at.Sub(before.at)) {
@@ -276,11 +278,11 @@ func (v *watcher) health(before, now *reading, process view) {
 	}
 	// One may fail because very much of the list changed while it was read.
 	if v.failures >= 3 {
-		v.tell("sync", "after "+before.lastSuccess().Format(time.TimeOnly), "%v failed while nothing was wrong with Opper%s: %s", v.failures, v.meanwhile(), process.lastErr)
+		v.tell("sync", "after "+before.LastSuccess().Format(time.TimeOnly), "%v failed while nothing was wrong with Opper%s: %s", v.failures, v.meanwhile(), process.lastErr)
 	}
 	since := now.at.Add(-v.stuckAfter())
-	if now.lastSuccess().Before(since) && quiet(v.stuckAfter()) && process.changed.Before(since) {
-		v.tell("stuck", "since "+now.lastSuccess().Format(time.TimeOnly), "no sync has succeeded, although nothing is wrong with Opper%s; opper_up is %v; last error: %s",
+	if now.LastSuccess().Before(since) && quiet(v.stuckAfter()) && process.changed.Before(since) {
+		v.tell("stuck", "since "+now.LastSuccess().Format(time.TimeOnly), "no sync has succeeded, although nothing is wrong with Opper%s; opper_up is %v; last error: %s",
 			v.meanwhile(), up, process.lastErr)
 	}
 	for _, w := range v.timeline.during(now.at, now.at, failing) {

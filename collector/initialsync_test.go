@@ -1,0 +1,116 @@
+package collector
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/syncer"
+	"opper_exporter/opper/oppertest"
+)
+
+func TestLastSuccess(t *testing.T) {
+	b := newBench(t, oppertest.Config{}, testConfig())
+	if got := b.gather()["opper_exporter_last_success_timestamp_seconds{}"]; got != 0 {
+		t.Errorf("last success at %v before the first", got)
+	}
+	b.step(90 * time.Second)
+	b.project.sync(t.Context())
+	if got, want := b.gather()["opper_exporter_last_success_timestamp_seconds{}"], float64(epoch.Unix()+90); got != want {
+		t.Errorf("last success at %v, want %v", got, want)
+	}
+}
+
+// commits counts what a store is given, and may refuse it.
+type commits struct {
+	*memory
+	n       int
+	refused error
+}
+
+func (c *commits) Commit(project string, changes map[string][]byte, fresh bool) error {
+	c.n++
+	if c.refused != nil {
+		return c.refused
+	}
+	return c.memory.Commit(project, changes, fresh)
+}
+
+// A first walk is stored in parts, by time and by rows, unless what is stored
+// is of another list: that stays until the walk is done.
+func TestInitialSyncIsStoredInParts(t *testing.T) {
+	kept := &commits{memory: newMemory()}
+	cfg := testConfig()
+	cfg.Store = kept
+	b := newBench(t, oppertest.Config{}, cfg)
+	for _, c := range []struct {
+		met     int
+		after   time.Duration
+		commits int
+	}{
+		{100, 0, 0},
+		{progressRows - 1, 0, 0},
+		{progressRows, 0, 1},
+		{progressRows + 100, 0, 1},
+		{2*progressRows - 1, 0, 1},
+		{2 * progressRows, 0, 2},
+		{2*progressRows + 100, progressInterval - time.Second, 2},
+		{2*progressRows + 200, time.Second, 3},
+		{3*progressRows + 199, 0, 3},
+		{3*progressRows + 200, 0, 4},
+	} {
+		b.step(c.after)
+		b.project.progress(syncer.Part{Read: c.met, Total: 10 * progressRows})
+		if kept.n != c.commits {
+			t.Errorf("%d commits after %d rows, want %d", kept.n, c.met, c.commits)
+		}
+	}
+
+	cfg.UpstreamURL = "another list"
+	again := newBench(t, oppertest.Config{}, cfg)
+	again.step(progressInterval)
+	again.project.progress(syncer.Part{Read: progressRows, Total: 10 * progressRows})
+	if kept.n != 4 {
+		t.Error("a first walk replaced the state of another list before it was done")
+	}
+}
+
+// Open traces have no order on disk, so a part of the initial sync holds few of
+// them. A store that is full is not tried again with each page.
+func TestInitialSyncStoresFewOpenTraces(t *testing.T) {
+	kept := &commits{memory: newMemory()}
+	cfg := testConfig()
+	cfg.Store = kept
+	b := newBench(t, oppertest.Config{}, cfg)
+	var rows []ledger.Row
+	read := func(n int, want int) {
+		t.Helper()
+		for range n {
+			rows = append(rows, ledger.Row{ID: ledger.KeyOf(fmt.Sprint(len(rows))), Name: "agent", Start: b.now()})
+		}
+		b.project.ledger.Observe(ledger.Run{Rows: rows, AtStart: true, When: ledger.When{Asked: b.now(), Read: b.now()}}, new(ledger.Events))
+		b.project.progress(syncer.Part{})
+		if kept.n != want {
+			t.Errorf("%d commits after %d open traces, want %d", kept.n, len(rows), want)
+		}
+	}
+	read(progressEntries-1, 0)
+	read(1, 1)
+	read(progressEntries-1, 1)
+	kept.refused = errors.New("no space left on device")
+	read(1, 2)
+	read(100, 2)
+	read(progressEntries-100, 3)
+	kept.refused = nil
+	read(progressEntries, 4)
+	read(progressEntries, 5)
+	if n := strings.Count(b.log.String(), "commit failed"); n != 1 {
+		t.Errorf("a full disk is logged %d times:\n%s", n, b.log.String())
+	}
+	if n := strings.Count(b.log.String(), "commits succeed again"); n != 1 {
+		t.Errorf("room on the disk is logged %d times", n)
+	}
+}

@@ -1,0 +1,241 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"time"
+
+	"opper_exporter/opper"
+	"opper_exporter/opper/oppertest"
+)
+
+// lie is a way in which lists are not what was asked for.
+type lie string
+
+const (
+	samePage     lie = "the page at 0 answers for each offset"
+	sameFullPage lie = "the page at 0 answers for each offset and limit"
+	longPage     lie = "pages are longer than asked for"
+	endless      lie = "the list is made up and has no end"
+)
+
+// simulatedSource is Opper as the project reads it.
+type simulatedSource struct{ *simulation }
+
+func (s simulatedSource) List(_ context.Context, offset, limit int) (opper.Page, error) {
+	if err := s.request(limit, true); err != nil {
+		return opper.Page{}, err
+	}
+	at, n, from := offset, limit, s.opper
+	switch {
+	case s.strangers:
+		from = s.other
+	case s.wrong == 0:
+	case s.wrongBy == endless:
+		return s.madeUp(offset, limit), nil
+	case s.wrongBy == longPage:
+		n += 1 + s.pick(50)
+	case s.wrongBy == sameFullPage:
+		at, n = 0, 100
+	case s.wrongBy == samePage:
+		at = 0
+	}
+	if s.short > 0 {
+		n = min(n, s.short)
+	}
+	rows, total, ok := from.List(at, n)
+	s.tell("rows %d to %d", at, at+len(rows))
+	s.tick()
+	s.point()
+	switch {
+	case ok:
+	case s.list.MaxOffset > 0 && offset > s.list.MaxOffset:
+		return opper.Page{}, &opper.Error{Status: http.StatusUnprocessableEntity}
+	default:
+		if len(s.dims) > 0 {
+			s.disturbed = true
+			if n == 1 {
+				s.blinded()
+			}
+		}
+		return opper.Page{}, opper.ErrTooLarge
+	}
+	if s.strangers || at != offset || len(rows) > limit {
+		s.lieTold(from != s.opper && len(rows) > 0)
+	} else {
+		s.gotOurs = true
+	}
+	page := opper.Page{Total: -1, Traces: make([]opper.Trace, len(rows))}
+	if total != nil {
+		page.Total = *total
+	}
+	for i := range rows {
+		page.Traces[i] = readBy(&rows[i])
+	}
+	return page, nil
+}
+
+// lieTold notes a list that is not what was asked for.
+func (s *simulation) lieTold(foreign bool) {
+	s.spoiled, s.disturbed, s.lied = true, true, s.at
+	s.gotOther = s.gotOther || foreign
+}
+
+// madeUp is a page of a list without end.
+func (s *simulation) madeUp(offset, limit int) opper.Page {
+	s.lieTold(true)
+	s.tick()
+	page := opper.Page{Traces: make([]opper.Trace, limit)}
+	for i := range page.Traces {
+		page.Traces[i] = opper.Trace{
+			ID: fmt.Sprintf("%08x-0000-4000-9000-%012d", s.salt, offset+i), Name: "made up",
+			Start: s.at.Add(-time.Minute - time.Duration(offset+i)*time.Second), End: s.at.Add(-time.Minute),
+		}
+	}
+	page.Total = []int{-1, s.opper.Len(), 1000, offset + limit + 1}[s.salt%4]
+	s.tell("rows %d to %d, made up", offset, offset+limit)
+	s.point()
+	return page
+}
+
+func (s simulatedSource) Get(_ context.Context, id string) (opper.Trace, error) {
+	if err := s.request(0, false); err != nil {
+		return opper.Trace{}, err
+	}
+	if s.list.NoGet != 0 {
+		return opper.Trace{}, &opper.Error{Status: s.list.NoGet}
+	}
+	from := s.opper
+	if s.strangers {
+		s.lieTold(false)
+		from, s.saidNo = s.other, true
+	}
+	tr, ok := from.Show(id)
+	if s.strangers && s.other.Len() == 0 {
+		s.denied[id] = true
+	}
+	s.tell("trace %s: %v", id, ok)
+	s.tick()
+	s.point()
+	if !ok {
+		return opper.Trace{}, &opper.Error{Status: http.StatusNotFound}
+	}
+	return readBy(&tr), nil
+}
+
+// request is what happens before an answer, and in its place.
+func (s *simulation) request(limit int, list bool) error {
+	if s.requests++; s.requests > 5000 {
+		s.fail("a sync or a page of a sweep does not end")
+	}
+	s.tick()
+	s.point()
+	if s.chance(s.stall) {
+		d := s.stand()
+		s.tell("the process stands still for %v", d)
+		s.disturbed = true // all may have moved between two pages
+		s.wait(d)
+	}
+	for !s.idle && s.chance(s.change) {
+		s.changeList()
+	}
+	if s.down > 0 {
+		s.disturbed, s.unanswered = true, s.unanswered || !list
+		s.tell("answer: %v", s.badAnswer)
+		return s.badAnswer
+	}
+	if s.badness == 0 && s.chance(s.fault) {
+		s.badness = 1 + s.pick(3)*s.pick(6)
+		answers := []error{
+			&opper.Error{Status: 500}, &opper.Error{Status: 503}, opper.ErrTooLarge, &opper.Error{Status: 429},
+			&opper.Error{Status: 401}, errors.New("connection refused"), context.DeadlineExceeded,
+			&opper.Error{Status: 404}, &opper.Error{Status: 422},
+		}
+		s.badAnswer = answers[s.pick(len(answers))]
+	}
+	if s.badness > 0 {
+		s.badness--
+		s.disturbed = true
+		if opper.OutOfRange(s.badAnswer) {
+			// That one trace is gone could only be believed.
+			s.unanswered = true
+			if !list {
+				return &opper.Error{Status: 500}
+			}
+			s.spoiled = true
+		}
+		if limit == 1 && opper.Unreadable(s.badAnswer) {
+			s.blinded()
+		}
+		// What is asked for by id and not answered has to be asked again.
+		s.unanswered, s.spoiled = s.unanswered || !list, s.spoiled || !list
+		s.tell("answer: %v", s.badAnswer)
+		return s.badAnswer
+	}
+	if s.isWrongOverall() && s.mayMislead() {
+		if s.saidNo {
+			// Ours would confirm what the other project said of a trace.
+			s.disturbed = true
+			return &opper.Error{Status: 503}
+		}
+		s.tell("the list is ours again")
+		s.strangers, s.away, s.wrong = false, 0, 0
+	}
+	if !s.strangers && s.chance(s.foreign) && s.project.ledger.Listed() > 20 && s.recognizable() {
+		s.strangers = true
+		s.tell("another project's list")
+	}
+	return nil
+}
+
+// isWrongOverall reports whether all that is listed is another list.
+func (s *simulation) isWrongOverall() bool {
+	return s.strangers || s.wrong > 0 && s.wrongBy == endless
+}
+
+// readBy is what a client makes of a row.
+func readBy(tr *oppertest.Trace) opper.Trace {
+	out := opper.Trace{ID: tr.ID}
+	if tr.Name != nil {
+		out.Name = *tr.Name
+	}
+	if tr.Status != nil {
+		out.Status, out.HasStatus = *tr.Status, true
+	}
+	if tr.Start != nil {
+		out.Start = *tr.Start
+	}
+	if tr.End != nil {
+		out.End = *tr.End
+	}
+	switch {
+	case tr.DurationMS != nil:
+		out.Duration, out.HasDuration = time.Duration(math.Round(*tr.DurationMS*1000))*time.Microsecond, true
+	case tr.Start != nil && tr.End != nil:
+		out.Duration, out.HasDuration = out.End.Sub(out.Start), true
+	}
+	if tr.Tokens != nil {
+		out.Tokens, out.HasTokens = *tr.Tokens, true
+	}
+	return out
+}
+
+// lateTotal says how long the list was, each time for so many answers.
+func lateTotal(answers int) func(int) *int {
+	said, left := 0, 0
+	return func(n int) *int {
+		if left--; left < 0 {
+			said, left = n, answers
+		}
+		return new(said)
+	}
+}
+
+func missingTotal(int) *int { return nil }
+
+func cappedTotal(at int) func(int) *int { return func(n int) *int { return new(min(n, at)) } }
+
+func lyingTotal(by int) func(int) *int { return func(n int) *int { return new(max(n+by, 0)) } }

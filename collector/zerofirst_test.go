@@ -1,0 +1,62 @@
+package collector
+
+import (
+	"testing"
+	"time"
+
+	"opper_exporter/opper/oppertest"
+)
+
+// The counts of a later name are held while somebody has not read its zeros, and
+// for 10 minutes at most; what is known from the first walk on is not.
+func TestNewNamesAreExposedAtZeroFirst(t *testing.T) {
+	read := false
+	cfg := testConfig()
+	cfg.AllRead = func(time.Time) bool { return read }
+	b := newBench(t, oppertest.Config{}, cfg)
+	b.opper.Add(b.trace(1, "known"))
+	b.step(time.Hour)
+	b.sync()
+	see := func(known, read, unread, held float64) {
+		t.Helper()
+		b.sync()
+		got := b.gather()
+		for name, want := range map[string]float64{"known": known, "read": read, "unread": unread} {
+			for _, family := range []string{"opper_traces_total", "opper_trace_duration_seconds_count", "opper_tokens_per_trace_count"} {
+				key := family + "{success," + name + "}"
+				if family == "opper_tokens_per_trace_count" {
+					key = family + "{" + name + "}"
+				}
+				if n := got[key]; n != want {
+					t.Errorf("%v after the start: %s is %v, want %v", b.now().Sub(epoch), key, n, want)
+				}
+			}
+		}
+		if n := got["opper_exporter_trace_names_zero_pending{}"]; n != held {
+			t.Errorf("%v names are held, want %v", n, held)
+		}
+	}
+	b.opper.Add(b.trace(2, "read"), b.trace(3, "read"), b.trace(4, "known"))
+	see(1, 0, 0, 1)
+	b.step(settle)
+	see(2, 0, 0, 1)
+	read = true
+	see(2, 2, 0, 0)
+
+	read = false
+	b.opper.Add(b.trace(5, "unread"))
+	see(2, 2, 0, 1)
+	if n := len(b.gather().of("opper_traces_total")); n != 3*4 {
+		t.Errorf("%d series of traces, want those of 3 names", n)
+	}
+	b.step(maxZeroPending - time.Second)
+	see(2, 2, 0, 1)
+	b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Times: -1})
+	b.step(2 * time.Second)
+	b.project.sync(t.Context())
+	b.opper.Clear()
+	if n := b.gather()["opper_exporter_trace_names_zero_pending{}"]; n != 1 {
+		t.Error("a failed sync released a name")
+	}
+	see(2, 2, 1, 0)
+}

@@ -1,0 +1,108 @@
+package grafana_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+
+	"opper_exporter/deploy/test/exportertest"
+	"opper_exporter/deploy/test/promtest"
+	"opper_exporter/opper/oppertest"
+)
+
+const (
+	scrapeInterval = time.Second
+	// awkward is a name with all that has to be escaped somewhere.
+	awkward = `it's a "test" (a|b).c\d/e $f`
+	// quiet has a past, and no traces now.
+	quiet = "quiet"
+)
+
+// TestDashboardsAndRulesTellTheTruth asks a real server that scrapes a real exporter everything that the
+// dashboards and the rules ask.
+func TestMain(m *testing.M) { exportertest.Main(m) }
+
+// scrape returns the families that the exporter exposes.
+func scrape(t *testing.T, address string) map[string]*dto.MetricFamily {
+	t.Helper()
+	families, err := exportertest.Families(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return families
+}
+
+// newOpper runs an Opper with the traffic of the demo, somewhat livelier, and
+// some agents more.
+func newOpper(t *testing.T) *oppertest.Server {
+	t.Helper()
+	opper := oppertest.New(oppertest.Config{NoRecord: true})
+	agents := append(oppertest.DefaultAgents(), oppertest.Agent{Name: awkward, Rate: 1, Median: time.Second, Spread: 0.5, Failure: 0.3, Tokens: 500})
+	for i := range agents {
+		agents[i].Rate *= 3
+	}
+	traffic := oppertest.NewTraffic(opper, agents, 1)
+	now := time.Now()
+	traffic.Backfill(now.Add(-time.Hour), now)
+	begin, end := now.Add(-time.Hour), now.Add(-time.Hour+time.Second)
+	opper.Add(oppertest.Trace{ID: "quiet", Name: new(quiet), Status: new("success"), Start: &begin, End: &end, Tokens: new(int64(100))})
+	ctx := t.Context()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case now := <-tick.C:
+				traffic.Step(now)
+			}
+		}
+	}()
+	t.Cleanup(func() { <-done })
+	return opper
+}
+
+// startExporter runs the exporter, and returns its address when the
+// first walk is published.
+func startExporter(t *testing.T, opper http.Handler) string {
+	t.Helper()
+	server := httptest.NewServer(opper)
+	t.Cleanup(server.Close)
+	return exportertest.MustStart(t, exportertest.Command(exportertest.Binary(t), server.URL,
+		"--collector.interval=1s", "--collector.settle-delay=1s", "--storage.path="+t.TempDir())).AwaitReady(t)
+}
+
+// breakRequests makes Opper answer once with each of some errors, and waits
+// until the exporter has met them.
+func breakRequests(t *testing.T, opper *oppertest.Server, address string) {
+	t.Helper()
+	codes := []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusInternalServerError}
+	for _, code := range codes {
+		opper.Fail(oppertest.Fault{Answer: oppertest.Respond(code, "", "")})
+	}
+	opper.Fail(oppertest.Fault{Answer: oppertest.CutBody})
+	promtest.Eventually(t, func() error {
+		met := map[string]bool{}
+		for _, m := range scrape(t, address)["opper_exporter_api_requests_total"].GetMetric() {
+			met[labelOf(m, "code")] = m.GetCounter().GetValue() > 0
+		}
+		for _, code := range codes {
+			if !met[strconv.Itoa(code)] {
+				return fmt.Errorf("no answer %d yet", code)
+			}
+		}
+		if !met["error"] {
+			return errors.New("no request without an answer yet")
+		}
+		return nil
+	})
+}
