@@ -18,7 +18,7 @@ LDFLAGS   := -X $(BUILDINFO).Version=$(VERSION) -X $(BUILDINFO).Revision=$(REVIS
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-demo: ## an in-memory Opper with lively traffic, and the exporter against it
+demo: ## an in-memory Opper with lively traffic, and the exporter against it; flags in ARGS
 	$(GO) run ./deploy/demo $(ARGS)
 
 run: ## the exporter with a real key from OPPER_API_KEY; flags in ARGS
