@@ -90,7 +90,7 @@ func (e *evidence) conclude(ctx context.Context) error {
 	if e.tied || len(e.runs) == 0 {
 		return nil
 	}
-	if e.walker.mayHaveExpired() && !e.isForeign() && e.isNewer(e.runs) {
+	if e.mayHaveExpired() && !e.isForeign() && e.isNewer(e.runs) {
 		e.accept()
 		return nil
 	}
@@ -139,7 +139,7 @@ func (e *evidence) wait(ctx context.Context, total int) error {
 		}
 		// In a list that is not sorted by time, those that are left may be any, and
 		// they may be rows that could not be read.
-		if e.found == absent && w.sorted && len(w.ledger.Unreadable()) == 0 && (e.isForeign() || !w.mayHaveExpired()) {
+		if e.found == absent && w.sorted && len(w.ledger.Unreadable()) == 0 && (e.isForeign() || !e.mayHaveExpired()) {
 			return e.refuseEarly(ctx)
 		}
 	}
@@ -198,7 +198,7 @@ func (e *evidence) isForeign() bool {
 // must be where all that was listed then has expired.
 func (e *evidence) isNewer(runs []ledger.Run) bool {
 	older, newer := e.ages(runs)
-	return newer > older || e.walker.cfg.Now().Sub(e.walker.lastSuccess) >= maxRetention
+	return newer > older || runs[0].Read.Sub(e.walker.lastSuccess) >= maxRetention
 }
 
 // ages counts the rows that are older and newer than the last good sync, as far
@@ -291,9 +291,10 @@ func (e *evidence) has(ctx context.Context, id string) (verdict, error) {
 }
 
 // mayHaveExpired reports whether all that was listed at the last good sync can
-// have expired since.
-func (w *Syncer) mayHaveExpired() bool {
-	now := w.cfg.Now()
+// have expired before the start of the list was read. The time since then, which
+// may be long if the process stood still, explains nothing.
+func (e *evidence) mayHaveExpired() bool {
+	w, now := e.walker, e.runs[0].Read
 	if now.Sub(w.lastSuccess) >= maxRetention {
 		return true
 	}

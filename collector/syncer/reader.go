@@ -109,6 +109,9 @@ func (r *reader) well(ctx context.Context, offset, beyond int) bool {
 		return true
 	}
 	places := []int{beyond, 0}
+	if offset < maxLimit {
+		places[1] = beyond + maxLimit // the start may hold what can't be read
+	}
 	if r.good >= 0 {
 		places = []int{r.good, beyond}
 	}
