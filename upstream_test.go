@@ -88,8 +88,8 @@ func TestCountsSurviveBadResponses(t *testing.T) {
 		texts  []string
 	}{
 		"another project": {oppertest.OtherProject(other), "200", []string{"another project"}},
-		"hangs":           {oppertest.Hang, "error", []string{"no complete answer within 200ms"}},
-		"hangs in a body": {oppertest.HangBody, "error", []string{"no complete answer within 200ms"}},
+		"hangs":           {oppertest.Hang, "error", []string{"no complete answer within 1s"}},
+		"hangs in a body": {oppertest.HangBody, "error", []string{"no complete answer within 1s"}},
 		"cut":             {oppertest.Cut, "error", []string{"list traces"}},
 		"cut in a body":   {oppertest.CutBody, "error", []string{"list traces"}},
 		"HTML":            {oppertest.HTML, "200", []string{"an HTML page instead of JSON"}},

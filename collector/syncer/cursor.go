@@ -166,7 +166,8 @@ func (c *cursor) progress(p page) error {
 	case p.offset > c.floor && p.rows[0].ID == c.first:
 	default:
 		if c.prev == nil || hasNew(p.rows, c.prev) && c.stitched(p.rows) {
-			c.same = 0
+			// One new row at the start makes all pages new where offset is ignored.
+			c.same = max(c.same-1, 0)
 		}
 		return nil
 	}
@@ -181,7 +182,13 @@ func (c *cursor) progress(p page) error {
 }
 
 // listed reports whether a row is believed to be listed.
-func (c *cursor) listed(r ledger.Row) bool { return c.ledger.Index(r.ID) >= 0 }
+func (c *cursor) listed(r ledger.Row) bool { return isListed(c.ledger, r) }
+
+// isListed reports whether a row is believed to be listed and tells its list from
+// others: one without an id and a start is the same in each project.
+func isListed(l *ledger.Ledger, r ledger.Row) bool {
+	return l.Index(r.ID) >= 0 && (r.Kind != ledger.NoID || !r.Start.IsZero())
+}
 
 // take makes a run of a page and moves on behind it.
 func (c *cursor) take(p page) ledger.Run {

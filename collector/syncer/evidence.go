@@ -90,7 +90,7 @@ func (e *evidence) conclude(ctx context.Context) error {
 	if e.tied || len(e.runs) == 0 {
 		return nil
 	}
-	if e.syncer.mayHaveExpired() && !e.isForeign() && e.isNewer(e.runs) {
+	if e.mayHaveExpired() && !e.isForeign() && e.isNewer(e.runs) {
 		e.accept()
 		return nil
 	}
@@ -141,7 +141,7 @@ func (e *evidence) wait(ctx context.Context, total int) error {
 		}
 		// In a list that is not sorted by time, those that are left may be any, and
 		// they may be rows that could not be read.
-		if e.found == absent && w.sorted && len(w.ledger.Unreadable()) == 0 && (e.isForeign() || !w.mayHaveExpired()) {
+		if e.found == absent && w.sorted && len(w.ledger.Unreadable()) == 0 && (e.isForeign() || !e.mayHaveExpired()) {
 			return e.refuseEarly(ctx)
 		}
 	}
@@ -200,7 +200,7 @@ func (e *evidence) isForeign() bool {
 // must be where all that was listed then has expired.
 func (e *evidence) isNewer(runs []ledger.Run) bool {
 	older, newer := e.ages(runs)
-	return newer > older || e.syncer.cfg.Now().Sub(e.syncer.lastSuccess) >= ledger.MaxAge
+	return newer > older || runs[0].Read.Sub(e.syncer.lastSuccess) >= ledger.MaxAge
 }
 
 // ages counts the rows that are older and newer than the last successful sync, as far
@@ -293,9 +293,10 @@ func (e *evidence) has(ctx context.Context, id string) (verdict, error) {
 }
 
 // mayHaveExpired reports whether all that was listed at the last successful sync can
-// have expired since.
-func (w *Syncer) mayHaveExpired() bool {
-	now := w.cfg.Now()
+// have expired before the start of the list was read. The time since then, which
+// may be long if the process stood still, explains nothing.
+func (e *evidence) mayHaveExpired() bool {
+	w, now := e.syncer, e.runs[0].Read
 	if now.Sub(w.lastSuccess) >= ledger.MaxAge {
 		return true
 	}

@@ -109,10 +109,9 @@ func (r *reader) well(ctx context.Context, offset, beyond int) bool {
 	if r.good >= 0 && r.bad <= provenFor {
 		return true
 	}
-	// Where nothing is listed, nothing can be unreadable.
-	places := []int{beyond, 0, r.end}
+	places := []int{beyond, r.end} // nothing is unreadable where nothing is listed
 	if r.good >= 0 {
-		places = []int{r.good, beyond, r.end}
+		places = []int{r.good, r.end}
 	}
 	for _, at := range places {
 		_, err := r.list(ctx, at, 1)

@@ -192,7 +192,7 @@ func (w *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 // ties reports whether one of the rows shows that they are of the list that we
 // know: the key may come to belong to another project between two requests.
 func (w *Syncer) ties(rows []ledger.Row) bool {
-	return w.ledger.Listed() == 0 || slices.ContainsFunc(rows, func(r ledger.Row) bool { return w.ledger.Index(r.ID) >= 0 })
+	return w.ledger.Listed() == 0 || slices.ContainsFunc(rows, func(r ledger.Row) bool { return isListed(w.ledger, r) })
 }
 
 // observe takes in a run that is known to be of our list.

@@ -143,3 +143,51 @@ func TestSettledBeyondRefusedOffset(t *testing.T) {
 		t.Errorf("%d requests", n)
 	}
 }
+
+// That two rows can't be read, at which Opper is asked whether it is well, does
+// not make it look unavailable.
+func TestUnreadableRowsAtBothProbes(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	rows := b.fill(150)
+	b.mustSync()
+	b.quiet()
+	news := endedTrace("news", b.now())
+	b.opper.Add(news)
+	for _, id := range []string{news.ID, rows[maxLimit-1].ID} {
+		b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: id, Times: -1})
+	}
+	b.step(time.Second)
+	b.mustSync()
+}
+
+// newestRow is a Source that gives one row, the newest, for each offset.
+type newestRow struct {
+	Source
+	b *bench
+	n int
+}
+
+// List implements Source.
+func (s *newestRow) List(ctx context.Context, _, limit int) (opper.Page, error) {
+	if s.n++; s.n%20 == 0 {
+		s.b.opper.Add(endedTrace(fmt.Sprint("news ", s.n), s.b.now()))
+	}
+	if s.n > 10*maxLimit {
+		return opper.Page{}, context.Canceled // it would go on for ever
+	}
+	if limit > 1 {
+		return opper.Page{}, opper.ErrTooLarge
+	}
+	return s.Source.List(ctx, 0, 1)
+}
+
+// An upstream that ignores offset ends a sync with an error, also if it gives
+// only single rows and others arrive meanwhile.
+func TestOffsetIgnoredRowByRow(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	b.fill(3)
+	_, err := syncAll(t.Context(), b.syncer, &newestRow{Source: b.client.WithRetries(0), b: b})
+	if !errors.Is(err, errRepeated) {
+		t.Errorf("error %v", err)
+	}
+}

@@ -1,0 +1,101 @@
+package syncer
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"opper_exporter/opper"
+	"opper_exporter/opper/oppertest"
+)
+
+// All traces of a small project began within one interval, a while ago: that
+// does not make the list of another project ours, once the key goes there.
+func TestForeignListOfSmallOldProject(t *testing.T) {
+	for _, age := range []time.Duration{2 * time.Minute, 61 * time.Minute, 3 * time.Hour, 3 * 24 * time.Hour} {
+		for _, ours := range []int{1, 5, 40, 150} {
+			for _, theirs := range []int{1, 40, 150, 400} {
+				t.Run(fmt.Sprintf("%d of %v ago against %d", ours, age, theirs), func(t *testing.T) {
+					b := newBench(t, oppertest.Config{})
+					b.arrive("ours", ours, 100*time.Millisecond)
+					b.mustSync()
+					for end := b.now().Add(age); b.now().Before(end); {
+						b.step(age / 10)
+						b.mustSync()
+						b.sweep(10)
+					}
+					counted, listed := len(b.counted), b.ledger.Listed()
+					other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
+					other.FillHistory(theirs, 3, b.now().Add(-2*time.Hour), b.now())
+					b.opper.Fail(oppertest.Fault{Times: -1, Answer: oppertest.OtherProject(other)})
+					for range 4 {
+						b.step(settle + time.Second)
+						if err := b.sync(); !errors.Is(err, ErrForeign) {
+							t.Errorf("error %v", err)
+						}
+					}
+					if len(b.counted) != counted || b.ledger.Listed() != listed {
+						t.Fatalf("counted %d more, %d listed", len(b.counted)-counted, b.ledger.Listed())
+					}
+					b.opper.Clear()
+					b.mustSync()
+					b.quiet()
+					b.check()
+				})
+			}
+		}
+	}
+}
+
+// The time for which the process stands still while it reads another list says
+// nothing about what the list held when its start was read.
+func TestForeignListBeforePause(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	b.arrive("ours", 150, 100*time.Millisecond)
+	b.mustSync()
+	b.quiet()
+	b.step(time.Minute)
+	counted := len(b.counted)
+	src := &wrongLists{inner: b.client.WithRetries(0), list: func(n, offset, limit int) opper.Page {
+		if n == 4 {
+			b.step(12 * time.Hour)
+		}
+		var rows []oppertest.Trace
+		for i := offset; i < min(offset+limit, 250); i++ {
+			rows = append(rows, endedTrace(fmt.Sprint("theirs ", i), b.now().Add(-time.Second)))
+		}
+		return pageOf(rows, 250, true)
+	}}
+	ev, err := syncAll(t.Context(), b.syncer, src)
+	b.take(ev)
+	if !errors.Is(err, ErrForeign) {
+		t.Errorf("error %v", err)
+	}
+	if got := b.ledger.Listed(); got != 150 || len(b.counted) != counted {
+		t.Errorf("%d listed, %d counted", got, len(b.counted)-counted)
+	}
+}
+
+// A row without an id and a start is the same in each project.
+func TestNamelessRowTiesNoList(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	b.arrive("ours", 10, time.Second)
+	nameless := oppertest.Trace{End: new(b.now())}
+	b.opper.Add(nameless)
+	b.mustSync()
+	b.quiet()
+	listed := b.ledger.Listed()
+	other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
+	other.FillHistory(30, 3, b.now().Add(-time.Hour), b.now())
+	other.Add(nameless)
+	b.opper.Fail(oppertest.Fault{Times: -1, Answer: oppertest.OtherProject(other)})
+	b.step(sweepEvery)
+	for range 3 {
+		ev, err := b.syncer.Sweep(t.Context(), b.client.WithRetries(0))
+		b.take(ev)
+		if err == nil || b.ledger.Listed() != listed {
+			t.Fatalf("error %v, %d listed, want %d", err, b.ledger.Listed(), listed)
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package syncer
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"opper_exporter/opper"
+	"opper_exporter/opper/oppertest"
+)
+
+// An upstream that ignores offset, or lists new rows for ever, ends a sync with
+// an error, after a bounded number of requests.
+func TestOffsetIgnoredIsAnError(t *testing.T) {
+	// What an answer of such a server is made of.
+	type list func(b *bench, n, offset, limit int) (rows []oppertest.Trace, total int)
+	endless := func(b *bench, _, offset, limit int) ([]oppertest.Trace, int) {
+		var rows []oppertest.Trace
+		for i := range limit {
+			rows = append(rows, endedTrace(fmt.Sprint("endless ", offset+i), b.now()))
+		}
+		return rows, 350
+	}
+	frozen := func(b *bench, _, _, limit int) ([]oppertest.Trace, int) {
+		rows := b.opper.Snapshot()
+		return rows[:min(limit, len(rows))], len(rows)
+	}
+	whole := func(b *bench, _, _, _ int) ([]oppertest.Trace, int) {
+		rows := b.opper.Snapshot()
+		return rows[:min(100, len(rows))], len(rows)
+	}
+	news := func(b *bench, n, offset, limit int) ([]oppertest.Trace, int) {
+		b.opper.Add(endedTrace(fmt.Sprintf("during %d", n), b.now()))
+		return frozen(b, n, offset, limit)
+	}
+	for name, of := range map[string]list{
+		"same page": frozen, "same page whatever the limit": whole, "the newest page": news, "endless": endless,
+	} {
+		for _, total := range []bool{true, false} {
+			if name == "endless" && !total {
+				continue // nothing tells it from a long list
+			}
+			for _, when := range []string{"initial sync", "sync", "sync after a burst", "sync after expiry"} {
+				t.Run(fmt.Sprintf("%s/total %t/%s", name, total, when), func(t *testing.T) {
+					b := newBench(t, oppertest.Config{})
+					rows := b.fill(350)
+					if when != "initial sync" {
+						b.mustSync()
+						b.quiet()
+					}
+					switch when {
+					case "sync after a burst":
+						b.arrive("burst", 250, time.Millisecond)
+					case "sync after expiry":
+						for _, row := range rows[150:] {
+							b.opper.Delete(row.ID)
+						}
+					}
+					counted := len(b.counted)
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					src := &wrongLists{inner: b.client.WithRetries(0), list: func(n, offset, limit int) opper.Page {
+						if n > 1000 {
+							cancel() // it would go on for ever
+						}
+						traces, said := of(b, n, offset, limit)
+						return pageOf(traces, said, total)
+					}}
+					b.step(time.Second)
+					ev, err := syncAll(ctx, b.syncer, src)
+					b.take(ev)
+					if src.n > 1000 {
+						t.Fatalf("%d requests in one sync", src.n)
+					}
+					// A short look at both ends may not notice it, but what it counts is real.
+					if when != "sync" && err == nil {
+						t.Errorf("no error after %d requests", src.n)
+					}
+					if when == "initial sync" && name == "endless" {
+						return
+					}
+					for _, c := range b.counted[counted:] {
+						if _, ok := b.opper.Get(c.ID); !ok {
+							t.Fatalf("%s is counted, which was never listed", c.ID)
+						}
+					}
+					b.mustSync()
+					for range 4 {
+						b.quiet()
+					}
+					b.check()
+				})
+			}
+		}
+	}
+}
+
+func pageOf(traces []oppertest.Trace, total int, said bool) opper.Page {
+	page := opper.Page{Total: -1}
+	if said {
+		page.Total = total
+	}
+	for _, tr := range traces {
+		row := opper.Trace{ID: tr.ID}
+		if tr.Name != nil {
+			row.Name = *tr.Name
+		}
+		if tr.Status != nil {
+			row.Status, row.HasStatus = *tr.Status, true
+		}
+		if tr.Tokens != nil {
+			row.Tokens, row.HasTokens = *tr.Tokens, true
+		}
+		if tr.Start != nil {
+			row.Start = *tr.Start
+		}
+		if tr.End != nil {
+			row.End = *tr.End
+		}
+		switch {
+		case tr.DurationMS != nil:
+			row.Duration, row.HasDuration = time.Duration(*tr.DurationMS*1000)*time.Microsecond, true
+		case tr.Start != nil && tr.End != nil:
+			row.Duration, row.HasDuration = tr.End.Sub(*tr.Start), true
+		}
+		page.Traces = append(page.Traces, row)
+	}
+	return page
+}
+
+// A list that turned over completely while nobody could look, because all of it
+// expired in that time, is still ours.
+func TestListTurnedOver(t *testing.T) {
+	for _, retention := range []time.Duration{5 * time.Minute, 15 * time.Minute, 40 * time.Minute, 3 * time.Hour} {
+		for _, back := range []int{0, 1, 60, 250} {
+			t.Run(fmt.Sprintf("%v/%d after it", retention, back), func(t *testing.T) {
+				b := newBench(t, oppertest.Config{Retention: retention})
+				every := retention / 300
+				b.arrive("history", 300, every)
+				b.mustSync()
+				b.steady("before", every, 2*retention) // it shows how long traces stay
+				b.step(retention + retention/2)
+				b.arrive("back", back, time.Second)
+				b.step(time.Second)
+				if err := b.sync(); err != nil {
+					t.Errorf("sync: %v", err)
+				}
+				b.quiet()
+				b.check()
+			})
+		}
+	}
+}
