@@ -161,11 +161,10 @@ func (s *simulation) request(limit int, list bool) error {
 		s.disturbed = true
 		if opper.OutOfRange(s.badAnswer) {
 			// That one trace is gone could only be believed.
-			s.unanswered = true
+			s.unanswered, s.spoiled = true, true
 			if !list {
 				return &opper.Error{Status: 500}
 			}
-			s.spoiled = true
 		}
 		if limit == 1 && opper.Unreadable(s.badAnswer) {
 			s.blinded()
