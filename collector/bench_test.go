@@ -53,8 +53,8 @@ type bench struct {
 	begun    chan struct{} // holds one if a sync has begun
 	begins   atomic.Int64  // how many have
 
-	baseline, baselineDone time.Time
-	syncs                  []oracle.Sync
+	initialSync, initialSyncDone time.Time
+	syncs                        []oracle.Sync
 }
 
 // setup is what the project of a test is made of.
@@ -156,7 +156,7 @@ func (b *bench) awaitSyncs(n int64) {
 
 // noted runs a sync, in a moment of its own, and notes when that was.
 func (b *bench) noted(sync func()) {
-	baseline := b.baselineDone.IsZero()
+	initialSync := b.initialSyncDone.IsZero()
 	b.step(time.Millisecond)
 	from := b.now()
 	b.step(time.Millisecond)
@@ -164,12 +164,12 @@ func (b *bench) noted(sync func()) {
 	b.step(time.Millisecond)
 	to := b.now()
 	b.step(time.Millisecond)
-	if baseline {
-		b.baseline, b.baselineDone = from, to
+	if initialSync {
+		b.initialSync, b.initialSyncDone = from, to
 		return
 	}
 	// Here nothing is listed behind what has been served, so that a sync finds
-	// all that a complete walk would.
+	// all that a full scan would.
 	b.syncs = append(b.syncs, oracle.Sync{Start: from, End: to, Full: true})
 }
 
@@ -184,7 +184,7 @@ func (b *bench) sync() {
 
 func (b *bench) truth() oracle.Truth {
 	return oracle.NewTruth(b.opper, oracle.Rules{
-		Settle: settle, Abandon: abandon, InitialSync: b.baseline, InitialSyncDone: b.baselineDone, Syncs: b.syncs,
+		Settle: settle, Abandon: abandon, InitialSync: b.initialSync, InitialSyncDone: b.initialSyncDone, Syncs: b.syncs,
 		Slack: time.Second,
 	})
 }

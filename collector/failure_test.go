@@ -205,7 +205,7 @@ func TestScrapesSeeWholeSyncs(t *testing.T) {
 					}
 				}
 				if n := sum(got.of("opper_traces_total")); n > 0 && n < 300 {
-					t.Errorf("%v traces: a part of the baseline", n)
+					t.Errorf("%v traces: a part of the initial sync", n)
 				}
 				before = got
 				select {

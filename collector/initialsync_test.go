@@ -39,8 +39,8 @@ func (c *commits) Commit(project string, changes map[string][]byte, fresh bool) 
 	return c.memory.Commit(project, changes, fresh)
 }
 
-// A first walk is stored in parts, by time and by rows, unless what is stored
-// is of another list: that stays until the walk is done.
+// An initial sync is committed in parts, by time and by rows, unless the state
+// is of another upstream: that stays until the initial sync is complete.
 func TestInitialSyncIsStoredInParts(t *testing.T) {
 	kept := &commits{memory: newMemory()}
 	cfg := testConfig()
@@ -74,7 +74,7 @@ func TestInitialSyncIsStoredInParts(t *testing.T) {
 	again.step(progressInterval)
 	again.project.progress(syncer.Part{Read: progressRows, Total: 10 * progressRows})
 	if kept.n != 4 {
-		t.Error("a first walk replaced the state of another list before it was done")
+		t.Error("an initial sync replaced the state of another upstream before it was complete")
 	}
 }
 

@@ -65,7 +65,7 @@ type project struct {
 	sweptAt            time.Time // when a page of a sweep was read last
 	origin             origin
 	fresh              bool                // the state on disk, if any, is to be replaced
-	observe            func(ledger.Events) // sees what is applied; nil if nobody does
+	observe            func(ledger.Events) // sees what is applied; may be nil
 	broken             error               // why the store is broken
 	halt               context.CancelFunc  // ends the running sync
 }

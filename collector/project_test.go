@@ -243,7 +243,7 @@ func TestLiveTracesAreCountedOnceSettled(t *testing.T) {
 				n = 100
 			}
 			lives := b.lively(rng, n)
-			for b.now().Sub(epoch) < time.Minute { // so that the baseline meets some
+			for b.now().Sub(epoch) < time.Minute { // so that the initial sync meets some
 				b.step(time.Second)
 				lives = happen(lives, b.now())
 			}
@@ -253,7 +253,7 @@ func TestLiveTracesAreCountedOnceSettled(t *testing.T) {
 				lives = happen(lives, b.now())
 				begun := b.begins.Load()
 				b.noted(func() {
-					for b.begins.Load() == begun { // one may share the baseline's end
+					for b.begins.Load() == begun { // one may share the initial sync's end
 						b.collector().Refresh(t.Context())
 					}
 				})

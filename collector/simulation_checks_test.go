@@ -11,14 +11,14 @@ import (
 )
 
 // looked notes a sync that lasted, unless an answer in it was a lie.
-func (s *simulation) looked(start time.Time, baseline, swept bool) {
+func (s *simulation) looked(start time.Time, initialSync, swept bool) {
 	gaps := s.totals["opper_exporter_gaps_total{}"]
 	missed := gaps > s.gaps
 	s.gaps = gaps
 	if missed {
 		s.blinded()
 	}
-	if baseline || s.spoiled {
+	if initialSync || s.spoiled {
 		return
 	}
 	if start.Sub(s.goodAt) > s.list.Retention/8 {
@@ -48,7 +48,7 @@ func (s *simulation) check() {
 	if s.lasted.IsZero() {
 		return
 	}
-	rules := oracle.Rules{Settle: settle, Abandon: abandon, Recheck: s.cfg.Interval, InitialSync: s.baseline, InitialSyncDone: s.lasted, Syncs: s.looks, Reread: rereadSoon}
+	rules := oracle.Rules{Settle: settle, Abandon: abandon, Recheck: s.cfg.Interval, InitialSync: s.initialSync, InitialSyncDone: s.lasted, Syncs: s.looks, Reread: rereadSoon}
 	if s.stall > 0 {
 		// Each page has a time of its own, which may be long before the sync ended.
 		rules.Slack = s.longest

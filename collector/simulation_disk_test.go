@@ -50,12 +50,12 @@ func (d disk) Commit(project string, changes map[string][]byte, fresh bool) erro
 }
 
 // lasts notes that all that was counted so far is durable.
-func (s *simulation) lasts(baselineDone bool) {
+func (s *simulation) lasts(initialSyncDone bool) {
 	s.sweepLasts, s.savedAt = s.sweepBegan, s.at
 	for _, z := range s.zero {
 		z.released = z.released || z.read || s.at.Sub(z.since) >= maxZeroPending || s.clockSet.After(z.since)
 	}
-	if baselineDone && s.lasted.IsZero() {
+	if initialSyncDone && s.lasted.IsZero() {
 		s.lasted = s.at
 		if !s.ended.IsZero() {
 			s.lasted = s.ended

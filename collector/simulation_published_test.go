@@ -57,7 +57,7 @@ func (s *simulation) watch() {
 	before := s.before
 	s.before = make(map[prometheus.Metric]string, len(*shot))
 	present := make(map[string]bool, len(*shot))
-	baseline := len(s.shown) == 0
+	initialSync := len(s.shown) == 0
 	for _, each := range *shot {
 		key, same := before[each]
 		if !same {
@@ -74,7 +74,7 @@ func (s *simulation) watch() {
 			}
 			s.shown[key] = m
 			if was == nil {
-				s.appears(key, baseline)
+				s.appears(key, initialSync)
 			}
 		}
 		s.before[each] = key
@@ -99,11 +99,11 @@ func (s *simulation) write(m prometheus.Metric) *dto.Metric {
 	return out
 }
 
-// appears notes a series that is shown for the first time. With the baseline,
+// appears notes a series that is shown for the first time. With the initial sync,
 // only names that were met after it are held.
-func (s *simulation) appears(key string, baseline bool) {
+func (s *simulation) appears(key string, initialSync bool) {
 	if group := groupOf(key); group != "" && s.zero[group] == nil {
-		s.zero[group] = &zeros{since: s.at, released: baseline}
+		s.zero[group] = &zeros{since: s.at, released: initialSync}
 	}
 }
 

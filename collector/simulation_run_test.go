@@ -175,11 +175,11 @@ func (s *simulation) sync() {
 	start := s.at
 	s.wait(time.Millisecond)
 	shot := s.project.published.Load()
-	baseline := s.project.ledger.IsInitialSync()
+	initialSync := s.project.ledger.IsInitialSync()
 	before := s.walked()
 	swept := before.Sweep != nil && before.Sweep.Done
-	if baseline && s.baseline.IsZero() {
-		s.baseline = start
+	if initialSync && s.initialSync.IsZero() {
+		s.initialSync = start
 	}
 	s.spoiled, s.disturbed, s.gotOurs, s.gotOther, s.saidNo, s.committed, s.requests = false, false, false, false, false, false, 0
 	wasOurs := s.isOurs()
@@ -191,15 +191,15 @@ func (s *simulation) sync() {
 		if !succeeded && s.project.published.Load() != shot {
 			s.fail("a failed sync published numbers")
 		}
-		s.partial = s.partial || baseline && s.spoiled
-		if baseline && !s.project.ledger.IsInitialSync() {
+		s.partial = s.partial || initialSync && s.spoiled
+		if initialSync && !s.project.ledger.IsInitialSync() {
 			s.ended = s.at
 			s.partial = s.partial || s.project.aggregates.Gaps > 0
 		}
 	})
 	s.wait(time.Millisecond)
 	s.longest = max(s.longest, s.at.Sub(start))
-	s.partial = s.partial || baseline && s.spoiled
+	s.partial = s.partial || initialSync && s.spoiled
 	s.watch()
 	if !alive {
 		return
@@ -211,7 +211,7 @@ func (s *simulation) sync() {
 	}
 	// One that changed nothing publishes the same again, and has looked all the same.
 	if succeeded && s.committed && !s.lasted.IsZero() {
-		s.looked(start, baseline, swept)
+		s.looked(start, initialSync, swept)
 	}
 	s.wait(time.Millisecond)
 }

@@ -125,32 +125,32 @@ type simulation struct {
 	last   *snapshot
 	before map[prometheus.Metric]string // its metrics, and the names of their series
 	shown  map[string]*dto.Metric       // counters and histograms ever published, as last seen
-	zero   map[string]*zeros            // what began at 0 after the first walk and is still there, by group
+	zero   map[string]*zeros            // what began at 0 after the initial sync and is still there, by group
 	strict bool                         // nothing may be held any more
 
 	// When the project looked.
-	baseline, ended, lasted time.Time // the first walk began, ended, was durable
-	sweepBegan, sweepLasts  time.Time // the sweep under way, and the durable one
-	looks                   []oracle.Sync
-	syncs                   int
-	requests                int           // since the sync, or the page of the sweep, began
-	spoiled                 bool          // an answer in this sync was a lie
-	disturbed               bool          // it was, or a request failed
-	gotOurs, gotOther       bool          // some list in this sync was ours, or another one
-	saidNo                  bool          // another project was asked for a trace in it
-	committed               bool          // the last commit in it is durable, and known to be
-	refusals                int           // syncs in a row that failed for no reason
-	trouble                 error         // the last one that was logged
-	goodAt, savedAt         time.Time     // the last good sync began, the last commit
-	watching                time.Time     // good syncs have followed each other closely since then
-	sawExpiry               bool          // for long enough to see how long traces stay
-	lied                    time.Time     // the last answer that was a lie
-	unanswered              bool          // Opper did not say what became of a trace
-	longest                 time.Duration // of a sync
-	blind, blindSince       time.Time     // rows may have been taken for unreadable then, and at first
-	seeing                  int           // good syncs since
-	gaps                    uint64        // counted until the last look
-	partial                 bool          // the first walk could not read all
+	initialSync, ended, lasted time.Time // the initial sync began, ended, was durable
+	sweepBegan, sweepLasts     time.Time // the sweep under way, and the durable one
+	looks                      []oracle.Sync
+	syncs                      int
+	requests                   int           // since the sync, or the page of the sweep, began
+	spoiled                    bool          // an answer in this sync was a lie
+	disturbed                  bool          // it was, or a request failed
+	gotOurs, gotOther          bool          // some list in this sync was ours, or another one
+	saidNo                     bool          // another project was asked for a trace in it
+	committed                  bool          // the last commit in it is durable, and known to be
+	refusals                   int           // syncs in a row that failed for no reason
+	trouble                    error         // the last one that was logged
+	goodAt, savedAt            time.Time     // the last good sync began, the last commit
+	watching                   time.Time     // good syncs have followed each other closely since then
+	sawExpiry                  bool          // for long enough to see how long traces stay
+	lied                       time.Time     // the last answer that was a lie
+	unanswered                 bool          // Opper did not say what became of a trace
+	longest                    time.Duration // of a sync
+	blind, blindSince          time.Time     // rows may have been taken for unreadable then, and at first
+	seeing                     int           // good syncs since
+	gaps                       uint64        // counted until the last look
+	partial                    bool          // the initial sync could not read all
 }
 
 type crash struct{}

@@ -8,7 +8,7 @@ import (
 )
 
 // The counts of a later name are held while somebody has not read its zeros, and
-// for 10 minutes at most; what is known from the first walk on is not.
+// for 10 minutes at most; what is known from the initial sync on is not.
 func TestNewNamesAreExposedAtZeroFirst(t *testing.T) {
 	read := false
 	cfg := testConfig()

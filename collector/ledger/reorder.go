@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// place makes the order agree with the rows, which are believed to stand at
+// place makes the order agree with the rows, which are believed to be at
 // the indices in at, or nowhere. It reports false if nothing says where in the
 // order they belong.
 func (l *Ledger) place(rows []Row, at []int, atStart, atEnd bool) bool {

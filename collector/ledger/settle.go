@@ -103,8 +103,8 @@ func (l *Ledger) Unanswered(id ID, now time.Time, ev *Events) {
 		first = now
 		l.unanswered[id] = now
 	}
-	// Opper may only have trouble. The age alone says nothing: nobody may have
-	// asked for long, as the process was stopped or syncs failed.
+	// Opper may only be in trouble. The age alone says nothing: the trace may not
+	// have been asked for in a long time, as the process was stopped or syncs failed.
 	more := l.cfg.AbandonAfter / 4
 	if now.Sub(p.Since) >= l.cfg.AbandonAfter+more && now.Sub(first) >= more {
 		l.count(p, p.Ended.IsZero(), ev)

@@ -243,7 +243,7 @@ func TestUnanswered(t *testing.T) {
 	at(2*abandon, "")
 	b.is(b.Unanswered(num(9), epoch), "")
 
-	// One that has long been due, as nobody could ask before, is not decided by its
+	// One that has long been due and could not be asked for is not decided by its
 	// age, nor by what was not answered before the last answer.
 	b = newBook(t, 0)
 	b.list(0, open(2), ended(1))

@@ -109,7 +109,7 @@ func TestOutageChangesNothing(t *testing.T) {
 	}
 }
 
-// A first walk that fails goes on where it stopped.
+// An initial sync that fails goes on where it stopped.
 func TestBaselineResumes(t *testing.T) {
 	b := newBench(t, oppertest.Config{})
 	b.fill(5000)
@@ -118,7 +118,7 @@ func TestBaselineResumes(t *testing.T) {
 		t.Fatal("no error")
 	}
 	if got := b.ledger.Listed(); got < 2000 || !b.ledger.IsInitialSync() {
-		t.Fatalf("%d rows met, baseline %t", got, b.ledger.IsInitialSync())
+		t.Fatalf("%d rows met, initial sync %t", got, b.ledger.IsInitialSync())
 	}
 	b.opper.Clear()
 	for i := range 150 {
@@ -138,7 +138,7 @@ func TestBaselineResumes(t *testing.T) {
 }
 
 // What slips in behind the head shows in total_count and is found, near the
-// head by a few more pages and deeper by a complete walk, without any gap.
+// head by a few more pages and deeper by a full scan, without any gap.
 func TestSlippedIn(t *testing.T) {
 	for _, depth := range []int{5, 150, 2500} {
 		for _, oldestFirst := range []bool{false, true} {

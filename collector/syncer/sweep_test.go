@@ -40,7 +40,7 @@ func TestUnreadableStart(t *testing.T) {
 }
 
 // Where nothing more is wrong with a row, or another one stands in its place, a
-// complete walk finds out, also in a list that each sync reads to its end.
+// full scan finds out, also in a list that each sync reads to its end.
 func TestUnreadableRowIsReplaced(t *testing.T) {
 	b := newBench(t, oppertest.Config{})
 	rows := b.fill(20)
@@ -78,7 +78,7 @@ func TestMovedRowTiesNothing(t *testing.T) {
 	}
 }
 
-// A first walk whose last rows have left before it goes on begins again.
+// An initial sync whose last rows have left before it goes on begins again.
 func TestFirstWalkBeginsAgain(t *testing.T) {
 	b := newBench(t, oppertest.Config{})
 	rows := b.fill(2000)

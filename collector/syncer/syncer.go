@@ -137,13 +137,13 @@ func (w *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 	var whole, reached bool
 	var headEnd int
 	var err error
-	baseline := w.ledger.IsInitialSync()
-	if !baseline || w.ledger.Listed() > 0 {
+	initialSync := w.ledger.IsInitialSync()
+	if !initialSync || w.ledger.Listed() > 0 {
 		if whole, headEnd, err = w.head(ctx, r); err != nil {
 			return err
 		}
 	}
-	if baseline && !whole {
+	if initialSync && !whole {
 		if reached, err = w.initialSync(ctx, r, yield); err != nil {
 			return err
 		}
@@ -181,7 +181,7 @@ func (w *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 		if w.ledger.Listed() > 0 {
 			w.ledger.EndFullScan(now)
 		}
-	} else if baseline {
+	} else if initialSync {
 		w.lastFullScan = now // it could not be complete: a sweep follows on schedule
 	}
 	w.ledger.EndInitialSync()

@@ -73,14 +73,14 @@ func newBench(t testing.TB, cfg oppertest.Config) *bench {
 
 // sync does one sync, in no time.
 func (b *bench) sync() error {
-	baseline := b.ledger.IsInitialSync()
+	initialSync := b.ledger.IsInitialSync()
 	start := b.now()
 	ev, err := syncAll(context.Background(), b.syncer, b.client.WithRetries(0))
 	b.take(ev)
 	if err != nil {
 		return err
 	}
-	if baseline {
+	if initialSync {
 		b.began, b.done = start, b.now()
 	} else {
 		b.syncs = append(b.syncs, oracle.Sync{Start: start, End: b.now()})
@@ -170,7 +170,7 @@ func TestCostFollowsNews(t *testing.T) {
 			b.mustSync()
 			b.check()
 			if len(b.counted) != history {
-				t.Fatalf("the baseline counted %d", len(b.counted))
+				t.Fatalf("the initial sync counted %d", len(b.counted))
 			}
 			for range 3 {
 				b.step(30 * time.Second)
