@@ -4,25 +4,18 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"opper_exporter/collector/config"
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -215,36 +208,10 @@ func TestSeveralAddressesAreServed(t *testing.T) {
 
 func TestTLSAndBasicAuth(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	privateDER, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	for name, content := range map[string][]byte{
-		"web.crt": certPEM,
-		"web.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: privateDER}),
-		// The hash is that of "open sesame", at the minimum cost.
-		"web.yml": []byte("tls_server_config: {cert_file: web.crt, key_file: web.key}\n" +
-			"basic_auth_users: {ali: $2a$04$I371Cxx4bFFXcl9Aj5MBJek9DcFr9uwBkgA.x6XYp/OHBjBdmIFBO}\n"),
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	// The hash is that of "open sesame", at the minimum cost.
+	webConfig, roots := exportertest.WebConfig(t, "basic_auth_users: {ali: $2a$04$I371Cxx4bFFXcl9Aj5MBJek9DcFr9uwBkgA.x6XYp/OHBjBdmIFBO}\n")
 	_, opperURL := fakeOpper(t, oppertest.Config{}, 3)
-	e := start(t, map[string]string{"OPPER_API_KEY": testKey}, "--opper.url="+opperURL, "--web.config.file="+filepath.Join(dir, "web.yml"))
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(certPEM)
+	e := start(t, map[string]string{"OPPER_API_KEY": testKey}, "--opper.url="+opperURL, "--web.config.file="+webConfig)
 	client := &http.Client{Timeout: patience, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true}}
 	url := strings.Replace(e.urls[0], "http:", "https:", 1) + "/metrics"
 	for _, c := range []struct {

@@ -1,21 +1,13 @@
 package scrape
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -26,37 +18,14 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"opper_exporter/deploy/test/exportertest"
 )
 
 // listenTLS is listen with a --web.config.file that has a certificate.
 func listenTLS(t *testing.T, h http.Handler, limits Limits) (address string, client *tls.Config) {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	privateDER, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	dir := t.TempDir()
-	config := filepath.Join(dir, "web.yml")
-	for path, content := range map[string][]byte{
-		filepath.Join(dir, "web.crt"): certPEM,
-		filepath.Join(dir, "web.key"): pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: privateDER}),
-		config:                        []byte("tls_server_config: {cert_file: web.crt, key_file: web.key}\n"),
-	} {
-		if err := os.WriteFile(path, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-
+	config, roots := exportertest.WebConfig(t, "")
 	scrapers := NewScrapers(time.Now)
 	server := NewServer(scrapers.Watch(h), scrapers, limits)
 	server.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelWarn)
@@ -78,8 +47,6 @@ func listenTLS(t *testing.T, h http.Handler, limits Limits) (address string, cli
 		}
 		done.Wait()
 	})
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(certPEM)
 	return listener.Addr().String(), &tls.Config{RootCAs: roots, ServerName: "127.0.0.1"}
 }
 
