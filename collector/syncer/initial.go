@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-kit/log/level"
 
+	"opper_exporter/collector/ledger"
 	"opper_exporter/opper"
 )
 
@@ -15,21 +17,28 @@ import (
 // came to the end.
 func (w *Syncer) initialSync(ctx context.Context, r *reader, yield func(Part) bool) (bool, error) {
 	began := w.cfg.Now()
-	from := max(w.ledger.Listed()-overlap, 0)
-	c := w.fullScan(r, from)
+	c := w.fullScan(r, max(w.ledger.Listed()-overlap, 0))
 	defer func() { c.close() }()
 	reached, tied := false, false // a start of unreadable rows may tie only further on
-	for !reached {
+	for restarts := 0; !reached; {
 		run, err := c.page(ctx)
 		ties := w.ties(run.Rows)
-		if err == nil && len(run.Rows) > 0 && tied && !ties {
-			err = fmt.Errorf("initial sync: no row is known before offset %d: %w", c.end, errMoving)
+		if err == nil && tied && !ties {
+			ties, err = w.isOurs(ctx, r, run)
+			if err == nil && !ties {
+				err = fmt.Errorf("initial sync: no row is known before offset %d: %w", c.end, errMoving)
+			}
 		}
-		if errors.Is(err, errMoving) && from > 0 {
-			// The rows at which it stopped may all have left since.
+		if errors.Is(err, errMoving) && restarts < maxSteps {
+			// The rows at which it stopped may all have left since, or stand behind
+			// more new ones than a page holds.
+			restarts++
 			c.close()
-			from, tied = 0, false
-			c = w.fullScan(r, from)
+			if _, _, err := w.head(ctx, r); err != nil {
+				return false, err
+			}
+			tied = false
+			c = w.fullScan(r, 0)
 			continue
 		}
 		if opper.OutOfRange(err) && c.next > 0 {
@@ -41,7 +50,9 @@ func (w *Syncer) initialSync(ctx context.Context, r *reader, yield func(Part) bo
 		}
 		tied = tied || ties
 		w.note(c.total)
-		w.observe(run)
+		if ties {
+			w.take(run)
+		}
 		w.trend.addAll(run.Rows)
 		if !yield(Part{Events: w.ev, Read: w.ledger.Listed(), Total: c.total}) {
 			return false, errAborted
@@ -56,6 +67,20 @@ func (w *Syncer) initialSync(ctx context.Context, r *reader, yield func(Part) bo
 	w.detectOrder()
 	w.pause(w.cfg.Now().Sub(began))
 	return reached, nil
+}
+
+// isOurs reports whether a run that shares only rows without an id with what is
+// known is of the same list. One without any other row is taken to be: nothing in
+// it could tell.
+func (w *Syncer) isOurs(ctx context.Context, r *reader, run ledger.Run) (bool, error) {
+	if !slices.ContainsFunc(run.Rows, func(row ledger.Row) bool { return row.Kind == ledger.Normal }) {
+		return true, nil
+	}
+	ev := evidence{syncer: w, reader: r, runs: []ledger.Run{run}}
+	if err := ev.ask(ctx); err != nil {
+		return false, err
+	}
+	return ev.areOurs(ctx)
 }
 
 // fullScan returns a cursor that reads the whole list from a row on.
