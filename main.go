@@ -41,7 +41,7 @@ const (
 )
 
 func main() {
-	// Otherwise, a log line that nobody reads any more ends the process.
+	// Otherwise, a log line that cannot be written any more ends the process.
 	signal.Ignore(syscall.SIGPIPE)
 	os.Exit(run(context.Background(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
@@ -191,7 +191,7 @@ func supervise(ctx context.Context, logger log.Logger, serve func(context.Contex
 	}
 }
 
-// atMostASecond waits no longer for f: nobody may be reading the log.
+// atMostASecond waits no longer for f: the log may be blocked.
 func atMostASecond(f func()) {
 	done := make(chan struct{})
 	go func() {

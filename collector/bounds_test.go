@@ -10,7 +10,7 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
-// What is held of a running trace does not grow with its name and its status,
+// What memory holds of a running trace does not grow with its name and its status,
 // and it is counted under its own name nevertheless.
 func TestLongNamesOfOpenTracesTakeNoMemory(t *testing.T) {
 	const running, size = 30, 60_000
@@ -26,14 +26,14 @@ func TestLongNamesOfOpenTracesTakeNoMemory(t *testing.T) {
 		b.opper.Add(tr)
 	}
 	b.sync()
-	held := 0
-	b.project.ledger.Open(func(r ledger.Row) { held += len(r.Name) + len(r.Status) })
+	bytes := 0
+	b.project.ledger.Open(func(r ledger.Row) { bytes += len(r.Name) + len(r.Status) })
 	stored := 0
 	for key, body := range kept.entries {
 		stored += len(key) + len(body)
 	}
-	if held == 0 || stored == 0 || held > 300*running || stored > 2000*running {
-		t.Errorf("%d traces hold %d bytes of names and statuses, and %d on disk", running, held, stored)
+	if bytes == 0 || stored == 0 || bytes > 300*running || stored > 2000*running {
+		t.Errorf("%d traces hold %d bytes of names and statuses, and %d on disk", running, bytes, stored)
 	}
 	want := values{}
 	for i, name := range names {

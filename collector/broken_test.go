@@ -20,7 +20,7 @@ type brokenStore struct {
 
 func (s *brokenStore) Commit(project string, changes map[string][]byte, fresh bool) error {
 	if s.commits--; s.commits < 0 {
-		return fmt.Errorf("the disk is gone: %w", store.ErrBroken)
+		return fmt.Errorf("the disk failed: %w", store.ErrBroken)
 	}
 	return s.memory.Commit(project, changes, fresh)
 }

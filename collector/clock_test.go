@@ -151,9 +151,9 @@ func TestClockStepAbandonsNothing(t *testing.T) {
 func tallies(p *project) string {
 	var got []string
 	for _, n := range p.aggregates.All() {
-		for outcome, tally := range n.ByOutcome {
-			if tally.Traces > 0 {
-				got = append(got, fmt.Sprint(aggregate.Outcome(outcome), " ", tally.Traces))
+		for outcome, totals := range n.ByOutcome {
+			if totals.Traces > 0 {
+				got = append(got, fmt.Sprint(aggregate.Outcome(outcome), " ", totals.Traces))
 			}
 		}
 	}

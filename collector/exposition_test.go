@@ -51,7 +51,7 @@ var accepts = map[string]string{
 }
 
 // What can't be gathered is an error of the whole scrape, in the log and in the
-// answer, whoever it is of.
+// answer, whichever project it is of.
 func TestGatherErrorFailsTheScrape(t *testing.T) {
 	b := newBench(t, oppertest.Config{}, testConfig())
 	b.sync()

@@ -31,7 +31,7 @@ func faults() map[string]oppertest.Answer {
 }
 
 // A sync that fails changes no number, whether it fails at once or after it has
-// found news, and the next one that succeeds makes good for it.
+// found new rows, and the next one that succeeds makes good for it.
 func TestFailedSyncChangesNoNumber(t *testing.T) {
 	b := newBench(t, oppertest.Config{}, testConfig())
 	b.opper.FillHistory(500, 5, epoch.Add(-24*time.Hour), epoch.Add(-time.Hour))
@@ -42,7 +42,7 @@ func TestFailedSyncChangesNoNumber(t *testing.T) {
 			before := b.gather()
 			success := before["opper_exporter_last_success_timestamp_seconds{}"]
 			b.step(settle)
-			// More news than fit on a page are taken in once all of it is read;
+			// More new rows than fit on a page are taken in once all of it is read;
 			// fewer are taken in before the end of the list is looked at.
 			for range 110 - 100*after {
 				tr := b.trace(0, what)
@@ -77,11 +77,11 @@ func TestFailedSyncChangesNoNumber(t *testing.T) {
 		b.step(2 * settle)
 		b.sync()
 	}
-	// The one that is open may be gone: 404 is how Opper says so.
+	// The one that is open may be delisted: 404 is how Opper says so.
 	got := b.gather()
 	n := sum(got.of("opper_traces_total", "opper_traces_open", "opper_exporter_traces_skipped_total"))
 	if want := float64(b.opper.Len()); n != want {
-		t.Errorf("%v traces are counted, open or gone, %v are listed\n%s", n, want, b.log.String())
+		t.Errorf("%v traces are counted, open or delisted, %v are listed\n%s", n, want, b.log.String())
 	}
 }
 

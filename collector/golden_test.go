@@ -94,7 +94,7 @@ func encoded(t testing.TB, families []*dto.MetricFamily, format expfmt.Format, o
 }
 
 // afterField is where prototext puts a second space, or does not, by the
-// build: so that nobody relies on it.
+// build: so that nothing relies on it.
 var afterField = regexp.MustCompile(`(?m)^(\s*\w+:) +`)
 
 func TestGoldenExposition(t *testing.T) {

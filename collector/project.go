@@ -116,11 +116,11 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, source 
 	ledgerCfg := ledger.Config{
 		SettleDelay: cfg.SettleDelay, AbandonAfter: cfg.AbandonAfter, RecheckInterval: cfg.Interval, InitialLookback: cfg.InitialLookback, Wall: deps.Clock.Wall,
 	}
-	walkCfg := syncer.Config{
+	syncerCfg := syncer.Config{
 		Now: deps.Clock.Now, Interval: cfg.Interval, SweepInterval: cfg.SweepInterval, Concurrency: cfg.Concurrency,
 		Logger: p.logger,
 	}
-	restored, err := p.restore(ledgerCfg, walkCfg)
+	restored, err := p.restore(ledgerCfg, syncerCfg)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, source 
 		p.ledger = ledger.New(ledgerCfg)
 		p.aggregates = aggregate.New(cfg.Aggregate, p.began)
 		p.aggregates.Renewed = p.origin == otherUpstream
-		p.syncer = syncer.New(walkCfg, p.ledger)
+		p.syncer = syncer.New(syncerCfg, p.ledger)
 	} else if !p.ledger.IsInitialSync() {
 		p.publish()
 	}
@@ -284,7 +284,7 @@ func (p *project) apply(ev ledger.Events) {
 	p.aggregates.Apply(ev, p.lastZero())
 }
 
-// lastZero returns when the sums of a name that is new were surely 0: at the
+// lastZero returns when the aggregate of a new name was surely 0: at the
 // last successful sync, or when the project began.
 func (p *project) lastZero() time.Time {
 	if p.lastSuccess.IsZero() {
@@ -293,7 +293,7 @@ func (p *project) lastZero() time.Time {
 	return p.lastSuccess
 }
 
-// placeOpen gives sums to the names of open traces, which may have been renamed.
+// placeOpen gives aggregates to the names of open traces, which may have been renamed.
 // The places that are left go by label, so that two replicas agree.
 func (p *project) placeOpen() {
 	places := p.aggregates.FreePlaces()
@@ -319,7 +319,7 @@ func (p *project) placeOpen() {
 	p.ledger.Open(func(r ledger.Row) { p.aggregates.Ensure(r.Name, p.lastZero()) })
 }
 
-// publish exposes the sums as they are. They must be durable.
+// publish exposes the aggregates as they are. They must be durable.
 func (p *project) publish() {
 	p.published.Store(new(p.builder.build(p.aggregates, p.ledger, p.syncer.Total())))
 	p.metrics.published(p.lastSuccess)

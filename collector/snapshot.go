@@ -14,7 +14,7 @@ import (
 // snapshot is what one sync published of the traces. It is immutable.
 type snapshot []prometheus.Metric
 
-// snapshots builds snapshots. Only the metrics of names whose sums have changed
+// snapshots builds snapshots. Only the metrics of names whose aggregate has changed
 // are built anew.
 type snapshots struct {
 	project           string

@@ -7,7 +7,7 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
-// The counts of a later name are held while somebody has not read its zeros, and
+// The counts of a later name are not shown while a scraper has not read its zeros, and
 // for 10 minutes at most; what is known from the initial sync on is not.
 func TestNewNamesAreExposedAtZeroFirst(t *testing.T) {
 	read := false
@@ -17,7 +17,7 @@ func TestNewNamesAreExposedAtZeroFirst(t *testing.T) {
 	b.opper.Add(b.trace(1, "known"))
 	b.step(time.Hour)
 	b.sync()
-	see := func(known, read, unread, held float64) {
+	see := func(known, read, unread, pending float64) {
 		t.Helper()
 		b.sync()
 		got := b.gather()
@@ -32,8 +32,8 @@ func TestNewNamesAreExposedAtZeroFirst(t *testing.T) {
 				}
 			}
 		}
-		if n := got["opper_exporter_trace_names_zero_pending{}"]; n != held {
-			t.Errorf("%v names are held, want %v", n, held)
+		if n := got["opper_exporter_trace_names_zero_pending{}"]; n != pending {
+			t.Errorf("%v names are zero-pending, want %v", n, pending)
 		}
 	}
 	b.opper.Add(b.trace(2, "read"), b.trace(3, "read"), b.trace(4, "known"))
@@ -56,7 +56,7 @@ func TestNewNamesAreExposedAtZeroFirst(t *testing.T) {
 	b.project.sync(t.Context())
 	b.opper.Clear()
 	if n := b.gather()["opper_exporter_trace_names_zero_pending{}"]; n != 1 {
-		t.Error("a failed sync released a name")
+		t.Error("a failed sync ended the wait of a name")
 	}
 	see(2, 2, 1, 0)
 }

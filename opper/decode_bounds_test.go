@@ -24,8 +24,8 @@ func TestDecodeKeepsNoBodies(t *testing.T) {
 	}
 }
 
-// However an answer is made, decoding it takes little memory: what nobody asked
-// for is gone past without being held, and of the rest there is a bound.
+// However an answer is made, decoding it takes little memory: what was not asked
+// for is skipped without being kept, and the rest has a bound.
 func TestDecodeIsBounded(t *testing.T) {
 	const size = 2 << 20
 	long := strings.Repeat("name", maxValue/4)

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// fakeTime passes only while somebody sleeps.
+// fakeTime passes only while a goroutine sleeps.
 type fakeTime struct {
 	mu    sync.Mutex
 	at    time.Time

@@ -129,7 +129,7 @@ func TestKeyFileSize(t *testing.T) {
 			t.Errorf("%d bytes: got %v, want an error", len(content), err)
 		}
 		if source.current() != longest {
-			t.Error("the last good key is gone")
+			t.Error("the last good key was dropped")
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A pipe that nobody writes to would block the start, or every request.
+// A pipe without a writer would block the start, or every request.
 func TestKeyFileIsNoPipe(t *testing.T) {
 	dir := t.TempDir()
 	pipe := filepath.Join(dir, "pipe")

@@ -114,7 +114,7 @@ func (c *Client) admit(ctx context.Context) error {
 	if err := c.limit.wait(ctx, c.clock); err != nil {
 		return err
 	}
-	// Another request may have been told to wait meanwhile.
+	// Another request may have got a later retry time meanwhile.
 	return c.heldOff()
 }
 

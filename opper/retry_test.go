@@ -284,7 +284,7 @@ func TestThrottledRate(t *testing.T) {
 	}
 }
 
-// One request waits for the rate limit while another is told to stay away.
+// One request waits for the rate limit while another has to wait longer.
 func TestHoldOffReachesThoseInTheQueue(t *testing.T) {
 	f := newFixture(t, answer(200, samplePage), func(o *Options) { o.RequestsPerSecond = 1 })
 	if _, err := f.List(t.Context(), 0, 100); err != nil {

@@ -274,7 +274,7 @@ func TestLimitIsIgnored(t *testing.T) {
 	}
 }
 
-// A 404 for what a URL can't name would say that the trace is gone.
+// A 404 for what a URL can't name would say that the trace is delisted.
 func TestGetOfWhatCannotBeAsked(t *testing.T) {
 	f := newFixture(t, func(w http.ResponseWriter, r *http.Request) {
 		answer(404, "")(w, r)

@@ -17,7 +17,7 @@ import (
 
 // Clients that do not read what they are sent occupy no slots, little memory,
 // and not for long.
-func TestClientsThatDoNotReadBlockNobody(t *testing.T) {
+func TestClientsThatDoNotReadBlockNoOther(t *testing.T) {
 	t.Parallel()
 	const size = 16 << 20 // more than the buffers of a connection
 	body := bytes.Repeat([]byte("x"), size)

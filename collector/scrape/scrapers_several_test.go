@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Everybody is waited for, also who has the same address, or is away for a
-// while; not who has been silent for long.
+// Each scraper is waited for, also one that has the same address, or is away for a
+// while; not one that has been silent for long.
 func TestAllScrapersAreAwaited(t *testing.T) {
 	p := newPage(t, false)
 	a, b := p.scraper(), p.scraper()

@@ -164,7 +164,7 @@ func TestReadOnceTheConnectionIsReused(t *testing.T) {
 
 func TestNothingIsReadWithoutScrapers(t *testing.T) {
 	if p := newPage(t, false); p.scrapers.AllRead(p.now()) {
-		t.Error("read by nobody")
+		t.Error("read by no scraper")
 	}
 }
 

@@ -59,7 +59,7 @@ func awaitClosed(t *testing.T, what string, conn net.Conn) {
 	}
 }
 
-// listen serves a handler within limits. Observers are told each change of the
+// listen serves a handler within limits. Observers get each change of the
 // state of a connection.
 func listen(t *testing.T, h http.Handler, limits Limits, observers ...func(http.ConnState)) (address string) {
 	t.Helper()

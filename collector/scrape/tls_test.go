@@ -131,7 +131,7 @@ type streams struct {
 	window  uint32 // bytes of bodies that it takes unread
 	reset   int    // streams that the server ended
 	opened  bool   // the server has said what it allows
-	gone    bool
+	closed  bool
 }
 
 func openStreams(t *testing.T, address string, config *tls.Config) *streams {
@@ -157,7 +157,7 @@ func openStreams(t *testing.T, address string, config *tls.Config) *streams {
 	return s
 }
 
-// read takes one frame. A connection that is closed is gone.
+// read takes one frame. A connection that is closed ends it.
 func (s *streams) read() {
 	s.t.Helper()
 	frame, err := s.framer.ReadFrame()
@@ -168,7 +168,7 @@ func (s *streams) read() {
 		if !s.opened {
 			s.t.Fatal(err)
 		}
-		s.gone = true
+		s.closed = true
 		return
 	}
 	switch f := frame.(type) {
@@ -183,7 +183,7 @@ func (s *streams) read() {
 	case *http2.RSTStreamFrame:
 		s.reset++
 	case *http2.GoAwayFrame:
-		s.gone = true
+		s.closed = true
 	}
 }
 
@@ -219,7 +219,7 @@ func (s *streams) request(size int) {
 
 // Streams that are never read hold no place, and end with the time for a
 // response.
-func TestStreamsThatDoNotReadBlockNobody(t *testing.T) {
+func TestStreamsThatDoNotReadBlockNoOther(t *testing.T) {
 	t.Parallel()
 	const body = "metric 1\n"
 	ok := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
@@ -243,7 +243,7 @@ func TestStreamsThatDoNotReadBlockNobody(t *testing.T) {
 				return
 			}
 			for _, s := range clients {
-				for s.reset < int(s.maximum) && !s.gone {
+				for s.reset < int(s.maximum) && !s.closed {
 					s.read()
 				}
 				if s.reset != int(s.maximum) {
@@ -296,12 +296,12 @@ func TestMemoryOfAConnectionIsBounded(t *testing.T) {
 	// One stream more is refused, and so is a header that is too large.
 	s := clients[0]
 	s.request(0)
-	for s.reset == 0 && !s.gone {
+	for s.reset == 0 && !s.closed {
 		s.read()
 	}
 	s = clients[1]
 	s.request(900_000)
-	for !s.gone && s.reset == 0 {
+	for !s.closed && s.reset == 0 {
 		s.read()
 	}
 }

@@ -157,7 +157,7 @@ func TestMissingEntries(t *testing.T) {
 	}
 }
 
-// Somebody cuts the file while it is in use.
+// The file is cut while it is in use.
 func TestCutWhileOpen(t *testing.T) {
 	dir := t.TempDir()
 	s, err := Open(dir)

@@ -271,7 +271,7 @@ func TestInUseByAnotherProcess(t *testing.T) {
 	}
 }
 
-// A user without the right to write is told so, be it the directory or the file.
+// A user without the right to write gets a clear error, be it the directory or the file.
 func TestReadOnly(t *testing.T) {
 	if dir := childDir(); dir != "" {
 		_, err := Open(filepath.Join(dir, "directory", "state"))

@@ -62,7 +62,7 @@ func parseRules(name string, content []byte) (*ruleFile, error) {
 	return f, err
 }
 
-// readRules reads all files of rules in some folders.
+// readRules reads all files of rules in some directories.
 func readRules(t *testing.T, dirs ...string) []*ruleFile {
 	t.Helper()
 	var all []*ruleFile

@@ -245,7 +245,7 @@ func checkReplicas(t *testing.T, server *promtest.Server, all []*dashboard) {
 		}
 	}
 	if compared < 20 {
-		t.Errorf("only %d sums", compared)
+		t.Errorf("only %d values", compared)
 	}
 }
 

@@ -72,7 +72,7 @@ func newOpper(t *testing.T) *oppertest.Server {
 }
 
 // startExporter runs the exporter, and returns its address when the
-// first walk is published.
+// initial sync is published.
 func startExporter(t *testing.T, opper http.Handler) string {
 	t.Helper()
 	server := httptest.NewServer(opper)

@@ -139,7 +139,7 @@ func TestEveryThresholdIsTested(t *testing.T) {
 }
 
 // others returns twice and half of a threshold. A share that is near 1 is
-// judged by what is missing, and of a count of 1 less is none.
+// found by what is missing, and of a count of 1 less is none.
 func others(v float64) []float64 {
 	switch {
 	case v > 0.7 && v < 1:

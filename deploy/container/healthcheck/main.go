@@ -14,7 +14,7 @@ import (
 
 const (
 	defaultURL = "http://127.0.0.1:16773/-/healthy"
-	// timeout is below that of the HEALTHCHECK, so that the reason is told.
+	// timeout is below that of the HEALTHCHECK, so that the reason is printed.
 	timeout = 5 * time.Second
 )
 

@@ -34,7 +34,7 @@ func run(ctx context.Context, dir string) error {
 		return err
 	}
 	for name, content := range generated {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil { //nolint:gosec // documentation is for everybody
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil { //nolint:gosec // documentation is public
 			return err
 		}
 	}

@@ -26,12 +26,12 @@ func (b *bench) commit(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer floor.Close() //nolint:errcheck // nobody reads it again
+	defer floor.Close() //nolint:errcheck // it is not read again
 	plain, err := bbolt.Open(filepath.Join(b.dir, "plain.db"), 0o600, nil)
 	if err != nil {
 		return err
 	}
-	defer plain.Close() //nolint:errcheck // nobody reads it again
+	defer plain.Close() //nolint:errcheck // it is not read again
 	kept, err := store.Open(filepath.Join(b.dir, "commit"))
 	if err != nil {
 		return err

@@ -68,7 +68,7 @@ func (l *extremeList) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		body = l.appendRow(body, i)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(append(body, "]}"...)) // a client that has gone needs no answer
+	_, _ = w.Write(append(body, "]}"...)) // the client may have closed the connection
 }
 
 func (l *extremeList) appendRow(b []byte, i int) []byte {

@@ -181,7 +181,7 @@ func serveList(ctx context.Context, c listConfig, stdin io.Reader, stdout io.Wri
 	}
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
 	go func() {
-		_, _ = io.Copy(io.Discard, stdin) // however it ends, nobody needs the list any more
+		_, _ = io.Copy(io.Discard, stdin) // however it ends, the list is not needed any more
 		_ = server.Close()
 	}()
 	printf(stdout, "http://%s\n", listener.Addr())

@@ -38,7 +38,7 @@ type bench struct {
 	scale    int // of the long lists, as a divisor
 	profile  string
 	shape    string // the only extreme list to measure; empty for all
-	dir      string // for files, gone at the end
+	dir      string // for files, removed at the end
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -157,7 +157,7 @@ func repeated(n int, f func() error) func(context.Context) error {
 	}
 }
 
-// printf prints what nobody may be there to read.
+// printf ignores errors: standard output may be closed.
 func printf(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
 
 // table prints one table. The first column is text.

@@ -57,7 +57,7 @@ func audiences(t *testing.T, interval string, addresses ...string) (all []audien
 
 func (a audience) String() string { return fmt.Sprintf("%s, features: %v", a.job, a.modern) }
 
-// scraped waits until everybody has what is exposed now.
+// scraped waits until each scraper has what is exposed now.
 func scraped(t *testing.T, all []audience) {
 	t.Helper()
 	for _, a := range all {

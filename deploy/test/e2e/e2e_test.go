@@ -41,7 +41,7 @@ func opper(t testing.TB, s *oppertest.Server) string {
 }
 
 // exporter starts the binary against an Opper and returns its address once it
-// is ready. It must end with status 0 when it is told to stop.
+// is ready. It must end with status 0 when it is asked to stop.
 func exporter(t *testing.T, s *oppertest.Server, args ...string) string {
 	t.Helper()
 	p := start(t, opper(t, s), append([]string{"--storage.path=" + t.TempDir()}, args...)...)
@@ -56,10 +56,10 @@ func TestPrometheusAgreesWithOppersExample(t *testing.T) {
 	began := time.Now().Add(-5 * time.Hour)
 	s := oppertest.New(oppertest.Config{Seed: 1})
 	s.FillHistory(2500, 12, began, time.Now().Add(-2*time.Hour))
-	walking := time.Now()
+	started := time.Now()
 	address := exporter(t, s, "--collector.success-status=success")
 	sums, err := oracle.NewTruth(s, oracle.Rules{
-		Settle: 30 * time.Second, Abandon: time.Hour, InitialSync: walking, InitialSyncDone: time.Now(), Success: []string{"success"},
+		Settle: 30 * time.Second, Abandon: time.Hour, InitialSync: started, InitialSyncDone: time.Now(), Success: []string{"success"},
 	}).Sums()
 	if err != nil {
 		t.Fatal(err)

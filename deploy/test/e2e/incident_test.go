@@ -112,7 +112,7 @@ func TestIncidentFiresAndResolvesItsAlert(t *testing.T) {
 	agents := []string{failing, "support-agent", "search-agent"}
 	s := oppertest.New(oppertest.Config{Seed: 1, NoRecord: true})
 	for _, agent := range agents {
-		s.Add(ended(agent)) // so that the first walk knows the names
+		s.Add(ended(agent)) // so that the initial sync knows the names
 	}
 	var fails atomic.Value
 	fails.Store("")

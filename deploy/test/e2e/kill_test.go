@@ -22,7 +22,7 @@ import (
 var kills = flag.Int("kills", 16, "how often TestCountsSurviveSIGKILL kills each of its exporters")
 
 const (
-	// early kills come within the first requests, before a long first walk ends.
+	// early kills come within the first requests, before a long initial sync ends.
 	early = 6
 	// scrapeEvery is short, so that what is shown too early is seen.
 	scrapeEvery = 5 * time.Millisecond

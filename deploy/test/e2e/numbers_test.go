@@ -17,7 +17,7 @@ import (
 )
 
 // The first counts of a new name, and the first failure of an old one, are not
-// lost to anybody who scrapes, in whatever format.
+// lost to any scraper, in whatever format.
 func TestFirstIncrementIsNotLost(t *testing.T) {
 	t.Parallel()
 	t.Run("on an interval", func(t *testing.T) { firstCounts(t, fast) })
@@ -83,8 +83,8 @@ func at(address string, cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
-// A restart, a crash, and what ends meanwhile make no number fall, and are news
-// only as far as they are.
+// No number falls through a restart or a crash, and only what ended meanwhile is
+// an increase.
 func TestRestartIsNoIncrease(t *testing.T) {
 	t.Parallel()
 	s := oppertest.New(oppertest.Config{})
@@ -108,8 +108,8 @@ func TestRestartIsNoIncrease(t *testing.T) {
 		a.reaches(510, `sum(opper_traces_total{JOB})`)
 	}
 	p.Kill()
-	news := many(10, "steady", "success", time.Now())
-	s.Add(news...)
+	arrived := many(10, "steady", "success", time.Now())
+	s.Add(arrived...)
 	p = run()
 	p.AwaitReady(t)
 	for _, a := range all {
@@ -117,7 +117,7 @@ func TestRestartIsNoIncrease(t *testing.T) {
 	}
 	scraped(t, all)
 	for _, a := range all {
-		n := a.exact("steady", history, slices.Concat(history, meanwhile, news))
+		n := a.exact("steady", history, slices.Concat(history, meanwhile, arrived))
 		a.increases(20, n, `sum(increase(opper_traces_total{JOB}[WINDOW]))`)
 	}
 	p.Stop(t)
@@ -188,8 +188,8 @@ func TestGreaterIncreaseOfReplicasIsTheTruth(t *testing.T) {
 	p.Stop(t)
 }
 
-// History is no news to anybody: a server that takes created timestamps for
-// zeros puts it where it was, and others don't see it grow.
+// History is no increase: a server that takes created timestamps for zeros sees
+// it at its time, and others never see it grow.
 func TestHistoryIsNoIncrease(t *testing.T) {
 	t.Parallel()
 	const created = `count({__name__=~"opper_.*_created",JOB})`

@@ -23,7 +23,7 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
-// database is the file in the folder of the state.
+// database is the file in the state directory.
 const database = "opper_exporter.db"
 
 func history(n int, seed int64) *oppertest.Server {
@@ -183,7 +183,7 @@ func TestUnusableStateIsRefused(t *testing.T) {
 		spoil func(dir, file string) error
 		texts []string
 	}{
-		"a file in place of the folder": {
+		"a file in place of the directory": {
 			func(dir, _ string) error { return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)) },
 			[]string{"cannot be used (not a directory)"},
 		},
@@ -225,7 +225,7 @@ func TestUnusableStateIsRefused(t *testing.T) {
 		}
 		cmd := command(t, url, "--storage.path="+dir)
 		if os.Getuid() == 0 {
-			// Nothing is read-only for root, so somebody else has to try.
+			// Nothing is read-only for root, so another user has to try.
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		}
 		refused(t, exportertest.MustStart(t, cmd), database, "cannot be used (permission denied)", "needs the right")

@@ -71,7 +71,7 @@ func Scrape(ctx context.Context, address string) (*Reading, error) {
 	return Parse(resp.Header, body)
 }
 
-// MustScrape is for an exporter that nobody kills.
+// MustScrape is for an exporter that is not killed.
 func MustScrape(t testing.TB, address string) *Reading {
 	t.Helper()
 	r, err := Scrape(t.Context(), address)

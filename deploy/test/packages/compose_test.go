@@ -158,7 +158,7 @@ func TestComposePrometheusFindsItsTargets(t *testing.T) {
 			t.Errorf("there is no service %s", match[1])
 		}
 	}
-	// What the rules are read from, seen from the configuration, is the same folder
+	// What the rules are read from, seen from the configuration, is the same directory
 	// in the container.
 	rules := ""
 	for _, volume := range p.Services["prometheus"].Volumes {

@@ -15,7 +15,7 @@ import (
 	"testing"
 )
 
-// container is an image in a folder of its own.
+// container is an image in a directory of its own.
 type container struct {
 	*image
 	root string
@@ -66,7 +66,7 @@ func own(path string, owner int) error {
 	return os.Chown(path, owner, owner)
 }
 
-// protect takes the right to write from the folders that are not given to the user
+// protect takes the right to write from the directories that are not given to the user
 // of the image.
 func (c container) protect(t testing.TB) {
 	t.Helper()
@@ -92,7 +92,7 @@ func (c container) protect(t testing.TB) {
 	})
 }
 
-// command is a program in the container: as the user of the image, who sees
+// command is a program in the container: as the user of the image, which sees
 // nothing but the container, and can write where the image lets that user only.
 func (c container) command(env []string, args ...string) *exec.Cmd {
 	attr := &syscall.SysProcAttr{Chroot: c.root}

@@ -40,7 +40,7 @@ type image struct {
 	exposed                      []string
 }
 
-// layer is a file, or what is in a folder, for a folder of the image.
+// layer is a file, or what is in a directory, for a directory of the image.
 type layer struct {
 	from, dest string
 	owner      int

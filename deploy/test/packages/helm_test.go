@@ -178,7 +178,7 @@ func sources(t testing.TB) map[string]string {
 	return found
 }
 
-// A chart cannot read what is outside of its folder.
+// A chart cannot read what is outside of its directory.
 func TestChartHasTheRulesAndDashboards(t *testing.T) {
 	want := sources(t)
 	if *update {

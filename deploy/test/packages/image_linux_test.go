@@ -170,7 +170,7 @@ func TestImageRunsAsTheChartSays(t *testing.T) {
 	}
 }
 
-// Keys, state and tests are in the folder of the project, and not in the context.
+// Keys, state and tests are in the directory of the project, and not in the context.
 func TestImageIsMadeFromSourcesOnly(t *testing.T) {
 	t.Parallel()
 	var file parsed
@@ -182,7 +182,7 @@ func TestImageIsMadeFromSourcesOnly(t *testing.T) {
 			t.Errorf("%s is sent to the engine", name)
 		}
 	}
-	// The final stages are told by name, and the last is the default.
+	// The final stages are known by name, and the last is the default.
 	if last := file.Stages[len(file.Stages)-1]; last.Name != "exporter" {
 		t.Errorf("the default stage is %s", last.Name)
 	}

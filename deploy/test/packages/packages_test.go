@@ -26,7 +26,7 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
-// top is the top folder of the project.
+// top is the top directory of the project.
 const top = "../../.."
 
 var (
@@ -174,7 +174,7 @@ func opper(t testing.TB, serve func(http.Handler) *httptest.Server) *httptest.Se
 
 var listed = regexp.MustCompile(`(?m)^opper_traces_listed\{.*\} [1-9]`)
 
-// counted waits until the first walk is published, and returns the metrics.
+// counted waits until the initial sync is published, and returns the metrics.
 func counted(t testing.TB, p *exportertest.Process, address string) string {
 	t.Helper()
 	var metrics bytes.Buffer

@@ -45,7 +45,7 @@ func TestUnitsAreValid(t *testing.T) {
 	}
 }
 
-// What is left is that it speaks to the network, and no root folder of its own.
+// What is left is that it speaks to the network, and no root directory of its own.
 func TestUnitIsHardened(t *testing.T) {
 	t.Parallel()
 	out, err := exec.CommandContext(t.Context(), systemd(t, "systemd-analyze"), "security", "--no-pager", "--offline=true", "--threshold=15", filepath.Join(units, "opper_exporter.service")).CombinedOutput()
@@ -70,9 +70,9 @@ func TestUnitTakesItsSocket(t *testing.T) {
 	if line == nil {
 		t.Fatal("no ExecStart")
 	}
-	folder := t.TempDir()
-	write(t, filepath.Join(folder, "credentials/api-key"), key+"\n")
-	command := strings.Fields(strings.NewReplacer(installed, binary, "%d", filepath.Join(folder, "credentials"), "%S", filepath.Join(folder, "state"),
+	directory := t.TempDir()
+	write(t, filepath.Join(directory, "credentials/api-key"), key+"\n")
+	command := strings.Fields(strings.NewReplacer(installed, binary, "%d", filepath.Join(directory, "credentials"), "%S", filepath.Join(directory, "state"),
 		"$OPTIONS", "--opper.url="+server.URL).Replace(line[1]))
 
 	address := freeAddress(t)
@@ -80,7 +80,7 @@ func TestUnitTakesItsSocket(t *testing.T) {
 	p.AwaitLog(t, "Listening on")
 	counted(t, p, address)
 	p.AwaitLog(t, `msg="Listening on"`, "address="+address)
-	if _, err := os.Stat(filepath.Join(folder, "state/opper_exporter/opper_exporter.db")); err != nil {
+	if _, err := os.Stat(filepath.Join(directory, "state/opper_exporter/opper_exporter.db")); err != nil {
 		t.Error(err)
 	}
 	p.Stop(t)
@@ -90,7 +90,7 @@ func TestUnitTakesItsSocket(t *testing.T) {
 	}
 }
 
-// freeAddress returns an address that nobody listens at.
+// freeAddress returns a free address.
 func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -31,7 +31,7 @@ const (
 	endTime  = 4 * time.Minute
 )
 
-// episode is one thing that goes on for some time. It is told how long it may
+// episode is one thing that goes on for some time. It gets how long it may
 // last at most.
 type episode struct {
 	topic string

@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// sample is what the process held at a time when nothing went on.
+// sample is what the process used at a time when nothing happened.
 type sample struct {
 	life   int
 	at     time.Time
 	values [3]float64
 }
 
-// held are the metrics of a sample, and by how much each may grow over the
+// metrics are the metrics of a sample, and by how much each may grow over the
 // life of a process.
-var held = [...]struct {
+var metrics = [...]struct {
 	metric, what string
 	most, unit   float64
 	unitName     string
@@ -26,20 +26,20 @@ var held = [...]struct {
 	{"process_resident_memory_bytes{}", "memory", 64 << 20, 1 << 20, " MiB"},
 }
 
-// sample takes one, if nothing has gone on for a while.
+// sample takes one, if nothing has happened for a while.
 func (v *watcher) sample(r *reading) {
 	v.peak = max(v.peak, r.Rest["process_resident_memory_bytes{}"])
 	if len(v.timeline.during(r.at.Add(-5*time.Second-v.scaled(20*time.Second)), r.at, harmless)) > 0 {
 		return
 	}
 	s := sample{life: r.life, at: r.at}
-	for i, h := range held {
+	for i, h := range metrics {
 		s.values[i] = r.Rest[h.metric]
 	}
 	v.samples = append(v.samples, s)
 }
 
-// leaks judges the process that lived longest, by a line through its samples
+// leaks checks the process that lived longest, by a line through its samples
 // after it has warmed up.
 func (v *watcher) leaks() string {
 	lives := map[int][]sample{}
@@ -61,7 +61,7 @@ func (v *watcher) leaks() string {
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "over %s of one process,", lasts(longest).Round(time.Second))
-	for i, h := range held {
+	for i, h := range metrics {
 		grown := slope(longest, i) * lasts(longest).Seconds()
 		if grown > h.most {
 			v.promises.offend("leak", "%s grew by %.1f%s in %s", h.what, grown/h.unit, h.unitName, lasts(longest).Round(time.Second))

@@ -130,11 +130,11 @@ func soak(ctx context.Context, s *settings) (broken bool, err error) {
 	_, _ = fmt.Fprintf(s.out, "soak: --for=%s --seed=%d --sort=%s --without=%s, %s/%s, %d CPUs\n%s\n",
 		s.lasts, s.seed, w.order(), strings.Join(s.without, ","), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), w)
 
-	baseline := time.Now()
+	begun := time.Now()
 	if err := x.start(); err != nil {
 		return false, err
 	}
-	v.baseline = baseline
+	v.begun = begun
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stopped := v.run(ctx)

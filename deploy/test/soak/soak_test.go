@@ -84,7 +84,7 @@ func TestChains(t *testing.T) {
 	}{
 		{5, "f g h", false, false}, // leads nowhere
 		{0, "a b c d", false, false},
-		{6, "g h i", true, false}, // nobody has read e and f
+		{6, "g h i", true, false}, // no scraper has read e and f
 		{3, "d e f", false, false},
 		{0, "z a b c", false, false}, // a sync
 		{6, "e f g", false, false},   // the list has moved
@@ -114,7 +114,7 @@ func newTestWatcher(t *testing.T, n int) *watcher {
 	rng := rand.New(rand.NewPCG(1, 1))
 	v := newWatcher(&settings{lasts: whole}, nil, w, &promises{out: io.Discard}, &timeline{})
 	now = now.Add(time.Minute)
-	v.baseline = now
+	v.begun = now
 	v.syncs = append(v.syncs, now.Add(time.Second))
 	now = now.Add(2 * time.Second)
 	for range n {
@@ -150,12 +150,12 @@ func TestWrongCountsAreFound(t *testing.T) {
 		"a bucket": {func(s series) {
 			s[`opper_trace_duration_seconds_bucket{outcome="success",project="default",trace_name="a",le="3600"}`]++
 		}, "too much: opper_trace_duration_seconds_bucket"},
-		"all gone": {func(s series) { clear(s) }, "too little: "},
+		"all missing": {func(s series) { clear(s) }, "too little: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := newTestWatcher(t, 60)
 			c.change(v.last.Lasting)
-			v.told["final"] = true
+			v.reported["final"] = true
 			v.check(true)
 			if got := strings.Join(v.promises.list(), "\n"); (got == "") != (c.want == "") || !strings.HasPrefix(got, c.want) {
 				t.Errorf("%q, want %q", got, c.want)

@@ -31,7 +31,7 @@ func (v *watcher) rules(doubtful bool) oracle.Rules {
 	ends := v.syncs
 	r := oracle.Rules{
 		Settle: v.scaled(settleDelay), Abandon: v.scaled(abandonAfter), Recheck: v.scaled(interval),
-		InitialSync: v.baseline, InitialSyncDone: ends[0],
+		InitialSync: v.begun, InitialSyncDone: ends[0],
 		// The server and the exporter may round to different sides.
 		Slack: time.Millisecond,
 	}
@@ -133,7 +133,7 @@ func (v *watcher) check(final bool) (missing bool) {
 				continue
 			}
 			wrong, missing = true, true
-			if !final || v.told["final"] {
+			if !final || v.reported["final"] {
 				v.tell("too little", key, "%v, and must be at least %v", is, low)
 			}
 		}
@@ -146,8 +146,8 @@ func (v *watcher) check(final bool) (missing bool) {
 
 // tell notes an offence of each kind once for each thing.
 func (v *watcher) tell(kind, thing, format string, args ...any) {
-	if !v.told[kind+thing] {
-		v.told[kind+thing] = true
+	if !v.reported[kind+thing] {
+		v.reported[kind+thing] = true
 		v.promises.offend(kind, "%s: %s", thing, fmt.Sprintf(format, args...))
 	}
 }

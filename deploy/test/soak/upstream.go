@@ -113,7 +113,7 @@ func rowsOf(body []byte) (ids []string, ok bool) {
 }
 
 // chain is a row of pages from the start of the list on, each of which shares rows
-// with the one before, whoever asked for them.
+// with the one before, whichever client asked for them.
 type chain struct {
 	began, grew time.Time
 	last        []string // the ids of the last page
@@ -192,7 +192,7 @@ func reset(w http.ResponseWriter, _ *http.Request, _ []byte) {
 		panic(http.ErrAbortHandler)
 	}
 	if tcp, ok := conn.(interface{ SetLinger(int) error }); ok {
-		_ = tcp.SetLinger(0) // it is closed in any case
+		_ = tcp.SetLinger(0) // it is closed either way
 	}
 	_ = conn.Close()
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// longestZero is for how long zeros are shown at most, whoever has not read them.
+// longestZero is for how long zeros are shown at most, whether they were read or not.
 const longestZero = 10 * time.Minute
 
 // checkEvery leaves the machine to the exporter meanwhile.
@@ -36,17 +36,17 @@ func (v *watcher) finish(ctx context.Context) error {
 	said := false
 	for ends := time.Now().Add(most); v.check(true) && ctx.Err() == nil && time.Now().Before(ends); {
 		v.mu.Lock()
-		held := v.last.Rest.Project("opper_exporter_trace_names_zero_pending")
+		pending := v.last.Rest.Project("opper_exporter_trace_names_zero_pending")
 		v.mu.Unlock()
-		if held > 0 && !said {
+		if pending > 0 && !said {
 			said = true
 			// A hostile client that has scraped is waited for, too.
-			v.promises.say("names whose zeros not every scraper has read: %v; waiting for up to %s", held, longestZero)
+			v.promises.say("names whose zeros not every scraper has read: %v; waiting for up to %s", pending, longestZero)
 		}
 		sleep(ctx, checkEvery)
 	}
 	v.mu.Lock()
-	v.told["final"] = true
+	v.reported["final"] = true
 	v.mu.Unlock()
 	if v.check(true) {
 		v.promises.say("something is still missing %s after the traffic has ended", time.Since(quiet).Round(time.Second))

@@ -25,7 +25,7 @@ type watcher struct {
 	promises *promises
 	timeline *timeline
 	client   *http.Client
-	baseline time.Time // before the first process was started
+	begun    time.Time // before the first process was started
 
 	mu          sync.Mutex
 	last        *reading    // the last one that showed traces
@@ -37,7 +37,7 @@ type watcher struct {
 	failures    float64 // since the last good one, while nothing was wrong
 	samples     []sample
 	peak        float64 // resident memory
-	told        map[string]bool
+	reported    map[string]bool
 	least, most float64 // counts that are certain and possible, at the last check
 }
 
@@ -45,7 +45,7 @@ type span struct{ start, end time.Time }
 
 func newWatcher(s *settings, x *exporter, w *world, p *promises, tl *timeline) *watcher {
 	return &watcher{
-		settings: s, exporter: x, world: w, promises: p, timeline: tl, told: map[string]bool{},
+		settings: s, exporter: x, world: w, promises: p, timeline: tl, reported: map[string]bool{},
 		client: &http.Client{Transport: &http.Transport{}},
 	}
 }

@@ -138,7 +138,7 @@ func TestSums(t *testing.T) {
 
 	w.add(2001, endedTrace())
 	if _, err := NewTruth(w.s, w.rules).Sums(); err != nil {
-		t.Errorf("a trace that nobody can have counted makes the sums uncertain: %v", err)
+		t.Errorf("a trace that cannot have been counted makes the sums uncertain: %v", err)
 	}
 	w.read(2010)
 	w.read(2040)

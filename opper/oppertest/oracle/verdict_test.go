@@ -11,7 +11,7 @@ import (
 
 func TestVerdict(t *testing.T) {
 	const must, may, no = "must", "may", ""
-	// The versions by which the lives are told apart: their tokens, or A for abandoned.
+	// The versions that tell the lives apart: their tokens, or A for abandoned.
 	for _, c := range []struct {
 		name string
 		cfg  oppertest.Config
@@ -51,7 +51,7 @@ func TestVerdict(t *testing.T) {
 			w.update(55, tokens(3))
 			w.read(60)
 		}, must, "1 2"},
-		{"a version that nobody saw", oppertest.Config{}, func(w *world) {
+		{"a version that was never listed", oppertest.Config{}, func(w *world) {
 			w.add(1, endedTrace())
 			w.sync(10)
 			w.update(41, tokens(2))
@@ -67,10 +67,10 @@ func TestVerdict(t *testing.T) {
 			w.read(56)
 		}, may, "1 2"},
 
-		{"gone before it settled", oppertest.Config{}, func(w *world) { w.add(1, endedTrace()); w.sync(10); w.delete(20); w.sync(50) }, may, "1"},
+		{"delisted before it settled", oppertest.Config{}, func(w *world) { w.add(1, endedTrace()); w.sync(10); w.delete(20); w.sync(50) }, may, "1"},
 		{"expired before it settled", oppertest.Config{Retention: 20 * time.Second}, func(w *world) { w.add(1, endedTrace()); w.sync(10, 50) }, may, "1"},
-		{"gone while open", oppertest.Config{}, func(w *world) { w.add(1, openTrace()); w.sync(10); w.delete(20); w.sync(50, 2000) }, no, ""},
-		{"ended and gone between two reads", oppertest.Config{}, func(w *world) {
+		{"delisted while open", oppertest.Config{}, func(w *world) { w.add(1, openTrace()); w.sync(10); w.delete(20); w.sync(50, 2000) }, no, ""},
+		{"ended and delisted between two reads", oppertest.Config{}, func(w *world) {
 			w.add(1, openTrace())
 			w.sync(10)
 			w.update(20, end)
@@ -134,25 +134,25 @@ func TestVerdict(t *testing.T) {
 			w.initialSync(20)
 			w.sync(60, 130)
 		}, must, "1"},
-		{"not met by the baseline: its own times do not count", oppertest.Config{}, func(w *world) {
+		{"not listed in the initial sync: its own times do not count", oppertest.Config{}, func(w *world) {
 			w.initialSync(10)
 			w.add(20, endedTrace())
 			w.sync(100, 120)
 		}, no, ""},
-		{"came while the baseline ran", oppertest.Config{}, func(w *world) {
+		{"came while the initial sync ran", oppertest.Config{}, func(w *world) {
 			w.rules.InitialSync, w.rules.InitialSyncDone = sec(40), sec(60)
 			w.add(50, endedTrace())
 			w.read(55)
 			w.c.set(70)
 		}, may, "1"},
-		{"came while the baseline ran, ends in the future", oppertest.Config{}, func(w *world) {
+		{"came while the initial sync ran, ends in the future", oppertest.Config{}, func(w *world) {
 			w.rules.InitialSync, w.rules.InitialSyncDone = sec(40), sec(60)
 			w.add(50, endedTrace())
 			w.update(51, func(t *oppertest.Trace) { t.End = new(sec(200)) })
 			w.read(55)
 			w.sync(70, 110)
 		}, may, "1"},
-		{"came while the baseline ran, starts in the future", oppertest.Config{}, func(w *world) {
+		{"came while the initial sync ran, starts in the future", oppertest.Config{}, func(w *world) {
 			w.rules.InitialSync, w.rules.InitialSyncDone = sec(40), sec(60)
 			w.add(50, openTrace())
 			w.update(51, func(t *oppertest.Trace) { t.Start = new(sec(2000)) })
@@ -184,7 +184,7 @@ func TestVerdict(t *testing.T) {
 			w.sweep(70)
 			w.sync(110)
 		}, must, "1"},
-		{"behind what nobody has read is not behind", oppertest.Config{SortBy: oppertest.ByStart}, func(w *world) {
+		{"behind what was not read is not behind", oppertest.Config{SortBy: oppertest.ByStart}, func(w *world) {
 			w.s.Add(oppertest.Trace{ID: "y", Start: new(sec(50))})
 			w.add(60, endedTrace())
 			w.sync(70, 110)
