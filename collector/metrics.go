@@ -47,7 +47,8 @@ var (
 	lateEndsTotal = newDesc("opper_exporter_late_ends_total",
 		"Traces counted as abandoned for which an end_time was seen later.")
 	unmappedTotal = newDesc("opper_exporter_unmapped_status_total",
-		"Settled traces with a status that is neither in the success nor in the failure list.")
+		"Settled traces with a status that is neither in the success nor in the failure list. The first 10 such statuses have series of their own, others count as (other).",
+		"status")
 	traceNames = newDesc("opper_exporter_trace_names",
 		"Distinct trace names seen (name), including those counted under the overflow name; an estimate above 10000.")
 	namesZeroPending = newDesc("opper_exporter_trace_names_zero_pending",

@@ -281,7 +281,12 @@ func (p *project) apply(ev ledger.Events) {
 	if p.observe != nil {
 		p.observe(ev)
 	}
+	known := len(p.aggregates.Unmapped())
 	p.aggregates.Apply(ev, p.lastZero())
+	for _, u := range p.aggregates.Unmapped()[known:] {
+		level.Warn(p.logger).Log("msg", "status maps to no outcome, its traces count as unknown", "status", u.Label,
+			"flags", "--collector.success-status, --collector.failure-status")
+	}
 }
 
 // lastZero returns when the aggregate of a new name was surely 0: at the
@@ -323,7 +328,7 @@ func (p *project) placeOpen() {
 func (p *project) publish() {
 	p.published.Store(new(p.builder.build(p.aggregates, p.ledger, p.syncer.Total())))
 	p.metrics.published(p.lastSuccess)
-	p.zeros.published(p.aggregates.All(), p.deps.Clock.Now())
+	p.zeros.published(p.aggregates.ZeroPending(), p.deps.Clock.Now())
 	if !p.isReady() {
 		close(p.ready)
 	}

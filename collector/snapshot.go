@@ -74,10 +74,12 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) snap
 		{unusableTotal, s.NoDuration, []string{"missing"}},
 		{unusableTotal, s.BadDuration, []string{"negative"}},
 		{lateEndsTotal, s.LateEnds, nil},
-		{unmappedTotal, s.Unmapped, nil},
 		{overflowTotal, s.Overflow, nil},
 	} {
 		out = append(out, newCounter(c.desc, float64(c.value), s.Since, append([]string{b.project}, c.reason...)...))
+	}
+	for _, u := range s.Unmapped() {
+		out = append(out, newCounter(unmappedTotal, float64(u.Exposed()), u.Created, b.project, u.Label))
 	}
 	return append(out, newGauge(traceNames, s.Distinct(), b.project), newGauge(namesZeroPending, float64(zeroPending), b.project))
 }

@@ -85,12 +85,34 @@ func (n *Aggregate) merge(from *Aggregate) {
 	}
 }
 
-// IsZeroPending reports whether some series are exposed at 0, whatever has been
-// counted: Prometheus takes the first value of a series for history, so that must
-// be 0 where it is none.
+// ZeroPending is what may be exposed at 0, whatever has been counted: Prometheus
+// takes the first value of a series for history, so that must be 0 where it is
+// none. EndZero takes in that every scraper has read the zeros.
+type ZeroPending interface {
+	IsZeroPending() bool
+	EndZero()
+}
+
+// ZeroPending returns what is exposed at 0.
+func (s *Set) ZeroPending() []ZeroPending {
+	var out []ZeroPending
+	for _, n := range s.names {
+		if n.IsZeroPending() {
+			out = append(out, n)
+		}
+	}
+	for _, u := range s.unmapped {
+		if u.IsZeroPending() {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+// IsZeroPending implements ZeroPending.
 func (n *Aggregate) IsZeroPending() bool { return n.zeroPending != 0 }
 
-// EndZero takes in that every scraper has read the zeros.
+// EndZero implements ZeroPending.
 func (n *Aggregate) EndZero() {
 	if n.IsZeroPending() {
 		n.zeroPending = 0

@@ -15,7 +15,7 @@ func TestOutcomes(t *testing.T) {
 		null      bool
 		abandoned bool
 		want      Outcome
-		unmapped  uint64
+		unmapped  string
 	}{
 		{status: "success", want: Success},
 		{status: "SUCCESS", want: Success},
@@ -24,8 +24,8 @@ func TestOutcomes(t *testing.T) {
 		{status: "error", want: Failure},
 		{status: "Failed", want: Failure},
 		{status: "failure", want: Failure},
-		{status: "cancelled", want: Unknown, unmapped: 1},
-		{status: "", want: Unknown, unmapped: 1},
+		{status: "Cancelled", want: Unknown, unmapped: "cancelled"},
+		{status: "", want: Unknown, unmapped: emptyStatus},
 		{null: true, want: Unknown},
 		{status: "success", abandoned: true, want: Abandoned},
 		{status: "cancelled", abandoned: true, want: Abandoned},
@@ -44,8 +44,12 @@ func TestOutcomes(t *testing.T) {
 				t.Errorf("%+v: %d in %s", c, got, o)
 			}
 		}
-		if s.Unmapped != c.unmapped {
-			t.Errorf("%+v: %d unmapped", c, s.Unmapped)
+		unmapped := ""
+		for _, u := range s.Unmapped() {
+			unmapped += u.Label
+		}
+		if unmapped != c.unmapped {
+			t.Errorf("%+v: unmapped %q", c, unmapped)
 		}
 	}
 }

@@ -100,7 +100,7 @@ func testManyNames(t *testing.T, cfg Config) {
 	for _, n := range ranked[:cfg.MaxNames] {
 		want[n.Label] = n
 	}
-	if len(s.names) != len(want) || s.Unmapped != all.Unmapped || s.NoDuration != all.NoDuration || s.BadDuration != all.BadDuration || s.Distinct() != all.Distinct() {
+	if len(s.names) != len(want) || !reflect.DeepEqual(s.unmapped, all.unmapped) || s.NoDuration != all.NoDuration || s.BadDuration != all.BadDuration || s.Distinct() != all.Distinct() {
 		t.Errorf("%d names, %d of them distinct: want %d, %v", len(s.names), int(s.Distinct()), len(want), all.Distinct())
 	}
 	for label, n := range want {

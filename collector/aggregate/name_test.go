@@ -166,7 +166,7 @@ func TestBoundStatus(t *testing.T) {
 		if r.Status = BoundStatus(raw); len(r.Status) > maxStatus || !utf8.ValidString(r.Status) {
 			t.Errorf("%.20q becomes %q", raw, r.Status)
 		}
-		if got := New(cfg, now).outcome(&r); got != want {
+		if got := New(cfg, now).outcome(&r, now); got != want {
 			t.Errorf("%.20q counts as %v, want %v", raw, got, want)
 		}
 	}

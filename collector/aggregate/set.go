@@ -47,8 +47,9 @@ type Set struct {
 	// may have been created earlier.
 	Renewed bool
 	// Counters of the project, for traces of any name.
-	Gaps, NoID, VanishedOpen, LateEnds          uint64
-	Unmapped, Overflow, NoDuration, BadDuration uint64
+	Gaps, NoID, VanishedOpen, LateEnds uint64
+	Overflow, NoDuration, BadDuration  uint64
+	unmapped                           []*Unmapped // in the order in which they were first seen
 }
 
 // New returns an empty Set. Until EndInitialSync, no name overflows.
@@ -171,7 +172,7 @@ func (s *Set) count(c *ledger.Counted, before time.Time) {
 	}
 	outcome := Abandoned
 	if !c.Abandoned {
-		outcome = s.outcome(&c.Row)
+		outcome = s.outcome(&c.Row, before)
 	}
 	// In a partial initial sync, only what is counted tells when a name began.
 	var started time.Time
@@ -233,7 +234,7 @@ func traceID(c *ledger.Counted) string {
 	return id
 }
 
-func (s *Set) outcome(r *ledger.Row) Outcome {
+func (s *Set) outcome(r *ledger.Row, before time.Time) Outcome {
 	status := strings.ToLower(r.Status)
 	switch {
 	case !r.HasStatus:
@@ -242,7 +243,7 @@ func (s *Set) outcome(r *ledger.Row) Outcome {
 	case slices.Contains(s.cfg.Failure, status):
 		return Failure
 	default:
-		s.Unmapped++
+		s.countUnmapped(r.Status, before)
 	}
 	return Unknown
 }

@@ -91,12 +91,13 @@ func (s *Set) code(c *codec.Coder) {
 	for _, n := range s.counters() {
 		codec.Int(c, n)
 	}
+	s.codeUnmapped(c)
 }
 
 func (s *Set) counters() []*uint64 {
 	return []*uint64{
 		&s.Gaps, &s.NoID, &s.VanishedOpen, &s.LateEnds,
-		&s.Unmapped, &s.Overflow, &s.NoDuration, &s.BadDuration,
+		&s.Overflow, &s.NoDuration, &s.BadDuration,
 	}
 }
 

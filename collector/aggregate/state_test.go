@@ -107,6 +107,9 @@ func sameSums(t *testing.T, step int, got, want *Set) {
 	if got.Distinct() != want.Distinct() || !got.Since.Equal(want.Since) || got.initialSync != want.initialSync || len(got.names) != len(want.names) {
 		t.Fatalf("step %d: %d names, want %d", step, len(got.names), len(want.names))
 	}
+	if g, w := exposedStatuses(got), exposedStatuses(want); !maps.Equal(g, w) {
+		t.Fatalf("step %d: statuses %v, want %v", step, g, w)
+	}
 	for label, w := range want.names {
 		g := *got.names[label]
 		// What only says that something has changed may differ.

@@ -151,7 +151,7 @@ func (p *Parsed) validateAggregate(s *aggregate.Config) error {
 		}
 		s.Rewrites = append(s.Rewrites, rewrite)
 	}
-	s.Success, s.Failure = lower(p.success), lower(p.failure)
+	s.Success, s.Failure = parseStatuses(p.success), parseStatuses(p.failure)
 	for _, status := range s.Success {
 		if slices.Contains(s.Failure, status) {
 			return fmt.Errorf("--collector.failure-status: %q is also a --collector.success-status", status)

@@ -143,10 +143,15 @@ func parseEnum(values ...string) func(string) (string, error) {
 	}
 }
 
-func lower(texts []string) []string {
-	out := make([]string, len(texts))
-	for i, t := range texts {
-		out[i] = strings.ToLower(t)
+// parseStatuses returns the statuses in some lists with commas between.
+func parseStatuses(lists []string) []string {
+	var out []string
+	for _, list := range lists {
+		for status := range strings.SplitSeq(list, ",") {
+			if status = strings.ToLower(strings.TrimSpace(status)); status != "" {
+				out = append(out, status)
+			}
+		}
 	}
 	return out
 }

@@ -29,6 +29,7 @@ func scrape(ctx context.Context, binary, dir string) (map[string]*dto.MetricFami
 	defer cancel()
 	opper := oppertest.New(oppertest.Config{})
 	opper.FillHistory(10, 1, time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour))
+	opper.Add(oppertest.Sample()) // a status that maps to no outcome
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
