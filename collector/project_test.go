@@ -47,7 +47,7 @@ func TestDocumentedPageIsOneTrace(t *testing.T) {
 	also := values{
 		"opper_traces_listed{}":                            1,
 		"opper_exporter_trace_names{}":                     1,
-		"opper_exporter_unmapped_status_total{(empty)}":    1,
+		"opper_exporter_unmapped_status_total{<string>}":   1,
 		"opper_trace_last_end_timestamp_seconds{<string>}": float64(time.Date(2023, 11, 7, 5, 31, 56, 0, time.UTC).Unix()),
 		"opper_exporter_initial_sync_progress_ratio{}":     1,
 		"opper_exporter_gaps_total{}":                      0,

@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -59,4 +60,32 @@ func TestNewNamesAreExposedAtZeroFirst(t *testing.T) {
 		t.Error("a failed sync ended the wait of a name")
 	}
 	see(2, 2, 1, 0)
+}
+
+// A later status that maps to no outcome starts at 0, too, and is logged once.
+func TestUnmappedStatusIsNamed(t *testing.T) {
+	read := false
+	cfg := testConfig()
+	cfg.AllRead = func(time.Time) bool { return read }
+	b := newBench(t, oppertest.Config{}, cfg)
+	b.opper.Add(b.trace(1, "known"))
+	b.step(time.Hour)
+	b.sync()
+	for i := range 2 {
+		tr := b.trace(2+i, "known")
+		tr.Status = new("Paused")
+		b.opper.Add(tr)
+	}
+	b.sync()
+	for _, want := range []float64{0, 2} {
+		b.step(settle)
+		b.sync()
+		if got, ok := b.gather()["opper_exporter_unmapped_status_total{paused}"]; !ok || got != want {
+			t.Errorf("%v (exposed: %t), want %v", got, ok, want)
+		}
+		read = true
+	}
+	if n := strings.Count(b.log.String(), "status=paused"); n != 1 {
+		t.Errorf("%d lines name the status:\n%s", n, &b.log)
+	}
 }

@@ -166,7 +166,7 @@ func (d document) outcomes(t *testing.T) map[string]string {
 		if !ok {
 			continue
 		}
-		for status := range strings.SplitSeq(row[1], ", ") {
+		for status := range strings.SplitSeq(row[1], ",") {
 			outcomes[status] = strings.TrimPrefix(outcome, "--collector.")
 		}
 	}

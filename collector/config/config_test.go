@@ -200,7 +200,7 @@ func TestInitialLookbackDependsOnPersistence(t *testing.T) {
 func TestValuesReachWhatTheyConfigure(t *testing.T) {
 	cfg, err := parse(withKey,
 		"--opper.url=https://opper.example", "--opper.header=x-more:  of this ", "--opper.concurrency=7", "--opper.max-requests-per-second=8",
-		"--collector.interval=0s", "--collector.success-status=OK", "--collector.success-status=Done",
+		"--collector.interval=0s", "--collector.success-status=OK, Fine", "--collector.success-status=Done",
 		"--web.telemetry-path=/a/b", "--web.max-requests=3", "--web.disable-exporter-metrics", "--web.openmetrics-created")
 	if err != nil {
 		t.Fatal(err)
@@ -208,7 +208,7 @@ func TestValuesReachWhatTheyConfigure(t *testing.T) {
 	if got := cfg.Project.Opper; got.MaxConnections != 7 || got.Header.Get("X-More") != "of this" || got.UserAgent != "opper_exporter/dev" {
 		t.Errorf("client: %+v", got)
 	}
-	if got := cfg.Project; got.UpstreamURL != "https://opper.example/v2" || got.Concurrency != 7 || got.SweepPause != time.Second/2 || !slices.Equal(got.Aggregate.Success, []string{"ok", "done"}) {
+	if got := cfg.Project; got.UpstreamURL != "https://opper.example/v2" || got.Concurrency != 7 || got.SweepPause != time.Second/2 || !slices.Equal(got.Aggregate.Success, []string{"ok", "fine", "done"}) {
 		t.Errorf("collector: %+v", got)
 	}
 	want := scrape.Config{
