@@ -51,7 +51,9 @@ func newOpper(t *testing.T) *oppertest.Server {
 	now := time.Now()
 	traffic.Backfill(now.Add(-time.Hour), now)
 	begin, end := now.Add(-time.Hour), now.Add(-time.Hour+time.Second)
-	opper.Add(oppertest.Trace{ID: "quiet", Name: new(quiet), Status: new("success"), Start: &begin, End: &end, Tokens: new(int64(100))})
+	for _, status := range []string{"success", "cancelled"} {
+		opper.Add(oppertest.Trace{ID: "quiet " + status, Name: new(quiet), Status: new(status), Start: &begin, End: &end, Tokens: new(int64(100))})
+	}
 	ctx := t.Context()
 	done := make(chan struct{})
 	go func() {
@@ -82,7 +84,7 @@ func startExporter(t *testing.T, opper http.Handler) string {
 }
 
 // breakRequests makes Opper answer once with each of some errors, and waits
-// until the exporter has met them.
+// until the exporter has seen them.
 func breakRequests(t *testing.T, opper *oppertest.Server, address string) {
 	t.Helper()
 	codes := []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusInternalServerError}
@@ -91,16 +93,16 @@ func breakRequests(t *testing.T, opper *oppertest.Server, address string) {
 	}
 	opper.Fail(oppertest.Fault{Answer: oppertest.CutBody})
 	promtest.Eventually(t, func() error {
-		met := map[string]bool{}
+		seen := map[string]bool{}
 		for _, m := range scrape(t, address)["opper_exporter_api_requests_total"].GetMetric() {
-			met[labelOf(m, "code")] = m.GetCounter().GetValue() > 0
+			seen[labelOf(m, "code")] = m.GetCounter().GetValue() > 0
 		}
 		for _, code := range codes {
-			if !met[strconv.Itoa(code)] {
+			if !seen[strconv.Itoa(code)] {
 				return fmt.Errorf("no answer %d yet", code)
 			}
 		}
-		if !met["error"] {
+		if !seen["error"] {
 			return errors.New("no request without an answer yet")
 		}
 		return nil
