@@ -2,8 +2,6 @@ package e2e_test
 
 import (
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os/exec"
 	"slices"
 	"strings"
@@ -56,23 +54,6 @@ func firstCounts(t *testing.T, interval string) {
 	}
 }
 
-// fixedAddress returns an address that an exporter can come back to: its port is
-// not among those that the system gives to others meanwhile.
-func fixedAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000))
-		if l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address); err == nil {
-			if err := l.Close(); err != nil {
-				t.Error(err)
-			}
-			return address
-		}
-	}
-	t.Fatal("no free port")
-	return ""
-}
-
 // at makes an exporter's command listen at a fixed address.
 func at(address string, cmd *exec.Cmd) *exec.Cmd {
 	for i, arg := range cmd.Args {
@@ -90,7 +71,7 @@ func TestRestartIsNoIncrease(t *testing.T) {
 	s := oppertest.New(oppertest.Config{})
 	history := many(500, "steady", "success", time.Now().Add(-3*time.Hour))
 	s.Add(history...)
-	url, address, stored := opper(t, s), fixedAddress(t), "--storage.path="+t.TempDir()
+	url, address, stored := opper(t, s), exportertest.FreeAddress(t), "--storage.path="+t.TempDir()
 	run := func() *exportertest.Process {
 		return exportertest.MustStart(t, at(address, command(t, url, stored, fast, noSettle)))
 	}
@@ -158,7 +139,7 @@ func TestGreaterIncreaseOfReplicasIsTheTruth(t *testing.T) {
 	s := oppertest.New(oppertest.Config{})
 	s.Add(many(100, "old", "success", time.Now().Add(-40*24*time.Hour))...)
 	first := exporter(t, s, fast, noSettle)
-	second := fixedAddress(t)
+	second := exportertest.FreeAddress(t)
 	all := audiences(t, "250ms", first, second)
 	for _, a := range all {
 		a.reaches(1, fmt.Sprintf(`count(sum_over_time(up{JOB,instance=%q}[1m]) > 1)`, first))
