@@ -1,4 +1,4 @@
-package main
+package binary_test
 
 import (
 	"fmt"
@@ -42,9 +42,9 @@ func TestSyncOnScrapeSharesOneSync(t *testing.T) {
 	if n := server.RequestCount(); n != 1 {
 		t.Errorf("%d requests at once", n)
 	}
-	mark := len(e.log.String())
+	mark := len(e.Log.String())
 	release()
-	await(t, "the sync goes on without a scrape", func() bool { return len(e.log.LinesSince(mark, "sync complete")) > 0 })
+	await(t, "the sync goes on without a scrape", func() bool { return len(e.Log.LinesSince(mark, "sync complete")) > 0 })
 
 	// Another hanging one shows what that sync found, and that it was one.
 	hold(t, server)
@@ -88,7 +88,7 @@ func TestEmptyListAndOne(t *testing.T) {
 	if listed, ok := got[`opper_traces_listed{project="default"}`]; got.up() != 1 || len(got.of("opper_traces_total")) != 0 || !ok || listed != 0 {
 		t.Errorf("empty: up %v, listed %v, %v", got.up(), listed, got.of("opper_traces_total"))
 	}
-	if n := len(e.log.Lines("level=warn")) + len(e.log.Lines("level=error")); n != 0 {
+	if n := len(e.Log.Lines("level=warn")) + len(e.Log.Lines("level=error")); n != 0 {
 		t.Error("complaints about an empty list")
 	}
 
