@@ -54,8 +54,8 @@ func TestSyncOnScrapeSharesOneSync(t *testing.T) {
 	}
 }
 
-// The counts of a new name show once a server has surely read its zeros, and
-// nobody else makes them show.
+// The counts of a new name are exposed once a scraper has provably read its zeros.
+// No other request makes them so.
 func TestNewNamesAreExposedAtZeroFirst(t *testing.T) {
 	t.Parallel()
 	server, url := fakeOpper(t, oppertest.Config{}, 120)
@@ -75,9 +75,13 @@ func TestNewNamesAreExposedAtZeroFirst(t *testing.T) {
 		}
 		return got.syncs("success") > before.syncs("success")+5
 	})
-	e.scrape("X-Prometheus-Scrape-Timeout-Seconds", "10")
-	e.scrape("X-Prometheus-Scrape-Timeout-Seconds", "10")
-	await(t, "its counts are shown", func() bool { return e.scrape()[zero] == 1 })
+	const header, timeout = "X-Prometheus-Scrape-Timeout-Seconds", "10"
+	if n := e.scrape(header, timeout)[zero]; n != 0 {
+		t.Errorf("the first scrape of a scraper shows %v", n)
+	}
+	// A client that closes its connection may do so before the exporter knows that
+	// it has sent everything: such a scrape proves nothing.
+	await(t, "its counts are shown", func() bool { return e.scrape(header, timeout)[zero] == 1 })
 }
 
 func TestEmptyListAndOne(t *testing.T) {
@@ -191,48 +195,54 @@ func TestStrangeNamesStayDistinct(t *testing.T) {
 	}
 }
 
-func TestWithoutNativeHistograms(t *testing.T) {
+// Each kind of histogram can be switched off.
+func TestHistogramsAreClassicAndNative(t *testing.T) {
 	t.Parallel()
 	_, url := fakeOpper(t, oppertest.Config{}, 120)
-	e := startReady(t, url, "--no-collector.native-histograms")
-	families := e.protobuf()
-	for _, name := range []string{"opper_trace_duration_seconds", "opper_tokens_per_trace"} {
-		if len(families[name].GetMetric()) == 0 {
-			t.Errorf("no %s", name)
-		}
-		for _, m := range families[name].GetMetric() {
-			h := m.GetHistogram()
-			if len(h.GetBucket()) == 0 || h.Schema != nil || h.ZeroCount != nil || h.ZeroThreshold != nil || h.PositiveSpan != nil || h.PositiveDelta != nil {
-				t.Errorf("%s: %v", name, h)
+	for name, c := range map[string]struct {
+		args            []string
+		classic, native bool
+	}{
+		"by default":      {nil, true, true},
+		"without native":  {[]string{"--no-collector.native-histograms"}, true, false},
+		"without classic": {[]string{"--no-collector.classic-histograms"}, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := startReady(t, url, c.args...)
+			families := e.protobuf()
+			for _, name := range []string{"opper_trace_duration_seconds", "opper_tokens_per_trace"} {
+				if len(families[name].GetMetric()) == 0 {
+					t.Errorf("no %s", name)
+				}
+				for _, m := range families[name].GetMetric() {
+					h := m.GetHistogram()
+					filled := h.GetSampleCount() > 0
+					if (len(h.GetBucket()) > 0) != c.classic || (h.Schema != nil) != c.native || (len(h.GetPositiveSpan()) > 0) != (c.native && filled) {
+						t.Errorf("%s: %v", name, h)
+					}
+					if !c.native && (h.ZeroCount != nil || h.ZeroThreshold != nil || h.PositiveDelta != nil) {
+						t.Errorf("%s has parts of a native histogram: %v", name, h)
+					}
+					if !c.classic && filled && len(h.GetExemplars()) == 0 {
+						t.Errorf("%s has no exemplars: %v", name, h)
+					}
+				}
 			}
-		}
-	}
-}
-
-func TestWithoutClassicHistograms(t *testing.T) {
-	t.Parallel()
-	_, url := fakeOpper(t, oppertest.Config{}, 120)
-	e := startReady(t, url, "--no-collector.classic-histograms")
-	families := e.protobuf()
-	for _, name := range []string{"opper_trace_duration_seconds", "opper_tokens_per_trace"} {
-		if len(families[name].GetMetric()) == 0 {
-			t.Errorf("no %s", name)
-		}
-		for _, m := range families[name].GetMetric() {
-			h := m.GetHistogram()
-			if len(h.GetBucket()) != 0 || h.Schema == nil || h.GetSampleCount() > 0 && len(h.GetExemplars()) == 0 {
-				t.Errorf("%s: %v", name, h)
+			got := e.scrape()
+			finite := 0
+			for key := range got.of("opper_trace_duration_seconds_bucket") {
+				if !strings.Contains(key, `le="+Inf"`) {
+					finite++
+				}
 			}
-		}
-	}
-	got := e.scrape()
-	for key := range got.of("opper_trace_duration_seconds_bucket") {
-		if !strings.Contains(key, `le="+Inf"`) {
-			t.Errorf("text has %s", key)
-		}
-	}
-	if got.sum("opper_trace_duration_seconds_count") == 0 || got.sum("opper_trace_duration_seconds_sum") == 0 {
-		t.Error("text has no sums")
+			if (finite > 0) != c.classic {
+				t.Errorf("the text has %d finite buckets", finite)
+			}
+			if got.sum("opper_trace_duration_seconds_count") == 0 || got.sum("opper_trace_duration_seconds_sum") == 0 {
+				t.Error("the text has no sums")
+			}
+		})
 	}
 }
 
