@@ -12,7 +12,6 @@ import (
 
 	"github.com/prometheus/common/model"
 
-	"opper_exporter/collector/aggregate"
 	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
@@ -134,32 +133,31 @@ func (a audience) raw(matchers string) (plain map[string][]model.SamplePair, nat
 	return plain, native
 }
 
-// worthOf returns what traces add to the series.
-func worthOf(t *testing.T, traces []oppertest.Trace) exportertest.Series {
-	t.Helper()
-	want := exportertest.Series{}
-	for _, tr := range traces {
-		v := oracle.Version{Name: aggregate.Label(*tr.Name), Outcome: map[string]string{"success": "success", "error": "failure"}[*tr.Status], Tokens: *tr.Tokens, Micros: int64(*tr.DurationMS * 1e3)}
-		for key, add := range worth(v) {
-			want[key] += add
-		}
+// seriesOf returns the series of traces.
+func seriesOf(traces []oppertest.Trace) exportertest.Series {
+	truth := oracle.Truth{Traces: map[string]oracle.Verdict{}}
+	for i, tr := range traces {
+		truth.Traces[strconv.Itoa(i)] = oracle.Verdict{Versions: []oracle.Version{{
+			Name: *tr.Name, Outcome: map[string]string{"success": "success", "error": "failure"}[*tr.Status], Tokens: *tr.Tokens, Micros: int64(*tr.DurationMS * 1e3),
+		}}}
 	}
-	for key, n := range maps.Clone(want) {
+	_, series := exportertest.Bounds(truth)
+	for key, n := range maps.Clone(series) {
 		if name, labels, ok := strings.Cut(key, "_count{"); ok {
-			want[name+"_bucket{"+strings.TrimSuffix(labels, "}")+`,le="+Inf"}`] = n
+			series[name+"_bucket{"+strings.TrimSuffix(labels, "}")+`,le="+Inf"}`] = n
 		}
 	}
-	return want
+	return series
 }
 
 // The series of one name: outcomes, and buckets with +Inf, sum and count.
-var seriesOfName = 2*4 + 3*(len(durationBounds)+3) + len(tokenBounds) + 3
+var seriesOfName = 2*4 + 3*(len(exportertest.DurationBuckets)+3) + len(exportertest.TokenBuckets) + 3
 
 // exact fails the test unless the raw samples of a name begin, all in one scrape,
 // at what the first traces say, never fall, and end at what all of them say.
 func (a audience) exact(name string, first, all []oppertest.Trace) (samples int) {
 	a.t.Helper()
-	begin, end := worthOf(a.t, first), worthOf(a.t, all)
+	begin, end := seriesOf(first), seriesOf(all)
 	plain, native := a.raw(fmt.Sprintf("trace_name=%q", name))
 	if len(plain) != seriesOfName {
 		a.t.Errorf("%v: %s has %d series, want %d", a, name, len(plain), seriesOfName)
@@ -168,10 +166,10 @@ func (a audience) exact(name string, first, all []oppertest.Trace) (samples int)
 	for key, values := range plain {
 		starts[values[0].Timestamp] = true
 		samples = len(values)
-		if got := float64(values[0].Value); math.Abs(got-begin[key]) > rounding*begin[key] {
+		if got := float64(values[0].Value); math.Abs(got-begin[key]) > exportertest.Rounding*begin[key] {
 			a.t.Errorf("%v: %s begins at %v, want %v", a, key, got, begin[key])
 		}
-		if got := float64(values[len(values)-1].Value); math.Abs(got-end[key]) > rounding*end[key] {
+		if got := float64(values[len(values)-1].Value); math.Abs(got-end[key]) > exportertest.Rounding*end[key] {
 			a.t.Errorf("%v: %s ends at %v, want %v", a, key, got, end[key])
 		}
 		for i, v := range values[1:] {
@@ -210,7 +208,7 @@ func (a audience) increases(want float64, samples int, expression string) {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	if most := want * (1 + 2.2/float64(samples-1)); !(got >= want-want*rounding && got <= most+most*rounding) {
+	if most := want * (1 + 2.2/float64(samples-1)); !(got >= want-want*exportertest.Rounding && got <= most+most*exportertest.Rounding) {
 		a.t.Errorf("%v: %s is %v, want %v to %v", a, expression, got, want, most)
 	}
 }

@@ -28,8 +28,6 @@ const (
 	scrapeEvery = 5 * time.Millisecond
 	// patience is far above what any awaited condition needs.
 	patience = 2 * time.Minute
-	// rounding is what floats may lose in the sums of seconds.
-	rounding = 1e-9
 )
 
 // However often it is killed, and wherever in its work, an exporter never shows
@@ -197,7 +195,7 @@ func (k *killer) check(r *exportertest.Reading, looks []time.Time) error {
 	rules := k.rules
 	rules.InitialSyncDone, rules.Syncs = looks[0], syncs(looks)
 	// Asked after the scrape: what the truth allows only grows.
-	least, most := bounds(oracle.NewTruth(k.s, rules))
+	least, most := exportertest.Bounds(oracle.NewTruth(k.s, rules))
 	for key, v := range r.Lasting {
 		high := most[key]
 		switch {
@@ -206,12 +204,12 @@ func (k *killer) check(r *exportertest.Reading, looks []time.Time) error {
 		case strings.HasPrefix(key, "opper_exporter_"):
 			continue
 		}
-		if v > high+high*rounding {
+		if v > high+high*exportertest.Rounding {
 			k.t.Fatalf("%s is %v, and may be at most %v", key, v, high)
 		}
 	}
 	for key, low := range least {
-		if v, ok := r.Lasting[key]; !ok || v < low-low*rounding {
+		if v, ok := r.Lasting[key]; !ok || v < low-low*exportertest.Rounding {
 			return fmt.Errorf("%s is %v, and must be at least %v", key, v, low)
 		}
 	}

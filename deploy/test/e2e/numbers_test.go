@@ -42,9 +42,9 @@ func firstCounts(t *testing.T, interval string) {
 		a.increases(4, n, `sum(increase(opper_traces_total{JOB,trace_name="new"}[WINDOW]))`)
 		a.increases(3, n, `sum(increase(opper_traces_total{JOB,trace_name="new",outcome="failure"}[WINDOW]))`)
 		a.increases(4*70, n, `sum(increase(opper_trace_tokens_total{JOB,trace_name="new"}[WINDOW]))`)
-		a.near(0.75, rounding, `sum(increase(opper_traces_total{JOB,trace_name="new",outcome="failure"}[WINDOW])) / sum(increase(opper_traces_total{JOB,trace_name="new"}[WINDOW]))`)
+		a.near(0.75, exportertest.Rounding, `sum(increase(opper_traces_total{JOB,trace_name="new",outcome="failure"}[WINDOW])) / sum(increase(opper_traces_total{JOB,trace_name="new"}[WINDOW]))`)
 		a.near(0.375, 0.125, `histogram_quantile(0.95, sum by (le) (increase(opper_trace_duration_seconds_bucket{JOB,trace_name="new"}[WINDOW])))`)
-		a.near(0.3, rounding, `sum(increase(opper_trace_duration_seconds_sum{JOB,trace_name="new"}[WINDOW])) / sum(increase(opper_trace_duration_seconds_count{JOB,trace_name="new"}[WINDOW]))`)
+		a.near(0.3, exportertest.Rounding, `sum(increase(opper_trace_duration_seconds_sum{JOB,trace_name="new"}[WINDOW])) / sum(increase(opper_trace_duration_seconds_count{JOB,trace_name="new"}[WINDOW]))`)
 		if a.created {
 			a.near(0.3, 0.03, `histogram_quantile(0.95, sum(increase(opper_trace_duration_seconds{JOB,trace_name="new"}[WINDOW])))`)
 			a.increases(4, n, `histogram_count(sum(increase(opper_trace_duration_seconds{JOB,trace_name="new"}[WINDOW])))`)
