@@ -132,7 +132,7 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 }
 
-// What does not heed its context is not waited for either.
+// A server that ignores its context delays the end by no more than the timeout.
 func TestShutdownTimeout(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -56,10 +56,10 @@ func TestPrometheusAgreesWithOppersExample(t *testing.T) {
 	began := time.Now().Add(-5 * time.Hour)
 	s := oppertest.New(oppertest.Config{Seed: 1})
 	s.FillHistory(2500, 12, began, time.Now().Add(-2*time.Hour))
-	walking := time.Now()
+	started := time.Now()
 	address := exporter(t, s, "--collector.success-status=success")
 	sums, err := oracle.NewTruth(s, oracle.Rules{
-		Settle: 30 * time.Second, Abandon: time.Hour, InitialSync: walking, InitialSyncDone: time.Now(), Success: []string{"success"},
+		Settle: 30 * time.Second, Abandon: time.Hour, InitialSync: started, InitialSyncDone: time.Now(), Success: []string{"success"},
 	}).Sums()
 	if err != nil {
 		t.Fatal(err)

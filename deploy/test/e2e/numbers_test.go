@@ -15,7 +15,7 @@ import (
 )
 
 // The first counts of a new name, and the first failure of an old one, are not
-// lost to anybody who scrapes, in whatever format.
+// lost to any scraper, in whatever format.
 func TestFirstIncrementIsNotLost(t *testing.T) {
 	t.Parallel()
 	t.Run("on an interval", func(t *testing.T) { firstCounts(t, fast) })
@@ -27,7 +27,7 @@ func firstCounts(t *testing.T, interval string) {
 	s := oppertest.New(oppertest.Config{})
 	old := many(40, "old", "success", time.Now().Add(-3*time.Hour))
 	s.Add(old...)
-	all := audiences(t, "250ms", exporter(t, s, interval, noSettle))
+	all := scrapeJobs(t, "250ms", exporter(t, s, interval, noSettle))
 	scraped(t, all)
 
 	late := slices.Concat(many(1, "new", "success", time.Now()), many(3, "new", "error", time.Now()))
@@ -64,8 +64,8 @@ func at(address string, cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
-// A restart, a crash, and what ends meanwhile make no number fall, and are news
-// only as far as they are.
+// After a restart or a crash no number falls, and only traces that ended meanwhile
+// are an increase.
 func TestRestartIsNoIncrease(t *testing.T) {
 	t.Parallel()
 	s := oppertest.New(oppertest.Config{})
@@ -77,7 +77,7 @@ func TestRestartIsNoIncrease(t *testing.T) {
 	}
 	p := run()
 	p.AwaitReady(t)
-	all := audiences(t, "250ms", address)
+	all := scrapeJobs(t, "250ms", address)
 	scraped(t, all)
 
 	p.Stop(t)
@@ -89,8 +89,8 @@ func TestRestartIsNoIncrease(t *testing.T) {
 		a.reaches(510, `sum(opper_traces_total{JOB})`)
 	}
 	p.Kill()
-	news := many(10, "steady", "success", time.Now())
-	s.Add(news...)
+	later := many(10, "steady", "success", time.Now())
+	s.Add(later...)
 	p = run()
 	p.AwaitReady(t)
 	for _, a := range all {
@@ -98,7 +98,7 @@ func TestRestartIsNoIncrease(t *testing.T) {
 	}
 	scraped(t, all)
 	for _, a := range all {
-		n := a.exact("steady", history, slices.Concat(history, meanwhile, news))
+		n := a.exact("steady", history, slices.Concat(history, meanwhile, later))
 		a.increases(20, n, `sum(increase(opper_traces_total{JOB}[WINDOW]))`)
 	}
 	p.Stop(t)
@@ -111,7 +111,7 @@ func TestQuietNameKeepsItsSeries(t *testing.T) {
 	quiet := many(3, "quiet", "success", time.Now().Add(-3*time.Hour))
 	s.Add(quiet...)
 	s.Add(many(3, "other", "success", time.Now().Add(-3*time.Hour))...)
-	all := audiences(t, "250ms", exporter(t, s, fast, noSettle))
+	all := scrapeJobs(t, "250ms", exporter(t, s, fast, noSettle))
 	scraped(t, all)
 	for _, tr := range quiet {
 		s.Delete(tr.ID)
@@ -140,7 +140,7 @@ func TestGreaterIncreaseOfReplicasIsTheTruth(t *testing.T) {
 	s.Add(many(100, "old", "success", time.Now().Add(-40*24*time.Hour))...)
 	first := exporter(t, s, fast, noSettle)
 	second := exportertest.FreeAddress(t)
-	all := audiences(t, "250ms", first, second)
+	all := scrapeJobs(t, "250ms", first, second)
 	for _, a := range all {
 		a.reaches(1, fmt.Sprintf(`count(sum_over_time(up{JOB,instance=%q}[1m]) > 1)`, first))
 	}
@@ -169,8 +169,8 @@ func TestGreaterIncreaseOfReplicasIsTheTruth(t *testing.T) {
 	p.Stop(t)
 }
 
-// History is no news to anybody: a server that takes created timestamps for
-// zeros puts it where it was, and others don't see it grow.
+// History is no recent increase: a server that ingests created timestamps as zeros
+// puts it where it was, and other servers see no increase.
 func TestHistoryIsNoIncrease(t *testing.T) {
 	t.Parallel()
 	const created = `count({__name__=~"opper_.*_created",JOB})`
@@ -182,7 +182,7 @@ func TestHistoryIsNoIncrease(t *testing.T) {
 		s.Add(many(1, aged, "success", now.Add(-20*24*time.Hour+time.Duration(i)*4*time.Hour))...)
 	}
 	oldest := model.TimeFromUnixNano(now.Add(-4*time.Minute - 300*time.Millisecond).UnixNano())
-	all := audiences(t, "250ms", exporter(t, s, fast, noSettle, "--web.openmetrics-created"))
+	all := scrapeJobs(t, "250ms", exporter(t, s, fast, noSettle, "--web.openmetrics-created"))
 	scraped(t, all)
 	for _, a := range all {
 		a.created = a.modern && a.job != "text"
@@ -214,7 +214,7 @@ func TestHistoryIsNoIncrease(t *testing.T) {
 				}
 			}
 		}
-		// Who does not read them as such stores them.
+		// A server that does not ingest them as zeros stores them as series.
 		if stored, err := a.ask(created); err != nil || (stored > 0) != (a.job == "openmetrics" && !a.modern) {
 			t.Errorf("%v: %v series of created timestamps, %v", a, stored, err)
 		}

@@ -53,7 +53,7 @@ type Server struct {
 	stop   context.CancelFunc
 }
 
-// Start runs a server on a free port of 127.0.0.1 with a data folder of its
+// Start runs a server on a free port of 127.0.0.1 with a data directory of its
 // own, and returns when it is ready to answer. The server is stopped when the
 // test ends, and logged if the test has failed.
 func Start(t testing.TB, c Config) *Server {
@@ -91,7 +91,7 @@ func start(dir string, c Config) (*Server, error) {
 	args := append([]string{
 		"--config.file=" + config,
 		"--storage.tsdb.path=" + filepath.Join(dir, "data"),
-		// The server takes a free port itself and logs which: nobody else
+		// The server takes a free port itself and logs which: no other process
 		// can take it in between.
 		"--web.listen-address=127.0.0.1:0",
 		"--log.format=logfmt",
@@ -249,7 +249,7 @@ func goCommand(dir string, args ...string) (string, error) {
 	return strings.TrimSpace(stdout.String()), nil
 }
 
-// projectDir returns the folder of the project, wherever in it a test runs.
+// projectDir returns the directory of the project, wherever in it a test runs.
 func projectDir() (string, error) {
 	return goCommand("", "list", "-m", "-f", "{{.Dir}}", "opper_exporter")
 }

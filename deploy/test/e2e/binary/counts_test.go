@@ -32,7 +32,7 @@ func TestSyncOnScrapeSharesOneSync(t *testing.T) {
 	server.ResetRequests()
 	now := time.Now()
 	server.Add(oppertest.Trace{ID: "5d5a2c9e-0000-4000-8000-000000000001", Start: &now, End: &now})
-	e.client.Timeout = 8 * time.Second // less than a scrape may take that says nothing
+	e.client.Timeout = 8 * time.Second // less than the default timeout of a scrape
 	for _, timeout := range []string{"0.6", "0.1", "0.55"} {
 		if got := e.scrape("X-Prometheus-Scrape-Timeout-Seconds", timeout); got.sum("opper_traces_total") != 120 || got.syncs("success") != before.syncs("success") {
 			t.Errorf("with Opper hanging: %v traces, %v syncs", got.sum("opper_traces_total"), got.syncs("success"))
@@ -60,12 +60,12 @@ func TestNewNamesAreExposedAtZeroFirst(t *testing.T) {
 	t.Parallel()
 	server, url := fakeOpper(t, oppertest.Config{}, 120)
 	e := startReady(t, url, "--collector.settle-delay=0s")
-	const held, zero = `opper_exporter_trace_names_zero_pending{project="default"}`, `opper_traces_total{outcome="unknown",project="default",trace_name="<string>"}`
+	const pending, zero = `opper_exporter_trace_names_zero_pending{project="default"}`, `opper_traces_total{outcome="unknown",project="default",trace_name="<string>"}`
 	server.Add(oppertest.Sample())
 	var before samples
 	await(t, "its zeros are shown", func() bool {
 		before = e.scrape()
-		return before[held] == 1
+		return before[pending] == 1
 	})
 	await(t, "more syncs", func() bool {
 		e.get("/metrics?name[]=opper_traces_total", "X-Prometheus-Scrape-Timeout-Seconds", "10")
@@ -93,7 +93,7 @@ func TestEmptyListAndOne(t *testing.T) {
 		t.Errorf("empty: up %v, listed %v, %v", got.up(), listed, got.of("opper_traces_total"))
 	}
 	if n := len(e.Log.Lines("level=warn")) + len(e.Log.Lines("level=error")); n != 0 {
-		t.Error("complaints about an empty list")
+		t.Error("warnings or errors about an empty list")
 	}
 
 	server.Add(oppertest.Sample())
@@ -101,7 +101,7 @@ func TestEmptyListAndOne(t *testing.T) {
 		t.Helper()
 		var got samples
 		await(t, "the trace is counted", func() bool {
-			got = e.scrape("X-Prometheus-Scrape-Timeout-Seconds", "10") // a server's, as its zeros are shown first
+			got = e.scrape("X-Prometheus-Scrape-Timeout-Seconds", "10") // a scraper's, as its zeros are exposed first
 			return got.sum("opper_traces_total") > 0
 		})
 		const labels = `{outcome="unknown",project="default",trace_name="<string>"}`
@@ -170,7 +170,7 @@ func serveRows(t *testing.T, rows []string) string {
 }
 
 // Names and identifiers that are not UTF-8, are half of a surrogate pair, or are
-// longer than what is held of one, are counted apart.
+// longer than the maximum, are counted apart.
 func TestStrangeNamesStayDistinct(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 100_000)

@@ -137,7 +137,7 @@ func TestHangup(t *testing.T) {
 	e.end()
 }
 
-// A log that nobody reads any more does not end the process.
+// A log whose reader has ended does not end the process.
 func TestClosedStandardError(t *testing.T) {
 	t.Parallel()
 	_, url := fakeOpper(t, oppertest.Config{}, 3)
@@ -160,7 +160,7 @@ func TestClosedStandardError(t *testing.T) {
 	e.end()
 }
 
-// A process that hangs, here because nobody reads its log, ends nevertheless.
+// A process that hangs, here because its log is not read, ends nevertheless.
 func TestShutdownHangs(t *testing.T) {
 	t.Parallel()
 	_, url := fakeOpper(t, oppertest.Config{}, 3)

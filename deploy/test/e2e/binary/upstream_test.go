@@ -16,9 +16,9 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
-// suffer lets Opper fail until it is seen, and then checks that the numbers
-// stand and that all is well again without the fault.
-func (e *exporter) suffer(server *oppertest.Server, fault oppertest.Answer, code string, texts ...string) {
+// mustSurvive makes Opper fail until two syncs have failed. It checks that no count
+// changes meanwhile, and that the exporter recovers without the fault.
+func (e *exporter) mustSurvive(server *oppertest.Server, fault oppertest.Answer, code string, texts ...string) {
 	e.t.Helper()
 	before := e.awaitUp(1)
 	mark := len(e.Log.String())
@@ -64,7 +64,7 @@ func TestCountsSurviveErrors(t *testing.T) {
 				server, url := fakeOpper(t, oppertest.Config{}, 30)
 				e := startReady(t, url)
 				texts := []string{"opper answered " + strconv.Itoa(status)}
-				e.suffer(server, answer, strconv.Itoa(status), texts...)
+				e.mustSurvive(server, answer, strconv.Itoa(status), texts...)
 				if lines := e.Log.Lines(oppertest.ErrorMessage); len(lines) > 0 {
 					t.Errorf("the log has Opper's message: %s", lines)
 				}
@@ -111,7 +111,7 @@ func TestCountsSurviveBadResponses(t *testing.T) {
 			if strings.HasPrefix(name, "hangs") {
 				args = append(args, "--opper.timeout=1s")
 			}
-			startReady(t, url, args...).suffer(server, c.answer, c.code, c.texts...)
+			startReady(t, url, args...).mustSurvive(server, c.answer, c.code, c.texts...)
 		})
 	}
 }
@@ -154,7 +154,7 @@ func TestRotatedKeyFileIsRead(t *testing.T) {
 	if got := e.scrape().sum("opper_traces_total"); got != 3 {
 		t.Errorf("%v traces", got)
 	}
-	// A file that has gone does no harm.
+	// Without the file, the last key is used.
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}

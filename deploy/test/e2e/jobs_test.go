@@ -18,23 +18,23 @@ import (
 	"opper_exporter/opper/oppertest/oracle"
 )
 
-// audience is a server that reads an exporter in one format.
-type audience struct {
+// scrapeJob is a job of a Prometheus server that scrapes an exporter in one format.
+type scrapeJob struct {
 	*promtest.Server
 	t       *testing.T
 	job     string
-	modern  bool // it has all features that help to read our numbers
-	created bool // it takes created timestamps for zeros
+	modern  bool // the server has all features that concern the exporter
+	created bool // it ingests created timestamps as zeros
 }
 
-// formats are the jobs of each server.
+// formats are the jobs of each server, and what they scrape.
 var formats = map[string]string{"text": "PrometheusText0.0.4", "openmetrics": "OpenMetricsText1.0.0", "protobuf": "PrometheusProto"}
 
 const features = "--enable-feature=created-timestamp-zero-ingestion,exemplar-storage"
 
-// audiences are two servers, with and without features, that scrape addresses in
-// each format.
-func audiences(t *testing.T, interval string, addresses ...string) (all []audience) {
+// scrapeJobs starts two servers, with and without features, that scrape addresses
+// in each format.
+func scrapeJobs(t *testing.T, interval string, addresses ...string) (all []scrapeJob) {
 	t.Helper()
 	for _, modern := range []bool{false, true} {
 		yaml := fmt.Sprintf("global: {scrape_interval: %s, scrape_timeout: %[1]s}\nscrape_configs:\n", interval)
@@ -48,16 +48,16 @@ func audiences(t *testing.T, interval string, addresses ...string) (all []audien
 		}
 		server := promtest.Start(t, promtest.Config{YAML: yaml, Flags: flags})
 		for job := range formats {
-			all = append(all, audience{Server: server, t: t, job: job, modern: modern, created: modern && job == "protobuf"})
+			all = append(all, scrapeJob{Server: server, t: t, job: job, modern: modern, created: modern && job == "protobuf"})
 		}
 	}
 	return all
 }
 
-func (a audience) String() string { return fmt.Sprintf("%s, features: %v", a.job, a.modern) }
+func (a scrapeJob) String() string { return fmt.Sprintf("%s, features: %v", a.job, a.modern) }
 
-// scraped waits until everybody has what is exposed now.
-func scraped(t *testing.T, all []audience) {
+// scraped waits until every job has scraped what is exposed now.
+func scraped(t *testing.T, all []scrapeJob) {
 	t.Helper()
 	for _, a := range all {
 		a.WaitScrapes(t, a.job, 2)
@@ -66,7 +66,7 @@ func scraped(t *testing.T, all []audience) {
 
 // ask evaluates an expression in which JOB stands for the matcher of the job. A
 // result of several series is an error, and none is NaN.
-func (a audience) ask(promql string) (float64, error) {
+func (a scrapeJob) ask(promql string) (float64, error) {
 	v, err := a.Query(a.t.Context(), strings.ReplaceAll(promql, "JOB", fmt.Sprintf("job=%q", a.job)), time.Now())
 	switch {
 	case err != nil:
@@ -80,7 +80,7 @@ func (a audience) ask(promql string) (float64, error) {
 }
 
 // reaches waits until an expression has a value.
-func (a audience) reaches(want float64, promql string) {
+func (a scrapeJob) reaches(want float64, promql string) {
 	a.t.Helper()
 	promtest.Eventually(a.t, func() error {
 		got, err := a.ask(promql)
@@ -96,7 +96,7 @@ const window = 15 * time.Minute
 
 // raw returns the raw samples of the traces' series by the names that they have
 // in the exposition, plain ones and those of native histograms.
-func (a audience) raw(matchers string) (plain map[string][]model.SamplePair, native map[string][]model.SampleHistogramPair) {
+func (a scrapeJob) raw(matchers string) (plain map[string][]model.SamplePair, native map[string][]model.SampleHistogramPair) {
 	a.t.Helper()
 	m, err := a.Samples(a.t.Context(), fmt.Sprintf(`{job=%q,__name__=~"opper_(trace_|traces_t|tokens_).*",__name__!~".*_timestamp_.*",%s}`, a.job, matchers), window)
 	if err != nil {
@@ -155,7 +155,7 @@ var seriesOfName = 2*4 + 3*(len(exportertest.DurationBuckets)+3) + len(exportert
 
 // exact fails the test unless the raw samples of a name begin, all in one scrape,
 // at what the first traces say, never fall, and end at what all of them say.
-func (a audience) exact(name string, first, all []oppertest.Trace) (samples int) {
+func (a scrapeJob) exact(name string, first, all []oppertest.Trace) (samples int) {
 	a.t.Helper()
 	begin, end := seriesOf(first), seriesOf(all)
 	plain, native := a.raw(fmt.Sprintf("trace_name=%q", name))
@@ -202,7 +202,7 @@ func (a audience) exact(name string, first, all []oppertest.Trace) (samples int)
 // increases fails the test unless the increase of a selector is what the raw
 // samples say, within what the extrapolation explains: at most 1.1 times the
 // mean distance of the samples at each end.
-func (a audience) increases(want float64, samples int, expression string) {
+func (a scrapeJob) increases(want float64, samples int, expression string) {
 	a.t.Helper()
 	got, err := a.ask(strings.ReplaceAll(expression, "WINDOW", model.Duration(window).String()))
 	if err != nil {
@@ -214,7 +214,7 @@ func (a audience) increases(want float64, samples int, expression string) {
 }
 
 // near fails the test unless an expression has a value, or is near it.
-func (a audience) near(want, within float64, expression string) {
+func (a scrapeJob) near(want, within float64, expression string) {
 	a.t.Helper()
 	got, err := a.ask(strings.ReplaceAll(expression, "WINDOW", model.Duration(window).String()))
 	if err != nil {
