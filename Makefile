@@ -39,6 +39,7 @@ tools: ## the tools that the tests and the linters use
 	@echo '=== building the exporter and the tests'
 	$(GO) build ./...
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -o /dev/null .
+	$(GO) build -race -buildvcs=false -o /dev/null .
 	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build -trimpath -buildvcs=false -o /dev/null .
 	$(GO) test -race -run '^$$' ./... >/dev/null
 	$(GO) test -run '^$$' ./collector >/dev/null

@@ -7,6 +7,7 @@ import (
 
 	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/storetest"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -14,7 +15,7 @@ import (
 // and it is counted under its own name nevertheless.
 func TestLongNamesOfOpenTracesTakeNoMemory(t *testing.T) {
 	const running, size = 30, 60_000
-	kept := newMemory()
+	kept := new(storetest.Memory)
 	cfg := testConfig()
 	cfg.Store = kept
 	b := newBench(t, oppertest.Config{}, cfg)
@@ -29,7 +30,7 @@ func TestLongNamesOfOpenTracesTakeNoMemory(t *testing.T) {
 	bytes := 0
 	b.project.ledger.Open(func(r ledger.Row) { bytes += len(r.Name) + len(r.Status) })
 	stored := 0
-	for key, body := range kept.entries {
+	for key, body := range kept.Entries {
 		stored += len(key) + len(body)
 	}
 	if bytes == 0 || stored == 0 || bytes > 300*running || stored > 2000*running {

@@ -8,13 +8,14 @@ import (
 	"testing"
 
 	"opper_exporter/collector/store"
+	"opper_exporter/collector/storetest"
 	"opper_exporter/collector/syncer"
 	"opper_exporter/opper/oppertest"
 )
 
 // brokenStore is a Store that breaks at a commit.
 type brokenStore struct {
-	*memory
+	*storetest.Memory
 	commits int // until it does
 }
 
@@ -22,7 +23,7 @@ func (s *brokenStore) Commit(project string, changes map[string][]byte, fresh bo
 	if s.commits--; s.commits < 0 {
 		return fmt.Errorf("the disk failed: %w", store.ErrBroken)
 	}
-	return s.memory.Commit(project, changes, fresh)
+	return s.Memory.Commit(project, changes, fresh)
 }
 
 // A store that breaks ends Run, in the initial sync as well as later, and
@@ -32,7 +33,7 @@ func TestBrokenStoreEndsRun(t *testing.T) {
 		t.Run(fmt.Sprint(commits), func(t *testing.T) {
 			cfg := testConfig()
 			cfg.Interval = 1
-			cfg.Store = &brokenStore{newMemory(), commits}
+			cfg.Store = &brokenStore{new(storetest.Memory), commits}
 			b := newBench(t, oppertest.Config{}, cfg)
 			b.opper.Add(oppertest.Sample())
 			if err := b.collector().Run(context.Background()); !errors.Is(err, store.ErrBroken) {
@@ -60,7 +61,7 @@ func TestBrokenStoreEndsRun(t *testing.T) {
 func TestBrokenStoreEndsTheInitialSync(t *testing.T) {
 	cfg := testConfig()
 	cfg.Interval = 1
-	cfg.Store = &brokenStore{newMemory(), 0}
+	cfg.Store = &brokenStore{new(storetest.Memory), 0}
 	b := newBench(t, oppertest.Config{}, cfg)
 	b.opper.Add(oppertest.Sample())
 	held := make(chan struct{})

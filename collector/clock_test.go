@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/storetest"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -109,7 +110,7 @@ func TestClockStepAbandonsNothing(t *testing.T) {
 		for _, restarted := range []bool{false, true} {
 			t.Run(fmt.Sprint(step, restarted), func(t *testing.T) {
 				b, h := newBench(t, oppertest.Config{}, testConfig()), newHost()
-				kept := newMemory()
+				kept := new(storetest.Memory)
 				p := newHostBench(t, b, h, kept)
 				p.sync(context.Background())
 				running := oppertest.Sample()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/storetest"
 	"opper_exporter/collector/syncer"
 	"opper_exporter/opper/oppertest"
 )
@@ -26,7 +27,7 @@ func TestLastSuccess(t *testing.T) {
 
 // commits counts what a store is given, and may refuse it.
 type commits struct {
-	*memory
+	*storetest.Memory
 	n       int
 	refused error
 }
@@ -36,13 +37,13 @@ func (c *commits) Commit(project string, changes map[string][]byte, fresh bool) 
 	if c.refused != nil {
 		return c.refused
 	}
-	return c.memory.Commit(project, changes, fresh)
+	return c.Memory.Commit(project, changes, fresh)
 }
 
 // An initial sync is committed in parts, by time and by rows, unless the state
 // is of another upstream: that stays until the initial sync is complete.
 func TestInitialSyncIsStoredInParts(t *testing.T) {
-	kept := &commits{memory: newMemory()}
+	kept := &commits{Memory: new(storetest.Memory)}
 	cfg := testConfig()
 	cfg.Store = kept
 	b := newBench(t, oppertest.Config{}, cfg)
@@ -81,7 +82,7 @@ func TestInitialSyncIsStoredInParts(t *testing.T) {
 // Open traces have no order on disk, so a part of the initial sync holds few of
 // them. A store that is full is not tried again with each page.
 func TestInitialSyncStoresFewOpenTraces(t *testing.T) {
-	kept := &commits{memory: newMemory()}
+	kept := &commits{Memory: new(storetest.Memory)}
 	cfg := testConfig()
 	cfg.Store = kept
 	b := newBench(t, oppertest.Config{}, cfg)

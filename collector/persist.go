@@ -84,10 +84,11 @@ func (p *project) restore(ledgerCfg ledger.Config, syncerCfg syncer.Config) (boo
 	if p.aggregates, err = aggregate.Restore(p.cfg.Aggregate, aggregates); err != nil {
 		return false, p.stateError(fmt.Errorf("aggregates: %w", err))
 	}
-	p.syncer = syncer.New(syncerCfg, p.ledger)
-	if err := p.syncer.Restore(documents[docSyncer]); err != nil {
+	restoredSyncer := syncer.New(syncerCfg, p.ledger)
+	if err := restoredSyncer.Restore(documents[docSyncer]); err != nil {
 		return false, p.stateError(err)
 	}
+	p.syncer = restoredSyncer
 	p.fresh = false
 	now := p.deps.Clock.System()
 	p.lastSuccess = id.LastSuccess

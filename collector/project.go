@@ -2,6 +2,7 @@ package collector
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"slices"
 	"sync"
@@ -42,7 +43,7 @@ type project struct {
 	// retries.
 	source     func() syncer.Source
 	ledger     *ledger.Ledger
-	syncer     *syncer.Syncer
+	syncer     reader
 	aggregates *aggregate.Set
 	zeros      *zeroFirst
 	builder    *snapshots
@@ -64,10 +65,19 @@ type project struct {
 	failing            bool
 	sweptAt            time.Time // when a page of a sweep was read last
 	origin             origin
-	fresh              bool                // the state on disk, if any, is to be replaced
-	observe            func(ledger.Events) // sees what is applied; may be nil
-	broken             error               // why the store is broken
-	halt               context.CancelFunc  // ends the running sync
+	fresh              bool               // the state on disk, if any, is to be replaced
+	broken             error              // why the store is broken
+	halt               context.CancelFunc // ends the running sync
+}
+
+// reader reads what has changed in the list; a *syncer.Syncer does.
+type reader interface {
+	Sync(ctx context.Context, src syncer.Source) iter.Seq2[syncer.Part, error]
+	Sweep(ctx context.Context, src syncer.Source) (ledger.Events, error)
+	IsSweepDue() bool
+	IsUnsorted() bool
+	Total() int
+	State() ([]byte, error)
 }
 
 // origin is why there is an initial sync.
@@ -278,9 +288,6 @@ func (p *project) sweepPause() time.Duration {
 
 // apply adds up what was read.
 func (p *project) apply(ev ledger.Events) {
-	if p.observe != nil {
-		p.observe(ev)
-	}
 	known := len(p.aggregates.Unmapped())
 	p.aggregates.Apply(ev, p.lastZero())
 	for _, u := range p.aggregates.Unmapped()[known:] {

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"opper_exporter/collector/storetest"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -20,13 +21,13 @@ import (
 // stored.
 func FuzzRestoreState(f *testing.F) {
 	stored := func(bounds []float64) map[string][]byte {
-		kept := newMemory()
+		kept := new(storetest.Memory)
 		cfg := testConfig()
 		cfg.Store, cfg.Aggregate.DurationBuckets = kept, bounds
 		b := newBench(f, oppertest.Config{}, cfg)
 		b.opper.FillHistory(300, 3, epoch.Add(-day), epoch.Add(-day/2))
 		b.sync()
-		return kept.entries
+		return kept.Entries
 	}
 	now := func() time.Time { return epoch }
 	st := stored(testConfig().Aggregate.DurationBuckets)
@@ -43,7 +44,7 @@ func FuzzRestoreState(f *testing.F) {
 		runtime.ReadMemStats(&before)
 		cfg := testConfig()
 		cfg.now, cfg.Logger = now, log.NewLogfmtLogger(io.Discard)
-		cfg.Store = &memory{map[string][]byte{
+		cfg.Store = &storetest.Memory{Entries: map[string][]byte{
 			docIdentity: identity, docSyncer: syncer, project: counters, distinct: names, name + "a": aggregate,
 		}}
 		p, err := cfg.project(newInstrumentation(cfg.Name, cfg.NativeHistograms))

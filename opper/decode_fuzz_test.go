@@ -1,17 +1,14 @@
 package opper
 
 import (
-	"crypto/sha256"
 	"encoding/json"
-	"fmt"
-	"io"
 	"math"
 	"reflect"
-	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"opper_exporter/opper/jsonscan/jsonscantest"
 )
 
 // maxNumber is the longest number, in bytes, that is read.
@@ -58,11 +55,7 @@ func plainTrace(raw json.RawMessage) (t Trace) {
 		if len(raw) == 0 || raw[0] != '"' {
 			return ""
 		}
-		s := plainText(raw[1 : len(raw)-1])
-		if len(s) > limit {
-			s = fmt.Sprintf("%s~%x", s[:limit], sha256.Sum256([]byte(s)))
-		}
-		return s
+		return jsonscantest.Text(raw[1:len(raw)-1], limit)
 	}
 	instant := func(key string) time.Time {
 		s := text(key, maxValue)
@@ -102,28 +95,6 @@ func plainTrace(raw json.RawMessage) (t Trace) {
 	return t
 }
 
-var plainPiece = regexp.MustCompile(`(?s)\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\.|[^\\]+`)
-
-// plainText reads what is between the quotes of a string. encoding/json makes the
-// same of all that is not Unicode, so it sees none of that.
-func plainText(written []byte) string {
-	var text []byte
-	for _, piece := range plainPiece.FindAll(written, -1) {
-		var s string
-		code, _ := strconv.ParseUint(string(piece[min(2, len(piece)):]), 16, 16)
-		switch {
-		case piece[0] != '\\':
-			s = string(piece)
-		case len(piece) == 6 && 0xd800 <= code && code < 0xe000:
-			s = string([]byte{0xed, 0x80 | byte(code>>6&0x3f), 0x80 | byte(code&0x3f)})
-		default:
-			_ = json.Unmarshal([]byte(`"`+string(piece)+`"`), &s)
-		}
-		text = append(text, s...)
-	}
-	return string(text)
-}
-
 // plainWhole is exact where a float is not.
 func plainWhole(raw json.RawMessage) int64 {
 	var number json.Number
@@ -140,22 +111,6 @@ func plainWhole(raw json.RawMessage) int64 {
 	return int64(f)
 }
 
-// pieces gives a body in reads of a few bytes, so that every value is cut
-// somewhere.
-type pieces struct {
-	rest []byte
-	size int
-}
-
-func (p *pieces) Read(b []byte) (int, error) {
-	if len(p.rest) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(b, p.rest[:min(p.size, len(p.rest))])
-	p.rest = p.rest[n:]
-	return n, nil
-}
-
 // Whatever DecodePage and encoding/json both take, they read alike, and what
 // the one rejects the other does too.
 func FuzzDecodePage(f *testing.F) {
@@ -170,7 +125,7 @@ func FuzzDecodePage(f *testing.F) {
 		f.Add([]byte(seed), uint8(6))
 	}
 	f.Fuzz(func(t *testing.T, body []byte, size uint8) {
-		page, err := DecodePage(&pieces{body, int(size) + 1}, len(body))
+		page, err := DecodePage(&jsonscantest.Pieces{Rest: body, Size: int(size) + 1}, len(body))
 		want, ok := plainPage(body)
 		if ok != (err == nil) {
 			t.Fatalf("got error %v, encoding/json accepts it: %v", err, ok)
@@ -191,7 +146,7 @@ func FuzzDecodeText(f *testing.F) {
 		body := []byte(`{"data":[{"input":"` + string(text) + `","name":"` + string(text) + `","` + string(text) + `":"` + string(text) + `"}]}`)
 		want, ok := plainPage(body)
 		for _, size := range []int{7, len(body)} {
-			page, err := DecodePage(&pieces{body, size}, len(body))
+			page, err := DecodePage(&jsonscantest.Pieces{Rest: body, Size: size}, len(body))
 			if ok != (err == nil) || !reflect.DeepEqual(page, want) {
 				t.Errorf("read %d at once: got %+v, %v, want %+v, %v", size, page, err, want, ok)
 			}

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 
 	"github.com/go-kit/log"
@@ -83,7 +84,7 @@ func TestOnlyGetAndHeadAreAnswered(t *testing.T) {
 			}
 		}
 	}
-	if got := statusOf(t, dial(t, address, "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")); got != "HTTP/1.1 405 Method Not Allowed" {
+	if got := exportertest.Status(t, exportertest.Dial(t, address, "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")); got != "HTTP/1.1 405 Method Not Allowed" {
 		t.Error("OPTIONS *:", got)
 	}
 }
@@ -98,7 +99,7 @@ func TestBodyIsNotAwaited(t *testing.T) {
 		if i%2 == 1 {
 			method, want = "POST", "HTTP/1.1 405 Method Not Allowed"
 		}
-		if got := statusOf(t, dial(t, address, request(method, "/metrics", body))); got != want {
+		if got := exportertest.Status(t, exportertest.Dial(t, address, exportertest.Request(method, "/metrics", body))); got != want {
 			t.Errorf("%s, %s: %s", method, body, got)
 		}
 	}

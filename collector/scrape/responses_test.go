@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-kit/log"
 
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 )
 
@@ -37,9 +38,9 @@ func TestClientsThatDoNotReadBlockNoOther(t *testing.T) {
 			address := listen(t, NewResponses(log.NewLogfmtLogger(logged), c.timeout, c.maxBytes).Buffer(atMost(c.slots, big)), DefaultLimits())
 			var stuck []net.Conn
 			for range 5 {
-				conn := dial(t, address, request("GET", "/"))
+				conn := exportertest.Dial(t, address, exportertest.Request("GET", "/"))
 				if c.timeout == time.Hour {
-					if got := statusOf(t, conn); got != "HTTP/1.1 200 OK" {
+					if got := exportertest.Status(t, conn); got != "HTTP/1.1 200 OK" {
 						t.Errorf("a slot is occupied: %s", got)
 					}
 				}
@@ -77,8 +78,8 @@ func TestAbortedScrapeIsNoError(t *testing.T) {
 	logged := new(promtest.Output)
 	body := bytes.Repeat([]byte("x"), 16<<20)
 	h := NewResponses(log.NewLogfmtLogger(logged), time.Hour, 1<<40).Buffer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) }))
-	conn := dial(t, listen(t, h, DefaultLimits()), request("GET", "/"))
-	if got := statusOf(t, conn); got != "HTTP/1.1 200 OK" {
+	conn := exportertest.Dial(t, listen(t, h, DefaultLimits()), exportertest.Request("GET", "/"))
+	if got := exportertest.Status(t, conn); got != "HTTP/1.1 200 OK" {
 		t.Error(got)
 	}
 	if err := conn.Close(); err != nil {

@@ -12,43 +12,12 @@ import (
 	"time"
 
 	"github.com/go-kit/log"
+
+	"opper_exporter/deploy/test/exportertest"
 )
 
 // patience is how long a test waits for what has to happen.
 const patience = 2 * time.Minute
-
-// dial connects to an address and sends a text. The connection is open until the
-// test ends.
-func dial(t *testing.T, address, text string) net.Conn {
-	t.Helper()
-	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() }) // it may be closed
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.WriteString(conn, text); err != nil {
-		t.Fatal(err)
-	}
-	return conn
-}
-
-// request is the head of a request.
-func request(method, path string, lines ...string) string {
-	return strings.Join(append([]string{method + " " + path + " HTTP/1.1", "Host: x"}, lines...), "\r\n") + "\r\n\r\n"
-}
-
-// statusOf reads the first line of a response.
-func statusOf(t *testing.T, conn net.Conn) string {
-	t.Helper()
-	line, err := bufio.NewReaderSize(conn, 16).ReadString('\n')
-	if err != nil {
-		t.Fatalf("%q: %v", line, err)
-	}
-	return strings.TrimSpace(line)
-}
 
 // awaitClosed reads a connection until the server has closed it.
 func awaitClosed(t *testing.T, what string, conn net.Conn) {
@@ -105,9 +74,9 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 	quick.ReadTimeout, quick.IdleTimeout = 10*time.Millisecond, 10*time.Millisecond
 	address := listen(t, http.NotFoundHandler(), quick)
 	for what, text := range map[string]string{
-		"nothing": "", "half a header": "GET / HTTP/1.1\r\nHost: x\r\n", "idle": request("GET", "/"), "no body": request("GET", "/", "Content-Length: 10"),
+		"nothing": "", "half a header": "GET / HTTP/1.1\r\nHost: x\r\n", "idle": exportertest.Request("GET", "/"), "no body": exportertest.Request("GET", "/", "Content-Length: 10"),
 	} {
-		awaitClosed(t, what, dial(t, address, text))
+		awaitClosed(t, what, exportertest.Dial(t, address, text))
 	}
 }
 
@@ -127,7 +96,7 @@ func TestReadTimeoutDoesNotEndALongScrape(t *testing.T) {
 	limits := DefaultLimits()
 	limits.ReadTimeout = 3 * time.Second
 	address := listen(t, h, limits)
-	if got := statusOf(t, dial(t, address, request("GET", "/"))); got != "HTTP/1.1 200 OK" || <-canceled {
+	if got := exportertest.Status(t, exportertest.Dial(t, address, exportertest.Request("GET", "/"))); got != "HTTP/1.1 200 OK" || <-canceled {
 		t.Errorf("a long scrape: %s, or canceled", got)
 	}
 }
@@ -165,8 +134,8 @@ func TestConnectionsOfScrapersOutliveTheLimit(t *testing.T) {
 			idles <- struct{}{}
 		}
 	})
-	scrape := request("GET", "/metrics", "X-Prometheus-Scrape-Timeout-Seconds: 10")
-	scraper := dial(t, address, scrape)
+	scrape := exportertest.Request("GET", "/metrics", "X-Prometheus-Scrape-Timeout-Seconds: 10")
+	scraper := exportertest.Dial(t, address, scrape)
 	answers := bufio.NewReader(scraper)
 	read := func() {
 		t.Helper()
@@ -190,8 +159,8 @@ func TestConnectionsOfScrapersOutliveTheLimit(t *testing.T) {
 	again()
 	var idle []net.Conn
 	for range 20 {
-		idle = append(idle, dial(t, address, request("GET", "/")))
-		if got := statusOf(t, idle[len(idle)-1]); got != "HTTP/1.1 200 OK" {
+		idle = append(idle, exportertest.Dial(t, address, exportertest.Request("GET", "/")))
+		if got := exportertest.Status(t, idle[len(idle)-1]); got != "HTTP/1.1 200 OK" {
 			t.Error(got)
 		}
 		<-idles // the order in which they fall quiet is that in which they are closed
@@ -201,7 +170,7 @@ func TestConnectionsOfScrapersOutliveTheLimit(t *testing.T) {
 	}
 	again()
 	last := idle[len(idle)-1]
-	if _, err := io.WriteString(last, request("GET", "/")); err != nil {
+	if _, err := io.WriteString(last, exportertest.Request("GET", "/")); err != nil {
 		t.Error(err)
 	}
 	if _, err := io.ReadAll(io.LimitReader(last, 100)); err != nil {

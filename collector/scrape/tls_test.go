@@ -78,7 +78,7 @@ func TestUnfinishedTLSHandshakesAreClosed(t *testing.T) {
 	limits.ReadTimeout = 10 * time.Millisecond
 	address, _ := listenTLS(t, http.NotFoundHandler(), limits)
 	for what, text := range partial {
-		awaitClosed(t, what, dial(t, address, text))
+		awaitClosed(t, what, exportertest.Dial(t, address, text))
 	}
 
 	// Until then, there are no more of them than connections may be open.
@@ -89,7 +89,7 @@ func TestUnfinishedTLSHandshakesAreClosed(t *testing.T) {
 	var stuck []net.Conn
 	for range 3 * maximum {
 		for _, text := range partial {
-			stuck = append(stuck, dial(t, address, text))
+			stuck = append(stuck, exportertest.Dial(t, address, text))
 		}
 	}
 	if protocol, body := getTLS(t, address, config); protocol != "HTTP/2.0" || body != "metric 1\n" {
@@ -138,7 +138,7 @@ func openStreams(t *testing.T, address string, config *tls.Config) *streams {
 	t.Helper()
 	config = config.Clone()
 	config.NextProtos = []string{"h2"}
-	conn := tls.Client(dial(t, address, ""), config)
+	conn := tls.Client(exportertest.Dial(t, address, ""), config)
 	s := &streams{t: t, conn: conn, framer: http2.NewFramer(conn, conn), next: 1, window: 65_535}
 	s.encoder = hpack.NewEncoder(&s.block)
 	s.encoder.SetMaxDynamicTableSize(0)

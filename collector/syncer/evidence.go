@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -278,18 +279,21 @@ func (e *evidence) hasRow(ctx context.Context, rows []ledger.Row) (verdict, erro
 	return unsure, nil
 }
 
-// has asks Opper for one trace.
+// has asks Opper for one trace. An error is for the service: what Opper would say
+// may be all that tells a list from ours, so passing trouble is not taken for that
+// it does not say.
 func (e *evidence) has(ctx context.Context, id string) (verdict, error) {
 	_, err := e.reader.src.Get(ctx, id)
+	answer, answered := errors.AsType[*opper.Error](err)
 	switch {
 	case err == nil:
 		return present, nil
 	case errors.Is(err, opper.ErrNotFound):
 		return absent, nil
-	case ctx.Err() != nil || opper.Refused(err):
-		return unsure, fmt.Errorf("ask for a trace: %w", err)
+	case opper.Unreadable(err), answered && answer.Status != http.StatusTooManyRequests && !opper.Refused(err):
+		return unsure, nil
 	}
-	return unsure, nil
+	return unsure, fmt.Errorf("ask for a trace: %w", err)
 }
 
 // mayHaveExpired reports whether all that was listed at the last successful sync can

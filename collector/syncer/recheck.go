@@ -57,16 +57,16 @@ func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 			read[row.ID] = struct{}{}
 		}
 		behind, before := at+maxLimit-overlap, shift
-		if n := len(run.Rows); n > 0 {
-			if last := w.ledger.Index(run.Rows[n-1].ID); last >= 0 {
-				behind, shift = last-overlap, from+n-1-last
-			}
+		if n := len(run.Rows); n == 0 {
+			shift = from - maxLimit + overlap - at // the list ends before this page
+		} else if last := w.ledger.Index(run.Rows[n-1].ID); last >= 0 {
+			behind, shift = last-overlap, from+n-1-last
 		}
 		for first := true; len(due) > 0; first = false {
 			if _, ok := read[due[0].ID]; !ok {
 				// If rows have moved, or close to the page's end, it may just stand
-				// beside the page, and one of its own follows.
-				if !first && (shift != before || w.ledger.Index(due[0].ID) >= behind) {
+				// beside the page, and one that begins closer to it follows.
+				if shift != before || !first && w.ledger.Index(due[0].ID) >= behind {
 					break
 				}
 				lost = append(lost, due[0])

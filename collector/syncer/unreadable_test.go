@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"testing"
 	"time"
 
@@ -101,25 +102,38 @@ func (s replacedStart) List(ctx context.Context, offset, limit int) (opper.Page,
 	return page, nil
 }
 
+// limited is a Source that gives no single traces for now.
+type limited struct{ Source }
+
+// Get implements Source.
+func (limited) Get(context.Context, string) (opper.Trace, error) {
+	return opper.Trace{}, &opper.Error{Status: http.StatusTooManyRequests}
+}
+
 // Pages of one row share none, so the last of them does not tie the others to
-// our list.
+// our list, also if Opper can't be asked about them.
 func TestForeignRowsReadOneByOne(t *testing.T) {
-	b := newBench(t, oppertest.Config{})
-	rows60 := b.fill(60)
-	for _, row := range rows60[5:15] {
-		b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: row.ID, Times: -1})
-	}
-	b.mustSync()
-	counted, listed := len(b.counted), b.ledger.Listed()
-	b.step(time.Second)
-	src := replacedStart{b.client.WithRetries(0), rows{n: 60}, 10}
-	ev, err := syncAll(context.Background(), b.syncer, src)
-	b.take(ev)
-	if !errors.Is(err, ErrForeign) {
-		t.Errorf("error %v", err)
-	}
-	if len(ev.FirstSeen) > 0 || len(b.counted) != counted || b.ledger.Listed() != listed {
-		t.Errorf("%d foreign rows are taken in, %d are counted", len(ev.FirstSeen), len(b.counted)-counted)
+	for _, limit := range []bool{false, true} {
+		b := newBench(t, oppertest.Config{})
+		rows60 := b.fill(60)
+		for _, row := range rows60[5:15] {
+			b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: row.ID, Times: -1})
+		}
+		b.mustSync()
+		counted, listed := len(b.counted), b.ledger.Listed()
+		b.step(time.Second)
+		var src Source = b.client.WithRetries(0)
+		if limit {
+			src = limited{src}
+		}
+		ev, err := syncAll(context.Background(), b.syncer, replacedStart{src, rows{n: 60}, 10})
+		b.take(ev)
+		if err == nil || !limit && !errors.Is(err, ErrForeign) {
+			t.Errorf("limited %v: error %v", limit, err)
+		}
+		if len(ev.FirstSeen) > 0 || len(b.counted) != counted || b.ledger.Listed() != listed {
+			t.Errorf("limited %v: %d foreign rows are taken in, %d are counted", limit, len(ev.FirstSeen), len(b.counted)-counted)
+		}
 	}
 }
 

@@ -9,23 +9,9 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"opper_exporter/opper/jsonscan/jsonscantest"
 )
-
-// pieces returns a body in reads of a few bytes, so that every value is cut
-// somewhere.
-type pieces struct {
-	rest []byte
-	size int
-}
-
-func (p *pieces) Read(b []byte) (int, error) {
-	if len(p.rest) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(b, p.rest[:min(p.size, len(p.rest))])
-	p.rest = p.rest[n:]
-	return n, nil
-}
 
 func skip(r io.Reader) error { return Read(r, (*Scanner).Skip) }
 
@@ -63,7 +49,7 @@ func TestValues(t *testing.T) {
 		"other  true", "list[] 1 true", "list[]  false", "list[]  false", "list[] 3 true", "list  true", "list none  false", "list empty  true", "text  false", "  true",
 	}
 	for size := range len(body) {
-		got, err := read(&pieces{[]byte(body), size + 1})
+		got, err := read(&jsonscantest.Pieces{Rest: []byte(body), Size: size + 1})
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("read %d at once: got %q, %v, want %q", size+1, got, err, want)
 		}
@@ -85,7 +71,7 @@ func TestLongNumber(t *testing.T) {
 	for length, held := range map[int]bool{maxHeld: true, maxHeld + 1: false, 3 * bufferSize: false} {
 		digits := strings.Repeat("1", length)
 		for _, size := range []int{1001, 1 << 30} {
-			err := Read(&pieces{[]byte("[" + digits + "]"), size}, func(s *Scanner) {
+			err := Read(&jsonscantest.Pieces{Rest: []byte("[" + digits + "]"), Size: size}, func(s *Scanner) {
 				s.Array(func() {
 					literal, ok := s.Number()
 					if !ok || held != (string(literal) == digits) || !held && len(literal) > 0 {

@@ -5,15 +5,15 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"regexp"
-	"strconv"
 	"strings"
 	"testing"
+
+	"opper_exporter/opper/jsonscan/jsonscantest"
 )
 
 // readText reads the first of two strings, and skips the other.
 func readText(body []byte, size, limit int) (text string, ok bool, err error) {
-	err = Read(&pieces{body, size}, func(s *Scanner) {
+	err = Read(&jsonscantest.Pieces{Rest: body, Size: size}, func(s *Scanner) {
 		n := 0
 		s.Array(func() {
 			if n++; n > 1 {
@@ -26,31 +26,6 @@ func readText(body []byte, size, limit int) (text string, ok bool, err error) {
 		})
 	})
 	return text, ok, err
-}
-
-var plainPiece = regexp.MustCompile(`(?s)\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\.|[^\\]+`)
-
-// plainText is what String must return. encoding/json makes the same of all that
-// is not Unicode, so it sees none of that.
-func plainText(written []byte, limit int) string {
-	var text []byte
-	for _, piece := range plainPiece.FindAll(written, -1) {
-		var s string
-		code, _ := strconv.ParseUint(string(piece[min(2, len(piece)):]), 16, 16)
-		switch {
-		case piece[0] != '\\':
-			s = string(piece)
-		case len(piece) == 6 && 0xd800 <= code && code < 0xe000:
-			s = string([]byte{0xed, 0x80 | byte(code>>6&0x3f), 0x80 | byte(code&0x3f)})
-		default:
-			_ = json.Unmarshal([]byte(`"`+string(piece)+`"`), &s)
-		}
-		text = append(text, s...)
-	}
-	if len(text) > limit {
-		return fmt.Sprintf("%s~%x", text[:limit], sha256.Sum256(text))
-	}
-	return string(text)
 }
 
 // Strings that are cut, or are no text at all, remain as distinct as they were,
@@ -110,7 +85,7 @@ func TestStringPlaces(t *testing.T) {
 			valid := json.Valid(body)
 			for _, size := range []int{13, 64, len(`["`) + at + 1, len(body)} {
 				got, ok, err := readText(body, size, 2*length)
-				if valid != (err == nil) || valid && (!ok || got != plainText([]byte(written), 2*length)) {
+				if valid != (err == nil) || valid && (!ok || got != jsonscantest.Text([]byte(written), 2*length)) {
 					t.Fatalf("%q in place %d, read %d at once: got %q, %t, %v, encoding/json accepts it: %v", unit, at, size, got, ok, err, valid)
 				}
 			}
@@ -131,14 +106,14 @@ func FuzzString(f *testing.F) {
 			if json.Valid(body) != (err == nil) {
 				t.Fatalf("read %d at once: got %v, encoding/json accepts it: %v", size, err, valid)
 			}
-			if want := plainText(written, int(limit)); valid && (!ok || got != want) {
+			if want := jsonscantest.Text(written, int(limit)); valid && (!ok || got != want) {
 				t.Errorf("read %d at once: got %q, want %q", size, got, want)
 			}
 		}
 		if !valid || len(written) > maxKey {
 			return
 		}
-		want := plainText(written, maxKey)
+		want := jsonscantest.Text(written, maxKey)
 		err := Read(bytes.NewReader([]byte(`{"`+string(written)+`":1}`)), func(s *Scanner) {
 			s.Object(func(key []byte) {
 				if string(key) != want {
@@ -169,7 +144,7 @@ func FuzzRead(f *testing.F) {
 		check := func(what, kind string, take func(*Scanner) bool) {
 			t.Helper()
 			found := 0
-			err := Read(&pieces{list, int(size) + 1}, func(s *Scanner) {
+			err := Read(&jsonscantest.Pieces{Rest: list, Size: int(size) + 1}, func(s *Scanner) {
 				s.Array(func() {
 					if take(s) {
 						found++

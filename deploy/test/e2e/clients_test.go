@@ -12,8 +12,8 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
-// Clients that are out of their time, by much or little, neither reset a series
-// nor keep an exemplar from being stored.
+// Wrong clocks of clients, by much or little, neither reset a series nor keep an
+// exemplar from being stored.
 func TestClientTimesResetNoSeries(t *testing.T) {
 	t.Parallel()
 	s := oppertest.New(oppertest.Config{})
@@ -37,7 +37,7 @@ func TestClientTimesResetNoSeries(t *testing.T) {
 	}
 	past, future := odd("past"), odd("future")
 	s.Add(past...)
-	all := audiences(t, "250ms", exporter(t, s, fast, noSettle))
+	all := scrapeJobs(t, "250ms", exporter(t, s, fast, noSettle))
 	scraped(t, all)
 	s.Add(future...)
 	for _, a := range all {
@@ -45,7 +45,7 @@ func TestClientTimesResetNoSeries(t *testing.T) {
 	}
 	promtest.Eventually(t, func() error {
 		if time.Now().Before(soon.Add(time.Second)) {
-			return errors.New("the future has not come")
+			return errors.New("the start times are still in the future")
 		}
 		return nil
 	})
@@ -90,8 +90,8 @@ func TestClientTimesResetNoSeries(t *testing.T) {
 	}
 }
 
-// Whatever names programs make up, a server takes the exposition, no two names
-// become one, and no trace is lost.
+// Whatever the names of traces are, Prometheus accepts the exposition, no two names
+// share a label, and no trace is lost.
 func TestHostileNamesStayDistinct(t *testing.T) {
 	t.Parallel()
 	const most = 60
@@ -107,7 +107,7 @@ func TestHostileNamesStayDistinct(t *testing.T) {
 	for i := range 5000 {
 		s.Add(many(1, fmt.Sprint("made up ", i), "success", time.Now().Add(-time.Hour))...)
 	}
-	all := audiences(t, "1s", exporter(t, s, fast, noSettle, fmt.Sprint("--collector.max-trace-names=", most)))
+	all := scrapeJobs(t, "1s", exporter(t, s, fast, noSettle, fmt.Sprint("--collector.max-trace-names=", most)))
 	scraped(t, all)
 	late := []string{"late\n", "late\x00", "(late)"}
 	for i := range 5000 {

@@ -125,7 +125,7 @@ func fullDisk(t *testing.T, command func(url string, args ...string) *exec.Cmd, 
 	logged(t, p, "level=error", "commit failed, the last numbers stay published", database, reason)
 	synced := "opper_exporter_last_success_timestamp_seconds"
 	if again := until(t, address, "opper_exporter_state_commits_total", `result="error"`, 5); again.Rest.Total(synced, "") != r.Rest.Total(synced, "") {
-		t.Error("what is shown looks newer than it is")
+		t.Error("what is shown syncEnds newer than it is")
 	}
 
 	if n := strings.Count(p.Log.String(), "commit failed"); n != 1 {
@@ -139,6 +139,6 @@ func fullDisk(t *testing.T, command func(url string, args ...string) *exec.Cmd, 
 	}
 	logged(t, p, "level=info", "commits succeed again")
 	p.Stop(t)
-	p = exportertest.MustStart(t, command(url, unhurry))
+	p = exportertest.MustStart(t, command(url, oneSync))
 	same(t, r, exportertest.MustScrape(t, p.AwaitListening(t)))
 }

@@ -162,12 +162,6 @@ scrape_configs:
 	}
 }
 
-// The default buckets.
-var (
-	durationBounds = []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600}
-	tokenBounds    = []float64{16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576}
-)
-
 // seconds returns the duration of a trace, negative or NaN if it has none.
 func seconds(tr oppertest.Trace) float64 {
 	switch {
@@ -181,7 +175,7 @@ func seconds(tr oppertest.Trace) float64 {
 
 // classicBucket returns the bounds of the default bucket that takes a duration.
 func classicBucket(seconds float64) (lower, upper float64) {
-	for _, upper = range durationBounds {
+	for _, upper = range exportertest.DurationBuckets {
 		if seconds <= upper {
 			return lower, upper
 		}

@@ -23,16 +23,16 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
-// hurry is how much faster than at a user's the time of the incident goes by: a
+// speedup is how much faster than at a user's the time of the incident goes by: a
 // minute is a second.
-const hurry = 60
+const speedup = 60
 
 // durations are those of a rule, not those in the names of metrics.
 var durations = regexp.MustCompile(`(?m)(\[|\boffset |^ *(?:for|interval): )([0-9]+[smhdw])\b`)
 
-// hurried divides all durations in the text of rules: windows, offsets,
+// accelerated divides all durations in the text of rules: windows, offsets,
 // intervals and times of grace. All else stays the user's.
-func hurried(t *testing.T, rules string) string {
+func accelerated(t *testing.T, rules string) string {
 	t.Helper()
 	return durations.ReplaceAllStringFunc(rules, func(s string) string {
 		part := durations.FindStringSubmatch(s)
@@ -40,7 +40,7 @@ func hurried(t *testing.T, rules string) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return part[1] + (d / hurry).String()
+		return part[1] + (d / speedup).String()
 	})
 }
 
@@ -112,7 +112,7 @@ func TestIncidentFiresAndResolvesItsAlert(t *testing.T) {
 	agents := []string{failing, "support-agent", "search-agent"}
 	s := oppertest.New(oppertest.Config{Seed: 1, NoRecord: true})
 	for _, agent := range agents {
-		s.Add(ended(agent)) // so that the initial sync knows the names
+		s.Add(ended(agent)) // so that the initial sync sees the names
 	}
 	var fails atomic.Value
 	fails.Store("")
@@ -125,7 +125,7 @@ func TestIncidentFiresAndResolvesItsAlert(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rules[file] = hurried(t, string(text))
+		rules[file] = accelerated(t, string(text))
 	}
 	files, err := json.Marshal(slices.Sorted(maps.Keys(rules)))
 	if err != nil {

@@ -28,12 +28,10 @@ const (
 	scrapeEvery = 5 * time.Millisecond
 	// patience is far above what any awaited condition needs.
 	patience = 2 * time.Minute
-	// rounding is what floats may lose in the sums of seconds.
-	rounding = 1e-9
 )
 
-// However often it is killed, and wherever in its work, an exporter never shows
-// a number that it takes back later, and in the end each trace is counted once.
+// However often and whenever it is killed, an exporter never exposes a number that
+// falls later, and in the end each trace is counted once.
 func TestCountsSurviveSIGKILL(t *testing.T) {
 	agents := []oppertest.Agent{
 		{Name: "quick", Rate: 25, Median: 60 * time.Millisecond, Spread: 0.6, Failure: 0.1, Tokens: 300},
@@ -49,7 +47,7 @@ func TestCountsSurviveSIGKILL(t *testing.T) {
 		a.BackDate = 100 * time.Millisecond
 	}
 
-	t.Run("listed for ever", func(t *testing.T) {
+	t.Run("without retention", func(t *testing.T) {
 		t.Parallel()
 		s := oppertest.New(oppertest.Config{Seed: 11, Latency: 2 * time.Millisecond})
 		s.FillHistory(2500, 8, time.Now().Add(-5*time.Hour), time.Now().Add(-2*time.Hour))
@@ -69,7 +67,7 @@ func TestCountsSurviveSIGKILL(t *testing.T) {
 			return nil
 		})
 		if n := last.Lasting.Total("opper_traces_total", `outcome="abandoned"`) + last.Lasting.Total("opper_exporter_traces_skipped_total", ""); n != 0 {
-			t.Errorf("%v traces are given up or never counted", n)
+			t.Errorf("%v traces are abandoned or never counted", n)
 		}
 	})
 
@@ -91,7 +89,7 @@ func TestCountsSurviveSIGKILL(t *testing.T) {
 			return nil
 		})
 		if last.Lasting.Total("opper_traces_total", `outcome="abandoned"`) == 0 {
-			t.Error("no trace is given up")
+			t.Error("no trace is abandoned")
 		}
 	})
 }
@@ -175,29 +173,29 @@ func (k *killer) killAll(traffic *oppertest.Traffic) {
 }
 
 // settled waits until all that has to be counted is, and done says that the
-// exporter has come to rest. It returns the last scrape.
+// exporter has nothing left to count. It returns the last scrape.
 func (k *killer) settled(done func(*exportertest.Reading) error) *exportertest.Reading {
 	k.t.Helper()
 	var last *exportertest.Reading
 	promtest.Eventually(k.t, func() error {
 		k.mu.Lock()
 		last = k.last
-		looks := k.looks
+		syncEnds := k.syncEnds
 		k.mu.Unlock()
 		k.sound()
-		return errors.Join(done(last), k.check(last, looks))
+		return errors.Join(done(last), k.check(last, syncEnds))
 	})
 	return last
 }
 
 // check compares a scrape with the ground truth. The error is that something is
 // not counted yet; what is there must not be more than the truth.
-func (k *killer) check(r *exportertest.Reading, looks []time.Time) error {
+func (k *killer) check(r *exportertest.Reading, syncEnds []time.Time) error {
 	k.t.Helper()
 	rules := k.rules
-	rules.InitialSyncDone, rules.Syncs = looks[0], syncs(looks)
+	rules.InitialSyncDone, rules.Syncs = syncEnds[0], syncs(syncEnds)
 	// Asked after the scrape: what the truth allows only grows.
-	least, most := bounds(oracle.NewTruth(k.s, rules))
+	least, most := exportertest.Bounds(oracle.NewTruth(k.s, rules))
 	for key, v := range r.Lasting {
 		high := most[key]
 		switch {
@@ -206,12 +204,12 @@ func (k *killer) check(r *exportertest.Reading, looks []time.Time) error {
 		case strings.HasPrefix(key, "opper_exporter_"):
 			continue
 		}
-		if v > high+high*rounding {
+		if v > high+high*exportertest.Rounding {
 			k.t.Fatalf("%s is %v, and may be at most %v", key, v, high)
 		}
 	}
 	for key, low := range least {
-		if v, ok := r.Lasting[key]; !ok || v < low-low*rounding {
+		if v, ok := r.Lasting[key]; !ok || v < low-low*exportertest.Rounding {
 			return fmt.Errorf("%s is %v, and must be at least %v", key, v, low)
 		}
 	}

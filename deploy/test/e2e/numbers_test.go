@@ -2,8 +2,6 @@ package e2e_test
 
 import (
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os/exec"
 	"slices"
 	"strings"
@@ -29,7 +27,7 @@ func firstCounts(t *testing.T, interval string) {
 	s := oppertest.New(oppertest.Config{})
 	old := many(40, "old", "success", time.Now().Add(-3*time.Hour))
 	s.Add(old...)
-	all := audiences(t, "250ms", exporter(t, s, interval, noSettle))
+	all := scrapeJobs(t, "250ms", exporter(t, s, interval, noSettle))
 	scraped(t, all)
 
 	late := slices.Concat(many(1, "new", "success", time.Now()), many(3, "new", "error", time.Now()))
@@ -44,9 +42,9 @@ func firstCounts(t *testing.T, interval string) {
 		a.increases(4, n, `sum(increase(opper_traces_total{JOB,trace_name="new"}[WINDOW]))`)
 		a.increases(3, n, `sum(increase(opper_traces_total{JOB,trace_name="new",outcome="failure"}[WINDOW]))`)
 		a.increases(4*70, n, `sum(increase(opper_trace_tokens_total{JOB,trace_name="new"}[WINDOW]))`)
-		a.near(0.75, rounding, `sum(increase(opper_traces_total{JOB,trace_name="new",outcome="failure"}[WINDOW])) / sum(increase(opper_traces_total{JOB,trace_name="new"}[WINDOW]))`)
+		a.near(0.75, exportertest.Rounding, `sum(increase(opper_traces_total{JOB,trace_name="new",outcome="failure"}[WINDOW])) / sum(increase(opper_traces_total{JOB,trace_name="new"}[WINDOW]))`)
 		a.near(0.375, 0.125, `histogram_quantile(0.95, sum by (le) (increase(opper_trace_duration_seconds_bucket{JOB,trace_name="new"}[WINDOW])))`)
-		a.near(0.3, rounding, `sum(increase(opper_trace_duration_seconds_sum{JOB,trace_name="new"}[WINDOW])) / sum(increase(opper_trace_duration_seconds_count{JOB,trace_name="new"}[WINDOW]))`)
+		a.near(0.3, exportertest.Rounding, `sum(increase(opper_trace_duration_seconds_sum{JOB,trace_name="new"}[WINDOW])) / sum(increase(opper_trace_duration_seconds_count{JOB,trace_name="new"}[WINDOW]))`)
 		if a.created {
 			a.near(0.3, 0.03, `histogram_quantile(0.95, sum(increase(opper_trace_duration_seconds{JOB,trace_name="new"}[WINDOW])))`)
 			a.increases(4, n, `histogram_count(sum(increase(opper_trace_duration_seconds{JOB,trace_name="new"}[WINDOW])))`)
@@ -54,23 +52,6 @@ func firstCounts(t *testing.T, interval string) {
 		n = a.exact("old", old, slices.Concat(old, failure))
 		a.increases(1, n, `sum(increase(opper_traces_total{JOB,trace_name="old",outcome="failure"}[WINDOW]))`)
 	}
-}
-
-// fixedAddress returns an address that an exporter can come back to: its port is
-// not among those that the system gives to others meanwhile.
-func fixedAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000))
-		if l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address); err == nil {
-			if err := l.Close(); err != nil {
-				t.Error(err)
-			}
-			return address
-		}
-	}
-	t.Fatal("no free port")
-	return ""
 }
 
 // at makes an exporter's command listen at a fixed address.
@@ -83,20 +64,20 @@ func at(address string, cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
-// No number falls through a restart or a crash, and only what ended meanwhile is
-// an increase.
+// After a restart or a crash no number falls, and only traces that ended meanwhile
+// are an increase.
 func TestRestartIsNoIncrease(t *testing.T) {
 	t.Parallel()
 	s := oppertest.New(oppertest.Config{})
 	history := many(500, "steady", "success", time.Now().Add(-3*time.Hour))
 	s.Add(history...)
-	url, address, stored := opper(t, s), fixedAddress(t), "--storage.path="+t.TempDir()
+	url, address, stored := opper(t, s), exportertest.FreeAddress(t), "--storage.path="+t.TempDir()
 	run := func() *exportertest.Process {
 		return exportertest.MustStart(t, at(address, command(t, url, stored, fast, noSettle)))
 	}
 	p := run()
 	p.AwaitReady(t)
-	all := audiences(t, "250ms", address)
+	all := scrapeJobs(t, "250ms", address)
 	scraped(t, all)
 
 	p.Stop(t)
@@ -108,8 +89,8 @@ func TestRestartIsNoIncrease(t *testing.T) {
 		a.reaches(510, `sum(opper_traces_total{JOB})`)
 	}
 	p.Kill()
-	arrived := many(10, "steady", "success", time.Now())
-	s.Add(arrived...)
+	later := many(10, "steady", "success", time.Now())
+	s.Add(later...)
 	p = run()
 	p.AwaitReady(t)
 	for _, a := range all {
@@ -117,7 +98,7 @@ func TestRestartIsNoIncrease(t *testing.T) {
 	}
 	scraped(t, all)
 	for _, a := range all {
-		n := a.exact("steady", history, slices.Concat(history, meanwhile, arrived))
+		n := a.exact("steady", history, slices.Concat(history, meanwhile, later))
 		a.increases(20, n, `sum(increase(opper_traces_total{JOB}[WINDOW]))`)
 	}
 	p.Stop(t)
@@ -130,7 +111,7 @@ func TestQuietNameKeepsItsSeries(t *testing.T) {
 	quiet := many(3, "quiet", "success", time.Now().Add(-3*time.Hour))
 	s.Add(quiet...)
 	s.Add(many(3, "other", "success", time.Now().Add(-3*time.Hour))...)
-	all := audiences(t, "250ms", exporter(t, s, fast, noSettle))
+	all := scrapeJobs(t, "250ms", exporter(t, s, fast, noSettle))
 	scraped(t, all)
 	for _, tr := range quiet {
 		s.Delete(tr.ID)
@@ -158,8 +139,8 @@ func TestGreaterIncreaseOfReplicasIsTheTruth(t *testing.T) {
 	s := oppertest.New(oppertest.Config{})
 	s.Add(many(100, "old", "success", time.Now().Add(-40*24*time.Hour))...)
 	first := exporter(t, s, fast, noSettle)
-	second := fixedAddress(t)
-	all := audiences(t, "250ms", first, second)
+	second := exportertest.FreeAddress(t)
+	all := scrapeJobs(t, "250ms", first, second)
 	for _, a := range all {
 		a.reaches(1, fmt.Sprintf(`count(sum_over_time(up{JOB,instance=%q}[1m]) > 1)`, first))
 	}
@@ -188,8 +169,8 @@ func TestGreaterIncreaseOfReplicasIsTheTruth(t *testing.T) {
 	p.Stop(t)
 }
 
-// History is no increase: a server that takes created timestamps for zeros sees
-// it at its time, and others never see it grow.
+// History is no recent increase: a server that ingests created timestamps as zeros
+// puts it where it was, and other servers see no increase.
 func TestHistoryIsNoIncrease(t *testing.T) {
 	t.Parallel()
 	const created = `count({__name__=~"opper_.*_created",JOB})`
@@ -201,7 +182,7 @@ func TestHistoryIsNoIncrease(t *testing.T) {
 		s.Add(many(1, aged, "success", now.Add(-20*24*time.Hour+time.Duration(i)*4*time.Hour))...)
 	}
 	oldest := model.TimeFromUnixNano(now.Add(-4*time.Minute - 300*time.Millisecond).UnixNano())
-	all := audiences(t, "250ms", exporter(t, s, fast, noSettle, "--web.openmetrics-created"))
+	all := scrapeJobs(t, "250ms", exporter(t, s, fast, noSettle, "--web.openmetrics-created"))
 	scraped(t, all)
 	for _, a := range all {
 		a.created = a.modern && a.job != "text"
@@ -233,7 +214,7 @@ func TestHistoryIsNoIncrease(t *testing.T) {
 				}
 			}
 		}
-		// Who does not read them as such stores them.
+		// A server that does not ingest them as zeros stores them as series.
 		if stored, err := a.ask(created); err != nil || (stored > 0) != (a.job == "openmetrics" && !a.modern) {
 			t.Errorf("%v: %v series of created timestamps, %v", a, stored, err)
 		}

@@ -23,7 +23,7 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
-// database is the file in the state directory.
+// database is the state file in its directory.
 const database = "opper_exporter.db"
 
 func history(n int, seed int64) *oppertest.Server {
@@ -106,7 +106,7 @@ func ended(name string) oppertest.Trace {
 
 const (
 	fast     = "--collector.interval=50ms"
-	unhurry  = "--collector.interval=1h" // one sync only, at the start
+	oneSync  = "--collector.interval=1h" // one sync only, at the start
 	noSettle = "--collector.settle-delay=0s"
 )
 
@@ -114,7 +114,7 @@ func TestRestartRestoresExactly(t *testing.T) {
 	t.Parallel()
 	s := history(2500, 1)
 	url, stored := opper(t, s), "--storage.path="+t.TempDir()
-	before := start(t, url, stored, unhurry)
+	before := start(t, url, stored, oneSync)
 	was := exportertest.MustScrape(t, before.AwaitReady(t))
 	if n := was.Lasting.Total("opper_traces_total", ""); n != 2500 {
 		t.Fatalf("%v traces are counted", n)
@@ -122,7 +122,7 @@ func TestRestartRestoresExactly(t *testing.T) {
 	before.Stop(t)
 
 	s.ResetRequests()
-	after := start(t, url, stored, unhurry)
+	after := start(t, url, stored, oneSync)
 	address := after.AwaitListening(t)
 	resp, err := http.Get("http://" + address + "/-/ready")
 	if err != nil {
@@ -273,13 +273,14 @@ func TestInitialLookbackWithoutPersistence(t *testing.T) {
 	}
 }
 
-// Histograms of other buckets begin anew, and say so; all else stays.
+// Histograms of other buckets restart from zero, with a new created timestamp; all
+// else stays.
 func TestChangedBucketsRestartOnlyTheirHistograms(t *testing.T) {
 	t.Parallel()
 	const durations = "opper_trace_duration_seconds"
 	s := history(300, 5)
 	url, stored := opper(t, s), "--storage.path="+t.TempDir()
-	p := start(t, url, stored, unhurry)
+	p := start(t, url, stored, oneSync)
 	was := exportertest.MustScrape(t, p.AwaitReady(t))
 	p.Stop(t)
 
@@ -321,7 +322,7 @@ func TestAnotherUpstreamRestartsCounters(t *testing.T) {
 	t.Parallel()
 	s := history(300, 6)
 	url, stored := opper(t, s), "--storage.path="+t.TempDir()
-	p := start(t, url, stored, unhurry)
+	p := start(t, url, stored, oneSync)
 	p.AwaitReady(t)
 	p.Stop(t)
 
@@ -334,7 +335,7 @@ func TestAnotherUpstreamRestartsCounters(t *testing.T) {
 		{other, nil, 120},
 		{other, []string{"--opper.name-filter=agent-03"}, 20},
 	} {
-		p := start(t, test.url, append(test.args, stored, unhurry)...)
+		p := start(t, test.url, append(test.args, stored, oneSync)...)
 		address := p.AwaitReady(t)
 		logged(t, p, "level=warn", "upstream has changed, counters restart from zero")
 		r := exportertest.MustScrape(t, address)
@@ -350,7 +351,7 @@ func TestKeyOfAnotherProjectCountsNothing(t *testing.T) {
 	t.Parallel()
 	s := history(300, 8)
 	url, stored := opper(t, s), "--storage.path="+t.TempDir()
-	p := start(t, url, stored, unhurry)
+	p := start(t, url, stored, oneSync)
 	was := exportertest.MustScrape(t, p.AwaitReady(t))
 	p.Stop(t)
 

@@ -15,12 +15,12 @@ import (
 type watcher struct {
 	t *testing.T
 
-	mu      sync.Mutex
-	process *exportertest.Process
-	last    *exportertest.Reading // the last one that showed traces
-	looks   []time.Time           // ends of the syncs that were shown
-	scrapes int                   // of this process
-	rises   int                   // of these, how many showed more than was known
+	mu       sync.Mutex
+	process  *exportertest.Process
+	last     *exportertest.Reading // the last one that showed traces
+	syncEnds []time.Time           // ends of the syncs that were shown
+	scrapes  int                   // of this process
+	rises    int                   // of these, how many showed more than was known
 }
 
 // newWatcher returns a watcher that watches until the end of the test.
@@ -124,10 +124,10 @@ func (w *watcher) look(ctx context.Context) {
 	}
 	w.last = r
 	sync := r.LastSuccess()
-	if n := len(w.looks); n == 0 || sync.After(w.looks[n-1]) {
-		w.looks = append(w.looks, sync)
-	} else if sync.Before(w.looks[n-1]) {
-		w.t.Errorf("the last good sync was at %v, and is now at %v", w.looks[n-1], sync)
+	if n := len(w.syncEnds); n == 0 || sync.After(w.syncEnds[n-1]) {
+		w.syncEnds = append(w.syncEnds, sync)
+	} else if sync.Before(w.syncEnds[n-1]) {
+		w.t.Errorf("the last good sync was at %v, and is now at %v", w.syncEnds[n-1], sync)
 	}
 }
 

@@ -19,11 +19,14 @@ import (
 // and returns its path. It must run inside the project.
 func Build(ctx context.Context, dir string, race bool) (string, error) {
 	path := filepath.Join(dir, "opper_exporter")
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-o", path}
-	env := append(os.Environ(), "CGO_ENABLED=0")
+	args := []string{"build", "-buildvcs=false", "-o", path}
+	env := os.Environ()
 	if race {
-		// The race detector may need cgo.
-		args, env = append(args, "-race"), os.Environ()
+		// The race detector may need cgo. Packages are those that go test -race has
+		// compiled.
+		args = append(args, "-race")
+	} else {
+		args, env = append(args, "-trimpath"), append(env, "CGO_ENABLED=0")
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, "opper_exporter")...) //nolint:gosec // into a directory of the caller
 	cmd.Env = env
@@ -33,40 +36,55 @@ func Build(ctx context.Context, dir string, race bool) (string, error) {
 	return path, nil
 }
 
-// built is what Binary built in this process.
-var built struct {
+// build is a binary that is built once in each process.
+type build struct {
 	once sync.Once
 	dir  string
 	path string
 	err  error
 }
 
-// Binary returns the path of the exporter, which it builds once in each process.
-// Where it is used, TestMain calls Main.
+var released, checked build
+
+// Binary returns the path of the exporter as it is released. Where it is used,
+// TestMain calls Main.
 func Binary(t testing.TB) string {
 	t.Helper()
+	return released.mustBuild(t, false)
+}
+
+// CheckedBinary is Binary with the race detector, if the test has it.
+func CheckedBinary(t testing.TB) string {
+	t.Helper()
+	return checked.mustBuild(t, raceEnabled)
+}
+
+func (b *build) mustBuild(t testing.TB, race bool) string {
+	t.Helper()
 	promtest.DependOnSources(t)
-	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "opper_exporter-"); built.err != nil { //nolint:usetesting // it outlives the test
+	b.once.Do(func() {
+		if b.dir, b.err = os.MkdirTemp("", "opper_exporter-"); b.err != nil { //nolint:usetesting // it outlives the test
 			return
 		}
 		// Tests run it as other users too.
-		if built.err = os.Chmod(built.dir, 0o755); built.err != nil { //nolint:gosec // there is only the binary in it
+		if b.err = os.Chmod(b.dir, 0o755); b.err != nil { //nolint:gosec // there is only the binary in it
 			return
 		}
-		built.path, built.err = Build(context.Background(), built.dir, false)
+		b.path, b.err = Build(context.Background(), b.dir, race)
 	})
-	if built.err != nil {
-		t.Fatal(built.err)
+	if b.err != nil {
+		t.Fatal(b.err)
 	}
-	return built.path
+	return b.path
 }
 
-// Main runs the tests and removes what Binary built. The process ends with the
-// status of the tests when TestMain returns.
+// Main runs the tests and removes the binaries that they built. The process ends
+// with the status of the tests when TestMain returns.
 func Main(m *testing.M) {
 	m.Run()
-	if err := os.RemoveAll(built.dir); err != nil {
-		panic(err)
+	for _, b := range []*build{&released, &checked} {
+		if err := os.RemoveAll(b.dir); err != nil {
+			panic(err)
+		}
 	}
 }

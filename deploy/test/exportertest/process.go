@@ -23,6 +23,8 @@ const (
 	patience = 5 * time.Minute
 	// poll is short because programs measure with it how long a start takes.
 	poll = 5 * time.Millisecond
+	// maxLogged is how much of its log a test that fails shows, in bytes.
+	maxLogged = 20_000
 )
 
 // Process is an exporter that was started, or a command that starts one.
@@ -76,7 +78,8 @@ func MustStart(t testing.TB, cmd *exec.Cmd) *Process {
 	t.Cleanup(func() {
 		p.Kill()
 		if t.Failed() {
-			t.Logf("%s: %v\n%s", cmd, cmd.ProcessState, &p.Log)
+			text := p.Log.String()
+			t.Logf("%s: %v, the end of its log:\n%s", cmd, cmd.ProcessState, text[max(0, len(text)-maxLogged):])
 		}
 	})
 	return p

@@ -51,7 +51,7 @@ func (r *Reading) LastSuccess() time.Time {
 
 // ErrCut says that the answer did not arrive, or not all of it: the process was
 // killed, or does not listen yet.
-var ErrCut = errors.New("no whole answer")
+var ErrCut = errors.New("no complete response")
 
 // scraper shares no connections with others in the process.
 var scraper = &http.Client{Transport: &http.Transport{}}
@@ -71,7 +71,7 @@ func Scrape(ctx context.Context, address string) (*Reading, error) {
 	return Parse(resp.Header, body)
 }
 
-// MustScrape is for an exporter that is not killed.
+// MustScrape is Scrape for an exporter that must answer.
 func MustScrape(t testing.TB, address string) *Reading {
 	t.Helper()
 	r, err := Scrape(t.Context(), address)

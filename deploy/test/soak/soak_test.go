@@ -129,7 +129,7 @@ func newTestWatcher(t *testing.T, n int) *watcher {
 		v.syncs = append(v.syncs, now)
 	}
 	v.last = &reading{Reading: &exportertest.Reading{Lasting: series{}}}
-	least, most := bounds(oracle.NewTruth(w.opper, v.rules(false)))
+	least, most := exportertest.Bounds(oracle.NewTruth(w.opper, v.rules(false)))
 	if !maps.Equal(least, most) || least.Total("opper_traces_total", "") != float64(n) {
 		t.Fatalf("%v, %v", least, most)
 	}

@@ -2,23 +2,13 @@ package main
 
 import (
 	"fmt"
-	"iter"
 	"slices"
 	"strings"
 	"time"
 
-	"opper_exporter/collector/aggregate"
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/opper/oppertest/oracle"
 )
-
-// The default buckets.
-var (
-	durationBounds = []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600}
-	tokenBounds    = []float64{16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576}
-)
-
-// rounding is what floats may lose in the sums of seconds.
-const rounding = 1e-9
 
 // inSpan is how many syncs that were shown make one that surely was complete: a
 // trace may need a second one where the list moves, and the first of them may
@@ -110,9 +100,9 @@ func (v *watcher) check(final bool) (missing bool) {
 	v.mu.Unlock()
 	// Asked after the scrape: what the truth allows only grows. Scrapes go on
 	// meanwhile, as it takes seconds on a busy machine.
-	least, most := bounds(oracle.NewTruth(v.world.opper, sure))
+	least, most := exportertest.Bounds(oracle.NewTruth(v.world.opper, sure))
 	// Only a sync that looked can have given a trace up.
-	_, more := bounds(oracle.NewTruth(v.world.opper, doubtful))
+	_, more := exportertest.Bounds(oracle.NewTruth(v.world.opper, doubtful))
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for key, high := range more {
@@ -122,14 +112,14 @@ func (v *watcher) check(final bool) (missing bool) {
 	wrong := false
 	for _, only := range []string{"opper_traces_total{", "opper_"} {
 		for key, is := range last.Lasting {
-			if high := most[key]; strings.HasPrefix(key, only) && !strings.HasPrefix(key, "opper_exporter_") && is > high+high*rounding {
+			if high := most[key]; strings.HasPrefix(key, only) && !strings.HasPrefix(key, "opper_exporter_") && is > high+high*exportertest.Rounding {
 				wrong = true
 				v.tell("too much", key, "%v, and may be at most %v", is, high)
 			}
 		}
 		for key, low := range least {
 			is, ok := last.Lasting[key]
-			if !strings.HasPrefix(key, only) || ok && is >= low-low*rounding || !final && last.zero(key) {
+			if !strings.HasPrefix(key, only) || ok && is >= low-low*exportertest.Rounding || !final && last.zero(key) {
 				continue
 			}
 			wrong, missing = true, true
@@ -160,107 +150,4 @@ func (r *reading) zero(key string) bool {
 		label = label[:i]
 	}
 	return r.Lasting.Total("opper_traces_total", "trace_name="+strings.TrimSuffix(label, "}")+"}") == 0
-}
-
-// bounds returns between which values the series of the traces must be. They are
-// the same where a trace may have been counted as one thing only.
-func bounds(truth oracle.Truth) (least, most series) {
-	least, most = series{}, series{}
-	keys := keysOf{}
-	for _, verdict := range truth.Traces {
-		if len(verdict.Versions) == 1 { // most of them: the maps would take most of the time
-			for key, add := range keys.worth(verdict.Versions[0]) {
-				if verdict.Must {
-					least[key] += add
-				}
-				most[key] += add
-			}
-			continue
-		}
-		low, high, in := series{}, series{}, map[string]int{}
-		for _, v := range verdict.Versions {
-			for key, add := range keys.worth(v) {
-				if in[key]++; in[key] == 1 {
-					low[key] = add
-				}
-				low[key], high[key] = min(low[key], add), max(high[key], add)
-			}
-		}
-		for key, n := range in {
-			if verdict.Must && n == len(verdict.Versions) {
-				least[key] += low[key]
-			}
-			most[key] += high[key]
-		}
-	}
-	return least, most
-}
-
-// keysOf holds the keys of the series by name and outcome, as it takes long to
-// write them.
-type keysOf map[[2]string]*traceKeys
-
-type traceKeys struct {
-	traces, tokens             string
-	durations, tokensHistogram histogramKeys
-}
-
-type histogramKeys struct {
-	count, sum string
-	bounds     []float64
-	buckets    []string
-}
-
-func newHistogramKeys(metric, labels string, bounds []float64) histogramKeys {
-	h := histogramKeys{count: metric + "_count{" + labels + "}", sum: metric + "_sum{" + labels + "}", bounds: bounds}
-	for _, b := range bounds {
-		h.buckets = append(h.buckets, fmt.Sprintf(`%s_bucket{%s,le="%v"}`, metric, labels, b))
-	}
-	return h
-}
-
-// add yields what a value adds to a histogram.
-func (h *histogramKeys) add(value float64, yield func(string, float64) bool) bool {
-	if !yield(h.count, 1) || !yield(h.sum, value) {
-		return false
-	}
-	for i, b := range h.bounds {
-		if value <= b && !yield(h.buckets[i], 1) {
-			return false
-		}
-	}
-	return true
-}
-
-func (k keysOf) of(name, outcome string) *traceKeys {
-	id := [2]string{name, outcome}
-	if k[id] == nil {
-		label := name
-		if name != aggregate.Unnamed { // there is no real name like it
-			label = aggregate.Label(name)
-		}
-		both := fmt.Sprintf(`outcome=%q,project="default",trace_name=%q`, outcome, label)
-		k[id] = &traceKeys{
-			traces: "opper_traces_total{" + both + "}", tokens: "opper_trace_tokens_total{" + both + "}",
-			durations:       newHistogramKeys("opper_trace_duration_seconds", both, durationBounds),
-			tokensHistogram: newHistogramKeys("opper_tokens_per_trace", fmt.Sprintf(`project="default",trace_name=%q`, label), tokenBounds),
-		}
-	}
-	return k[id]
-}
-
-// worth yields what one trace adds to the series.
-func (k keysOf) worth(v oracle.Version) iter.Seq2[string, float64] {
-	keys := k.of(v.Name, v.Outcome)
-	return func(yield func(string, float64) bool) {
-		if !yield(keys.traces, 1) {
-			return
-		}
-		if v.Tokens >= 0 && (!yield(keys.tokens, float64(v.Tokens)) || !keys.tokensHistogram.add(float64(v.Tokens), yield)) {
-			return
-		}
-		if v.Unusable == "" && v.Outcome != "abandoned" {
-			keys.durations.add(float64(v.Micros)/1e6, yield)
-		}
-	}
 }

@@ -1,4 +1,4 @@
-package collector
+package simulation
 
 import (
 	"context"
@@ -96,7 +96,7 @@ func (s *simulation) start() {
 	s.inner = s.reopen()
 	durations, tokens := s.cfg.Aggregate.DurationBuckets, s.cfg.Aggregate.TokenBuckets
 	if s.project != nil {
-		if was := s.project.cfg.Aggregate; !slices.Equal(durations, was.DurationBuckets) || !slices.Equal(tokens, was.TokenBuckets) {
+		if was := s.running; !slices.Equal(durations, was.DurationBuckets) || !slices.Equal(tokens, was.TokenBuckets) {
 			s.beginHistograms(!slices.Equal(durations, was.DurationBuckets), !slices.Equal(tokens, was.TokenBuckets))
 		}
 	}
@@ -108,8 +108,8 @@ func (s *simulation) start() {
 	for _, z := range s.zero {
 		*z = zeros{since: s.at, read: z.released, released: z.released}
 	}
-	s.project = newTestProject(s.t, s.cfg, newInstrumentation(s.cfg.Name, s.cfg.NativeHistograms))
-	s.project.observe = s.found
+	s.project, s.running = nil, s.cfg.Aggregate
+	s.project = s.newProject(s.cfg, s.deps(s.found))
 	s.strangers = s.away > 0
 	if s.isWrongOverall() && !s.recognizable() {
 		// What told the lists apart was not durable.
@@ -174,8 +174,8 @@ func (s *simulation) sync() {
 	s.wait(time.Millisecond)
 	start := s.at
 	s.wait(time.Millisecond)
-	shot := s.project.published.Load()
-	initialSync := s.project.ledger.IsInitialSync()
+	shot := s.project.Published()
+	initialSync := s.project.Ledger().IsInitialSync()
 	before := s.walked()
 	swept := before.Sweep != nil && before.Sweep.Done
 	if initialSync && s.initialSync.IsZero() {
@@ -187,14 +187,14 @@ func (s *simulation) sync() {
 	s.tell("sync")
 	succeeded, ours := false, s.recognizable()
 	alive := s.survive(func() {
-		succeeded = s.project.sync(context.Background())
-		if !succeeded && s.project.published.Load() != shot {
+		succeeded = s.project.Sync(context.Background())
+		if !succeeded && !isSame(s.project.Published(), shot) {
 			s.fail("a failed sync published numbers")
 		}
 		s.partial = s.partial || initialSync && s.spoiled
-		if initialSync && !s.project.ledger.IsInitialSync() {
+		if initialSync && !s.project.Ledger().IsInitialSync() {
 			s.ended = s.at
-			s.partial = s.partial || s.project.aggregates.Gaps > 0
+			s.partial = s.partial || s.totals["opper_exporter_gaps_total{}"]+s.counting.Gaps > 0
 		}
 	})
 	s.wait(time.Millisecond)
@@ -204,6 +204,7 @@ func (s *simulation) sync() {
 	if !alive {
 		return
 	}
+	s.failing = !succeeded
 	s.tell("sync ends: %v", succeeded)
 	s.checkRefusal(start, succeeded, wasOurs)
 	if succeeded && ours && s.gotOther && !s.gotOurs {
@@ -222,7 +223,7 @@ func (s *simulation) walked() (state struct {
 	Sweep        *struct{ Done bool }
 },
 ) {
-	b, err := s.project.syncer.State()
+	b, err := s.project.Syncer().State()
 	if err == nil {
 		err = json.Unmarshal(b, &state)
 	}
@@ -233,8 +234,8 @@ func (s *simulation) walked() (state struct {
 }
 
 func (s *simulation) sweep(pages int) {
-	for ; pages > 0 && s.project.syncer.IsSweepDue(); pages-- {
-		shot := s.project.published.Load()
+	for ; pages > 0 && s.project.Syncer().IsSweepDue(); pages-- {
+		shot := s.project.Published()
 		s.tell("sweep")
 		if s.walked().Sweep == nil {
 			s.sweepBegan = s.at
@@ -242,10 +243,10 @@ func (s *simulation) sweep(pages int) {
 		}
 		more := false
 		s.requests = 0
-		if alive := s.survive(func() { more = s.project.sweep(context.Background()) }); !alive {
+		if alive := s.survive(func() { more = s.project.Sweep(context.Background()) }); !alive {
 			return
 		}
-		if s.project.published.Load() != shot {
+		if !isSame(s.project.Published(), shot) {
 			s.fail("a sweep published numbers")
 		}
 		if !more {
@@ -263,7 +264,7 @@ func (s *simulation) rest() {
 	clear(s.dims)
 	s.tell("rest")
 	began := s.at
-	pauses := []time.Duration{31 * time.Second, abandon * 3 / 2, 31 * time.Second, abandon * 3 / 2, 31 * time.Second}
+	pauses := []time.Duration{31 * time.Second, s.cfg.AbandonAfter * 3 / 2, 31 * time.Second, s.cfg.AbandonAfter * 3 / 2, 31 * time.Second}
 	if s.ours != 0 || !s.clockSet.IsZero() {
 		pauses = append([]time.Duration{6 * time.Hour}, pauses...)
 	}
@@ -281,7 +282,7 @@ func (s *simulation) rest() {
 		s.wait(31 * time.Second)
 		s.sync()
 	}
-	if s.strict = !s.project.failing; s.strict {
+	if s.strict = !s.failing; s.strict {
 		s.compare()
 	}
 	s.check()

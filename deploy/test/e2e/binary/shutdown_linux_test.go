@@ -1,20 +1,15 @@
-package main
+package binary_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
-	"github.com/go-kit/log"
-
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -44,10 +39,7 @@ var loseFile = map[string]struct {
 func olderState(t *testing.T, url string) []byte {
 	t.Helper()
 	dir := t.TempDir()
-	e := startReady(t, url, "--storage.path="+dir)
-	if got := e.end(); got != 0 {
-		t.Fatalf("exit status %d", got)
-	}
+	startReady(t, url, "--storage.path="+dir).end()
 	older, err := os.ReadFile(filepath.Join(dir, database))
 	if err != nil {
 		t.Fatal(err)
@@ -70,26 +62,25 @@ func TestStateFileLost(t *testing.T) {
 				if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(file, older, 0o600)); err != nil {
 					t.Fatal(err)
 				}
-				c := spawn(t, nil, url, "--storage.path="+dir, "--collector.interval="+interval)
-				target := c.url()
+				e := startReady(t, url, "--storage.path="+dir, "--collector.interval="+interval)
 				// The interval of an hour has one sync, which is not to see it.
 				await(t, "a commit", func() bool {
-					return strings.Contains(scrapeText(t, http.DefaultClient, target), `opper_exporter_state_commits_total{project="default",result="success"} 1`) || interval == "25ms"
+					return strings.Contains(scrapeText(t, e.client, e.urls[0]), `opper_exporter_state_commits_total{project="default",result="success"} 1`) || interval == "25ms"
 				})
 				if err := test.lose(file, older); err != nil {
 					t.Fatal(err)
 				}
 				switch interval {
 				case "0s":
-					scrapeText(t, http.DefaultClient, target)
+					scrapeText(t, e.client, e.urls[0])
 				case "1h":
-					c.signal(syscall.SIGTERM)
+					e.signal(syscall.SIGTERM)
 				}
 				text := test.text
 				if interval == "25ms" && text == "it is cut short" {
 					text = "" // a commit may be under way, and make it long again
 				}
-				c.wantFailure(file, text)
+				e.wantFailure(file, text)
 			})
 		}
 	}
@@ -100,17 +91,14 @@ func TestStateFileTakenOver(t *testing.T) {
 	t.Parallel()
 	_, url := fakeOpper(t, oppertest.Config{}, 20)
 	dir := filepath.Join(t.TempDir(), "state")
-	first := spawn(t, nil, url, "--storage.path="+dir, "--collector.interval=0s")
-	target := first.url()
+	first := startReady(t, url, "--storage.path="+dir, "--collector.interval=0s")
 	if err := os.Rename(dir, dir+".old"); err != nil {
 		t.Fatal(err)
 	}
-	second := spawn(t, nil, url, "--storage.path="+dir)
-	second.url()
-	scrapeText(t, http.DefaultClient, target)
+	second := startReady(t, url, "--storage.path="+dir)
+	scrapeText(t, first.client, first.urls[0])
 	first.wantFailure(filepath.Join(dir, database), "was replaced by another file")
-	second.signal(syscall.SIGTERM)
-	second.wantExit(0)
+	second.end()
 }
 
 // The state can be lost while the initial sync is under way.
@@ -128,30 +116,28 @@ func TestStateFileLostDuringInitialSync(t *testing.T) {
 			}
 		}
 	})
-	c := spawn(t, nil, url, "--storage.path="+dir)
-	c.wantFailure(filepath.Join(dir, database), "was removed")
+	e := launch(t, nil, withKey(), "--opper.url="+url, "--storage.path="+dir)
+	e.wantFailure(filepath.Join(dir, database), "was removed")
 }
 
 func TestHangup(t *testing.T) {
 	t.Parallel()
 	_, url := fakeOpper(t, oppertest.Config{}, 3)
-	c := spawn(t, nil, url)
-	target := c.url()
+	e := startReady(t, url)
 	for n := 1; n <= 2; n++ {
-		c.signal(syscall.SIGHUP)
+		e.signal(syscall.SIGHUP)
 		await(t, "a line for each SIGHUP", func() bool {
-			c.MustRun(t)
-			return len(c.Log.Lines("level=info", "SIGHUP ignored")) == n
+			e.MustRun(t)
+			return len(e.Log.Lines("level=info", "SIGHUP ignored")) == n
 		})
 	}
-	if text := scrapeText(t, http.DefaultClient, target); !strings.Contains(text, "\nopper_up{") {
+	if text := scrapeText(t, e.client, e.urls[0]); !strings.Contains(text, "\nopper_up{") {
 		t.Errorf("a scrape got %.200s", text)
 	}
-	c.signal(syscall.SIGTERM)
-	c.wantExit(0)
+	e.end()
 }
 
-// A log that nobody reads any more does not end the process.
+// A log whose reader has ended does not end the process.
 func TestClosedStandardError(t *testing.T) {
 	t.Parallel()
 	_, url := fakeOpper(t, oppertest.Config{}, 3)
@@ -159,35 +145,22 @@ func TestClosedStandardError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := freeAddress(t)
-	c := spawn(t, w, url, "--web.listen-address="+address, "--log.level=debug")
+	e := startUnlogged(t, w, url)
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	c.awaitReady(address)
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// Each sync is logged at this level.
+	// Each sync is logged, at the level debug.
 	for range 3 {
-		before := scrapeText(t, http.DefaultClient, "http://"+address)
-		await(t, "another sync", func() bool {
-			c.MustRun(t)
-			return syncsOf(scrapeText(t, http.DefaultClient, "http://"+address)) != syncsOf(before)
-		})
+		before := e.scrape()
+		await(t, "another sync", func() bool { return e.scrape().syncs("success") > before.syncs("success") })
 	}
-	c.signal(syscall.SIGTERM)
-	c.wantExit(0)
+	e.end()
 }
 
-// syncsOf returns the sample of the syncs that succeeded.
-func syncsOf(text string) string {
-	_, rest, _ := strings.Cut(text, `opper_exporter_syncs_total{project="default",result="success"}`)
-	sample, _, _ := strings.Cut(rest, "\n")
-	return sample
-}
-
-// A process that hangs, here because nobody reads its log, ends nevertheless.
+// A process that hangs, here because its log is not read, ends nevertheless.
 func TestShutdownHangs(t *testing.T) {
 	t.Parallel()
 	_, url := fakeOpper(t, oppertest.Config{}, 3)
@@ -200,21 +173,19 @@ func TestShutdownHangs(t *testing.T) {
 			}
 			defer func() { _ = r.Close() }()
 			defer func() { _ = w.Close() }()
-			address := freeAddress(t)
-			c := spawn(t, w, url, "--web.listen-address="+address)
-			c.awaitReady(address)
+			e := startUnlogged(t, w, url, "--log.level=info")
 			if err := fill(int(w.Fd())); err != nil {
 				t.Fatal(err)
 			}
-			c.signal(syscall.SIGTERM)
+			e.signal(syscall.SIGTERM)
 			if again != 0 {
 				// Two signals of one kind may become one until the first is taken.
 				await(t, "the process ends", func() bool {
-					_ = c.Cmd.Process.Signal(again)
-					return c.HasEnded()
+					_ = e.Cmd.Process.Signal(again)
+					return e.HasEnded()
 				})
 			}
-			c.wantExit(1)
+			e.wantExit(1)
 		})
 	}
 }
@@ -231,45 +202,15 @@ func fill(fd int) error {
 	return syscall.SetNonblock(fd, false)
 }
 
-// What does not heed its context is not waited for either.
-func TestShutdownTimeout(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithCancel(t.Context())
-	serving, never := make(chan struct{}), make(chan struct{})
-	ended := make(chan error, 1)
-	go func() {
-		ended <- supervise(ctx, log.NewNopLogger(), func(context.Context) error {
-			close(serving)
-			<-never
-			return nil
-		})
-	}()
-	<-serving
-	cancel()
-	if err := <-ended; err == nil || !strings.Contains(err.Error(), "shutdown not finished within 8s") {
-		t.Errorf("%v", err)
-	}
-	close(never)
-}
-
 // A client that never sends all of its request is not waited for.
 func TestShutdownWithHangingClient(t *testing.T) {
 	t.Parallel()
 	server, url := fakeOpper(t, oppertest.Config{}, 3)
-	c := spawn(t, nil, url, "--collector.interval=0s")
-	target := c.url()
-	scrapeText(t, http.DefaultClient, target)
-	conn, err := net.Dial("tcp", strings.TrimPrefix(target, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
+	e := startReady(t, url, "--collector.interval=0s")
+	e.scrape()
 	hold(t, server)
 	server.ResetRequests()
-	if _, err := io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
+	exportertest.Dial(t, strings.TrimPrefix(e.urls[0], "http://"), exportertest.Request("GET", "/metrics", "Content-Length: 10"))
 	await(t, "its scrape waits for Opper", func() bool { return server.RequestCount() > 0 })
-	c.signal(syscall.SIGTERM)
-	c.wantExit(0)
+	e.end()
 }

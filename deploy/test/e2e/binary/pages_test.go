@@ -1,56 +1,20 @@
-package main
+package binary_test
 
 import (
-	"bufio"
 	"bytes"
 	"compress/gzip"
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"opper_exporter/collector/config"
 	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/opper/oppertest"
 )
-
-// dial connects to an address and sends a text. The connection is open until the
-// test ends.
-func dial(t *testing.T, address, text string) net.Conn {
-	t.Helper()
-	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(address, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() }) // it may be closed
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.WriteString(conn, text); err != nil {
-		t.Fatal(err)
-	}
-	return conn
-}
-
-// request is the head of a request.
-func request(method, path string, lines ...string) string {
-	return strings.Join(append([]string{method + " " + path + " HTTP/1.1", "Host: x"}, lines...), "\r\n") + "\r\n\r\n"
-}
-
-// statusOf reads the first line of a response.
-func statusOf(t *testing.T, conn net.Conn) string {
-	t.Helper()
-	line, err := bufio.NewReaderSize(conn, 16).ReadString('\n')
-	if err != nil {
-		t.Fatalf("%q: %v", line, err)
-	}
-	return strings.TrimSpace(line)
-}
 
 func TestPages(t *testing.T) {
 	t.Parallel()
@@ -90,16 +54,6 @@ func TestPages(t *testing.T) {
 	}
 	noLeak(t, "gzip", string(plain))
 
-	duration := e.protobuf()["opper_trace_duration_seconds"]
-	if duration == nil {
-		t.Fatal("no durations in protobuf")
-	}
-	for _, m := range duration.GetMetric() {
-		if h := m.GetHistogram(); h.GetSampleCount() > 0 && (len(h.GetBucket()) == 0 || len(h.GetPositiveSpan()) == 0) {
-			t.Errorf("not classic and native: %v", m)
-		}
-	}
-
 	landing := e.get("/").body
 	for _, text := range []string{`href="/metrics"`, `href="/-/healthy"`, `href="/-/ready"`, "Version: " + config.Version()} {
 		if !strings.Contains(landing, text) {
@@ -127,7 +81,7 @@ func TestReadyAfterTheInitialSync(t *testing.T) {
 	t.Parallel()
 	server, url := fakeOpper(t, oppertest.Config{}, 120)
 	release := hold(t, server)
-	e := start(t, map[string]string{"OPPER_API_KEY": testKey}, "--opper.url="+url)
+	e := start(t, withKey(), "--opper.url="+url)
 	await(t, "the first request", func() bool { return server.RequestCount() > 0 })
 	if ready, healthy := e.get("/-/ready").code, e.get("/-/healthy").code; ready != http.StatusServiceUnavailable || healthy != http.StatusOK {
 		t.Errorf("before the initial sync: ready %d, healthy %d", ready, healthy)
@@ -211,7 +165,7 @@ func TestTLSAndBasicAuth(t *testing.T) {
 	// The hash is that of "open sesame", at the minimum cost.
 	webConfig, roots := exportertest.WebConfig(t, "basic_auth_users: {ali: $2a$04$I371Cxx4bFFXcl9Aj5MBJek9DcFr9uwBkgA.x6XYp/OHBjBdmIFBO}\n")
 	_, opperURL := fakeOpper(t, oppertest.Config{}, 3)
-	e := start(t, map[string]string{"OPPER_API_KEY": testKey}, "--opper.url="+opperURL, "--web.config.file="+webConfig)
+	e := start(t, withKey(), "--opper.url="+opperURL, "--web.config.file="+webConfig)
 	client := &http.Client{Timeout: patience, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true}}
 	url := strings.Replace(e.urls[0], "http:", "https:", 1) + "/metrics"
 	for _, c := range []struct {
@@ -238,7 +192,7 @@ func TestTLSAndBasicAuth(t *testing.T) {
 	if got := e.get("/metrics").code; got != http.StatusBadRequest {
 		t.Errorf("without TLS: %d", got)
 	}
-	await(t, "what the server says about it is in our log", func() bool { return len(e.log.Lines("level=warn", "TLS handshake error")) == 1 })
+	await(t, "what the server says about it is in our log", func() bool { return len(e.Log.Lines("level=warn", "TLS handshake error")) == 1 })
 }
 
 // Clients that send the header of a scrape and hang up do not delay new series.
@@ -251,17 +205,17 @@ func TestHangUpsHoldNothingBack(t *testing.T) {
 		for i := range 5 {
 			agent := fmt.Sprint("User-Agent: ", i)
 			// One hangs up at once, one has read a bit, one stays.
-			if err := dial(t, e.urls[0], request("GET", "/metrics", timeout, agent)).Close(); err != nil {
+			if err := exportertest.Dial(t, strings.TrimPrefix(e.urls[0], "http://"), exportertest.Request("GET", "/metrics", timeout, agent)).Close(); err != nil {
 				t.Error(err)
 			}
-			some := dial(t, e.urls[0], request("GET", "/metrics", timeout, agent))
-			if got := statusOf(t, some); got != "HTTP/1.1 200 OK" {
+			some := exportertest.Dial(t, strings.TrimPrefix(e.urls[0], "http://"), exportertest.Request("GET", "/metrics", timeout, agent))
+			if got := exportertest.Status(t, some); got != "HTTP/1.1 200 OK" {
 				t.Error(got)
 			}
 			if err := some.Close(); err != nil {
 				t.Error(err)
 			}
-			if got := statusOf(t, dial(t, e.urls[0], request("GET", "/metrics", timeout, agent+"stays"))); got != "HTTP/1.1 200 OK" {
+			if got := exportertest.Status(t, exportertest.Dial(t, strings.TrimPrefix(e.urls[0], "http://"), exportertest.Request("GET", "/metrics", timeout, agent+"stays"))); got != "HTTP/1.1 200 OK" {
 				t.Error(got)
 			}
 		}

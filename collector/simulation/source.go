@@ -1,4 +1,4 @@
-package collector
+package simulation
 
 import (
 	"context"
@@ -183,7 +183,7 @@ func (s *simulation) request(limit int, list bool) error {
 		s.tell("the list is ours again")
 		s.strangers, s.away, s.wrong = false, 0, 0
 	}
-	if !s.strangers && s.chance(s.foreign) && s.project.ledger.Listed() > 20 && s.recognizable() {
+	if !s.strangers && s.chance(s.foreign) && s.project.Ledger().Listed() > 20 && s.recognizable() {
 		s.strangers = true
 		s.tell("another project's list")
 	}

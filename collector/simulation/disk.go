@@ -1,10 +1,7 @@
-package collector
+package simulation
 
 import (
 	"errors"
-	"maps"
-	"slices"
-	"strings"
 
 	"opper_exporter/collector/ledger"
 )
@@ -41,7 +38,8 @@ func (d disk) Commit(project string, changes map[string][]byte, fresh bool) erro
 			d.denied[versionOf(c).ID] = true
 		}
 	}
-	d.lasts(!isInitialSync(changes))
+	// A start commits only what was durable before.
+	d.lasts(d.project != nil && !d.project.Ledger().IsInitialSync())
 	d.point()
 	if refused {
 		return errFull
@@ -53,7 +51,7 @@ func (d disk) Commit(project string, changes map[string][]byte, fresh bool) erro
 func (s *simulation) lasts(initialSyncDone bool) {
 	s.sweepLasts, s.savedAt = s.sweepBegan, s.at
 	for _, z := range s.zero {
-		z.released = z.released || z.read || s.at.Sub(z.since) >= maxZeroPending || s.clockSet.After(z.since)
+		z.released = z.released || z.read || s.at.Sub(z.since) >= longestZero || s.clockSet.After(z.since)
 	}
 	if initialSyncDone && s.lasted.IsZero() {
 		s.lasted = s.at
@@ -79,49 +77,4 @@ func (s *simulation) lasts(initialSyncDone bool) {
 		s.lateEnds[versionOf(ledger.Counted{Row: r}).ID] = true
 	}
 	s.counting = ledger.Events{}
-}
-
-// isInitialSync reports whether a ledger with these changes is in its initial
-// sync.
-func isInitialSync(changes map[string][]byte) bool {
-	l := ledger.New(ledger.Config{})
-	for key, body := range changes {
-		if key, ok := strings.CutPrefix(key, partLedger); ok && body != nil {
-			if err := l.Restore(key, body); err != nil {
-				panic(err)
-			}
-		}
-	}
-	return l.IsInitialSync()
-}
-
-// memory is a Store that shares nothing with who uses it.
-type memory struct {
-	entries map[string][]byte // by key; nil if nothing was committed
-}
-
-func newMemory() *memory { return &memory{} }
-
-// clone may share the bodies: they are never changed.
-func (m *memory) clone() *memory { return &memory{maps.Clone(m.entries)} }
-
-func (m *memory) Load(_ string, visit func(string, []byte) error) (bool, error) {
-	for _, key := range slices.Sorted(maps.Keys(m.entries)) {
-		if err := visit(key, slices.Clone(m.entries[key])); err != nil {
-			return false, err
-		}
-	}
-	return m.entries != nil, nil
-}
-
-func (m *memory) Commit(_ string, changes map[string][]byte, fresh bool) error {
-	if fresh || m.entries == nil {
-		m.entries = map[string][]byte{}
-	}
-	for key, body := range changes {
-		if m.entries[key] = slices.Clone(body); body == nil {
-			delete(m.entries, key)
-		}
-	}
-	return nil
 }

@@ -1,4 +1,4 @@
-package collector
+package simulation
 
 import (
 	"cmp"
@@ -12,12 +12,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/config"
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/store"
-	"opper_exporter/collector/syncer"
+	"opper_exporter/collector/storetest"
 	"opper_exporter/opper/oppertest"
 	"opper_exporter/opper/oppertest/oracle"
 )
+
+// epoch is when schedules begin.
+var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 var (
 	replay    = flag.Int64("seed", -1, "run only the schedule of this seed, and tell what happens in it")
@@ -71,10 +76,12 @@ const (
 	// last good sync has expired surely, and must not if that can't be. Between
 	// the two it is up to the exporter, as it can only guess the retention.
 	turnoverMargin = 10 * time.Minute
-	longestMoved   = 20 * time.Minute
+	// longestZero is how long zeros are shown that nobody reads.
+	longestZero  = 10 * time.Minute
+	longestMoved = 20 * time.Minute
 )
 
-// simulation drives a Project through a schedule, by one goroutine and one fake
+// simulation drives a project through a schedule, by one goroutine and one fake
 // clock, and watches that its promises are kept at each step.
 type simulation struct {
 	plan
@@ -88,8 +95,12 @@ type simulation struct {
 	at           time.Time // as Opper has it
 	clockSet     time.Time // when our clock was last set
 	opper, other *oppertest.Server
-	cfg          setup
-	project      *project
+	cfg          config.Project
+	newProject   func(config.Project, Deps) Project
+	project      Project
+	running      aggregate.Config // of the project
+	failing      bool             // the last sync failed
+	logger       log.Logger
 	inner        Store
 	reopen       func() Store // what a start finds
 
@@ -122,11 +133,12 @@ type simulation struct {
 	totals   map[string]uint64 // sums by published name
 
 	// What is published.
-	last   *snapshot
-	before map[prometheus.Metric]string // its metrics, and the names of their series
-	shown  map[string]*dto.Metric       // counters and histograms ever published, as last seen
-	zero   map[string]*zeros            // what began at 0 after the initial sync and is still there, by group
-	strict bool                         // nothing may be held any more
+	last     []prometheus.Metric
+	families map[*prometheus.Desc]string
+	before   map[prometheus.Metric]string // its metrics, and the names of their series
+	shown    map[string]*dto.Metric       // counters and histograms ever published, as last seen
+	zero     map[string]*zeros            // what began at 0 after the initial sync and is still there, by group
+	strict   bool                         // nothing may be held any more
 
 	// When the project looked.
 	initialSync, ended, lasted time.Time // the initial sync began, ended, was durable
@@ -163,18 +175,19 @@ type zeros struct {
 	released bool      // and that may be durable
 }
 
-func newSimulation(t testing.TB, name string, pick func(n int) int, p plan) *simulation {
+func newSimulation(t testing.TB, target Target, name string, pick func(n int) int, p plan) *simulation {
 	t.Helper()
 	s := &simulation{
-		plan: p, t: t, name: name, pick: pick, tells: *replay >= 0,
+		plan: p, t: t, cfg: target.Config, name: name, pick: pick, tells: *replay >= 0,
 		at: epoch, left: map[string]time.Time{}, poisoned: map[string]bool{}, judged: map[string]bool{},
 		arrived: map[string]time.Time{}, dims: map[string]time.Time{}, denied: map[string]bool{},
 		lateEnds: map[string]bool{}, totals: map[string]uint64{}, shown: map[string]*dto.Metric{}, zero: map[string]*zeros{},
+		families: map[*prometheus.Desc]string{},
 	}
 	p.list.Now = func() time.Time { return s.at }
 	s.opper = oppertest.New(p.list)
 	s.reopen = func() Store { return s.inner }
-	s.inner = newMemory()
+	s.inner = new(storetest.Memory)
 	if p.onDisk {
 		folder := t.TempDir()
 		s.reopen = func() Store {
@@ -195,12 +208,19 @@ func newSimulation(t testing.TB, name string, pick func(n int) int, p plan) *sim
 			}
 		})
 	}
-	s.cfg = testConfig()
+	s.newProject = func(cfg config.Project, deps Deps) Project {
+		project, err := target.Open(cfg, deps)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return project
+	}
 	s.cfg.Concurrency = 1
 	s.cfg.Interval, s.cfg.SweepInterval = 30*time.Second, cmp.Or(p.sweepEvery, 20*time.Minute)
-	s.cfg.now = s.now
+	s.cfg.Aggregate.MaxNames = p.names
+	s.setBuckets()
 	told := log.NewLogfmtLogger(&s.told)
-	s.cfg.Logger = log.LoggerFunc(func(keyvals ...any) error {
+	s.logger = log.LoggerFunc(func(keyvals ...any) error {
 		for i := 1; i < len(keyvals); i += 2 {
 			if err, ok := keyvals[i].(error); ok {
 				s.trouble = err
@@ -211,20 +231,23 @@ func newSimulation(t testing.TB, name string, pick func(n int) int, p plan) *sim
 		}
 		return told.Log(keyvals...)
 	})
-	s.cfg.source = func() syncer.Source { return simulatedSource{s} }
-	s.cfg.AllRead = func(time.Time) bool {
-		if !s.calm && s.pick(3) > 0 {
-			return false
-		}
-		for _, z := range s.zero {
-			z.read = true
-		}
-		return true
-	}
-	s.cfg.Store = disk{s}
-	s.cfg.Aggregate.MaxNames = p.names
-	s.setBuckets()
 	return s
+}
+
+// deps is the world as a project sees it.
+func (s *simulation) deps(observe func(ledger.Events)) Deps {
+	return Deps{
+		Logger: s.logger, Now: s.now, Source: simulatedSource{s}, Store: disk{s}, Observe: observe,
+		AllRead: func(time.Time) bool {
+			if !s.calm && s.pick(3) > 0 {
+				return false
+			}
+			for _, z := range s.zero {
+				z.read = true
+			}
+			return true
+		},
+	}
 }
 
 func (s *simulation) now() time.Time { return s.at.Add(s.ours) }

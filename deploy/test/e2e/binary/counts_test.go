@@ -1,4 +1,4 @@
-package main
+package binary_test
 
 import (
 	"fmt"
@@ -32,7 +32,7 @@ func TestSyncOnScrapeSharesOneSync(t *testing.T) {
 	server.ResetRequests()
 	now := time.Now()
 	server.Add(oppertest.Trace{ID: "5d5a2c9e-0000-4000-8000-000000000001", Start: &now, End: &now})
-	e.client.Timeout = 8 * time.Second // less than a scrape may take that says nothing
+	e.client.Timeout = 8 * time.Second // less than the default timeout of a scrape
 	for _, timeout := range []string{"0.6", "0.1", "0.55"} {
 		if got := e.scrape("X-Prometheus-Scrape-Timeout-Seconds", timeout); got.sum("opper_traces_total") != 120 || got.syncs("success") != before.syncs("success") {
 			t.Errorf("with Opper hanging: %v traces, %v syncs", got.sum("opper_traces_total"), got.syncs("success"))
@@ -42,9 +42,9 @@ func TestSyncOnScrapeSharesOneSync(t *testing.T) {
 	if n := server.RequestCount(); n != 1 {
 		t.Errorf("%d requests at once", n)
 	}
-	mark := len(e.log.String())
+	mark := len(e.Log.String())
 	release()
-	await(t, "the sync goes on without a scrape", func() bool { return len(e.log.LinesSince(mark, "sync complete")) > 0 })
+	await(t, "the sync goes on without a scrape", func() bool { return len(e.Log.LinesSince(mark, "sync complete")) > 0 })
 
 	// Another hanging one shows what that sync found, and that it was one.
 	hold(t, server)
@@ -54,18 +54,18 @@ func TestSyncOnScrapeSharesOneSync(t *testing.T) {
 	}
 }
 
-// The counts of a new name show once a server has surely read its zeros, and
-// nobody else makes them show.
+// The counts of a new name are exposed once a scraper has provably read its zeros.
+// No other request makes them so.
 func TestNewNamesAreExposedAtZeroFirst(t *testing.T) {
 	t.Parallel()
 	server, url := fakeOpper(t, oppertest.Config{}, 120)
 	e := startReady(t, url, "--collector.settle-delay=0s")
-	const held, zero = `opper_exporter_trace_names_zero_pending{project="default"}`, `opper_traces_total{outcome="unknown",project="default",trace_name="<string>"}`
+	const pending, zero = `opper_exporter_trace_names_zero_pending{project="default"}`, `opper_traces_total{outcome="unknown",project="default",trace_name="<string>"}`
 	server.Add(oppertest.Sample())
 	var before samples
 	await(t, "its zeros are shown", func() bool {
 		before = e.scrape()
-		return before[held] == 1
+		return before[pending] == 1
 	})
 	await(t, "more syncs", func() bool {
 		e.get("/metrics?name[]=opper_traces_total", "X-Prometheus-Scrape-Timeout-Seconds", "10")
@@ -75,9 +75,13 @@ func TestNewNamesAreExposedAtZeroFirst(t *testing.T) {
 		}
 		return got.syncs("success") > before.syncs("success")+5
 	})
-	e.scrape("X-Prometheus-Scrape-Timeout-Seconds", "10")
-	e.scrape("X-Prometheus-Scrape-Timeout-Seconds", "10")
-	await(t, "its counts are shown", func() bool { return e.scrape()[zero] == 1 })
+	const header, timeout = "X-Prometheus-Scrape-Timeout-Seconds", "10"
+	if n := e.scrape(header, timeout)[zero]; n != 0 {
+		t.Errorf("the first scrape of a scraper shows %v", n)
+	}
+	// A client that closes its connection may do so before the exporter knows that
+	// it has sent everything: such a scrape proves nothing.
+	await(t, "its counts are shown", func() bool { return e.scrape(header, timeout)[zero] == 1 })
 }
 
 func TestEmptyListAndOne(t *testing.T) {
@@ -88,8 +92,8 @@ func TestEmptyListAndOne(t *testing.T) {
 	if listed, ok := got[`opper_traces_listed{project="default"}`]; got.up() != 1 || len(got.of("opper_traces_total")) != 0 || !ok || listed != 0 {
 		t.Errorf("empty: up %v, listed %v, %v", got.up(), listed, got.of("opper_traces_total"))
 	}
-	if n := len(e.log.Lines("level=warn")) + len(e.log.Lines("level=error")); n != 0 {
-		t.Error("complaints about an empty list")
+	if n := len(e.Log.Lines("level=warn")) + len(e.Log.Lines("level=error")); n != 0 {
+		t.Error("warnings or errors about an empty list")
 	}
 
 	server.Add(oppertest.Sample())
@@ -97,7 +101,7 @@ func TestEmptyListAndOne(t *testing.T) {
 		t.Helper()
 		var got samples
 		await(t, "the trace is counted", func() bool {
-			got = e.scrape("X-Prometheus-Scrape-Timeout-Seconds", "10") // a server's, as its zeros are shown first
+			got = e.scrape("X-Prometheus-Scrape-Timeout-Seconds", "10") // a scraper's, as its zeros are exposed first
 			return got.sum("opper_traces_total") > 0
 		})
 		const labels = `{outcome="unknown",project="default",trace_name="<string>"}`
@@ -166,7 +170,7 @@ func serveRows(t *testing.T, rows []string) string {
 }
 
 // Names and identifiers that are not UTF-8, are half of a surrogate pair, or are
-// longer than what is held of one, are counted apart.
+// longer than the maximum, are counted apart.
 func TestStrangeNamesStayDistinct(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 100_000)
@@ -191,48 +195,54 @@ func TestStrangeNamesStayDistinct(t *testing.T) {
 	}
 }
 
-func TestWithoutNativeHistograms(t *testing.T) {
+// Each kind of histogram can be switched off.
+func TestHistogramsAreClassicAndNative(t *testing.T) {
 	t.Parallel()
 	_, url := fakeOpper(t, oppertest.Config{}, 120)
-	e := startReady(t, url, "--no-collector.native-histograms")
-	families := e.protobuf()
-	for _, name := range []string{"opper_trace_duration_seconds", "opper_tokens_per_trace"} {
-		if len(families[name].GetMetric()) == 0 {
-			t.Errorf("no %s", name)
-		}
-		for _, m := range families[name].GetMetric() {
-			h := m.GetHistogram()
-			if len(h.GetBucket()) == 0 || h.Schema != nil || h.ZeroCount != nil || h.ZeroThreshold != nil || h.PositiveSpan != nil || h.PositiveDelta != nil {
-				t.Errorf("%s: %v", name, h)
+	for name, c := range map[string]struct {
+		args            []string
+		classic, native bool
+	}{
+		"by default":      {nil, true, true},
+		"without native":  {[]string{"--no-collector.native-histograms"}, true, false},
+		"without classic": {[]string{"--no-collector.classic-histograms"}, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := startReady(t, url, c.args...)
+			families := e.protobuf()
+			for _, name := range []string{"opper_trace_duration_seconds", "opper_tokens_per_trace"} {
+				if len(families[name].GetMetric()) == 0 {
+					t.Errorf("no %s", name)
+				}
+				for _, m := range families[name].GetMetric() {
+					h := m.GetHistogram()
+					filled := h.GetSampleCount() > 0
+					if (len(h.GetBucket()) > 0) != c.classic || (h.Schema != nil) != c.native || (len(h.GetPositiveSpan()) > 0) != (c.native && filled) {
+						t.Errorf("%s: %v", name, h)
+					}
+					if !c.native && (h.ZeroCount != nil || h.ZeroThreshold != nil || h.PositiveDelta != nil) {
+						t.Errorf("%s has parts of a native histogram: %v", name, h)
+					}
+					if !c.classic && filled && len(h.GetExemplars()) == 0 {
+						t.Errorf("%s has no exemplars: %v", name, h)
+					}
+				}
 			}
-		}
-	}
-}
-
-func TestWithoutClassicHistograms(t *testing.T) {
-	t.Parallel()
-	_, url := fakeOpper(t, oppertest.Config{}, 120)
-	e := startReady(t, url, "--no-collector.classic-histograms")
-	families := e.protobuf()
-	for _, name := range []string{"opper_trace_duration_seconds", "opper_tokens_per_trace"} {
-		if len(families[name].GetMetric()) == 0 {
-			t.Errorf("no %s", name)
-		}
-		for _, m := range families[name].GetMetric() {
-			h := m.GetHistogram()
-			if len(h.GetBucket()) != 0 || h.Schema == nil || h.GetSampleCount() > 0 && len(h.GetExemplars()) == 0 {
-				t.Errorf("%s: %v", name, h)
+			got := e.scrape()
+			finite := 0
+			for key := range got.of("opper_trace_duration_seconds_bucket") {
+				if !strings.Contains(key, `le="+Inf"`) {
+					finite++
+				}
 			}
-		}
-	}
-	got := e.scrape()
-	for key := range got.of("opper_trace_duration_seconds_bucket") {
-		if !strings.Contains(key, `le="+Inf"`) {
-			t.Errorf("text has %s", key)
-		}
-	}
-	if got.sum("opper_trace_duration_seconds_count") == 0 || got.sum("opper_trace_duration_seconds_sum") == 0 {
-		t.Error("text has no sums")
+			if (finite > 0) != c.classic {
+				t.Errorf("the text has %d finite buckets", finite)
+			}
+			if got.sum("opper_trace_duration_seconds_count") == 0 || got.sum("opper_trace_duration_seconds_sum") == 0 {
+				t.Error("the text has no sums")
+			}
+		})
 	}
 }
 

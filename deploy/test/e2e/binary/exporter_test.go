@@ -1,18 +1,18 @@
-package main
+// Package binary_test runs the exporter in a process of its own, without a
+// Prometheus server: what it serves, how it ends, and what it does about the
+// errors of Opper.
+package binary_test
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,28 +23,23 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"opper_exporter/deploy/test/exportertest"
-	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 )
 
 const (
-	testKey   = "op-test-KEY-51c7e0"
-	asProgram = "OPPER_EXPORTER_TEST_AS_PROGRAM"
+	testKey = "op-test-KEY-51c7e0"
 	// patience is how long a condition may take to come true. Nothing that goes
 	// well takes that long.
 	patience = 2 * time.Minute
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
-		main()
-	}
 	flag.Parse()
 	// Most of these tests wait for a backoff to pass, not for a processor.
 	if err := flag.Set("test.parallel", "16"); err != nil {
 		panic(err)
 	}
-	m.Run()
+	exportertest.Main(m)
 }
 
 // await polls until ok, or fails the test.
@@ -100,104 +95,6 @@ func hold(t *testing.T, server *oppertest.Server) (release func()) {
 	return release
 }
 
-// exporter is the program in this process.
-type exporter struct {
-	t      *testing.T
-	log    *promtest.Output
-	urls   []string
-	client *http.Client
-	stop   context.CancelFunc
-	exited chan struct{}
-	status int
-}
-
-func withDefaults(args []string, defaults ...string) []string {
-	for _, d := range defaults {
-		name, _, _ := strings.Cut(d, "=")
-		if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, name+"=") }) {
-			args = append(args, d)
-		}
-	}
-	return args
-}
-
-func launch(t *testing.T, env map[string]string, args []string) *exporter {
-	t.Helper()
-	ctx, stop := context.WithCancel(t.Context())
-	e := &exporter{
-		t: t, log: new(promtest.Output), stop: stop, exited: make(chan struct{}),
-		client: &http.Client{Timeout: patience, Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true}},
-	}
-	args = withDefaults(args,
-		"--web.listen-address=127.0.0.1:0", "--opper.max-requests-per-second=0", "--collector.interval=25ms", "--log.level=debug",
-		"--storage.path="+t.TempDir())
-	go func() {
-		defer close(e.exited)
-		e.status = run(ctx, args, func(name string) string { return env[name] }, io.Discard, e.log)
-	}()
-	t.Cleanup(func() {
-		if got := e.end(); got != 0 {
-			t.Errorf("exit status %d", got)
-		}
-		noLeak(t, "the log", e.log.String())
-		if t.Failed() {
-			text := e.log.String()
-			t.Logf("the end of the log:\n%s", text[max(0, len(text)-4000):])
-		}
-	})
-	return e
-}
-
-// start runs the program until the end of the test, with one address for each
-// --web.listen-address.
-func start(t *testing.T, env map[string]string, args ...string) *exporter {
-	t.Helper()
-	e := launch(t, env, args)
-	want := max(1, len(slices.DeleteFunc(slices.Clone(args), func(a string) bool { return !strings.HasPrefix(a, "--web.listen-address=") })))
-	await(t, "the program listens", func() bool {
-		e.mustRun()
-		return len(exportertest.Addresses(e.log.String())) == want
-	})
-	for _, address := range exportertest.Addresses(e.log.String()) {
-		e.urls = append(e.urls, "http://"+address)
-	}
-	return e
-}
-
-// startReady is start with the usual key, up to the end of the initial sync.
-func startReady(t *testing.T, url string, args ...string) *exporter {
-	t.Helper()
-	e := start(t, map[string]string{"OPPER_API_KEY": testKey}, append(args, "--opper.url="+url)...)
-	e.awaitReady()
-	return e
-}
-
-func (e *exporter) awaitReady() {
-	e.t.Helper()
-	await(e.t, "ready", func() bool { return e.get("/-/ready").code == http.StatusOK })
-}
-
-func (e *exporter) mustRun() {
-	e.t.Helper()
-	select {
-	case <-e.exited:
-		e.t.Fatalf("the program ended with %d:\n%s", e.status, e.log)
-	default:
-	}
-}
-
-// end stops the program and returns its exit status.
-func (e *exporter) end() int {
-	e.t.Helper()
-	e.stop()
-	select {
-	case <-e.exited:
-	case <-time.After(patience):
-		e.t.Fatal("the program does not end")
-	}
-	return e.status
-}
-
 // page is what a client got.
 type page struct {
 	code   int
@@ -208,7 +105,7 @@ type page struct {
 // get fetches a page. Headers are pairs of name and value.
 func (e *exporter) get(path string, header ...string) page {
 	e.t.Helper()
-	e.mustRun()
+	e.MustRun(e.t)
 	p, err := fetch(e.t, e.client, e.urls[0]+path, header...)
 	if err != nil {
 		e.t.Fatal(err)
@@ -311,16 +208,6 @@ func writeFile(t *testing.T, name, content string) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 func (e *exporter) protobuf() map[string]*dto.MetricFamily {

@@ -1,4 +1,4 @@
-package collector
+package simulation
 
 import (
 	"errors"
@@ -11,7 +11,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/ledgertest"
+	"opper_exporter/collector/storetest"
 	"opper_exporter/opper/oppertest/oracle"
 )
 
@@ -49,23 +51,23 @@ var versionOf = ledgertest.Version
 // watch looks at what is published: nothing may be lower than it ever was, and
 // all of it must be what was counted and made durable.
 func (s *simulation) watch() {
-	shot := s.project.published.Load()
-	if shot == s.last || len(*shot) == 0 && len(s.shown) == 0 {
+	shot := s.project.Published()
+	if isSame(shot, s.last) || len(shot) == 0 && len(s.shown) == 0 {
 		return
 	}
 	s.last = shot
 	before := s.before
-	s.before = make(map[prometheus.Metric]string, len(*shot))
-	present := make(map[string]bool, len(*shot))
+	s.before = make(map[prometheus.Metric]string, len(shot))
+	present := make(map[string]bool, len(shot))
 	initialSync := len(s.shown) == 0
-	for _, each := range *shot {
+	for _, each := range shot {
 		key, same := before[each]
 		if !same {
 			m := s.write(each)
 			if m.Gauge != nil {
 				continue
 			}
-			key = nameOf(each.Desc(), m)
+			key = s.nameOf(each.Desc(), m)
 			was := s.shown[key]
 			if was != nil {
 				if err := fallen(was, m); err != nil {
@@ -195,25 +197,25 @@ func (s *simulation) addShown(got map[string]uint64, key string, m *dto.Metric) 
 // shadow starts another project of a copy of what is stored, now and then: it
 // would publish what is published.
 func (s *simulation) shadow() {
-	stored, ok := s.inner.(*memory)
-	if !ok || len(*s.last) == 0 || s.made%8 != 0 {
+	stored, ok := s.inner.(*storetest.Memory)
+	if !ok || len(s.last) == 0 || s.made%8 != 0 {
 		return
 	}
-	cfg := s.cfg
-	cfg.Store, cfg.Logger = stored.clone(), log.NewNopLogger()
-	other := newTestProject(s.t, cfg, newInstrumentation(cfg.Name, cfg.NativeHistograms))
-	n := s.project.ledger.Listed()
-	if was, is := s.project.ledger.IDs(0, n), other.ledger.IDs(0, other.ledger.Listed()); !slices.Equal(was, is) {
+	deps := s.deps(func(ledger.Events) {})
+	deps.Store, deps.Logger = stored.Clone(), log.NewNopLogger()
+	other := s.newProject(s.cfg, deps)
+	n := s.project.Ledger().Listed()
+	if was, is := s.project.Ledger().IDs(0, n), other.Ledger().IDs(0, other.Ledger().Listed()); !slices.Equal(was, is) {
 		s.fail("%d are believed listed, and %d would be after a crash", len(was), len(is))
 	}
 	got := map[string]*dto.Metric{}
-	for _, each := range *other.published.Load() {
+	for _, each := range other.Published() {
 		m := s.write(each)
-		got[nameOf(each.Desc(), m)] = m
+		got[s.nameOf(each.Desc(), m)] = m
 	}
-	for _, each := range *s.last {
+	for _, each := range s.last {
 		m := s.write(each)
-		key := nameOf(each.Desc(), m)
+		key := s.nameOf(each.Desc(), m)
 		if m.Gauge != nil {
 			if key != "opper_exporter_trace_names{}" && got[key].GetGauge().GetValue() != m.GetGauge().GetValue() {
 				s.fail("%s is %v, and would be %v after a crash", key, m.GetGauge().GetValue(), got[key].GetGauge().GetValue())
@@ -226,25 +228,27 @@ func (s *simulation) shadow() {
 	}
 }
 
-var familyNames = func() map[*prometheus.Desc]string {
-	names := map[*prometheus.Desc]string{}
-	for _, d := range descs {
-		_, name, _ := strings.Cut(d.String(), `fqName: "`)
-		names[d], _, _ = strings.Cut(name, `"`)
-	}
-	return names
-}()
+// isSame reports whether two snapshots are one.
+func isSame(a, b []prometheus.Metric) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
 
 // nameOf names a series by its family and the values of its labels, without
 // that of the project.
-func nameOf(desc *prometheus.Desc, m *dto.Metric) string {
+func (s *simulation) nameOf(desc *prometheus.Desc, m *dto.Metric) string {
 	var labels []string
 	for _, l := range m.GetLabel() {
 		if l.GetName() != "project" {
 			labels = append(labels, l.GetValue())
 		}
 	}
-	return familyNames[desc] + "{" + strings.Join(labels, ",") + "}"
+	family, ok := s.families[desc]
+	if !ok {
+		_, family, _ = strings.Cut(desc.String(), `fqName: "`)
+		family, _, _ = strings.Cut(family, `"`)
+		s.families[desc] = family
+	}
+	return family + "{" + strings.Join(labels, ",") + "}"
 }
 
 // fallen says what is lower in a counter or histogram than it was.

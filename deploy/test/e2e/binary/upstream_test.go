@@ -1,4 +1,4 @@
-package main
+package binary_test
 
 import (
 	"fmt"
@@ -16,12 +16,12 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
-// suffer lets Opper fail until it is seen, and then checks that the numbers
-// stand and that all is well again without the fault.
-func (e *exporter) suffer(server *oppertest.Server, fault oppertest.Answer, code string, texts ...string) {
+// mustSurvive makes Opper fail until two syncs have failed. It checks that no count
+// changes meanwhile, and that the exporter recovers without the fault.
+func (e *exporter) mustSurvive(server *oppertest.Server, fault oppertest.Answer, code string, texts ...string) {
 	e.t.Helper()
 	before := e.awaitUp(1)
-	mark := len(e.log.String())
+	mark := len(e.Log.String())
 	server.Fail(oppertest.Fault{Answer: fault, Times: -1})
 	during := e.awaitUp(0)
 	var later samples
@@ -38,19 +38,19 @@ func (e *exporter) suffer(server *oppertest.Server, fault oppertest.Answer, code
 	if !maps.Equal(before.of("opper_traces_total"), later.of("opper_traces_total")) || later.sum("opper_exporter_gaps_total") != 0 {
 		e.t.Errorf("numbers changed: %v, %v", before.of("opper_traces_total"), later.of("opper_traces_total"))
 	}
-	if want := append(texts, "level=error", `msg="sync failed"`, "err="); len(e.log.LinesSince(mark, want...)) == 0 {
-		e.t.Errorf("no log line with %q:\n%s", want, e.log.LinesSince(mark, "level=error"))
+	if want := append(texts, "level=error", `msg="sync failed"`, "err="); len(e.Log.LinesSince(mark, want...)) == 0 {
+		e.t.Errorf("no log line with %q:\n%s", want, e.Log.LinesSince(mark, "level=error"))
 	}
 	if e.get("/-/healthy").code != http.StatusOK || e.get("/-/ready").code != http.StatusOK {
 		e.t.Error("not healthy and ready")
 	}
 	e.get("/")
-	mark = len(e.log.String())
+	mark = len(e.Log.String())
 	server.Clear()
 	var after samples
 	await(e.t, "it recovers and says so", func() bool {
 		after = e.scrape()
-		return after.up() == 1 && after.syncs("success") > later.syncs("success") && len(e.log.LinesSince(mark, "level=info", `msg="sync complete"`)) > 0
+		return after.up() == 1 && after.syncs("success") > later.syncs("success") && len(e.Log.LinesSince(mark, "level=info", `msg="sync complete"`)) > 0
 	})
 	after.mustKeep(e.t, before)
 }
@@ -64,8 +64,8 @@ func TestCountsSurviveErrors(t *testing.T) {
 				server, url := fakeOpper(t, oppertest.Config{}, 30)
 				e := startReady(t, url)
 				texts := []string{"opper answered " + strconv.Itoa(status)}
-				e.suffer(server, answer, strconv.Itoa(status), texts...)
-				if lines := e.log.Lines(oppertest.ErrorMessage); len(lines) > 0 {
+				e.mustSurvive(server, answer, strconv.Itoa(status), texts...)
+				if lines := e.Log.Lines(oppertest.ErrorMessage); len(lines) > 0 {
 					t.Errorf("the log has Opper's message: %s", lines)
 				}
 			})
@@ -111,7 +111,7 @@ func TestCountsSurviveBadResponses(t *testing.T) {
 			if strings.HasPrefix(name, "hangs") {
 				args = append(args, "--opper.timeout=1s")
 			}
-			startReady(t, url, args...).suffer(server, c.answer, c.code, c.texts...)
+			startReady(t, url, args...).mustSurvive(server, c.answer, c.code, c.texts...)
 		})
 	}
 }
@@ -119,13 +119,13 @@ func TestCountsSurviveBadResponses(t *testing.T) {
 func TestWrongKey(t *testing.T) {
 	t.Parallel()
 	_, url := fakeOpper(t, oppertest.Config{Key: "another"}, 3)
-	e := start(t, map[string]string{"OPPER_API_KEY": testKey}, "--opper.url="+url)
+	e := start(t, withKey(), "--opper.url="+url)
 	await(t, "syncs fail", func() bool { return e.scrape().syncs("error") > 1 })
 	got := e.scrape()
 	if got.up() != 0 || got.syncs("success") != 0 || got.requests("401") < 2 || got.requests("200") != 0 || len(got.of("opper_traces_total")) != 0 {
 		t.Errorf("%v", got.of("opper_exporter_api_requests_total"))
 	}
-	if len(e.log.Lines("level=error", "opper answered 401 Unauthorized: invalid key")) == 0 {
+	if len(e.Log.Lines("level=error", "opper answered 401 Unauthorized: invalid key")) == 0 {
 		t.Error("the log does not say so")
 	}
 	if e.get("/-/ready").code != http.StatusServiceUnavailable || e.get("/-/healthy").code != http.StatusOK {
@@ -154,7 +154,7 @@ func TestRotatedKeyFileIsRead(t *testing.T) {
 	if got := e.scrape().sum("opper_traces_total"); got != 3 {
 		t.Errorf("%v traces", got)
 	}
-	// A file that has gone does no harm.
+	// Without the file, the last key is used.
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
@@ -180,8 +180,8 @@ func TestCountsSurviveRefusedConnections(t *testing.T) {
 		during = e.scrape()
 		return during.up() == 0 && during.syncs("error") > 1 && during.requests("error") > 1
 	})
-	if len(e.log.Lines("level=error", "connection refused")) == 0 {
-		t.Errorf("the log: %q", e.log.Lines("level=error"))
+	if len(e.Log.Lines("level=error", "connection refused")) == 0 {
+		t.Errorf("the log: %q", e.Log.Lines("level=error"))
 	}
 	during.mustKeep(t, before)
 
@@ -231,7 +231,7 @@ func TestUnreadableRowIsOneGap(t *testing.T) {
 			if got.up() != 1 || got.syncs("error") != 0 || got.sum("opper_traces_total") != traces-gaps || got.sum("opper_exporter_gaps_total") != gaps {
 				t.Errorf("up %v, %v errors, %v traces, %v gaps", got.up(), got.syncs("error"), got.sum("opper_traces_total"), got.sum("opper_exporter_gaps_total"))
 			}
-			if n := len(e.log.Lines("level=warn", "unreadable rows skipped")); n != int(gaps) {
+			if n := len(e.Log.Lines("level=warn", "unreadable rows skipped")); n != int(gaps) {
 				t.Errorf("%d warnings", n)
 			}
 			server.Clear()
@@ -273,13 +273,13 @@ func TestIgnoredLimitIsOneError(t *testing.T) {
 		_, _ = io.WriteString(w, `{"meta":{"total_count":1000},"data":[{}`+strings.Repeat(`,{}`, 999)+`]}`)
 	}))
 	t.Cleanup(server.Close)
-	e := start(t, map[string]string{"OPPER_API_KEY": testKey}, "--opper.url="+server.URL)
+	e := start(t, withKey(), "--opper.url="+server.URL)
 	await(t, "two syncs fail", func() bool { return e.scrape().syncs("error") >= 2 })
 	got := e.scrape()
 	if got.up() != 0 || got.requests("200") > 2*got.syncs("error")+1 {
 		t.Errorf("up %v, %v requests for %v syncs", got.up(), got.requests("200"), got.syncs("error"))
 	}
-	if len(e.log.Lines("level=error", "more rows than the limit of 100")) == 0 {
+	if len(e.Log.Lines("level=error", "more rows than the limit of 100")) == 0 {
 		t.Error("the log does not say why")
 	}
 }

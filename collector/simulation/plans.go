@@ -1,8 +1,9 @@
-package collector
+package simulation
 
 import (
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 	"time"
 
@@ -78,8 +79,10 @@ func picker(seed int64) func(n int) int {
 	return rand.New(rand.NewPCG(uint64(seed), 3)).IntN
 }
 
-// The promises hold whatever happens between any two reads and writes.
-func TestSimulation(t *testing.T) {
+// Random runs schedules that mix all troubles: the promises hold whatever happens
+// between any two reads and writes.
+func Random(t *testing.T, target Target) {
+	t.Helper()
 	const (
 		ranges   = 8
 		failures = 10 // of a range, before it ends
@@ -87,7 +90,7 @@ func TestSimulation(t *testing.T) {
 	one := func(t *testing.T, seed int64) {
 		t.Helper()
 		pick := picker(seed)
-		s := newSimulation(t, fmt.Sprintf("seed %d: go test ./collector -run TestSimulation$ -seed %d", seed, seed), pick, randomPlan(pick))
+		s := newSimulation(t, target, fmt.Sprintf("seed %d: go test ./collector -run TestSimulation$ -seed %d", seed, seed), pick, randomPlan(pick))
 		s.tell("%+v", s.plan)
 		s.run()
 	}
@@ -96,7 +99,7 @@ func TestSimulation(t *testing.T) {
 		return
 	}
 	for r := range ranges {
-		t.Run(fmt.Sprint(r), func(t *testing.T) {
+		t.Run(strconv.Itoa(r), func(t *testing.T) {
 			t.Parallel()
 			failed := 0
 			for seed := r; seed < *schedules && failed < failures; seed += ranges {
@@ -108,8 +111,10 @@ func TestSimulation(t *testing.T) {
 	}
 }
 
-// The schedules that the promises name, each with nothing else in its way.
-func TestSchedules(t *testing.T) {
+// Named runs the schedules that the promises name, each with nothing else in its
+// way.
+func Named(t *testing.T, target Target) {
+	t.Helper()
 	const each = 25
 	calm := func(pick func(n int) int) plan {
 		return plan{history: []int{10, 60, 130}[pick(3)], steps: 15, short: 15 + pick(20), names: 100, change: 2}
@@ -182,7 +187,7 @@ func TestSchedules(t *testing.T) {
 			orders(p, pick, oppertest.ByStart, oppertest.ByUpdate, oppertest.ByID)
 			p.list.Retention, p.backdate = time.Duration(10+pick(30))*time.Minute, 3
 		},
-		"hidden arrivals cancel against expiry": func(p *plan, pick func(n int) int) {
+		"hidden arrivals cancel against expiry": func(p *plan, _ func(n int) int) {
 			p.list.SortBy, p.list.Retention, p.change, p.cancel = oppertest.ByStart, time.Hour, 0, true
 		},
 		"capped total": func(p *plan, pick func(n int) int) {
@@ -226,15 +231,15 @@ func TestSchedules(t *testing.T) {
 				p := calm(pick)
 				of(&p, pick)
 				replay := fmt.Sprintf("go test ./collector -run '%s' -seed %d", t.Name(), seed)
-				newSimulation(t, replay, pick, p).run()
+				newSimulation(t, target, replay, pick, p).run()
 			}
 		})
 	}
 }
 
-// FuzzSimulation plays schedules that its input chooses. At its end, nothing
-// more goes wrong.
-func FuzzSimulation(f *testing.F) {
+// Fuzz runs schedules that its input chooses. At its end, nothing more goes wrong.
+func Fuzz(f *testing.F, target Target) {
+	f.Helper()
 	for seed := range int64(8) {
 		rng, data := rand.New(rand.NewPCG(uint64(seed), 5)), make([]byte, 600)
 		for i := range data {
@@ -253,6 +258,6 @@ func FuzzSimulation(f *testing.F) {
 			}
 			return x % n
 		}
-		newSimulation(t, "see the input", pick, randomPlan(pick)).run()
+		newSimulation(t, target, "see the input", pick, randomPlan(pick)).run()
 	})
 }

@@ -12,30 +12,29 @@ import (
 
 	"github.com/prometheus/common/model"
 
-	"opper_exporter/collector/aggregate"
 	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 	"opper_exporter/opper/oppertest/oracle"
 )
 
-// audience is a server that reads an exporter in one format.
-type audience struct {
+// scrapeJob is a job of a Prometheus server that scrapes an exporter in one format.
+type scrapeJob struct {
 	*promtest.Server
 	t       *testing.T
 	job     string
-	modern  bool // it has all features that help to read our numbers
-	created bool // it takes created timestamps for zeros
+	modern  bool // the server has all features that concern the exporter
+	created bool // it ingests created timestamps as zeros
 }
 
-// formats are the jobs of each server.
+// formats are the jobs of each server, and what they scrape.
 var formats = map[string]string{"text": "PrometheusText0.0.4", "openmetrics": "OpenMetricsText1.0.0", "protobuf": "PrometheusProto"}
 
 const features = "--enable-feature=created-timestamp-zero-ingestion,exemplar-storage"
 
-// audiences are two servers, with and without features, that scrape addresses in
-// each format.
-func audiences(t *testing.T, interval string, addresses ...string) (all []audience) {
+// scrapeJobs starts two servers, with and without features, that scrape addresses
+// in each format.
+func scrapeJobs(t *testing.T, interval string, addresses ...string) (all []scrapeJob) {
 	t.Helper()
 	for _, modern := range []bool{false, true} {
 		yaml := fmt.Sprintf("global: {scrape_interval: %s, scrape_timeout: %[1]s}\nscrape_configs:\n", interval)
@@ -49,16 +48,16 @@ func audiences(t *testing.T, interval string, addresses ...string) (all []audien
 		}
 		server := promtest.Start(t, promtest.Config{YAML: yaml, Flags: flags})
 		for job := range formats {
-			all = append(all, audience{Server: server, t: t, job: job, modern: modern, created: modern && job == "protobuf"})
+			all = append(all, scrapeJob{Server: server, t: t, job: job, modern: modern, created: modern && job == "protobuf"})
 		}
 	}
 	return all
 }
 
-func (a audience) String() string { return fmt.Sprintf("%s, features: %v", a.job, a.modern) }
+func (a scrapeJob) String() string { return fmt.Sprintf("%s, features: %v", a.job, a.modern) }
 
-// scraped waits until each scraper has what is exposed now.
-func scraped(t *testing.T, all []audience) {
+// scraped waits until every job has scraped what is exposed now.
+func scraped(t *testing.T, all []scrapeJob) {
 	t.Helper()
 	for _, a := range all {
 		a.WaitScrapes(t, a.job, 2)
@@ -67,7 +66,7 @@ func scraped(t *testing.T, all []audience) {
 
 // ask evaluates an expression in which JOB stands for the matcher of the job. A
 // result of several series is an error, and none is NaN.
-func (a audience) ask(promql string) (float64, error) {
+func (a scrapeJob) ask(promql string) (float64, error) {
 	v, err := a.Query(a.t.Context(), strings.ReplaceAll(promql, "JOB", fmt.Sprintf("job=%q", a.job)), time.Now())
 	switch {
 	case err != nil:
@@ -81,7 +80,7 @@ func (a audience) ask(promql string) (float64, error) {
 }
 
 // reaches waits until an expression has a value.
-func (a audience) reaches(want float64, promql string) {
+func (a scrapeJob) reaches(want float64, promql string) {
 	a.t.Helper()
 	promtest.Eventually(a.t, func() error {
 		got, err := a.ask(promql)
@@ -97,7 +96,7 @@ const window = 15 * time.Minute
 
 // raw returns the raw samples of the traces' series by the names that they have
 // in the exposition, plain ones and those of native histograms.
-func (a audience) raw(matchers string) (plain map[string][]model.SamplePair, native map[string][]model.SampleHistogramPair) {
+func (a scrapeJob) raw(matchers string) (plain map[string][]model.SamplePair, native map[string][]model.SampleHistogramPair) {
 	a.t.Helper()
 	m, err := a.Samples(a.t.Context(), fmt.Sprintf(`{job=%q,__name__=~"opper_(trace_|traces_t|tokens_).*",__name__!~".*_timestamp_.*",%s}`, a.job, matchers), window)
 	if err != nil {
@@ -134,32 +133,31 @@ func (a audience) raw(matchers string) (plain map[string][]model.SamplePair, nat
 	return plain, native
 }
 
-// worthOf returns what traces add to the series.
-func worthOf(t *testing.T, traces []oppertest.Trace) exportertest.Series {
-	t.Helper()
-	want := exportertest.Series{}
-	for _, tr := range traces {
-		v := oracle.Version{Name: aggregate.Label(*tr.Name), Outcome: map[string]string{"success": "success", "error": "failure"}[*tr.Status], Tokens: *tr.Tokens, Micros: int64(*tr.DurationMS * 1e3)}
-		for key, add := range worth(v) {
-			want[key] += add
-		}
+// seriesOf returns the series of traces.
+func seriesOf(traces []oppertest.Trace) exportertest.Series {
+	truth := oracle.Truth{Traces: map[string]oracle.Verdict{}}
+	for i, tr := range traces {
+		truth.Traces[strconv.Itoa(i)] = oracle.Verdict{Versions: []oracle.Version{{
+			Name: *tr.Name, Outcome: map[string]string{"success": "success", "error": "failure"}[*tr.Status], Tokens: *tr.Tokens, Micros: int64(*tr.DurationMS * 1e3),
+		}}}
 	}
-	for key, n := range maps.Clone(want) {
+	_, series := exportertest.Bounds(truth)
+	for key, n := range maps.Clone(series) {
 		if name, labels, ok := strings.Cut(key, "_count{"); ok {
-			want[name+"_bucket{"+strings.TrimSuffix(labels, "}")+`,le="+Inf"}`] = n
+			series[name+"_bucket{"+strings.TrimSuffix(labels, "}")+`,le="+Inf"}`] = n
 		}
 	}
-	return want
+	return series
 }
 
 // The series of one name: outcomes, and buckets with +Inf, sum and count.
-var seriesOfName = 2*4 + 3*(len(durationBounds)+3) + len(tokenBounds) + 3
+var seriesOfName = 2*4 + 3*(len(exportertest.DurationBuckets)+3) + len(exportertest.TokenBuckets) + 3
 
 // exact fails the test unless the raw samples of a name begin, all in one scrape,
 // at what the first traces say, never fall, and end at what all of them say.
-func (a audience) exact(name string, first, all []oppertest.Trace) (samples int) {
+func (a scrapeJob) exact(name string, first, all []oppertest.Trace) (samples int) {
 	a.t.Helper()
-	begin, end := worthOf(a.t, first), worthOf(a.t, all)
+	begin, end := seriesOf(first), seriesOf(all)
 	plain, native := a.raw(fmt.Sprintf("trace_name=%q", name))
 	if len(plain) != seriesOfName {
 		a.t.Errorf("%v: %s has %d series, want %d", a, name, len(plain), seriesOfName)
@@ -168,10 +166,10 @@ func (a audience) exact(name string, first, all []oppertest.Trace) (samples int)
 	for key, values := range plain {
 		starts[values[0].Timestamp] = true
 		samples = len(values)
-		if got := float64(values[0].Value); math.Abs(got-begin[key]) > rounding*begin[key] {
+		if got := float64(values[0].Value); math.Abs(got-begin[key]) > exportertest.Rounding*begin[key] {
 			a.t.Errorf("%v: %s begins at %v, want %v", a, key, got, begin[key])
 		}
-		if got := float64(values[len(values)-1].Value); math.Abs(got-end[key]) > rounding*end[key] {
+		if got := float64(values[len(values)-1].Value); math.Abs(got-end[key]) > exportertest.Rounding*end[key] {
 			a.t.Errorf("%v: %s ends at %v, want %v", a, key, got, end[key])
 		}
 		for i, v := range values[1:] {
@@ -204,19 +202,19 @@ func (a audience) exact(name string, first, all []oppertest.Trace) (samples int)
 // increases fails the test unless the increase of a selector is what the raw
 // samples say, within what the extrapolation explains: at most 1.1 times the
 // mean distance of the samples at each end.
-func (a audience) increases(want float64, samples int, expression string) {
+func (a scrapeJob) increases(want float64, samples int, expression string) {
 	a.t.Helper()
 	got, err := a.ask(strings.ReplaceAll(expression, "WINDOW", model.Duration(window).String()))
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	if most := want * (1 + 2.2/float64(samples-1)); !(got >= want-want*rounding && got <= most+most*rounding) {
+	if most := want * (1 + 2.2/float64(samples-1)); !(got >= want-want*exportertest.Rounding && got <= most+most*exportertest.Rounding) {
 		a.t.Errorf("%v: %s is %v, want %v to %v", a, expression, got, want, most)
 	}
 }
 
 // near fails the test unless an expression has a value, or is near it.
-func (a audience) near(want, within float64, expression string) {
+func (a scrapeJob) near(want, within float64, expression string) {
 	a.t.Helper()
 	got, err := a.ask(strings.ReplaceAll(expression, "WINDOW", model.Duration(window).String()))
 	if err != nil {

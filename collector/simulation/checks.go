@@ -1,4 +1,4 @@
-package collector
+package simulation
 
 import (
 	"maps"
@@ -48,7 +48,7 @@ func (s *simulation) check() {
 	if s.lasted.IsZero() {
 		return
 	}
-	rules := oracle.Rules{Settle: settle, Abandon: abandon, Recheck: s.cfg.Interval, InitialSync: s.initialSync, InitialSyncDone: s.lasted, Syncs: s.looks, Reread: rereadSoon}
+	rules := oracle.Rules{Settle: s.cfg.SettleDelay, Abandon: s.cfg.AbandonAfter, Recheck: s.cfg.Interval, InitialSync: s.initialSync, InitialSyncDone: s.lasted, Syncs: s.looks, Reread: rereadSoon}
 	if s.stall > 0 {
 		// Each page has a time of its own, which may be long before the sync ended.
 		rules.Slack = s.longest
@@ -110,14 +110,14 @@ func (s *simulation) isOurs() bool {
 	if deepest := s.list.MaxOffset; deepest > 0 && s.list.NoGet != 0 {
 		rows = rows[:min(deepest, len(rows))]
 	}
-	known := s.project.ledger.HasSeen
+	known := s.project.Ledger().HasSeen
 	if s.relist > 0 {
 		// A row that was deleted and comes back may stand where only a full scan
 		// meets it, and nothing else may be left of what was listed: that is like
 		// another project's list.
-		known = func(id ledger.ID) bool { return s.project.ledger.Index(id) >= 0 }
+		known = func(id ledger.ID) bool { return s.project.Ledger().Index(id) >= 0 }
 	}
-	return len(rows) == 0 || s.project.ledger.IsInitialSync() || slices.ContainsFunc(rows, func(tr oppertest.Trace) bool {
+	return len(rows) == 0 || s.project.Ledger().IsInitialSync() || slices.ContainsFunc(rows, func(tr oppertest.Trace) bool {
 		return tr.ID != "" && s.isReadable(tr.ID) && known(ledger.KeyOf(tr.ID))
 	})
 }
@@ -143,7 +143,7 @@ func (s *simulation) hasTurnedOver(start time.Time) bool {
 // last good sync is so close that no known row has left since, of those that
 // arrived last.
 func (s *simulation) recognizable() bool {
-	if s.project.ledger.IsInitialSync() || s.mayMislead() {
+	if s.project.Ledger().IsInitialSync() || s.mayMislead() {
 		return false
 	}
 	stay := s.list.Retention
@@ -152,7 +152,7 @@ func (s *simulation) recognizable() bool {
 	}
 	return slices.ContainsFunc(s.opper.Snapshot(), func(tr oppertest.Trace) bool {
 		young := stay == 0 || s.at.Sub(s.arrived[tr.ID]) < stay/2
-		return tr.ID != "" && young && s.isReadable(tr.ID) && s.project.ledger.Index(ledger.KeyOf(tr.ID)) >= 0
+		return tr.ID != "" && young && s.isReadable(tr.ID) && s.project.Ledger().Index(ledger.KeyOf(tr.ID)) >= 0
 	})
 }
 
@@ -181,11 +181,11 @@ func (s *simulation) blinded() {
 // sees reports whether a sync that began at some time has read all rows, as far
 // as they could be.
 func (s *simulation) sees(start time.Time) bool {
-	if s.list.SortBy == oppertest.ByUpdate && s.project.syncer.IsUnsorted() {
+	if s.list.SortBy == oppertest.ByUpdate && s.project.Syncer().IsUnsorted() {
 		return false // its rows do not show where news are: only sweeps find them
 	}
 	if s.poison > 0 {
-		return s.blind.IsZero() && s.project.ledger.NextUnreadable(0, s.project.ledger.Listed()) < 0
+		return s.blind.IsZero() && s.project.Ledger().NextUnreadable(0, s.project.Ledger().Listed()) < 0
 	}
 	if s.blind.IsZero() {
 		return true

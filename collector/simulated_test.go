@@ -1,0 +1,70 @@
+package collector
+
+import (
+	"context"
+	"iter"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"opper_exporter/collector/config"
+	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/simulation"
+	"opper_exporter/collector/syncer"
+)
+
+func TestSimulation(t *testing.T) { simulation.Random(t, simulated()) }
+
+func TestSchedules(t *testing.T) { simulation.Named(t, simulated()) }
+
+func FuzzSimulation(f *testing.F) { simulation.Fuzz(f, simulated()) }
+
+func simulated() simulation.Target {
+	return simulation.Target{Config: testConfig().Project, Open: openSimulated}
+}
+
+func openSimulated(cfg config.Project, deps simulation.Deps) (simulation.Project, error) {
+	p, err := setup{
+		Project: cfg,
+		Deps:    Deps{Logger: deps.Logger, Store: deps.Store, AllRead: deps.AllRead},
+		now:     deps.Now,
+		source:  func() syncer.Source { return deps.Source },
+	}.project(newInstrumentation(cfg.Name, cfg.NativeHistograms))
+	if err != nil {
+		return nil, err
+	}
+	p.syncer = observed{p.syncer, deps.Observe}
+	return simulatedProject{p}, nil
+}
+
+// simulatedProject is a project without the goroutine that decides when it syncs.
+type simulatedProject struct{ *project }
+
+func (p simulatedProject) Sync(ctx context.Context) bool  { return p.sync(ctx) }
+func (p simulatedProject) Sweep(ctx context.Context) bool { return p.sweep(ctx) }
+func (p simulatedProject) Published() []prometheus.Metric { return *p.published.Load() }
+func (p simulatedProject) Ledger() *ledger.Ledger         { return p.ledger }
+func (p simulatedProject) Syncer() simulation.Syncer      { return p.syncer }
+
+// observed passes on what it reads before the project applies it.
+type observed struct {
+	reader
+	observe func(ledger.Events)
+}
+
+func (r observed) Sync(ctx context.Context, src syncer.Source) iter.Seq2[syncer.Part, error] {
+	return func(yield func(syncer.Part, error) bool) {
+		for part, err := range r.reader.Sync(ctx, src) {
+			r.observe(part.Events)
+			if !yield(part, err) {
+				return
+			}
+		}
+	}
+}
+
+func (r observed) Sweep(ctx context.Context, src syncer.Source) (ledger.Events, error) {
+	ev, err := r.reader.Sweep(ctx, src)
+	r.observe(ev)
+	return ev, err
+}

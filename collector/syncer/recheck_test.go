@@ -1,0 +1,39 @@
+package syncer
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"opper_exporter/opper/oppertest"
+)
+
+// A trace that moved up, because others before it were deleted, is found by
+// reading where it stands now, also if Opper does not give single traces.
+func TestRecheckFollowsDeletion(t *testing.T) {
+	for _, deleted := range []int{30, 150} { // it stands before the page that is read, and the list ends before that
+		t.Run(fmt.Sprint(deleted, " deleted"), func(t *testing.T) {
+			b := newBench(t, oppertest.Config{NoGet: http.StatusMethodNotAllowed, OldestFirst: true})
+			b.arrive("before", 180, time.Second)
+			open := endedTrace("open", b.now())
+			open.End, open.DurationMS, open.Status = nil, nil, nil
+			b.opper.Add(open)
+			b.arrive("behind", 40, time.Second)
+			b.mustSync()
+			b.quiet()
+			before := len(b.counted)
+			for _, row := range b.opper.Snapshot()[20 : 20+deleted] {
+				b.opper.Delete(row.ID)
+			}
+			b.opper.Update(open.ID, func(tr *oppertest.Trace) { tr.End = new(b.now()) })
+			for range 2 {
+				b.step(settle + time.Second)
+				b.mustSync()
+			}
+			if got := len(b.counted) - before; got != 1 || b.counted[before].ID != open.ID {
+				t.Errorf("%d counted\n%s", got, b.log.String())
+			}
+		})
+	}
+}
