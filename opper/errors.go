@@ -75,6 +75,13 @@ func Refused(err error) bool {
 	return slices.Contains([]int{401, 403}, status(err))
 }
 
+// Answered reports whether err is what Opper answers to this request: it does not
+// refuse the key, and does not ask for fewer requests.
+func Answered(err error) bool {
+	s := status(err)
+	return s != 0 && s != http.StatusTooManyRequests && !Refused(err)
+}
+
 // OutOfRange reports whether err, of a listing, may say that Opper does not go
 // as far as that offset: 400, 404, 416 or 422.
 func OutOfRange(err error) bool {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"time"
 
@@ -280,17 +279,16 @@ func (e *evidence) hasRow(ctx context.Context, rows []ledger.Row) (verdict, erro
 }
 
 // has asks Opper for one trace. An error is for the service: what Opper would say
-// may be all that tells a list from ours, so passing trouble is not taken for that
-// it does not say.
+// may be all that tells a list from ours, so passing trouble is not taken for no
+// answer.
 func (e *evidence) has(ctx context.Context, id string) (verdict, error) {
 	_, err := e.reader.src.Get(ctx, id)
-	answer, answered := errors.AsType[*opper.Error](err)
 	switch {
 	case err == nil:
 		return present, nil
 	case errors.Is(err, opper.ErrNotFound):
 		return absent, nil
-	case opper.Unreadable(err), answered && answer.Status != http.StatusTooManyRequests && !opper.Refused(err):
+	case opper.Unreadable(err), opper.Answered(err):
 		return unsure, nil
 	}
 	return unsure, fmt.Errorf("ask for a trace: %w", err)
