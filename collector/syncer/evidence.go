@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"time"
 
@@ -290,7 +289,7 @@ func (e *evidence) has(ctx context.Context, id string) (verdict, error) {
 		return present, nil
 	case errors.Is(err, opper.ErrNotFound):
 		return absent, nil
-	case opper.Unreadable(err), answered && answer.Status != http.StatusTooManyRequests && !opper.Refused(err):
+	case opper.Unreadable(err), answered && answer.Status != 429 && !opper.Refused(err):
 		return unsure, nil
 	}
 	return unsure, fmt.Errorf("ask for a trace: %w", err)
