@@ -64,11 +64,11 @@ func TestBrokenStoreEndsTheInitialSync(t *testing.T) {
 	cfg.Store = &brokenStore{new(storetest.Memory), 0}
 	b := newBench(t, oppertest.Config{}, cfg)
 	b.opper.Add(oppertest.Sample())
-	held := make(chan struct{})
-	defer close(held)
+	hang := make(chan struct{})
+	defer close(hang)
 	b.opper.OnRequest(func(oppertest.Request) {
 		b.project.progress(syncer.Part{Read: progressRows, Total: 10 * progressRows})
-		<-held
+		<-hang
 	})
 	if err := b.collector().Run(context.Background()); !errors.Is(err, store.ErrBroken) {
 		t.Errorf("Run ends with %v", err)

@@ -88,14 +88,14 @@ func TestRewrite(t *testing.T) {
 	cfg.Rewrites = []Rewrite{
 		{regexp.MustCompile("^(?s:user-.*)$"), "user"},
 		{regexp.MustCompile(`^(?s:(us)(er))$`), "$2$1"},
-		{regexp.MustCompile("^(?s:gone.*)$"), ""},
+		{regexp.MustCompile("^(?s:dropped.*)$"), ""},
 		{regexp.MustCompile("^(?s:rest)$"), Other},
 		{regexp.MustCompile(`^(?s:\(unnamed\))$`), "null"},
 	}
 	s := New(cfg, now)
 	for raw, want := range map[string]string{
 		"user-1234-a": "erus", "user-\n": "erus", "user": "erus", "a user-1": "a user-1",
-		"gone": "null", "rest": `\(other)`, "": "null", "x": "", "user-" + strings.Repeat("x", 10_000): "erus",
+		"dropped": "null", "rest": `\(other)`, "": "null", "x": "", "user-" + strings.Repeat("x", 10_000): "erus",
 	} {
 		for range 2 { // the second time, it is known
 			if got := s.resolve(raw); got.label != want || got.wanted != (want != "") {

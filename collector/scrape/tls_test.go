@@ -261,14 +261,14 @@ func TestMemoryOfAConnectionIsBounded(t *testing.T) {
 		connections = 8
 		allowed     = 1 << 20 // each
 	)
-	held := make(chan struct{})
+	blocked := make(chan struct{})
 	entered := make(chan struct{}, 1<<10)
 	address, config := listenTLS(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		entered <- struct{}{}
-		<-held
+		<-blocked
 		runtime.KeepAlive(r)
 	}), DefaultLimits())
-	defer close(held)
+	defer close(blocked)
 	heap := func() int64 {
 		var m runtime.MemStats
 		runtime.GC()

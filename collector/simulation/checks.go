@@ -31,7 +31,7 @@ func (s *simulation) looked(start time.Time, initialSync, swept bool) {
 	if swept {
 		from = s.sweepBegan
 	}
-	if isFull := !s.walked().LastFullScan.Add(-s.ours).Before(start); isFull && from.After(s.lied) && (s.blind.IsZero() || from.After(s.blind)) {
+	if isFull := !s.scans().LastFullScan.Add(-s.ours).Before(start); isFull && from.After(s.lied) && (s.blind.IsZero() || from.After(s.blind)) {
 		s.blind = time.Time{}
 		s.looks = append(s.looks, oracle.Sync{Start: from, End: s.at, Full: true})
 	}
@@ -57,7 +57,7 @@ func (s *simulation) check() {
 		rules.InitialSync = time.Time{}
 	}
 	if s.unanswered || s.list.NoGet != 0 || s.list.MaxOffset != 0 {
-		// Who can't be asked for is given up as last seen.
+		// One that can't be asked for is abandoned as last seen.
 		rules.Slack = 9*time.Hour + s.longest
 	}
 	if s.ours != 0 || !s.clockSet.IsZero() {
@@ -139,7 +139,7 @@ func (s *simulation) hasTurnedOver(start time.Time) bool {
 	return s.sawExpiry && start.Sub(s.savedAt) >= stay+stay/2+turnoverMargin
 }
 
-// recognizable reports whether another list can be told from ours for sure: the
+// recognizable reports whether another list can be distinguished from ours for certain: the
 // last good sync is so close that no known row has left since, of those that
 // arrived last.
 func (s *simulation) recognizable() bool {
@@ -182,7 +182,7 @@ func (s *simulation) blinded() {
 // as they could be.
 func (s *simulation) sees(start time.Time) bool {
 	if s.list.SortBy == oppertest.ByUpdate && s.project.Syncer().IsUnsorted() {
-		return false // its rows do not show where news are: only sweeps find them
+		return false // its rows do not show where new ones are: only sweeps find them
 	}
 	if s.poison > 0 {
 		return s.blind.IsZero() && s.project.Ledger().NextUnreadable(0, s.project.Ledger().Listed()) < 0

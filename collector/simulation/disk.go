@@ -61,10 +61,10 @@ func (s *simulation) lasts(initialSyncDone bool) {
 	}
 	for _, c := range s.counting.Counted {
 		v := versionOf(c)
-		if s.judged[v.ID] {
+		if s.checked[v.ID] {
 			s.fail("trace %s is counted twice", v.ID)
 		}
-		s.judged[v.ID] = true
+		s.checked[v.ID] = true
 		s.tell("counted: %+v", v)
 		s.durable = append(s.durable, v)
 		s.total(v)

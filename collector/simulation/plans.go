@@ -63,7 +63,7 @@ func randomPlan(pick func(n int) int) plan {
 		p.list.NoGet, p.poison, p.dim, p.fault, p.short = []int{405, 500}[pick(2)], 0, 0, 0, 0
 	}
 	if pick(20) == 0 {
-		// What was served to who then crashed is not what the truth asks for.
+		// What was served to a process that crashed then is not what the truth asks for.
 		p.list.MaxOffset, p.crash, p.restart = 20+pick(150), 0, 0
 	}
 	if p.fault > 0 || p.poison > 0 || p.dim > 0 {

@@ -102,7 +102,7 @@ func (s *simulation) write(m prometheus.Metric) *dto.Metric {
 }
 
 // appears notes a series that is shown for the first time. With the initial sync,
-// only names that were met after it are held.
+// only names that were first seen after it are zero-pending.
 func (s *simulation) appears(key string, initialSync bool) {
 	if group := groupOf(key); group != "" && s.zero[group] == nil {
 		s.zero[group] = &zeros{since: s.at, released: initialSync}
@@ -153,7 +153,7 @@ func (s *simulation) compare() {
 	}
 	for _, keys := range []map[string]uint64{s.totals, got} {
 		for key := range keys {
-			less := got[key] < s.totals[key] && s.held(key, got[key])
+			less := got[key] < s.totals[key] && s.pending(key, got[key])
 			if got[key] != s.totals[key] && !less {
 				s.fail("%s is %d, and what is durable says %d", key, got[key], s.totals[key])
 			}
@@ -161,8 +161,8 @@ func (s *simulation) compare() {
 	}
 }
 
-// held reports whether a sum may be lower than what was counted.
-func (s *simulation) held(key string, shown uint64) bool {
+// pending reports whether a sum may be lower than what was counted.
+func (s *simulation) pending(key string, shown uint64) bool {
 	group := groupOf(key)
 	switch {
 	case s.strict || group == "":
@@ -254,7 +254,7 @@ func (s *simulation) nameOf(desc *prometheus.Desc, m *dto.Metric) string {
 // fallen says what is lower in a counter or histogram than it was.
 func fallen(was, is *dto.Metric) error {
 	if is == nil {
-		return errors.New("gone")
+		return errors.New("missing")
 	}
 	if was.Counter != nil {
 		if is.GetCounter().GetValue() < was.GetCounter().GetValue() {
@@ -277,7 +277,7 @@ func fallen(was, is *dto.Metric) error {
 			if math.IsInf(bucket.GetUpperBound(), +1) {
 				continue
 			}
-			return fmt.Errorf("bucket %v is gone", bucket.GetUpperBound())
+			return fmt.Errorf("bucket %v is missing", bucket.GetUpperBound())
 		}
 		if b.GetBucket()[i].GetCumulativeCount() < bucket.GetCumulativeCount() {
 			return fmt.Errorf("bucket %v fell", bucket.GetUpperBound())

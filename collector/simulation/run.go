@@ -112,7 +112,7 @@ func (s *simulation) start() {
 	s.project = s.newProject(s.cfg, s.deps(s.found))
 	s.strangers = s.away > 0
 	if s.isWrongOverall() && !s.recognizable() {
-		// What told the lists apart was not durable.
+		// What tells the lists apart was not durable.
 		s.tell("the list is ours again")
 		s.strangers, s.away, s.wrong = false, 0, 0
 	}
@@ -176,7 +176,7 @@ func (s *simulation) sync() {
 	s.wait(time.Millisecond)
 	shot := s.project.Published()
 	initialSync := s.project.Ledger().IsInitialSync()
-	before := s.walked()
+	before := s.scans()
 	swept := before.Sweep != nil && before.Sweep.Done
 	if initialSync && s.initialSync.IsZero() {
 		s.initialSync = start
@@ -217,8 +217,8 @@ func (s *simulation) sync() {
 	s.wait(time.Millisecond)
 }
 
-// walked is what the syncer knows of full scans.
-func (s *simulation) walked() (state struct {
+// scans returns what the syncer knows of full scans.
+func (s *simulation) scans() (state struct {
 	LastFullScan time.Time
 	Sweep        *struct{ Done bool }
 },
@@ -237,7 +237,7 @@ func (s *simulation) sweep(pages int) {
 	for ; pages > 0 && s.project.Syncer().IsSweepDue(); pages-- {
 		shot := s.project.Published()
 		s.tell("sweep")
-		if s.walked().Sweep == nil {
+		if s.scans().Sweep == nil {
 			s.sweepBegan = s.at
 			s.wait(time.Millisecond)
 		}

@@ -60,7 +60,7 @@ type plan struct {
 	stuck, endless                   int // offset is ignored, or the list has no end, for some syncs
 }
 
-// What the exporter is held to, beyond what a sync that ended well has seen.
+// What is demanded of the exporter, beyond what a sync that ended well has seen.
 const (
 	// rereadSoon after rows can be read again, and so many good syncs later, they
 	// have been: a retry with backoff comes about as long after the end of the
@@ -76,7 +76,7 @@ const (
 	// last good sync has expired surely, and must not if that can't be. Between
 	// the two it is up to the exporter, as it can only guess the retention.
 	turnoverMargin = 10 * time.Minute
-	// longestZero is how long zeros are shown that nobody reads.
+	// longestZero is how long zeros are shown that no scraper reads.
 	longestZero  = 10 * time.Minute
 	longestMoved = 20 * time.Minute
 )
@@ -86,10 +86,10 @@ const (
 type simulation struct {
 	plan
 	t     testing.TB
-	name  string // of the schedule, for who reads the failure
+	name  string // of the schedule, for its reader
 	pick  func(n int) int
 	calm  bool // nothing goes wrong and nothing changes any more
-	told  strings.Builder
+	log   strings.Builder
 	tells bool
 
 	at           time.Time // as Opper has it
@@ -128,7 +128,7 @@ type simulation struct {
 	// What is durable of what the project counted.
 	counting ledger.Events // since the last commit
 	durable  []oracle.Counted
-	judged   map[string]bool   // ids of these
+	checked  map[string]bool   // ids of these
 	lateEnds map[string]bool   // ids of abandoned traces that ended after all
 	totals   map[string]uint64 // sums by published name
 
@@ -138,7 +138,7 @@ type simulation struct {
 	before   map[prometheus.Metric]string // its metrics, and the names of their series
 	shown    map[string]*dto.Metric       // counters and histograms ever published, as last seen
 	zero     map[string]*zeros            // what began at 0 after the initial sync and is still there, by group
-	strict   bool                         // nothing may be held any more
+	strict   bool                         // nothing may be zero-pending any more
 
 	// When the project looked.
 	initialSync, ended, lasted time.Time // the initial sync began, ended, was durable
@@ -179,7 +179,7 @@ func newSimulation(t testing.TB, target Target, name string, pick func(n int) in
 	t.Helper()
 	s := &simulation{
 		plan: p, t: t, cfg: target.Config, name: name, pick: pick, tells: *replay >= 0,
-		at: epoch, left: map[string]time.Time{}, poisoned: map[string]bool{}, judged: map[string]bool{},
+		at: epoch, left: map[string]time.Time{}, poisoned: map[string]bool{}, checked: map[string]bool{},
 		arrived: map[string]time.Time{}, dims: map[string]time.Time{}, denied: map[string]bool{},
 		lateEnds: map[string]bool{}, totals: map[string]uint64{}, shown: map[string]*dto.Metric{}, zero: map[string]*zeros{},
 		families: map[*prometheus.Desc]string{},
@@ -189,14 +189,14 @@ func newSimulation(t testing.TB, target Target, name string, pick func(n int) in
 	s.reopen = func() Store { return s.inner }
 	s.inner = new(storetest.Memory)
 	if p.onDisk {
-		folder := t.TempDir()
+		dir := t.TempDir()
 		s.reopen = func() Store {
 			if old, ok := s.inner.(*store.Store); ok {
 				if err := old.Close(); err != nil {
 					t.Fatal(err)
 				}
 			}
-			next, err := store.Open(folder)
+			next, err := store.Open(dir)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -219,7 +219,7 @@ func newSimulation(t testing.TB, target Target, name string, pick func(n int) in
 	s.cfg.Interval, s.cfg.SweepInterval = 30*time.Second, cmp.Or(p.sweepEvery, 20*time.Minute)
 	s.cfg.Aggregate.MaxNames = p.names
 	s.setBuckets()
-	told := log.NewLogfmtLogger(&s.told)
+	logfmt := log.NewLogfmtLogger(&s.log)
 	s.logger = log.LoggerFunc(func(keyvals ...any) error {
 		for i := 1; i < len(keyvals); i += 2 {
 			if err, ok := keyvals[i].(error); ok {
@@ -229,7 +229,7 @@ func newSimulation(t testing.TB, target Target, name string, pick func(n int) in
 		if !s.tells {
 			return nil
 		}
-		return told.Log(keyvals...)
+		return logfmt.Log(keyvals...)
 	})
 	return s
 }
@@ -254,13 +254,13 @@ func (s *simulation) now() time.Time { return s.at.Add(s.ours) }
 
 func (s *simulation) tell(format string, args ...any) {
 	if s.tells {
-		fmt.Fprintf(&s.told, "%v %s\n", s.at.Sub(epoch), fmt.Sprintf(format, args...))
+		fmt.Fprintf(&s.log, "%v %s\n", s.at.Sub(epoch), fmt.Sprintf(format, args...))
 	}
 }
 
 func (s *simulation) fail(format string, args ...any) {
 	s.t.Helper()
-	s.t.Fatalf("%s\nafter %v: %s\n%s", s.name, s.at.Sub(epoch), fmt.Sprintf(format, args...), s.told.String())
+	s.t.Fatalf("%s\nafter %v: %s\n%s", s.name, s.at.Sub(epoch), fmt.Sprintf(format, args...), s.log.String())
 }
 
 // chance is true one time in n.

@@ -160,7 +160,7 @@ func (s *simulation) request(limit int, list bool) error {
 		s.badness--
 		s.disturbed = true
 		if opper.OutOfRange(s.badAnswer) {
-			// That one trace is gone could only be believed.
+			// That one trace is delisted could only be believed.
 			s.unanswered, s.spoiled = true, true
 			if !list {
 				return &opper.Error{Status: 500}

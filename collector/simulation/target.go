@@ -22,7 +22,7 @@ type Target struct {
 	Open   func(config.Project, Deps) (Project, error)
 }
 
-// Project syncs when it is told to, in the goroutine of the caller.
+// Project syncs when it is asked to, in the goroutine of the caller.
 type Project interface {
 	// Sync runs one sync, and reports whether Opper answered.
 	Sync(ctx context.Context) bool

@@ -126,7 +126,7 @@ func (s *simulation) changeList() {
 	}
 }
 
-// traffic lists what arrives at an interval until some time. What nobody could
+// traffic lists what arrives at an interval until some time. What no sync could
 // ever see is left out.
 func (s *simulation) traffic(until time.Time) {
 	if s.every == 0 || s.calm {
@@ -189,7 +189,7 @@ func (s *simulation) stand() time.Duration {
 func (s *simulation) beginTrouble() {
 	if s.chance(s.pause) {
 		d := s.stand()
-		s.tell("nobody syncs for %v", d)
+		s.tell("no sync for %v", d)
 		s.wait(d)
 	}
 	if s.chance(s.burst) {

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// Memory is a collector.Store of one project that shares nothing with who uses
+// Memory is a collector.Store of one project that shares nothing with what uses
 // it.
 type Memory struct {
 	Entries map[string][]byte // by key; nil if nothing was committed

@@ -83,7 +83,7 @@ func TestBurstLargerThanList(t *testing.T) {
 	}
 }
 
-// Traces expire while others arrive, for a long time; then nobody syncs for a
+// Traces expire while others arrive, for a long time; then there is no sync for a
 // while, or the process stands still between the two ends of the list. At some
 // time before, total_count was too low for one sync.
 func TestPauseInSteadyExpiry(t *testing.T) {
@@ -104,7 +104,7 @@ func TestPauseInSteadyExpiry(t *testing.T) {
 					b := newBench(t, cfg)
 					b.arrive("history", 900, every)
 					b.mustSync()
-					b.arrive("news", 5, every)
+					b.arrive("new", 5, every)
 					stale = 3
 					b.mustSync()
 					stale = 0
@@ -133,7 +133,7 @@ func TestPauseInSteadyExpiry(t *testing.T) {
 	}
 }
 
-// More than a page leaves the end of the list at once, without news, before a
+// More than a page leaves the end of the list at once, without new ones, before a
 // sync or between its two requests.
 func TestTailExpiredByMoreThanAPage(t *testing.T) {
 	for total, said := range map[string]func(int) *int{

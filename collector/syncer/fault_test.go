@@ -61,12 +61,12 @@ func TestUnreadableRows(t *testing.T) {
 				if b.ledger.Listed() != 1000 {
 					t.Errorf("%d believed to be listed", b.ledger.Listed())
 				}
-				// A hole splits a page, and no more.
+				// An unreadable row splits a page, and no more.
 				if n := b.idleCost(); n > 3 {
-					t.Errorf("an idle sync around the hole makes %d requests: %v", n, b.opper.Requests())
+					t.Errorf("an idle sync around the unreadable row makes %d requests: %v", n, b.opper.Requests())
 				}
 				for i := range 120 {
-					b.opper.Add(endedTrace(fmt.Sprint("news ", i), b.now()))
+					b.opper.Add(endedTrace(fmt.Sprint("new ", i), b.now()))
 					b.step(time.Second)
 					if i%40 == 0 {
 						b.mustSync()
@@ -75,7 +75,7 @@ func TestUnreadableRows(t *testing.T) {
 				b.quiet()
 				b.check()
 				if b.events.Gaps != 1 {
-					t.Errorf("%d gaps after news, want 1", b.events.Gaps)
+					t.Errorf("%d gaps after new rows, want 1", b.events.Gaps)
 				}
 			})
 		}
@@ -110,7 +110,7 @@ func TestOutageChangesNothing(t *testing.T) {
 }
 
 // An initial sync that fails goes on where it stopped.
-func TestBaselineResumes(t *testing.T) {
+func TestInitialSyncResumes(t *testing.T) {
 	b := newBench(t, oppertest.Config{})
 	b.fill(5000)
 	b.opper.Fail(oppertest.Fault{After: 30, Times: -1, Answer: oppertest.Errors(503)["html"]})
@@ -175,7 +175,7 @@ func TestOpenTraces(t *testing.T) {
 		}
 		ends, never := open("ends"), open("never ends")
 		for i := range 300 { // puts the open ones on a page of their own
-			b.opper.Add(endedTrace(fmt.Sprint("news ", i), epoch))
+			b.opper.Add(endedTrace(fmt.Sprint("new ", i), epoch))
 		}
 		b.mustSync()
 		b.quiet()

@@ -78,17 +78,17 @@ func TestForeignListBeforePause(t *testing.T) {
 }
 
 // A row without an id and a start is the same in each project.
-func TestNamelessRowTiesNoList(t *testing.T) {
+func TestRowWithoutIDTiesNoList(t *testing.T) {
 	b := newBench(t, oppertest.Config{})
 	b.arrive("ours", 10, time.Second)
-	nameless := oppertest.Trace{End: new(b.now())}
-	b.opper.Add(nameless)
+	withoutID := oppertest.Trace{End: new(b.now())}
+	b.opper.Add(withoutID)
 	b.mustSync()
 	b.quiet()
 	listed := b.ledger.Listed()
 	other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
 	other.FillHistory(30, 3, b.now().Add(-time.Hour), b.now())
-	other.Add(nameless)
+	other.Add(withoutID)
 	b.opper.Fail(oppertest.Fault{Times: -1, Answer: oppertest.OtherProject(other)})
 	b.step(sweepEvery)
 	for range 3 {

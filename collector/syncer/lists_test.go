@@ -55,7 +55,7 @@ func TestAllExpired(t *testing.T) {
 	b.mustSync()
 	b.step(30 * time.Hour)
 	for i := range 200 {
-		b.opper.Add(endedTrace(fmt.Sprint("news ", i), b.now()))
+		b.opper.Add(endedTrace(fmt.Sprint("new ", i), b.now()))
 	}
 	b.step(time.Second)
 	b.mustSync()
@@ -105,7 +105,7 @@ func TestOddTotals(t *testing.T) {
 				b.fill(2500)
 				b.mustSync()
 				for i := range 300 {
-					b.opper.Add(endedTrace(fmt.Sprint("news ", i), b.now()))
+					b.opper.Add(endedTrace(fmt.Sprint("new ", i), b.now()))
 					b.step(20 * time.Second)
 					if i%3 == 0 {
 						b.mustSync()
@@ -128,14 +128,14 @@ func TestOddTotals(t *testing.T) {
 	}
 }
 
-// Where Opper refuses to list deeper, the walk ends with one gap, and what is
+// Where Opper refuses to list deeper, the sync ends with one gap, and what is
 // listed before is counted.
 func TestRefusedOffsets(t *testing.T) {
 	b := newBench(t, oppertest.Config{MaxOffset: 1000})
 	b.fill(3000)
 	b.mustSync()
 	for i := range 20 {
-		b.opper.Add(endedTrace(fmt.Sprint("news ", i), b.now()))
+		b.opper.Add(endedTrace(fmt.Sprint("new ", i), b.now()))
 		b.step(20 * time.Second)
 		b.mustSync()
 	}
@@ -186,8 +186,8 @@ func (rows) Get(context.Context, string) (opper.Trace, error) {
 	return opper.Trace{}, opper.ErrNotFound
 }
 
-// Those that fetch pages ahead end with the walk, whichever way it ends.
-func TestNobodyFetchesOn(t *testing.T) {
+// Those that fetch pages ahead end with the sync, whichever way it ends.
+func TestFetchingAheadEndsWithSync(t *testing.T) {
 	for _, src := range []rows{{3000, 0}, {3000, 1500}} {
 		synctest.Test(t, func(t *testing.T) {
 			led := ledger.New(ledger.Config{SettleDelay: settle, AbandonAfter: abandon})
@@ -196,7 +196,7 @@ func TestNobodyFetchesOn(t *testing.T) {
 			if (err == nil) != (src.fails == 0) || led.Listed() < 1400 {
 				t.Errorf("%+v: listed %d, %v", src, led.Listed(), err)
 			}
-			synctest.Wait() // the bubble fails if somebody is left in it
+			synctest.Wait() // the bubble fails if a goroutine is left in it
 		})
 	}
 }
@@ -209,11 +209,11 @@ func (s smallPages) List(ctx context.Context, offset, limit int) (opper.Page, er
 }
 
 // Traces without an id are counted as skipped, each once.
-func TestNamelessRows(t *testing.T) {
+func TestRowsWithoutID(t *testing.T) {
 	b := newBench(t, oppertest.Config{})
 	b.fill(50)
 	for i := range 3 {
-		tr := endedTrace(fmt.Sprint("nameless ", i), b.now())
+		tr := endedTrace(fmt.Sprint("without id ", i), b.now())
 		tr.ID = ""
 		b.opper.Add(tr)
 	}

@@ -30,12 +30,12 @@ func TestOffsetIgnoredIsAnError(t *testing.T) {
 		rows := b.opper.Snapshot()
 		return rows[:min(100, len(rows))], len(rows)
 	}
-	news := func(b *bench, n, offset, limit int) ([]oppertest.Trace, int) {
+	newest := func(b *bench, n, offset, limit int) ([]oppertest.Trace, int) {
 		b.opper.Add(endedTrace(fmt.Sprintf("during %d", n), b.now()))
 		return frozen(b, n, offset, limit)
 	}
 	for name, of := range map[string]list{
-		"same page": frozen, "same page whatever the limit": whole, "the newest page": news, "endless": endless,
+		"same page": frozen, "same page whatever the limit": whole, "the newest page": newest, "endless": endless,
 	} {
 		for _, total := range []bool{true, false} {
 			if name == "endless" && !total {
@@ -129,7 +129,7 @@ func pageOf(traces []oppertest.Trace, total int, said bool) opper.Page {
 	return page
 }
 
-// A list that turned over completely while nobody could look, because all of it
+// A list that turned over completely while it could not be read, because all of it
 // expired in that time, is still ours.
 func TestListTurnedOver(t *testing.T) {
 	for _, retention := range []time.Duration{5 * time.Minute, 15 * time.Minute, 40 * time.Minute, 3 * time.Hour} {

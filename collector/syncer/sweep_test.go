@@ -79,7 +79,7 @@ func TestMovedRowTiesNothing(t *testing.T) {
 }
 
 // An initial sync whose last rows have left before it goes on begins again.
-func TestFirstWalkBeginsAgain(t *testing.T) {
+func TestInitialSyncBeginsAgain(t *testing.T) {
 	b := newBench(t, oppertest.Config{})
 	rows := b.fill(2000)
 	b.opper.Fail(oppertest.Fault{Answer: oppertest.TooMany(""), After: 15})

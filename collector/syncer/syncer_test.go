@@ -154,7 +154,7 @@ var lists = map[string]oppertest.Config{
 }
 
 // A history is counted once and whole; after that, an idle sync costs two
-// requests however long the list is, and news cost their pages.
+// requests however long the list is, and new traces cost their pages.
 func TestCostFollowsNews(t *testing.T) {
 	for name, cfg := range lists {
 		if cfg.SortBy == oppertest.ByID {
@@ -180,20 +180,20 @@ func TestCostFollowsNews(t *testing.T) {
 					t.Errorf("an idle sync made %d requests: %v", n, b.opper.Requests())
 				}
 			}
-			const news = 500
-			for i := range news {
-				b.opper.Add(endedTrace(fmt.Sprintf("news %d", i), b.now()))
+			const arrivals = 500
+			for i := range arrivals {
+				b.opper.Add(endedTrace(fmt.Sprintf("new %d", i), b.now()))
 			}
 			for _, what := range []string{"arrive", "settle"} {
 				b.step(settle + time.Second)
 				b.opper.ResetRequests()
 				b.mustSync()
-				if n, most := b.opper.RequestCount(), int(math.Ceil(news/float64(maxLimit-overlap)))+2; n > most {
-					t.Errorf("%d requests as %d traces %s, want at most %d", n, news, what, most)
+				if n, most := b.opper.RequestCount(), int(math.Ceil(arrivals/float64(maxLimit-overlap)))+2; n > most {
+					t.Errorf("%d requests as %d traces %s, want at most %d", n, arrivals, what, most)
 				}
 			}
 			b.check()
-			if len(b.counted) != history+news {
+			if len(b.counted) != history+arrivals {
 				t.Errorf("counted %d", len(b.counted))
 			}
 		})

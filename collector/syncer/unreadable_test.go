@@ -146,7 +146,7 @@ func TestSettledBeyondRefusedOffset(t *testing.T) {
 	b.arrive("settling", 20, time.Millisecond)
 	b.step(time.Second)
 	b.mustSync()
-	b.arrive("news", 300, time.Millisecond)
+	b.arrive("new", 300, time.Millisecond)
 	b.step(settle)
 	b.opper.ResetRequests()
 	b.mustSync()
@@ -165,9 +165,9 @@ func TestUnreadableRowsAtBothProbes(t *testing.T) {
 	rows := b.fill(150)
 	b.mustSync()
 	b.quiet()
-	news := endedTrace("news", b.now())
-	b.opper.Add(news)
-	for _, id := range []string{news.ID, rows[maxLimit-1].ID} {
+	added := endedTrace("new", b.now())
+	b.opper.Add(added)
+	for _, id := range []string{added.ID, rows[maxLimit-1].ID} {
 		b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: id, Times: -1})
 	}
 	b.step(time.Second)
@@ -184,7 +184,7 @@ type newestRow struct {
 // List implements Source.
 func (s *newestRow) List(ctx context.Context, _, limit int) (opper.Page, error) {
 	if s.n++; s.n%20 == 0 {
-		s.b.opper.Add(endedTrace(fmt.Sprint("news ", s.n), s.b.now()))
+		s.b.opper.Add(endedTrace(fmt.Sprint("new ", s.n), s.b.now()))
 	}
 	if s.n > 10*maxLimit {
 		return opper.Page{}, context.Canceled // it would go on for ever

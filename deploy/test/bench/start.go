@@ -89,7 +89,7 @@ func (e exporter) ready(ctx context.Context) error {
 }
 
 // memory returns what the process holds by itself, what of files, and the most
-// that it held of both, where the system tells.
+// that it used of both, where the system tells.
 func (e exporter) memory() string {
 	return fmt.Sprintf("%d + %d, %d", e.mib("RssAnon"), e.mib("RssFile"), e.mib("VmHWM"))
 }

@@ -55,7 +55,7 @@ func (i *image) unpack(t testing.TB) container {
 	return c
 }
 
-// isRoot tells whether files can be given to others. Who is not root runs the
+// isRoot tells whether files can be given to others. Other users run the
 // container in a user namespace, in which all files are the user's own.
 var isRoot = os.Getuid() == 0
 

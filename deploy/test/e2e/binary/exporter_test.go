@@ -85,11 +85,11 @@ func fakeOpper(t *testing.T, cfg oppertest.Config, n int) (server *oppertest.Ser
 // hold keeps all requests waiting until release is called.
 func hold(t *testing.T, server *oppertest.Server) (release func()) {
 	t.Helper()
-	held := make(chan struct{})
-	server.OnRequest(func(oppertest.Request) { <-held })
+	block := make(chan struct{})
+	server.OnRequest(func(oppertest.Request) { <-block })
 	release = sync.OnceFunc(func() {
 		server.OnRequest(nil)
-		close(held)
+		close(block)
 	})
 	t.Cleanup(release)
 	return release
