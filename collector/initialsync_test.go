@@ -104,11 +104,12 @@ func TestInitialSyncStoresFewOpenTraces(t *testing.T) {
 	kept.refused = errors.New("no space left on device")
 	read(1, 2)
 	read(100, 2)
+	kept.refused = errors.New("truncate: no space left on device")
 	read(progressEntries-100, 3)
 	kept.refused = nil
 	read(progressEntries, 4)
 	read(progressEntries, 5)
-	if n := strings.Count(b.log.String(), "commit failed"); n != 1 {
+	if n := strings.Count(b.log.String(), "level=error"); n != 1 {
 		t.Errorf("a full disk is logged %d times:\n%s", n, b.log.String())
 	}
 	if n := strings.Count(b.log.String(), "commits succeed again"); n != 1 {

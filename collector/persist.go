@@ -152,16 +152,18 @@ func (p *project) commit() bool {
 		p.broken = err
 		p.halt()
 	case err != nil:
-		// Each sync fails in the same way until there is room again.
-		if err.Error() != p.commitErr {
+		// Each sync fails, perhaps at another step, until there is room again.
+		if p.commitsFail {
+			level.Debug(p.logger).Log("msg", "commit failed again", "err", err)
+		} else {
 			level.Error(p.logger).Log("msg", "commit failed, the last numbers stay published", "err", err)
 		}
-		p.commitErr = err.Error()
+		p.commitsFail = true
 	default:
-		if p.commitErr != "" {
+		if p.commitsFail {
 			level.Info(p.logger).Log("msg", "commits succeed again")
 		}
-		p.commitErr = ""
+		p.commitsFail = false
 	}
 	return err == nil
 }

@@ -61,7 +61,7 @@ type project struct {
 	loggedAt, savedAt  time.Time // of the initial sync's progress
 	savedRows          int       // that the initial sync had read when it committed last
 	unsaved            int       // entries that it could not commit then
-	commitErr          string    // why the last commit failed; empty if it did not
+	commitsFail        bool      // the last one did
 	failing            bool
 	sweptAt            time.Time // when a page of a sweep was read last
 	origin             origin
