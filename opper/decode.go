@@ -172,8 +172,9 @@ func (d *decoder) total() int {
 // row is a trace while its fields arrive, in any order.
 type row struct {
 	Trace
-	id, uuid  []byte
-	hasMillis bool // duration_ms is a number, even if one out of range
+	id, uuid         []byte
+	hasStart, hasEnd bool
+	hasMillis        bool // duration_ms is a number, even if one out of range
 }
 
 // field reads the value of a key. It knows neither input nor output.
@@ -188,9 +189,9 @@ func (d *decoder) field(r *row, key []byte) {
 	case "status":
 		r.Status, r.HasStatus = d.label()
 	case "start_time":
-		r.Start = d.time()
+		r.Start, r.hasStart = d.time()
 	case "end_time":
-		r.End = d.time()
+		r.End, r.hasEnd = d.time()
 	case "duration_ms":
 		r.Duration, r.HasDuration, r.hasMillis = d.millis()
 	case "total_tokens":
@@ -210,13 +211,24 @@ func (r *row) identifier() []byte {
 }
 
 func (r *row) finish() Trace {
-	if !r.hasMillis && !r.Start.IsZero() && !r.End.IsZero() {
+	if !r.hasMillis && r.hasStart && r.hasEnd {
 		// Sub does not overflow but stops at the ends of the range.
 		if d := r.End.Sub(r.Start); d != math.MaxInt64 && d != math.MinInt64 {
 			r.Duration, r.HasDuration = d.Round(time.Microsecond), true
 		}
 	}
+	r.Start, r.End = known(r.Start, r.hasStart), known(r.End, r.hasEnd)
 	return r.Trace
+}
+
+// known returns a time that is not the zero time if it was given. The empty date of
+// some clients is the zero time, and would make an ended trace an open one: it
+// becomes the next microsecond, as that is how precisely times are stored.
+func known(t time.Time, given bool) time.Time {
+	if given && t.IsZero() {
+		return t.Add(time.Microsecond)
+	}
+	return t
 }
 
 // id reads a string that no other row has into buf; nothing for any other value.
@@ -239,18 +251,8 @@ func (d *decoder) label() (string, bool) {
 	return label, true
 }
 
-// time reads a time; zero for any other value. The empty date of some clients is
-// the zero time, and would make an ended trace an open one: it becomes the next
-// microsecond, as that is how precisely times are stored.
-func (d *decoder) time() time.Time {
-	t, ok := d.readTime()
-	if ok && t.IsZero() {
-		t = t.Add(time.Microsecond)
-	}
-	return t
-}
-
-func (d *decoder) readTime() (time.Time, bool) {
+// time reads a time; false for any other value.
+func (d *decoder) time() (time.Time, bool) {
 	text, _ := d.String(maxValue)
 	if t, ok := d.plainTime(text); ok {
 		return t, true

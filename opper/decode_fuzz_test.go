@@ -57,27 +57,26 @@ func plainTrace(raw json.RawMessage) (t Trace) {
 		}
 		return jsonscantest.Text(raw[1:len(raw)-1], limit)
 	}
-	instant := func(key string) time.Time {
+	instant := func(key string) (_ time.Time, given bool) {
 		s := text(key, maxValue)
 		if len(s) > 10 && s[10] == ' ' {
 			s = s[:10] + "T" + s[11:]
 		}
 		for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
 			if t, err := time.Parse(layout, s); err == nil {
-				if t.IsZero() {
-					t = t.Add(time.Microsecond)
-				}
-				return t.UTC()
+				return t.UTC(), true
 			}
 		}
-		return time.Time{}
+		return time.Time{}, false
 	}
 	if t.ID = text("id", maxID); t.ID == "" {
 		t.ID = text("uuid", maxID)
 	}
 	t.Name, t.Status = text("name", maxValue), text("status", maxValue)
 	t.HasStatus = strings.HasPrefix(string(fields["status"]), `"`)
-	t.Start, t.End = instant("start_time"), instant("end_time")
+	start, hasStart := instant("start_time")
+	end, hasEnd := instant("end_time")
+	t.Start, t.End = known(start, hasStart), known(end, hasEnd)
 	n := plainWhole(fields["total_tokens"])
 	t.Tokens, t.HasTokens = max(n, 0), n >= 0
 	var ms json.Number
@@ -87,8 +86,8 @@ func plainTrace(raw json.RawMessage) (t Trace) {
 		if us := math.Round(f * 1000); err == nil && math.Abs(us) < math.MaxInt64/1000 {
 			t.Duration, t.HasDuration = time.Duration(us)*time.Microsecond, true
 		}
-	} else if !isNumber && !t.Start.IsZero() && !t.End.IsZero() {
-		if d := t.End.Sub(t.Start); d != math.MaxInt64 && d != math.MinInt64 {
+	} else if !isNumber && hasStart && hasEnd {
+		if d := end.Sub(start); d != math.MaxInt64 && d != math.MinInt64 {
 			t.Duration, t.HasDuration = d.Round(time.Microsecond), true
 		}
 	}

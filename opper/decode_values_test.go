@@ -66,8 +66,9 @@ func TestDecodeDuration(t *testing.T) {
 		"a number and then null": {`"duration_ms":5,"duration_ms":null` + times, 2*time.Second + 2*time.Microsecond, true},
 		"no end":                 {`"start_time":"2023-11-07T05:31:56Z"`, 0, false},
 		"end before start":       {`"start_time":"2023-11-07T05:31:56Z","end_time":"2023-11-07T05:31:55Z"`, -time.Second, true},
-		"from an empty date":     {`"start_time":"0001-01-01T00:00:00Z","end_time":"0001-01-01T00:00:01Z"`, time.Second - time.Microsecond, true},
-		"to an empty date":       {`"start_time":"0000-12-31T23:59:59Z","end_time":"0001-01-01T00:00:00Z"`, time.Second + time.Microsecond, true},
+		"from an empty date":     {`"start_time":"0001-01-01T00:00:00Z","end_time":"0001-01-01T00:00:01Z"`, time.Second, true},
+		"to an empty date":       {`"start_time":"0000-12-31T23:59:59Z","end_time":"0001-01-01T00:00:00Z"`, time.Second, true},
+		"just behind empty date": {`"start_time":"0001-01-01T00:00:00.000001Z","end_time":"0001-01-01T00:00:00Z"`, -time.Microsecond, true},
 		"two empty dates":        {`"start_time":"0001-01-01T00:00:00Z","end_time":"0001-01-01T00:00:00Z"`, 0, true},
 		"times too far apart":    {`"start_time":"1023-11-07T05:31:56Z","end_time":"2023-11-07T05:31:55Z"`, 0, false},
 	} {
