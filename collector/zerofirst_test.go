@@ -8,16 +8,24 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
-// The counts of a later name are not shown while a scraper has not read its zeros, and
-// for 10 minutes at most; what is known from the initial sync on is not.
-func TestNewNamesAreExposedAtZeroFirst(t *testing.T) {
-	read := false
+// benchWithScraper has counted a trace of the name known. Whether its scraper has read
+// all that is exposed is up to read.
+func benchWithScraper(t *testing.T, read *bool) *bench {
+	t.Helper()
 	cfg := testConfig()
-	cfg.AllRead = func(time.Time) bool { return read }
+	cfg.AllRead = func(time.Time) bool { return *read }
 	b := newBench(t, oppertest.Config{}, cfg)
 	b.opper.Add(b.trace(1, "known"))
 	b.step(time.Hour)
 	b.sync()
+	return b
+}
+
+// The counts of a later name are not shown while a scraper has not read its zeros, and
+// for 10 minutes at most; what is known from the initial sync on is not.
+func TestNewNamesAreExposedAtZeroFirst(t *testing.T) {
+	read := false
+	b := benchWithScraper(t, &read)
 	see := func(known, read, unread, pending float64) {
 		t.Helper()
 		b.sync()
@@ -65,12 +73,7 @@ func TestNewNamesAreExposedAtZeroFirst(t *testing.T) {
 // A later status that maps to no outcome starts at 0, too, and is logged once.
 func TestUnmappedStatusIsNamed(t *testing.T) {
 	read := false
-	cfg := testConfig()
-	cfg.AllRead = func(time.Time) bool { return read }
-	b := newBench(t, oppertest.Config{}, cfg)
-	b.opper.Add(b.trace(1, "known"))
-	b.step(time.Hour)
-	b.sync()
+	b := benchWithScraper(t, &read)
 	for i := range 2 {
 		tr := b.trace(2+i, "known")
 		tr.Status = new("Paused")

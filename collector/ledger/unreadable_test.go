@@ -16,7 +16,7 @@ func TestUnreadableRows(t *testing.T) {
 	b.is(b.part(0, ended(1), unread, unread, ended(2)), "")
 	b.is(b.part(0, unread, ended(2), unread), "")
 	if b.Index(num(3)) != 6 || b.Listed() != 7 {
-		t.Errorf("3 stands at %d of %d", b.Index(num(3)), b.Listed())
+		t.Errorf("3 is at %d of %d", b.Index(num(3)), b.Listed())
 	}
 	for from, want := range map[int]int{-1: -1, 0: 2, 2: 2, 3: 3, 4: 5, 6: -1} {
 		if got := b.NextUnreadable(from, 3); got != want {
@@ -26,7 +26,7 @@ func TestUnreadableRows(t *testing.T) {
 	// It can be read at last.
 	b.is(b.part(0, ended(2), ended(5), ended(3)), "seen 5")
 	if b.NextUnreadable(4, 3) != -1 || b.Listed() != 7 {
-		t.Errorf("an unreadable row stands at %d of %d", b.NextUnreadable(4, 3), b.Listed())
+		t.Errorf("an unreadable row is at %d of %d", b.NextUnreadable(4, 3), b.Listed())
 	}
 	// They take a place and nothing else.
 	b.list(settle, ended(1), unread)

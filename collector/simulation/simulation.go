@@ -29,7 +29,7 @@ var (
 	schedules = flag.Int("schedules", 1_500, "how many schedules of the simulator to run")
 )
 
-// plan says what a schedule is made of. Troubles happen one time in so many
+// plan says what a schedule is made of. Troubles happen once in so many
 // chances, and never if that is 0.
 type plan struct {
 	list    oppertest.Config

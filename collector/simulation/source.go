@@ -222,7 +222,7 @@ func readBy(tr *oppertest.Trace) opper.Trace {
 	return out
 }
 
-// lateTotal says how long the list was, each time for so many answers.
+// lateTotal says how long the list was, for a number of answers each time.
 func lateTotal(answers int) func(int) *int {
 	said, left := 0, 0
 	return func(n int) *int {

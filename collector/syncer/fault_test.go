@@ -109,7 +109,7 @@ func TestOutageChangesNothing(t *testing.T) {
 	}
 }
 
-// An initial sync that fails goes on where it stopped.
+// An initial sync that fails resumes where it stopped.
 func TestInitialSyncResumes(t *testing.T) {
 	b := newBench(t, oppertest.Config{})
 	b.fill(5000)

@@ -42,7 +42,7 @@ func (s *burst) List(ctx context.Context, offset, limit int) (opper.Page, error)
 }
 
 // More rows than pages can be stitched over may arrive between two pages of the initial
-// sync: it reads the start of the list and goes on.
+// sync: it reads the start of the list and continues.
 func TestBurstInInitialSync(t *testing.T) {
 	b := newBench(t, oppertest.Config{})
 	b.fill(200)
