@@ -67,7 +67,7 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
 	switch {
 	case w.anyKnown(run.Rows):
 		if e.loose {
-			if has, err := e.hasRow(ctx, e.runs[0].Rows); err != nil || has == absent {
+			if has, err := e.hasRowSurely(ctx, e.runs[0].Rows); err != nil || has == absent {
 				if err == nil {
 					err = ErrForeign
 				}
@@ -276,6 +276,17 @@ func (e *evidence) hasRow(ctx context.Context, rows []ledger.Row) (verdict, erro
 		}
 	}
 	return unsure, nil
+}
+
+// hasRowSurely is hasRow, which asks again if Opper does not say: it may never do
+// so, or only have had trouble.
+func (e *evidence) hasRowSurely(ctx context.Context, rows []ledger.Row) (has verdict, err error) {
+	for range maxAsked {
+		if has, err = e.hasRow(ctx, rows); err != nil || has != unsure {
+			break
+		}
+	}
+	return has, err
 }
 
 // has asks Opper for one trace. An error is for the service: what Opper would say
