@@ -18,7 +18,7 @@ func (s *simulation) looked(start time.Time, initialSync, swept bool) {
 	if missed {
 		s.blinded()
 	}
-	if initialSync || s.spoiled {
+	if initialSync || s.spoiled || s.untied {
 		return
 	}
 	if start.Sub(s.goodAt) > s.list.Retention/8 {
@@ -181,7 +181,7 @@ func (s *simulation) blinded() {
 // sees reports whether a sync that began at some time has read all rows, as far
 // as they could be.
 func (s *simulation) sees(start time.Time) bool {
-	if s.list.SortBy == oppertest.ByUpdate && s.project.Syncer().IsUnsorted() {
+	if s.list.SortBy == oppertest.ByUpdate && (s.wasUnsorted || s.project.Syncer().IsUnsorted()) {
 		return false // its rows do not show where new ones are: only sweeps find them
 	}
 	if s.poison > 0 {

@@ -181,6 +181,7 @@ func (s *simulation) sync() {
 	if initialSync && s.initialSync.IsZero() {
 		s.initialSync = start
 	}
+	s.untied, s.wasUnsorted = false, s.project.Syncer().IsUnsorted()
 	s.spoiled, s.disturbed, s.gotOurs, s.gotOther, s.saidNo, s.committed, s.requests = false, false, false, false, false, false, 0
 	wasOurs := s.isOurs()
 	s.syncs++

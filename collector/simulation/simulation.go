@@ -149,6 +149,8 @@ type simulation struct {
 	spoiled                    bool          // an answer in this sync was a lie
 	disturbed                  bool          // it was, or a request failed
 	gotOurs, gotOther          bool          // some list in this sync was ours, or another one
+	untied                     bool          // a page in it had no row that was believed to be listed
+	wasUnsorted                bool          // the list was, when this sync began
 	saidNo                     bool          // another project was asked for a trace in it
 	committed                  bool          // the last commit in it is durable, and known to be
 	refusals                   int           // syncs in a row that failed for no reason

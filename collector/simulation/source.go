@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"time"
 
+	"opper_exporter/collector/ledger"
 	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
 )
@@ -62,6 +64,12 @@ func (s simulatedSource) List(_ context.Context, offset, limit int) (opper.Page,
 			}
 		}
 		return opper.Page{}, opper.ErrTooLarge
+	}
+	if s.list.MaxOffset > 0 && len(rows) > 0 && !slices.ContainsFunc(rows, func(tr oppertest.Trace) bool {
+		return s.project.Ledger().Index(ledger.KeyOf(tr.ID)) >= 0
+	}) {
+		// Where not all rows can be reached, nothing may ever tie these to the list.
+		s.untied = true
 	}
 	if s.strangers || at != offset || len(rows) > limit {
 		s.lieTold(from != s.opper && len(rows) > 0)
