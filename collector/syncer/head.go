@@ -19,6 +19,7 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		c.size = overlap
 	}
 	w.least = -1
+	skipped := false
 	unreadable := w.skipUnreadable(c)
 	ev := evidence{syncer: w, reader: r}
 	for {
@@ -41,13 +42,13 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 				continue
 			}
 		}
-		w.skipped = w.skipped || c.blind
+		skipped = skipped || c.blind
 		whole = run.AtEnd
 		settled := w.settledDown(run.Rows) // before its new rows are known
 		err = ev.add(ctx, run, c)
-		if errors.Is(err, ErrForeign) && w.skipped {
+		if errors.Is(err, ErrForeign) && skipped {
 			// The row that we know may be one that could not be read before.
-			w.skipped = false
+			skipped = false
 			c = newCursor(r, w.ledger, 0, c.total)
 			c.again, c.retry = true, true
 			continue
@@ -60,6 +61,7 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		}
 	}
 	w.note(c.total)
+	w.moved, w.skipped = nil, w.skipped || skipped
 	return whole, c.next, nil
 }
 
@@ -68,7 +70,6 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 // there are new rows, and the start has to be read after all.
 func (w *Syncer) skipUnreadable(c *cursor) int {
 	n := 0
-	w.skipped = false
 	for n < maxLimit && w.ledger.NextUnreadable(n, 1) == n {
 		c.carry = append(c.carry, ledger.Row{Kind: ledger.Unreadable})
 		n++
@@ -86,19 +87,26 @@ func (w *Syncer) anyKnown(rows []ledger.Row) bool {
 	return false
 }
 
-// settledDown reports whether the last rows are listed in the order in which
-// they are believed to be.
+// settledDown reports whether the last rows stand where they are believed to be.
 func (w *Syncer) settledDown(rows []ledger.Row) bool {
-	before := -1
-	for _, row := range rows[max(len(rows)-overlap, 0):] {
+	return w.outOfPlace(rows) <= max(len(rows)-overlap, 0)
+}
+
+// outOfPlace returns how many rows there are up to the last one that does not stand
+// behind the one before it, as it is believed to, or did not when it was last read. Only
+// rows that were in place before a head began show it that all behind them are known:
+// what arrives meanwhile may fill a small page with what it has just read itself.
+func (w *Syncer) outOfPlace(rows []ledger.Row) int {
+	n, before := 0, -1
+	for i, row := range rows {
 		if row.Kind == ledger.Unreadable {
 			continue
 		}
-		i := w.ledger.Index(row.ID)
-		if i <= before {
-			return false
+		at := w.ledger.Index(row.ID)
+		if _, moved := w.moved[row.ID]; moved || at <= before {
+			n = i + 1
 		}
-		before = i
+		before = at
 	}
-	return true
+	return n
 }

@@ -51,7 +51,7 @@ func (w *Syncer) initialSync(ctx context.Context, r *reader, yield func(Part) bo
 		tied = tied || ties
 		w.note(c.total)
 		if ties {
-			w.take(run)
+			w.takeScanned(run)
 		}
 		w.trend.addAll(run.Rows)
 		if !yield(Part{Events: w.ev, Read: w.ledger.Listed(), Total: c.total}) {

@@ -56,13 +56,14 @@ type Syncer struct {
 	sorted     bool // new rows and expiry are at the ends of the list
 	newestLast bool
 
-	surplus         int  // rows listed beyond those believed to be, at the last sync
-	unexplained     int  // full scans in a row that did not explain it
-	totalUnreliable bool // total_count does not agree with what is listed
-	totalCapped     bool // more rows were found than total_count said: it is capped, perhaps
-	skipped         bool // the last head was read without trying rows known to be unreadable
-	refused         int  // the offset from which on Opper refuses to list, 0 if it does not
-	fullScanWanted  bool // a row was inserted where only a full scan finds it
+	surplus         int                    // rows listed beyond those believed to be, at the last sync
+	unexplained     int                    // full scans in a row that did not explain it
+	totalUnreliable bool                   // total_count does not agree with what is listed
+	totalCapped     bool                   // more rows were found than total_count said: it is capped, perhaps
+	moved           map[ledger.ID]struct{} // rows found out of place since the last head that ended well
+	skipped         bool                   // a head of this sync was read without trying rows known to be unreadable
+	refused         int                    // the offset from which on Opper refuses to list, 0 if it does not
+	fullScanWanted  bool                   // a row was inserted where only a full scan finds it
 	nextFullScan    time.Time
 	lastFullScan    time.Time       // end of the last full scan, or of the last try where deep rows are refused
 	sweep           *sweep          // running, or done and to be completed by a sync; else nil
@@ -125,7 +126,7 @@ type Part struct {
 func (w *Syncer) Sync(ctx context.Context, src Source) iter.Seq2[Part, error] {
 	return func(yield func(Part, error) bool) {
 		w.ev = ledger.Events{}
-		w.reading = span{}
+		w.reading, w.skipped = span{}, false
 		err := w.sync(ctx, &reader{src: src, now: w.cfg.Now, end: max(w.ledger.Listed(), w.total), good: -1}, func(p Part) bool { return yield(p, nil) })
 		if !errors.Is(err, errAborted) {
 			yield(Part{Events: w.ev, IsLast: true}, err)
@@ -202,7 +203,21 @@ func (w *Syncer) observe(run ledger.Run) {
 	}
 }
 
+// take takes in a run of an incremental sync or a sweep.
 func (w *Syncer) take(run ledger.Run) {
+	if n := w.outOfPlace(run.Rows); n > 0 {
+		if w.moved == nil {
+			w.moved = map[ledger.ID]struct{}{}
+		}
+		for _, row := range run.Rows[:n] {
+			w.moved[row.ID] = struct{}{}
+		}
+	}
+	w.takeScanned(run)
+}
+
+// takeScanned takes in a run of the initial sync, which goes on behind it until it ends.
+func (w *Syncer) takeScanned(run ledger.Run) {
 	w.noteExpiry(run)
 	before := w.ev.Gaps
 	w.ledger.Observe(run, &w.ev)
