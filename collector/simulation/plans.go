@@ -20,6 +20,7 @@ func randomPlan(pick func(n int) int) plan {
 			OldestFirst: pick(3) == 0,
 		},
 		history: []int{0, 4, 15, 15, 30, 30, 60, 120}[pick(8)],
+		orderly: pick(3) > 0,
 		steps:   4 + pick(10),
 		names:   []int{100, 100, 2}[pick(3)],
 		change:  often(0, 2, 2, 4), backdate: often(0, 0, 3), remove: often(0, 0, 4, 10), relist: often(0, 0, 5),
@@ -117,7 +118,7 @@ func Named(t *testing.T, target Target) {
 	t.Helper()
 	const each = 25
 	calm := func(pick func(n int) int) plan {
-		return plan{history: []int{10, 60, 130}[pick(3)], steps: 15, short: 15 + pick(20), names: 100, change: 2}
+		return plan{history: []int{10, 60, 130}[pick(3)], orderly: pick(3) > 0, steps: 15, short: 15 + pick(20), names: 100, change: 2}
 	}
 	orders := func(p *plan, pick func(n int) int, sorts ...oppertest.Sort) {
 		p.list.SortBy, p.list.OldestFirst = sorts[pick(len(sorts))], pick(2) == 0

@@ -17,8 +17,12 @@ func (s *simulation) run() {
 	if s.old > 0 {
 		within = 20 // they began together, so a good sync later they are older than the list was long
 	}
-	for range s.history {
-		s.arrive(s.pick(8) == 0, time.Duration(1+s.pick(within))*time.Second)
+	for i := range s.history {
+		age := 1 + s.pick(within)
+		if s.orderly {
+			age = within - i*within/s.history
+		}
+		s.arrive(s.pick(8) == 0, time.Duration(age)*time.Second)
 	}
 	s.next = s.at
 	switch {

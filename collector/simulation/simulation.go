@@ -34,6 +34,7 @@ var (
 type plan struct {
 	list    oppertest.Config
 	history int           // traces listed at the start
+	orderly bool          // they arrived in the order of their starts, so the list is found to be sorted
 	steps   int           // syncs and what lies between them
 	short   int           // the most rows that a page gives, whatever it is asked for; 0 means that there is no such limit
 	clients time.Duration // how far the clients' clocks are ahead at most, behind if negative

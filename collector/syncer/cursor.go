@@ -22,6 +22,9 @@ const (
 	// maxBacks is how often a cursor goes back because of an unreadable row. Where
 	// pages are longer than asked for, rows may seem unreadable that are not.
 	maxBacks = 10
+	// idleRows is how many rows are read at an end of the list at which nothing is
+	// new: enough to show that, and few, because each holds an input and an output.
+	idleRows = 5
 )
 
 // A list is taken to have no end when it goes on far beyond what total_count
@@ -48,10 +51,12 @@ type cursor struct {
 	ledger  *ledger.Ledger
 	next    int // offset of the next page
 	size    int // rows to ask for; less than maxLimit near unreadable rows
+	limit   int // rows to ask for at most until a page was read; maxLimit after that
 	overlap int
 	ahead   int  // requests at once
 	retry   bool // try again to read rows known to be unreadable
 	again   bool // pages that can't be stitched may be read again from the start
+	begun   int  // how often they were
 	known   int  // rows of the list that were read before; 0 in an initial sync
 	total   int  // the newest meta.total_count, or -1
 
@@ -88,7 +93,7 @@ type result struct {
 }
 
 func newCursor(r *reader, led *ledger.Ledger, offset, total int) *cursor {
-	c := &cursor{r: r, ledger: led, next: max(offset, 0), size: maxLimit, overlap: overlap, total: total}
+	c := &cursor{r: r, ledger: led, next: max(offset, 0), size: maxLimit, limit: maxLimit, overlap: overlap, total: total}
 	if !led.IsInitialSync() {
 		c.known = led.Listed()
 	}
@@ -133,6 +138,7 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			return c.take(p), nil
 		case steps == maxSteps && c.again:
 			c.next = 0
+			c.begun++
 			steps++
 		case steps >= maxSteps || c.next == 0:
 			return ledger.Run{}, errMoving
@@ -221,6 +227,10 @@ func (c *cursor) take(p page) ledger.Run {
 	}
 	share := min(c.overlap, n/2)
 	c.size = min(2*p.asked, maxLimit)
+	if p.asked == c.limit {
+		c.size = maxLimit
+	}
+	c.limit = maxLimit
 	if c.unreadable(end) == end {
 		share, c.size = 0, maxLimit
 	}
@@ -260,7 +270,7 @@ func (c *cursor) fetch(ctx context.Context) (page, error) {
 		}
 	}
 	c.close()
-	size := c.size
+	size := min(c.size, c.limit)
 	switch h := c.unreadable(c.next); {
 	case h > c.next:
 		size = min(size, h-c.next)

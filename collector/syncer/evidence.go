@@ -130,12 +130,16 @@ func (e *evidence) accept() {
 	e.tied, e.runs = true, nil
 }
 
-// wait decides whether it is worth reading on. After a single page it always is:
-// what two pages hold often arrives between two syncs, and needs no further
+// wait decides whether it is worth reading on. After a single whole page it always
+// is: what two pages hold often arrives between two syncs, and needs no further
 // requests.
 func (e *evidence) wait(ctx context.Context, total int) error {
 	w := e.syncer
-	if e.found == notAsked && len(e.runs) > 1 {
+	pages := 1
+	if len(e.runs[0].Rows) < maxLimit {
+		pages++
+	}
+	if e.found == notAsked && len(e.runs) > pages {
 		if err := e.ask(ctx); err != nil {
 			return err
 		}

@@ -15,14 +15,13 @@ import (
 func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err error) {
 	c := newCursor(r, w.ledger, 0, w.total)
 	c.again = true
-	if w.newestLast {
-		c.size = overlap
-	}
+	c.limit = w.headLimit()
 	w.least = -1
 	skipped := false
 	unreadable := w.skipUnreadable(c)
 	ev := evidence{syncer: w, reader: r}
 	for {
+		limit := c.limit
 		run, err := c.page(ctx)
 		if opper.OutOfRange(err) && c.next > 0 && unreadable == 0 {
 			w.tooDeep(c.next, err)
@@ -44,7 +43,13 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		}
 		skipped = skipped || c.blind
 		whole = run.AtEnd
-		settled := w.settledDown(run.Rows) // before its new rows are known
+		moved := w.moved
+		if c.begun >= maxSteps {
+			// The list moves so fast that this head would read it again and again:
+			// what it may miss is left to the next one.
+			moved = nil
+		}
+		settled := w.settledDown(run.Rows, limit, moved) // before its new rows are known
 		err = ev.add(ctx, run, c)
 		if errors.Is(err, ErrForeign) && skipped {
 			// The row that we know may be one that could not be read before.
@@ -56,12 +61,18 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		if err != nil {
 			return false, 0, err
 		}
+		if whole && run.AtStart {
+			w.detectOrderOf(run.Rows)
+		}
 		if whole || ev.tied && settled {
 			break
 		}
 	}
 	w.note(c.total)
-	w.moved, w.skipped = nil, w.skipped || skipped
+	w.skipped = w.skipped || skipped
+	if c.begun < maxSteps {
+		w.moved = nil
+	}
 	return whole, c.next, nil
 }
 
@@ -87,23 +98,59 @@ func (w *Syncer) anyKnown(rows []ledger.Row) bool {
 	return false
 }
 
-// settledDown reports whether the last rows stand where they are believed to be.
-func (w *Syncer) settledDown(rows []ledger.Row) bool {
-	return w.outOfPlace(rows) <= max(len(rows)-overlap, 0)
+// headLimit returns how many rows the first page of a head asks for. An idle list
+// shows in a few that nothing is new. Rows that are due come with them if they stand
+// close to the start, and as many new ones as may have arrived since.
+func (w *Syncer) headLimit() int {
+	limit := idleRows
+	switch {
+	case !w.sorted || w.ledger.Listed() <= 2*overlap: // so few are read as a whole
+		return maxLimit
+	case w.newestLast:
+		return limit
+	}
+	for _, d := range w.ledger.Due(w.cfg.Now()) {
+		if d.Index < maxLimit {
+			limit = max(limit, 2*(d.Index+1)+idleRows)
+		}
+	}
+	return min(limit, maxLimit)
+}
+
+// settledDown reports whether the last rows stand where they are believed to be. Where
+// a page of fewer than maxLimit rows was asked for at the end where new rows are, they
+// must be the first ones that were listed before, without any missing.
+func (w *Syncer) settledDown(rows []ledger.Row, limit int, moved map[ledger.ID]struct{}) bool {
+	n := w.outOfPlace(rows, moved)
+	if limit == maxLimit || w.newestLast {
+		return n <= max(len(rows)-overlap, 0)
+	}
+	return len(rows)-n > idleRows/2 && w.standFrom(0, rows[n:]) == len(rows)-n
+}
+
+// standFrom returns how many rows there are up to the first one that does not stand
+// where it is believed to, if the first of them stands at an index.
+func (w *Syncer) standFrom(index int, rows []ledger.Row) int {
+	for i, row := range rows {
+		if row.Kind != ledger.Unreadable && w.ledger.Index(row.ID) != index+i {
+			return i
+		}
+	}
+	return len(rows)
 }
 
 // outOfPlace returns how many rows there are up to the last one that does not stand
-// behind the one before it, as it is believed to, or did not when it was last read. Only
-// rows that were in place before a head began show it that all behind them are known:
-// what arrives meanwhile may fill a small page with what it has just read itself.
-func (w *Syncer) outOfPlace(rows []ledger.Row) int {
+// behind the one before it, as it is believed to, or that is one of moved. Only rows
+// that were in place before a head began show it that all behind them are known: what
+// arrives meanwhile may fill a small page with what it has just read itself.
+func (w *Syncer) outOfPlace(rows []ledger.Row, moved map[ledger.ID]struct{}) int {
 	n, before := 0, -1
 	for i, row := range rows {
 		if row.Kind == ledger.Unreadable {
 			continue
 		}
 		at := w.ledger.Index(row.ID)
-		if _, moved := w.moved[row.ID]; moved || at <= before {
+		if _, again := moved[row.ID]; again || at <= before {
 			n = i + 1
 		}
 		before = at

@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -62,5 +63,100 @@ func TestHeadFailsAfterPage(t *testing.T) {
 	b.mustSync()
 	if n := b.ledger.Listed() - 500; n != 150 {
 		t.Errorf("a sync found %d of 150 new traces", n)
+	}
+}
+
+// countedRows is a Source that counts the lists that it gives, and their rows.
+type countedRows struct {
+	Source
+	lists, rows *int
+}
+
+// List implements Source.
+func (s countedRows) List(ctx context.Context, offset, limit int) (opper.Page, error) {
+	page, err := s.Source.List(ctx, offset, limit)
+	*s.lists++
+	*s.rows += len(page.Traces)
+	if err != nil {
+		return page, fmt.Errorf("counted: %w", err)
+	}
+	return page, nil
+}
+
+// cost syncs, and returns how many lists and rows that took.
+func (b *bench) cost() (lists, rows int) {
+	b.t.Helper()
+	b.step(30 * time.Second)
+	ev, err := syncAll(b.t.Context(), b.syncer, countedRows{b.client.WithRetries(0), &lists, &rows})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.take(ev)
+	return lists, rows
+}
+
+// A sync reads no more rows than it takes to see that nothing is new, or that
+// little is.
+func TestIdleSyncReadsFewRows(t *testing.T) {
+	for name, cfg := range lists {
+		if cfg.SortBy == oppertest.ByID {
+			continue
+		}
+		for _, listed := range []int{0, 1, 9, 10, 11, 20, 60, 101, 3000} {
+			t.Run(fmt.Sprint(name, " ", listed), func(t *testing.T) {
+				b := newBench(t, cfg)
+				if listed == 60 {
+					b.mustSync() // as a project that begins while it is watched
+				}
+				if listed > 0 {
+					b.opper.FillHistory(listed, 7, epoch.Add(-10*24*time.Hour), epoch.Add(-2*time.Hour))
+				}
+				b.mustSync()
+				b.quiet()
+				most := 2 * idleRows
+				if listed <= 20 {
+					most = 20 // so few are read as a whole
+				}
+				for range 3 {
+					if lists, rows := b.cost(); lists > 2 || rows > most {
+						t.Errorf("an idle sync reads %d rows in %d lists", rows, lists)
+					}
+				}
+				for i := range 3 {
+					b.arrive(fmt.Sprint("new ", i), 2, time.Second)
+					if lists, rows := b.cost(); lists > 2 || rows > 26 {
+						t.Errorf("a sync that meets 2 new traces reads %d rows in %d lists", rows, lists)
+					}
+				}
+				b.quiet()
+				if lists, rows := b.cost(); lists > 2 || rows > 20 {
+					t.Errorf("an idle sync reads %d rows in %d lists after some have arrived", rows, lists)
+				}
+				b.check()
+				if b.ledger.Listed() != listed+6 {
+					t.Errorf("%d listed, want %d", b.ledger.Listed(), listed+6)
+				}
+			})
+		}
+	}
+}
+
+// A row that has moved behind a new one does not show that all before it are known.
+func TestTailBeginsWithMovedRow(t *testing.T) {
+	b := newBench(t, oppertest.Config{SortBy: oppertest.ByUpdate, OldestFirst: true})
+	rows := b.fill(200)
+	b.mustSync()
+	b.quiet()
+	for _, row := range rows[50:58] {
+		b.opper.Delete(row.ID)
+	}
+	b.arrive("before", 1, time.Second)
+	b.renew(rows[199].ID)
+	b.arrive("behind", 4, time.Second)
+	b.step(time.Second)
+	b.mustSync()
+	// That rows were deleted in the middle shows in a sweep.
+	if n := b.ledger.Listed() - 200; n != 5 {
+		t.Errorf("one sync found %d of 5 new traces", n)
 	}
 }

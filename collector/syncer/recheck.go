@@ -27,6 +27,15 @@ func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 			continue
 		}
 		c := newCursor(r, w.ledger, at+shift-overlap, w.total)
+		until := at
+		for _, d := range due[1:] {
+			i := w.ledger.Index(d.ID)
+			if i >= at+maxLimit-2*overlap {
+				break
+			}
+			until = max(until, i)
+		}
+		c.limit = until - at + 2*overlap + 1
 		from := c.next
 		run, err := c.page(ctx)
 		// An unreadable row ends a page before the row that it was read for.
@@ -56,7 +65,7 @@ func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 		for _, row := range run.Rows {
 			read[row.ID] = struct{}{}
 		}
-		behind, before := at+maxLimit-overlap, shift
+		behind, before := until+overlap+1, shift
 		if n := len(run.Rows); n == 0 {
 			shift = from - maxLimit + overlap - at // the list ends before this page
 		} else if last := w.ledger.Index(run.Rows[n-1].ID); last >= 0 {

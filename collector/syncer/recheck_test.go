@@ -3,6 +3,7 @@ package syncer
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -34,6 +35,42 @@ func TestRecheckFollowsDeletion(t *testing.T) {
 			if got := len(b.counted) - before; got != 1 || b.counted[before].ID != open.ID {
 				t.Errorf("%d counted\n%s", got, b.log.String())
 			}
+		})
+	}
+}
+
+// Traces that are due far from the ends of the list cost the rows around them.
+func TestRecheckReadsFewRows(t *testing.T) {
+	for _, c := range []struct {
+		open []int
+		most int // rows of the pages around them
+	}{
+		{[]int{500}, 1 + 2*overlap},
+		{[]int{500, 510, 560}, 61 + 2*overlap},
+		{[]int{500, 800}, 2 + 4*overlap},
+	} {
+		t.Run(fmt.Sprint(c.open), func(t *testing.T) {
+			b := newBench(t, oppertest.Config{})
+			b.fill(1000)
+			b.mustSync()
+			b.quiet()
+			for i := range 1000 {
+				tr := endedTrace(fmt.Sprint("new ", i), b.now())
+				if slices.Contains(c.open, i) {
+					tr.End, tr.DurationMS, tr.Status = nil, nil, nil
+				}
+				b.opper.Add(tr)
+				b.step(time.Millisecond)
+			}
+			for range 3 {
+				b.step(settle + time.Second)
+				b.mustSync()
+			}
+			b.step(10 * time.Minute)
+			if _, rows := b.cost(); rows > c.most+2*idleRows {
+				t.Errorf("a sync reads %d rows, want at most %d", rows, c.most+2*idleRows)
+			}
+			b.check()
 		})
 	}
 }

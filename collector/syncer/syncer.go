@@ -205,7 +205,7 @@ func (w *Syncer) observe(run ledger.Run) {
 
 // take takes in a run of an incremental sync or a sweep.
 func (w *Syncer) take(run ledger.Run) {
-	if n := w.outOfPlace(run.Rows); n > 0 {
+	if n := w.outOfPlace(run.Rows, w.moved); n > 0 {
 		if w.moved == nil {
 			w.moved = map[ledger.ID]struct{}{}
 		}

@@ -20,7 +20,7 @@ func (w *Syncer) believedEnd() int {
 // row has expired.
 func (w *Syncer) tail(ctx context.Context, r *reader) error {
 	s := tailSearch{w: w, reader: r, beyond: -1}
-	c, run, err := s.start(ctx, w.believedEnd()-overlap)
+	c, run, err := s.start(ctx, w.believedEnd()-idleRows)
 	for err == nil && c != nil {
 		if !w.ties(run.Rows) {
 			// At the start of the list, this takes more than one page to tell.
@@ -74,13 +74,14 @@ func (s *tailSearch) start(ctx context.Context, at int) (*cursor, ledger.Run, er
 }
 
 // isClosed reports whether all rows before an offset are known: if new rows are at
-// the end of the list, there may be no more of them than we know.
+// the end of the list, there may be no more of them than we know, and the first ones
+// from there on must follow each other as before. One may have moved behind new ones.
 func (s *tailSearch) isClosed(rows []ledger.Row, at int) bool {
 	if len(rows) == 0 {
 		return false
 	}
 	i := s.w.ledger.Index(rows[0].ID)
-	return i >= at || i >= 0 && !s.w.newestLast
+	return i >= 0 && !s.w.newestLast || i >= at && s.w.standFrom(i, rows) > idleRows/2
 }
 
 // next reads the next page, or one closer to the end where many rows are

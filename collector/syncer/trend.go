@@ -71,3 +71,13 @@ func (s *trend) sorted() (sorted, newestLast bool) {
 	tau := s.tau()
 	return math.Abs(tau) >= minTrend, tau > 0
 }
+
+// detectOrderOf decides from all rows of a short list whether it is sorted, as soon
+// as they are enough to tell.
+func (w *Syncer) detectOrderOf(rows []ledger.Row) {
+	var t trend
+	t.addAll(rows)
+	if len(t.starts) >= minSample {
+		w.sorted, w.newestLast = t.sorted()
+	}
+}

@@ -88,6 +88,7 @@ type list struct {
 	rows []byte // each with a comma behind it
 	ends []int  // of the rows
 	head atomic.Int64
+	sent atomic.Int64 // bytes of answers
 }
 
 // newList renders a list: names with four outcomes each, durations and tokens
@@ -138,10 +139,15 @@ func (l *list) page(offset, limit int) [3][]byte {
 	return parts
 }
 
-// ServeHTTP answers a listing. POST /grow lists some of the spare traces.
+// ServeHTTP answers a listing. POST /grow lists some of the spare traces, GET /sent
+// says how many bytes of listings were sent.
 func (l *list) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/grow" {
 		l.head.Add(-pageSize)
+		return
+	}
+	if r.URL.Path == "/sent" {
+		printf(w, "%d", l.sent.Load())
 		return
 	}
 	number := func(key string) int {
@@ -153,6 +159,7 @@ func (l *list) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for _, part := range parts {
 		length += len(part)
 	}
+	l.sent.Add(int64(length))
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(length))
 	for _, part := range parts {

@@ -3,22 +3,24 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"time"
 )
 
-// sync measures syncs after the initial sync, over a short and a long list, with
-// nothing stored. The floor downloads as many pages as we do; the plain way
-// reads the whole list.
+// sync measures syncs after the initial sync, over a short list, a long one and one
+// with bodies, with nothing stored. The floor downloads whole pages at both ends;
+// the plain way reads the whole list.
 func (b *bench) sync(ctx context.Context) error {
 	var rows [][]string
-	for _, traces := range []int{1000, 1_000_000 / b.scale} {
-		url, stop, err := served(ctx, listConfig{traces: traces, spare: 100 * pageSize, names: 40})
+	for _, c := range []listConfig{{traces: 1000}, {traces: 1_000_000 / b.scale}, {traces: 100_000 / b.scale, body: 2000, kind: prose}} {
+		c.spare, c.names = 100*pageSize, 40
+		url, stop, err := served(ctx, c)
 		if err != nil {
 			return err
 		}
-		more, err := b.syncOver(ctx, url, traces)
+		more, err := b.syncOver(ctx, url, c)
 		stop()
 		if err != nil {
 			return err
@@ -26,11 +28,12 @@ func (b *bench) sync(ctx context.Context) error {
 		rows = append(rows, more...)
 	}
 	b.table("A sync, and in brackets its processor time without the server's",
-		[]string{"", "requests", "download alone", "plain", "ours"}, rows)
+		[]string{"", "requests", "kB", "download alone", "plain", "ours"}, rows)
 	return nil
 }
 
-func (b *bench) syncOver(ctx context.Context, url string, traces int) ([][]string, error) {
+func (b *bench) syncOver(ctx context.Context, url string, c listConfig) ([][]string, error) {
+	traces := c.traces
 	o, err := newOurs(url, nil)
 	if err != nil {
 		return nil, err
@@ -51,18 +54,45 @@ func (b *bench) syncOver(ctx context.Context, url string, traces int) ([][]strin
 		}
 		return response.Body.Close()
 	}
-	var before int64 // requests
+	sent := func(ctx context.Context) (int64, error) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/sent", nil)
+		if err != nil {
+			return 0, err
+		}
+		response, err := floor.client.Do(request)
+		if err != nil {
+			return 0, err
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil {
+			return 0, err
+		}
+		return strconv.ParseInt(string(text), 10, 64)
+	}
+	var before, sentBefore int64 // requests and bytes
 	// The second sync after new traces counts them.
 	settle := func(ctx context.Context) error {
 		if err := o.sync(ctx); err != nil {
 			return err
 		}
-		before, err = o.requests()
+		if before, err = o.requests(); err != nil {
+			return err
+		}
+		sentBefore, err = sent(ctx)
 		return err
 	}
 	row := func(name string, costs []cost) ([]string, error) {
 		after, err := o.requests()
-		return []string{fmt.Sprintf("%s, %d listed", name, traces), strconv.FormatInt(after-before, 10), costs[0].String(), costs[1].String(), costs[2].String()}, err
+		if err != nil {
+			return nil, err
+		}
+		bytes, err := sent(ctx)
+		of := fmt.Sprintf("%s, %d listed", name, traces)
+		if c.body > 0 {
+			of += ", 2 × 2 kB bodies"
+		}
+		return []string{of, strconv.FormatInt(after-before, 10), fmt.Sprintf("%.1f", float64(bytes-sentBefore)/1000), costs[0].String(), costs[1].String(), costs[2].String()}, err
 	}
 	last := max(traces-10, 0)
 	full := side{name: "plain", once: true, run: func(ctx context.Context) error { return newPlain().readAll(ctx, &floor.client, url) }}
