@@ -93,7 +93,7 @@ const (
 func openProject(cfg config.Project, deps Deps) (*project, error) {
 	metrics := newInstrumentation(cfg.Name, cfg.NativeHistograms)
 	opts := cfg.Opper
-	opts.Observe = metrics.observeRequest
+	opts.Observe, opts.Received = metrics.observeRequest, metrics.observeReceived
 	opts.Logger = log.With(deps.Logger, "project", cfg.Name)
 	client, err := opper.New(opts)
 	if err != nil {
