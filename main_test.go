@@ -112,9 +112,10 @@ func TestAddressInUseEndsTheProgram(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	for arg, texts := range map[string][]string{
-		"--help":    {"usage: opper_exporter", "--opper.api-key-file", "--web.listen-address", "OPPER_API_KEY"},
+		"--help":    {"usage: opper_exporter", "--opper.api-key-file", "--web.listen-address", "OPPER_API_KEY", "Commands:", "check "},
 		"-h":        {"usage: opper_exporter"},
 		"--version": {"opper_exporter, version", "go1."},
+		"help":      {"usage: opper_exporter", "Commands:"},
 	} {
 		var stdout, stderr promtest.Output
 		status := run(t.Context(), []string{arg}, func(string) string { return "" }, &stdout, &stderr)
