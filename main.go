@@ -54,10 +54,7 @@ func main() {
 // status: 2 for an invalid configuration, 1 for a failure later.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	cfg, done, err := config.Parse(args, getenv, stdout)
-	if done {
-		return 0
-	}
-	if err != nil {
+	if done || err != nil {
 		return exitStatus(err, 2, stderr)
 	}
 	if command := commands[strings.Fields(cfg.Command)[0]]; command != nil {

@@ -75,10 +75,11 @@ func (r *Report) findings(s *sample, cfg *config.Project) {
 	}
 	note := func(text, advice string) { r.Notes = append(r.Notes, Finding{Text: text, Advice: advice}) }
 
-	isSlow := s.slowest >= cfg.Opper.Timeout/2
+	isSlow := s.slowest >= cfg.Opper.Timeout/2 || cfg.Interval > 0 && 2*s.slowest >= cfg.Interval
 	switch {
 	case s.isStopped() && s.rows == 0:
-		problem(fmt.Sprintf("No usable answer came within %s.", short(s.took)), network)
+		problem(fmt.Sprintf("No usable answer came within %s.", short(s.took)),
+			fmt.Sprintf("If Opper is that slow, raise --opper.timeout (now %s). Else: ", flagValue(cfg.Opper.Timeout))+network)
 	case s.err != nil && !s.isStopped():
 		text, advice := failure(s.err, cfg)
 		problem(text, advice)
@@ -86,7 +87,7 @@ func (r *Report) findings(s *sample, cfg *config.Project) {
 		text, advice := failure(&opper.Error{Status: 429}, cfg)
 		problem(text, advice)
 	}
-	if s.isStopped() {
+	if s.isStopped() && s.rows > 0 {
 		advice := "Try again when Opper answers faster."
 		if !isSlow {
 			advice = "Try again, with a higher --opper.max-requests-per-second or when Opper answers faster."
@@ -94,7 +95,7 @@ func (r *Report) findings(s *sample, cfg *config.Project) {
 		note(fmt.Sprintf("Stopped after %s, with %d of %d pages read. What is said of the list is of these alone.", short(s.took), len(s.pages), s.planned), advice)
 	}
 	if isSlow && s.rows > 0 {
-		problem(fmt.Sprintf("Opper is slow: a page of 100 traces takes %s.", short(s.slowest)), fmt.Sprintf("Raise --opper.timeout (now %s) to three times that, and --collector.interval (now %s) above the time of two pages.", flagValue(cfg.Opper.Timeout), flagValue(cfg.Interval)))
+		problem(fmt.Sprintf("Opper is slow: a page of 100 traces takes %s.", short(s.slowest)), fmt.Sprintf("Set --opper.timeout (now %s) to at least three times that, and --collector.interval (now %s) to more than two pages take.", flagValue(cfg.Opper.Timeout), flagValue(cfg.Interval)))
 	}
 	if r.List == nil {
 		return

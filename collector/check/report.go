@@ -243,6 +243,9 @@ func newCost(s *sample, l *List, cfg *config.Project, now time.Time) *Cost {
 		perSync = math.Ceil(perSync / (opper.PageSize - sharedRows))
 	}
 	c.BusyBytes = c.IdleBytes + syncs*perSync*newPages*c.PageBytes
+	for _, x := range []*float64{&c.TraceBytes, &c.PageBytes, &c.InitialBytes, &c.IdleBytes, &c.SweepBytes, &c.BusyBytes} {
+		*x = math.Round(*x)
+	}
 	return c
 }
 

@@ -46,7 +46,7 @@ var (
 var ErrBroken = errors.New("state file is unusable")
 
 // ErrInUse is the error of a file that another process has open.
-var ErrInUse = errors.New("in use by another process")
+var ErrInUse = errors.New("is in use by another process")
 
 // Store is safe for concurrent use.
 type Store struct {
@@ -331,7 +331,7 @@ func explain(path string, err error) error {
 	case errors.As(err, &lost):
 		return brokenError{fmt.Errorf("%s %w", path, lost)}
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return fmt.Errorf("%s is %w: end that one, or choose another directory", path, ErrInUse)
+		return fmt.Errorf("%s %w: end that one, or choose another directory", path, ErrInUse)
 	case errors.Is(err, bolterrors.ErrKeyTooLarge), errors.Is(err, bolterrors.ErrKeyRequired), errors.Is(err, bolterrors.ErrValueTooLarge):
 		return fmt.Errorf("%s: %w", path, err)
 	case errors.Is(err, bolterrors.ErrDatabaseNotOpen):
