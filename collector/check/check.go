@@ -61,11 +61,12 @@ func Project(ctx context.Context, cfg config.Project, storagePath string, now fu
 	if err != nil {
 		return nil, err
 	}
+	traces := len(s.traces())
 	r := &Report{
 		Project: printable(cfg.Name), URL: cfg.UpstreamURL, Filter: printable(cfg.Opper.Name), Key: Key{Origin: printable(cfg.KeyOrigin)},
 		Sample: Sample{
-			Requests: s.requests, Planned: s.planned, Traces: len(s.traces()), Bytes: s.received, Seconds: s.took.Seconds(),
-			Complete: s.complete, Stopped: s.isStopped(),
+			Requests: s.requests, Planned: s.planned, Traces: traces, Bytes: s.received, Seconds: s.took.Seconds(),
+			Complete: s.complete && traces >= s.total, Stopped: s.isStopped(),
 		},
 		State:    State{Result: stateUnread},
 		Problems: []Finding{}, Notes: []Finding{},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/go-kit/log"
 
@@ -94,6 +96,9 @@ func (f *fixture) check(t *testing.T, args ...string) (string, error) {
 	cfg := f.config(t, args...)
 	err := run(t.Context(), cfg, &out, f.clock.now)
 	got := strings.NewReplacer(f.url, "http://opper.example", strings.TrimPrefix(f.url, "http://"), "opper.example:80", cmp.Or(cfg.StoragePath, "\x00"), "DATA").Replace(out.String())
+	if i := strings.IndexFunc(out.String(), func(r rune) bool { return !unicode.IsPrint(r) && r != '\n' }); i >= 0 || strings.Contains(out.String(), `\u`) {
+		t.Errorf("not printable, from byte %d: %q", i, out.String())
+	}
 	for _, secret := range []string{oppertest.Secret, f.key, projectKey, managementKey} {
 		if strings.Contains(out.String(), secret) {
 			t.Errorf("%s is printed", secret)
@@ -122,7 +127,9 @@ func TestStates(t *testing.T) {
 		"empty": {found: "lists no traces"},
 		"unmapped words": {traces: 500, prepare: func(f *fixture) {
 			f.args = []string{"--collector.success-status=success,ok"}
-			f.Add(oppertest.Trace{ID: "evil", Name: new("\x1b[31mred\u202e"), Status: new("Needs\x1b[2J Review\n"), Start: &now, End: &now})
+			for i := range 100 {
+				f.Add(oppertest.Trace{ID: fmt.Sprint("evil", i), Name: new("\x1b[31mred\u202e\n"), Status: new("Needs\x1b[2J Review\n"), Start: &now, End: &now})
+			}
 		}, found: "cancelled"},
 		"huge pages":    {traces: 150, cfg: oppertest.Config{BodyBytes: 60_000}, found: "large"},
 		"slow":          {traces: 5000, prepare: func(f *fixture) { f.took = 16 * time.Second }, found: "slow"},

@@ -40,8 +40,12 @@ func failure(err error, cfg *config.Project) (text, advice string) {
 	case opper.Refused(err):
 		return fmt.Sprintf("Opper refuses access (%d): the key has none, or the account is suspended.", status), "Look at the account and the key at Opper."
 	case status == 429:
+		rate := "no limit"
+		if cfg.Opper.RequestsPerSecond > 0 {
+			rate = fmt.Sprint(cfg.Opper.RequestsPerSecond)
+		}
 		return "Opper limits the requests of this key (429).",
-			fmt.Sprintf("Try again in a minute. If it stays, lower --opper.max-requests-per-second (now %g), or find what else uses the key: the exporter should have one of its own.", cfg.Opper.RequestsPerSecond)
+			fmt.Sprintf("Try again in a minute. If it stays, lower --opper.max-requests-per-second (now %s), or find what else uses the key: the exporter should have one of its own.", rate)
 	case status >= 500:
 		return "Opper fails: " + reason + ".", "Try again later. A running exporter tries again at each interval, and catches up."
 	case status == 404:

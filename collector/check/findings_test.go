@@ -51,7 +51,7 @@ func TestFindings(t *testing.T) {
 		"failing":            {prepare: fault(503, "empty"), problem: "Opper fails: opper answered 503"},
 		"no JSON":            {prepare: fail(oppertest.Garbage), problem: "answer cannot be used"},
 		"timeout":            {prepare: fail(oppertest.Hang), args: []string{"--opper.timeout=10ms"}, problem: "raise --opper.timeout (now 10ms)"},
-		"limited for a time": {prepare: func(f *fixture) { f.Fail(oppertest.Fault{Answer: oppertest.TooMany("0")}) }, problem: "lower --opper.max-requests-per-second (now 0)"},
+		"limited for a time": {prepare: func(f *fixture) { f.Fail(oppertest.Fault{Answer: oppertest.TooMany("0")}) }, problem: "lower --opper.max-requests-per-second (now no limit)"},
 		"fails on the way":   {prepare: func(f *fixture) { f.Fail(oppertest.Fault{Answer: oppertest.Errors(403)["empty"], After: 3}) }, problem: "account is suspended"},
 		"deep offsets":       {cfg: oppertest.Config{MaxOffset: 250}, problem: "from offset 300 on"},
 		"too many names":     {args: []string{"--collector.max-trace-names=3"}, problem: "7 names are more than the limit of 3"},
@@ -102,6 +102,18 @@ func TestStops(t *testing.T) {
 	r, err = Project(deadline, f.config(t).Project, "", f.clock.now)
 	if err != nil || !strings.Contains(texts(r.Problems), "No usable answer") || r.Key.Accepted != nil {
 		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+// The initial sync costs what the check says.
+func TestInitialSyncIsEstimated(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, oppertest.Config{}, 3000)
+	cost := f.report(t, "--opper.max-requests-per-second=0").Cost
+	f.ResetRequests()
+	f.state(t)
+	if got := f.RequestCount(); cost.InitialRequests < got-1 || cost.InitialRequests > got+1 {
+		t.Errorf("%d requests, estimated were %d", got, cost.InitialRequests)
 	}
 }
 

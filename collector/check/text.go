@@ -61,7 +61,7 @@ func (r *Report) Text() string {
 	if r.Filter != "" {
 		w.line("Name filter", "%s", r.Filter)
 	}
-	accepted := "could not be checked"
+	accepted := "not verified"
 	if r.Key.Accepted != nil {
 		accepted = map[bool]string{true: "accepted", false: "refused"}[*r.Key.Accepted]
 	}

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kingpin/v2"
+
 	"opper_exporter/collector/scrape"
 )
 
@@ -292,6 +294,12 @@ func TestEveryFlagHasHelp(t *testing.T) {
 		names = append(names, flag.Name)
 		if flag.Help == "" {
 			t.Errorf("--%s has no help", flag.Name)
+		}
+	}
+	for _, command := range app.Model().FlattenedCommands() {
+		flags := command.Flags
+		if command.Help == "" || slices.ContainsFunc(flags, func(f *kingpin.FlagModel) bool { return f.Help == "" }) {
+			t.Errorf("%s or one of its flags has no help", command.FullCommand)
 		}
 	}
 	for _, name := range []string{"opper.url", "collector.initial-lookback", "storage.path", "web.listen-address", "log.level"} {
