@@ -153,17 +153,17 @@ func (p *project) commit() bool {
 		p.halt()
 	case err != nil:
 		// Each sync fails, perhaps at another step, until there is room again.
-		if p.commitsFail {
+		if p.commitErr != nil {
 			level.Debug(p.logger).Log("msg", "commit failed again", "err", err)
 		} else {
 			level.Error(p.logger).Log("msg", "commit failed, the last numbers stay published", "err", err)
 		}
-		p.commitsFail = true
+		p.commitErr = err
 	default:
-		if p.commitsFail {
+		if p.commitErr != nil {
 			level.Info(p.logger).Log("msg", "commits succeed again")
 		}
-		p.commitsFail = false
+		p.commitErr = nil
 	}
 	return err == nil
 }
