@@ -78,6 +78,9 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 	scrapers := scrape.NewScrapers(clock.Now)
 	deps := collector.Deps{Logger: logger, Clock: clock, AllRead: scrapers.AllRead}
 	verify := func() error { return nil }
+	if !cfg.Project.ClassicHistograms && !cfg.Project.NativeHistograms {
+		level.Warn(logger).Log("msg", "classic and native histograms disabled, histograms have only a count and a sum")
+	}
 	if cfg.StoragePath == "" {
 		level.Warn(logger).Log("msg", "persistence disabled, counters restart from zero on every start")
 	} else {
@@ -104,6 +107,7 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 	if err != nil {
 		return fmt.Errorf("--web.listen-address: %w", err)
 	}
+	level.Info(logger).Log("msg", "serving metrics", "path", cfg.Scrape.TelemetryPath)
 
 	synced := make(chan error, 1)
 	go func() { synced <- c.Run(ctx) }()

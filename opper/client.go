@@ -217,6 +217,9 @@ func (c *Client) List(ctx context.Context, offset, limit int) (Page, error) {
 		page, err = DecodePage(r, limit)
 		return err
 	})
+	if errors.Is(err, ErrNotFound) {
+		err = fmt.Errorf("%s/traces: %w", c.base, err) // the URL of the flags may be wrong
+	}
 	if err != nil {
 		return Page{}, fmt.Errorf("list traces: %w", err)
 	}

@@ -234,6 +234,15 @@ func TestObservedCodes(t *testing.T) {
 	}
 }
 
+// A wrong base URL is what a 404 of the list comes from.
+func TestListNotFoundNamesURL(t *testing.T) {
+	f := newFixture(t, answer(404, ""), func(o *Options) { o.URL += "/elsewhere"; o.Name = "filter" })
+	_, err := f.List(t.Context(), 0, 100)
+	if want := "list traces: " + f.URL() + "/traces: opper answered 404 Not Found: empty body"; err == nil || err.Error() != want || !strings.Contains(want, "/elsewhere/v2/traces") {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
 // Bodies that are of no use cost as much as the others.
 func TestReceivedBytes(t *testing.T) {
 	var received atomic.Int64

@@ -55,7 +55,11 @@ func TestErrorReasons(t *testing.T) {
 		if !ok || e.Status != test.status || e.Reason != test.reason || e.Code != test.code {
 			t.Errorf("%s: got %+v, want %q and %q", name, err, test.reason, test.code)
 		}
-		want := fmt.Sprintf("list traces: opper answered %d %s", test.status, http.StatusText(test.status))
+		where := ""
+		if test.status == 404 {
+			where = f.URL() + "/traces: "
+		}
+		want := fmt.Sprintf("list traces: "+where+"opper answered %d %s", test.status, http.StatusText(test.status))
 		if test.reason != "" {
 			want += ": " + test.reason
 		}

@@ -69,7 +69,7 @@ func Parse(args []string, getenv func(string) string, stdout io.Writer) (cfg *Va
 		return nil, true, nil
 	}
 	if err != nil {
-		return nil, false, err
+		return nil, false, suggest(app, err)
 	}
 	cfg, err = parsed.Validate(getenv)
 	return cfg, false, err

@@ -147,6 +147,19 @@ func TestWrongArgumentsAreRefused(t *testing.T) {
 	}
 }
 
+func TestUnknownFlagGetsSuggestion(t *testing.T) {
+	for arg, want := range map[string]string{
+		"--collector.intervall=3s":        "unknown long flag '--collector.intervall', did you mean '--collector.interval'?",
+		"--opper.api-key=" + testKey:      "unknown long flag '--opper.api-key', did you mean '--opper.api-key-file'?",
+		"--no-collector.native-histogram": "unknown long flag '--no-collector.native-histogram', did you mean '--no-collector.native-histograms'?",
+		"--prometheus.remote-write=a":     "unknown long flag '--prometheus.remote-write'",
+	} {
+		if _, err := parse(withKey, arg); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
 func TestWrongKeyInTheEnvironmentIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		env  map[string]string
