@@ -35,6 +35,14 @@ func count(n any) string {
 	return text
 }
 
+// rate writes a number that is small most of the time.
+func rate(n float64) string {
+	if n < 99.95 {
+		return strconv.FormatFloat(n, 'f', 1, 64)
+	}
+	return count(n)
+}
+
 // percent writes a share. It says 0 % and 100 % only for none and all.
 func percent(part, whole uint64) string {
 	tenths := math.Floor(float64(part) / float64(whole) * 1000)
