@@ -79,7 +79,7 @@ func TestStatusIsThatOfTheMetrics(t *testing.T) {
 	read := false
 	cfg := testConfig()
 	cfg.AllRead = func(time.Time) bool { return read }
-	cfg.Aggregate.MaxNames = 5
+	cfg.Aggregate.MaxNames = 10
 	b := newBench(t, oppertest.Config{}, cfg)
 	if st := b.status(); st.Published != nil || !st.Sync.LastSuccess.IsZero() {
 		t.Errorf("before the first sync: %+v", st)
@@ -88,7 +88,7 @@ func TestStatusIsThatOfTheMetrics(t *testing.T) {
 	b.opper.Add(b.open(1, "a"), b.open(2, "a"))
 	b.sync()
 	st := b.status()
-	if st.Initial != nil || st.Published.Names != 5 || st.Published.Open != 2 || st.Published.Overflow == 0 || st.MaxNames != 5 || st.URL != b.project.cfg.UpstreamURL {
+	if st.Initial != nil || st.Published.Names != 9 || st.Published.Open != 2 || st.MaxNames != 10 || st.URL != b.project.cfg.UpstreamURL {
 		t.Errorf("after the initial sync: %+v, %+v", st, st.Published)
 	}
 	tr := b.trace(3, "b")
@@ -97,13 +97,21 @@ func TestStatusIsThatOfTheMetrics(t *testing.T) {
 	for range 2 {
 		b.step(settle)
 		b.sync()
-		b.status()
+		if p := b.status().Published; p.ZeroPending != 1 || p.Overflow != 0 {
+			t.Errorf("before the zeros are read: %+v", p)
+		}
 	}
 	read = true
-	b.step(settle)
-	b.sync()
+	b.opper.Add(b.trace(4, "one too many"))
+	for range 2 {
+		b.step(settle)
+		b.sync()
+	}
 	before := b.status()
-	b.opper.Add(b.trace(4, "b"))
+	if p := before.Published; p.ZeroPending != 0 || p.Overflow != 1 || p.Names != 10 {
+		t.Errorf("after they have been read: %+v", p)
+	}
+	b.opper.Add(b.trace(5, "b"))
 	b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Times: -1})
 	b.step(settle)
 	b.project.sync(t.Context())
@@ -226,7 +234,7 @@ func TestStatusHasTheLastFailures(t *testing.T) {
 // Whatever Opper answers, the page holds nothing of it.
 func TestStatusPageIsPrivate(t *testing.T) {
 	for what, answer := range faults() {
-		b := newBench(t, oppertest.Config{}, testConfig())
+		b := newBench(t, oppertest.Config{BodyBytes: 200}, testConfig())
 		b.opper.FillHistory(20, 3, epoch.Add(-24*time.Hour), epoch.Add(-time.Hour))
 		page := func() string {
 			w := httptest.NewRecorder()
@@ -242,7 +250,7 @@ func TestStatusPageIsPrivate(t *testing.T) {
 		b.opper.Clear()
 		b.sync()
 		text += page()
-		for _, private := range []string{oppertest.Secret, apiKey} {
+		for _, private := range []string{oppertest.Secret, oppertest.ErrorMessage, apiKey} {
 			if strings.Contains(text, private) {
 				t.Errorf("%s: the page has %q", what, private)
 			}

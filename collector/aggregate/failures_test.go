@@ -48,7 +48,7 @@ func TestFailuresWithoutValues(t *testing.T) {
 	bare.Status, bare.HasDuration, bare.HasTokens, bare.Start, bare.End, bare.Ref = "error", false, false, time.Time{}, time.Time{}, strings.Repeat("i", 121)
 	negative.Status, negative.Duration = "error", -time.Second
 	ev := counted(bare, abandoned, negative)
-	ev.Counted[1].Abandoned = true
+	ev.FirstSeen, ev.Counted[1].Abandoned = nil, true // as after a restart
 	s := summed(cfg, ev)
 	equal(t, s.Failures(), []Failed{
 		{Label: "a", TraceID: abandoned.ID.String(), Outcome: Abandoned, Time: abandoned.Start, Duration: time.Second, Tokens: 20, HasTokens: true},

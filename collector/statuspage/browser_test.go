@@ -30,6 +30,7 @@ type look struct {
 	Title, Text               string
 	ScrollWidth, ClientWidth  int
 	Outside                   []string // elements that reach out of the page
+	NarrowestName             *float64 // pixels for the name of a failed trace; nil without one
 	LowContrast               []string // elements whose text has less than 4.5:1
 	Texts                     int      // that were measured
 	Background                string
@@ -126,11 +127,14 @@ func TestPageInBrowser(t *testing.T) {
 		if l.ClientWidth != v.Width || l.ScrollWidth > l.ClientWidth || len(l.Outside) > 0 {
 			t.Errorf("%+v: %d pixels wide, scrolls over %d, outside: %q", v, l.ClientWidth, l.ScrollWidth, l.Outside)
 		}
+		if l.NarrowestName != nil && *l.NarrowestName < 200 {
+			t.Errorf("%+v: a name has only %.0f pixels", v, *l.NarrowestName)
+		}
 		if len(l.LowContrast) > 0 || l.Texts < 5 {
 			t.Errorf("%+v: of %d texts without contrast: %q", v, l.Texts, l.LowContrast)
 		}
 		if l.Scripts != 0 || l.Images != 0 || l.Foreign != 0 || l.UnscopedHeaders != 0 || l.Headings != 1 || len(l.SkippedLevels) > 0 {
-			t.Errorf("%+v: %+v", v, l)
+			t.Errorf("%+v: %d scripts, %d images, %d files, %d headers without scope, %d headings, skipped levels: %q", v, l.Scripts, l.Images, l.Foreign, l.UnscopedHeaders, l.Headings, l.SkippedLevels)
 		}
 		if strings.Contains(l.Title, "injected") {
 			t.Errorf("%+v: the title is %q", v, l.Title)

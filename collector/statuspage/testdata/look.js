@@ -32,6 +32,7 @@
 		ScrollWidth: page.scrollWidth,
 		ClientWidth: page.clientWidth,
 		Outside: all.filter((e) => e.getBoundingClientRect().right > page.clientWidth + 0.5 || e.getBoundingClientRect().left < -0.5).map(describe),
+		NarrowestName: Math.min(...all.filter((e) => e.matches(".failures tbody th")).map((e) => e.clientWidth)),
 		LowContrast: withText.filter((e) => contrast(e) < 4.5).map((e) => `${contrast(e).toFixed(2)} ${describe(e)}`),
 		Texts: withText.length,
 		Background: getComputedStyle(document.body).backgroundColor,
