@@ -45,7 +45,7 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) (sna
 	var out snapshot
 	st := &status.Published{
 		Since: s.Since, Listed: listed, Distinct: s.Distinct(),
-		Gaps: s.Gaps, NoID: s.NoID, VanishedOpen: s.VanishedOpen, Overflow: s.Overflow,
+		Gaps: s.Gaps, NoID: s.NoID, VanishedOpen: s.VanishedOpen, Overflow: s.Overflow, Failures: s.Failures(),
 	}
 	for _, o := range aggregate.Outcomes {
 		st.Outcomes = append(st.Outcomes, status.Outcome{Name: o.String()})
@@ -96,12 +96,6 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) (sna
 	for _, u := range s.Unmapped() {
 		out = append(out, newCounter(unmappedTotal, float64(u.Exposed()), u.Created, b.project, u.Label))
 		st.Unmapped = append(st.Unmapped, status.Unmapped{Status: u.Label, Traces: u.Exposed()})
-	}
-	for _, f := range s.Failures() {
-		st.Failures = append(st.Failures, status.Failure{
-			Name: f.Label, ID: f.TraceID, Outcome: f.Outcome.String(), Time: f.Time,
-			Duration: f.Duration, HasDuration: f.HasDuration, Tokens: f.Tokens, HasTokens: f.HasTokens,
-		})
 	}
 	return append(out, newGauge(traceNames, st.Distinct, b.project), newGauge(namesZeroPending, float64(st.ZeroPending), b.project)), st
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/status"
 )
 
 // The last failures are known, the latest first, whatever the order in which they are
@@ -32,7 +33,7 @@ func TestLastFailures(t *testing.T) {
 			t.Fatalf("%d failures, want %d", len(got), maxFailures)
 		}
 		for i, f := range got {
-			if want := fmt.Sprint("a", 2*i); f.Label != want || f.Outcome != Failure || f.Duration != time.Second || f.Tokens != 20 || f.TraceID == "" {
+			if want := fmt.Sprint("a", 2*i); f.Name != want || f.Outcome != "failure" || f.Duration != time.Second || f.Tokens != 20 || f.ID == "" {
 				t.Errorf("newest first %t: number %d is %+v, want one of %s", newestFirst, i, f, want)
 			}
 		}
@@ -50,10 +51,10 @@ func TestFailuresWithoutValues(t *testing.T) {
 	ev := counted(bare, abandoned, negative)
 	ev.FirstSeen, ev.Counted[1].Abandoned = nil, true // as after a restart
 	s := summed(cfg, ev)
-	equal(t, s.Failures(), []Failed{
-		{Label: "a", TraceID: abandoned.ID.String(), Outcome: Abandoned, Time: abandoned.Start, Duration: time.Second, Tokens: 20, HasTokens: true},
-		{Label: "c", TraceID: negative.ID.String(), Outcome: Failure, Time: negative.End, Duration: -time.Second, Tokens: 20, HasTokens: true},
-		{Label: "b", Outcome: Failure, Duration: time.Second, Tokens: 20},
+	equal(t, s.Failures(), []status.Failure{
+		{Name: "a", ID: abandoned.ID.String(), Outcome: "abandoned", Time: abandoned.Start, Duration: time.Second, Tokens: 20, HasTokens: true},
+		{Name: "c", ID: negative.ID.String(), Outcome: "failure", Time: negative.End, Duration: -time.Second, Tokens: 20, HasTokens: true},
+		{Name: "b", Outcome: "failure", Duration: time.Second, Tokens: 20},
 	})
 
 	cfg.Exclude = regexp.MustCompile("^b$")

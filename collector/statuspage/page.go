@@ -63,12 +63,17 @@ func New(cfg Config, projects func() []status.Project) http.Handler {
 func render(w io.Writer, cfg Config, projects []status.Project, now time.Time) error {
 	data := struct {
 		Config
+		Title    string
 		Style    template.CSS
 		Now      time.Time
 		Projects []view
-	}{cfg, template.CSS(style), now.UTC(), nil} //nolint:gosec // it is a file of the program
-	for _, p := range projects {
-		data.Projects = append(data.Projects, newView(cfg, p, data.Now))
+	}{cfg, cfg.Program, template.CSS(style), now.UTC(), nil} //nolint:gosec // it is a file of the program
+	for i, p := range projects {
+		v := newView(cfg, p, data.Now)
+		if i == 0 || v.Badge.Level == "bad" {
+			data.Title = v.Badge.Word + " – " + cfg.Program
+		}
+		data.Projects = append(data.Projects, v)
 	}
 	return page.Execute(w, data)
 }

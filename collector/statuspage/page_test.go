@@ -116,6 +116,19 @@ func TestBadges(t *testing.T) {
 	}
 }
 
+// A tab among many tells whether a project is in trouble.
+func TestTitle(t *testing.T) {
+	for want, projects := range map[string][]status.Project{
+		"opper_exporter":              nil,
+		"Collecting – opper_exporter": {healthy(), initialSync()},
+		"Stalled – opper_exporter":    {healthy(), stalled(), healthy()},
+	} {
+		if text := rendered(t, testConfig(), projects...); !strings.Contains(text, "<title>"+want+"</title>") {
+			t.Errorf("the title is not %q", want)
+		}
+	}
+}
+
 func TestFormats(t *testing.T) {
 	for _, c := range []struct{ got, want string }{
 		{count(0), "0"},
