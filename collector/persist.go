@@ -41,6 +41,15 @@ type identity struct {
 	Clock                         clockState
 }
 
+// origin is why there is an initial sync.
+type origin int
+
+const (
+	noState       origin = iota
+	otherUpstream        // the state counts another list
+	interrupted          // an initial sync was interrupted
+)
+
 // restore continues from the state of the project, and reports whether there is
 // one that it can continue from.
 func (p *project) restore(ledgerCfg ledger.Config, syncerCfg syncer.Config) (bool, error) {

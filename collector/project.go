@@ -83,15 +83,6 @@ type reader interface {
 	State() ([]byte, error)
 }
 
-// origin is why there is an initial sync.
-type origin int
-
-const (
-	noState       origin = iota
-	otherUpstream        // the state counts another list
-	interrupted          // an initial sync was interrupted
-)
-
 // openProject returns a project that reads from Opper.
 func openProject(cfg config.Project, deps Deps) (*project, error) {
 	metrics := newInstrumentation(cfg.Name, cfg.NativeHistograms)
