@@ -155,6 +155,7 @@ func TestUnknownFlagGetsSuggestion(t *testing.T) {
 		"--collector.intervall=3s":        "unknown long flag '--collector.intervall', did you mean '--collector.interval'?",
 		"--opper.api-key=" + testKey:      "unknown long flag '--opper.api-key', did you mean '--opper.api-key-file'?",
 		"--no-collector.native-histogram": "unknown long flag '--no-collector.native-histogram', did you mean '--no-collector.native-histograms'?",
+		"--json":                          "unknown long flag '--json'",
 		"--prometheus.remote-write=a":     "unknown long flag '--prometheus.remote-write'",
 	} {
 		if _, err := parse(withKey, arg); err == nil || err.Error() != want {
