@@ -14,6 +14,7 @@ type instrumentation struct {
 	syncDuration                 prometheus.Histogram
 	requests                     *prometheus.CounterVec
 	requestDuration              prometheus.Histogram
+	received                     prometheus.Counter
 	stall                        *stall
 }
 
@@ -58,11 +59,16 @@ func newInstrumentation(project string, native bool) *instrumentation {
 		requestDuration: histogram("opper_exporter_api_request_duration_seconds",
 			"Time from sending a request to Opper until its response was read.",
 			0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+		received: prometheus.NewCounter(prometheus.CounterOpts{
+			Name:        "opper_exporter_api_received_bytes_total",
+			Help:        "Size of the response bodies from Opper, in bytes after decompression. Opper's list carries the input and output of every trace in it.",
+			ConstLabels: labels,
+		}),
 	}
 }
 
 func (i *instrumentation) collectors() []prometheus.Collector {
-	return []prometheus.Collector{i.up, i.lastSuccess, i.initialSync, i.syncs, i.commits, i.syncDuration, i.requests, i.requestDuration}
+	return []prometheus.Collector{i.up, i.lastSuccess, i.initialSync, i.syncs, i.commits, i.syncDuration, i.requests, i.requestDuration, i.received}
 }
 
 // Describe implements prometheus.Collector.
@@ -85,6 +91,9 @@ func (i *instrumentation) observeRequest(code string, took time.Duration) {
 	i.requests.WithLabelValues(code).Inc()
 	i.requestDuration.Observe(took.Seconds())
 }
+
+// observeReceived counts bytes from Opper. It is safe for concurrent use.
+func (i *instrumentation) observeReceived(bytes int) { i.received.Add(float64(bytes)) }
 
 // published notes that the snapshot of the sync that ended then is exposed.
 func (i *instrumentation) published(synced time.Time) {

@@ -40,12 +40,15 @@ func TestRequestsAreMeasured(t *testing.T) {
 			}
 		}
 	}
-	see(values{"opper_exporter_api_requests_total{200}": 0, "opper_exporter_api_requests_total{error}": 0})
+	see(values{"opper_exporter_api_requests_total{200}": 0, "opper_exporter_api_requests_total{error}": 0, "opper_exporter_api_received_bytes_total{}": 0})
 	r.observeRequest("200", 1500*time.Millisecond)
 	r.observeRequest("429", time.Second)
+	r.observeReceived(1000)
+	r.observeReceived(24)
 	see(values{
 		"opper_exporter_api_requests_total{200}": 1, "opper_exporter_api_requests_total{429}": 1,
 		"opper_exporter_api_request_duration_seconds_count{}": 2, "opper_exporter_api_request_duration_seconds_sum{}": 2.5,
+		"opper_exporter_api_received_bytes_total{}": 1024,
 	})
 }
 

@@ -53,6 +53,10 @@ type Options struct {
 	// included, maybe from several goroutines at once, but not for one that was
 	// canceled. The code is the HTTP status, or "error" if no complete answer came.
 	Observe func(code string, took time.Duration)
+	// Received, if set, is called with the number of bytes of each piece of a
+	// response body that arrives, after decompression, maybe from several
+	// goroutines at once.
+	Received func(bytes int)
 	// Logger gets a debug line for each request that failed, with Opper's
 	// error code.
 	Logger log.Logger
@@ -123,6 +127,9 @@ func New(opts Options) (*Client, error) {
 	}
 	if opts.Observe == nil {
 		opts.Observe = func(string, time.Duration) {}
+	}
+	if opts.Received == nil {
+		opts.Received = func(int) {}
 	}
 	if opts.Logger == nil {
 		opts.Logger = log.NewNopLogger()
@@ -210,6 +217,9 @@ func (c *Client) List(ctx context.Context, offset, limit int) (Page, error) {
 		page, err = DecodePage(r, limit)
 		return err
 	})
+	if errors.Is(err, ErrNotFound) {
+		err = fmt.Errorf("%s/traces: %w", c.base, err) // the URL of the flags may be wrong
+	}
 	if err != nil {
 		return Page{}, fmt.Errorf("list traces: %w", err)
 	}
@@ -282,6 +292,7 @@ func (c *Client) attempt(ctx context.Context, url, key string, decode func(io.Re
 	if err != nil {
 		return broken(classify(err, reached.Load()))
 	}
+	response.Body = countedBody{response.Body, c.opts.Received}
 	defer response.Body.Close()
 	if response.StatusCode < 200 || response.StatusCode > 299 {
 		code = strconv.Itoa(response.StatusCode)
@@ -301,7 +312,7 @@ func (c *Client) attempt(ctx context.Context, url, key string, decode func(io.Re
 	case body.failed != nil:
 		return broken("incomplete answer: " + classify(body.failed, true))
 	case isHTML(response):
-		return broken("an HTML page instead of JSON")
+		return broken(htmlText)
 	}
 	return broken(err.Error()) // the decoder's own words
 }
@@ -319,6 +330,18 @@ func (c *Client) answered(response *http.Response) error {
 func isHTML(response *http.Response) bool {
 	mediaType, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
 	return mediaType == "text/html"
+}
+
+// countedBody reports how much of it was read.
+type countedBody struct {
+	io.ReadCloser
+	received func(bytes int)
+}
+
+func (b countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.received(n)
+	return n, err
 }
 
 // watchedBody remembers an error of the connection, to tell it from one of the content.

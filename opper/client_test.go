@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -230,6 +231,31 @@ func TestObservedCodes(t *testing.T) {
 	}
 	if got := f.observed(); got != "500 200 error 200" {
 		t.Errorf("observed %q", got)
+	}
+}
+
+// A wrong base URL is what a 404 of the list comes from.
+func TestListNotFoundNamesURL(t *testing.T) {
+	f := newFixture(t, answer(404, ""), func(o *Options) { o.URL += "/elsewhere"; o.Name = "filter" })
+	_, err := f.List(t.Context(), 0, 100)
+	if want := "list traces: " + f.URL() + "/traces: opper answered 404 Not Found: empty body"; err == nil || err.Error() != want || !strings.Contains(want, "/elsewhere/v2/traces") {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// Bodies that are of no use cost as much as the others.
+func TestReceivedBytes(t *testing.T) {
+	var received atomic.Int64
+	f := newFixture(t, inTurn(
+		answer(500, "1234567"), answer(200, `{"data":`),
+		cut("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"data\":["),
+		answer(200, samplePage),
+	), func(o *Options) { o.Received = func(n int) { received.Add(int64(n)) } })
+	if _, err := f.List(t.Context(), 0, 100); err != nil {
+		t.Fatal(err)
+	}
+	if want := int64(7 + len(`{"data":`) + len(`{"data":[`) + len(samplePage)); received.Load() != want {
+		t.Errorf("received %d bytes, want %d", received.Load(), want)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 )
@@ -29,8 +30,8 @@ type heldKey struct {
 }
 
 // FixedKey returns a source of this key, without the white space around it. A
-// key that is empty, or has anything but visible ASCII characters inside, is an
-// error.
+// key that is empty, stands in quotes or behind a name, or has anything but
+// visible ASCII characters inside, is an error.
 func FixedKey(key string) (KeySource, error) {
 	key, err := checkKey(key)
 	if err != nil {
@@ -60,6 +61,10 @@ func (KeySource) GoString() string { return "<key>" }
 
 // MarshalText returns a placeholder.
 func (KeySource) MarshalText() ([]byte, error) { return []byte("<key>"), nil }
+
+// IsManagement reports whether the key is one that manages an organization. Such
+// a key cannot list traces.
+func (k KeySource) IsManagement() bool { return strings.HasPrefix(k.current(), "op-mak-") }
 
 // current returns the key to use now.
 func (k KeySource) current() string {
@@ -117,10 +122,19 @@ func sameFile(a, b os.FileInfo) bool {
 	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
+// assignment is a line of a shell script, or of an env, INI or YAML file.
+var assignment = regexp.MustCompile(`^(export\s+)?\w+\s*[=:]\s*\S`)
+
 func checkKey(key string) (string, error) {
 	key = strings.TrimSpace(key)
 	if key == "" {
 		return "", errors.New("the key is empty")
+	}
+	if assignment.MatchString(key) {
+		return "", errors.New("the key follows a name, as in OPPER_API_KEY=..., expected the key alone")
+	}
+	if strings.Trim(key, "\"'`") != key {
+		return "", errors.New("the key is in quotes, expected the key alone")
 	}
 	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return "", errors.New("the key has a line break, a blank, or a character that is not visible ASCII inside")

@@ -59,6 +59,24 @@ func TestKeyRejected(t *testing.T) {
 	}
 }
 
+// A file that is more than a key says what it is taken for.
+func TestKeyInQuotesOrBehindName(t *testing.T) {
+	const quoted, named = "the key is in quotes, expected the key alone", "the key follows a name, as in OPPER_API_KEY=..., expected the key alone"
+	for content, want := range map[string]string{
+		`"op-SECRET"`: quoted, "'op-SECRET'\n": quoted, "`op-SECRET": quoted, `op-SECRET"`: quoted,
+		"OPPER_API_KEY=op-SECRET\n": named, `OPPER_API_KEY="op-SECRET"`: named, "export OPPER_API_KEY=op-SECRET": named, "api_key: op-SECRET": named, "key = op-SECRET": named,
+	} {
+		if _, err := FixedKey(content); err == nil || err.Error() != want {
+			t.Errorf("%s: got %v, want %s", content, err, want)
+		}
+	}
+	for _, key := range []string{"op-SECRET=", "op-SEC=RET", "a.b=c"} {
+		if _, err := FixedKey(key); err != nil {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+}
+
 func TestKeyFileChanges(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key")
 	at := time.Unix(1_700_000_000, 0)
@@ -164,6 +182,15 @@ func TestKeyIsNotPrinted(t *testing.T) {
 	for _, text := range texts {
 		if strings.Contains(text, "SECRET") || strings.Contains(text, fmt.Sprintf("%x", "SECRET")) || strings.Contains(text, fmt.Sprintf("%X", "SECRET")) {
 			t.Errorf("the key shows in %s", text)
+		}
+	}
+}
+
+func TestIsManagement(t *testing.T) {
+	for text, want := range map[string]bool{"op-mak-ABC": true, " op-mak-ABC\n": true, "op-ABCDEFGHIJ0123456789": false, "other": false} {
+		key, err := FixedKey(text)
+		if err != nil || key.IsManagement() != want {
+			t.Errorf("%q: got %t, %v", text, key.IsManagement(), err)
 		}
 	}
 }

@@ -85,9 +85,9 @@ func (s *Scrapers) Watch(next http.Handler) http.Handler {
 			return
 		}
 		began := s.begin(conn, req)
-		a := &answer{ResponseWriter: w, status: http.StatusOK}
+		a := &answer{ResponseWriter: w, status: http.StatusOK, request: req.Context()}
 		next.ServeHTTP(a, req)
-		if a.status == http.StatusOK && a.err == nil && req.Context().Err() == nil && s.now().Sub(began) <= timeout {
+		if a.status == http.StatusOK && a.err == nil && s.now().Sub(began) <= timeout {
 			s.end(conn, began)
 		}
 		if req.Close {
@@ -218,13 +218,16 @@ func scrapeTimeout(r *http.Request) (time.Duration, bool) {
 // answer records how a request was answered.
 type answer struct {
 	http.ResponseWriter
-	status int
-	err    error
+	request context.Context //nolint:containedctx // ends when the client hangs up
+	status  int
+	err     error
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (a *answer) WriteHeader(status int) {
 	a.status = status
+	// Later a client may hang up because it has read everything.
+	a.err = a.request.Err()
 	a.ResponseWriter.WriteHeader(status)
 }
 

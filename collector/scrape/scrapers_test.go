@@ -282,6 +282,49 @@ func TestScraperThatClosesIsReadOnceItReturns(t *testing.T) {
 	}
 }
 
+// Whoever closes its connections may do so as soon as it has read everything,
+// which may be before the handler has returned.
+func TestHangUpAfterReading(t *testing.T) {
+	p := newPage(t, false)
+	quick := p.answer
+	p.answer = func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "2")
+		w.WriteHeader(http.StatusOK)
+		_, _ = io.WriteString(w, "ok")
+		_ = http.NewResponseController(w).Flush() // the client says whether it arrived
+		<-r.Context().Done()
+	}
+	since := p.now()
+	closing := func(r *http.Request) { r.Close = true }
+	p.scrape(t, p.scraper(), closing)
+	p.awaitOpen(t, 0)
+	p.answer = quick
+	p.scrape(t, p.scraper(), closing)
+	if !p.scrapers.AllRead(since) {
+		t.Error("not read after two scrapes")
+	}
+}
+
+// A client that hangs up before it is answered has read nothing.
+func TestHangUpBeforeAnswer(t *testing.T) {
+	p := newPage(t, false)
+	quick := p.answer
+	p.answer = func(w http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+		w.WriteHeader(http.StatusOK)
+	}
+	since := p.now()
+	conn := p.raw(t, "Connection: close")
+	p.awaitOpen(t, 1)
+	hangUp(t, conn)
+	p.awaitOpen(t, 0)
+	p.answer = quick
+	p.scrape(t, p.scraper(), func(r *http.Request) { r.Close = true })
+	if p.scrapers.AllRead(since) {
+		t.Error("taken for sent")
+	}
+}
+
 // A connection that breaks while it is written to has read nothing.
 func TestBrokenResponseIsNotRead(t *testing.T) {
 	p := newPage(t, false)

@@ -27,6 +27,25 @@ func TestEnvironmentConfigures(t *testing.T) {
 	e.awaitReady()
 }
 
+// Whoever starts the exporter for the first time reads where its metrics are, and
+// what will be missing from them.
+func TestLogSaysWhatIsServed(t *testing.T) {
+	t.Parallel()
+	_, url := fakeOpper(t, oppertest.Config{}, 1)
+	e := startReady(t, url, "--web.telemetry-path=/numbers")
+	if n := len(e.Log.Lines(`level=info`, `msg="serving metrics" path=/numbers`)); n != 1 {
+		t.Errorf("%d lines say where", n)
+	}
+	const disabled = `msg="classic and native histograms disabled`
+	if len(e.Log.Lines(disabled)) != 0 {
+		t.Error("a warning about histograms that are exposed")
+	}
+	e = startReady(t, url, "--no-collector.classic-histograms", "--no-collector.native-histograms")
+	if n := len(e.Log.Lines("level=warn", disabled)); n != 1 {
+		t.Errorf("%d warnings about histograms", n)
+	}
+}
+
 func TestLogFormatAndLevel(t *testing.T) {
 	t.Parallel()
 	server, url := fakeOpper(t, oppertest.Config{}, 3)

@@ -79,8 +79,8 @@ func TestNewNamesAreExposedAtZeroFirst(t *testing.T) {
 	if n := e.scrape(header, timeout)[zero]; n != 0 {
 		t.Errorf("the first scrape of a scraper shows %v", n)
 	}
-	// A client that closes its connection may do so before the exporter knows that
-	// it has sent everything: such a scrape proves nothing.
+	// This client closes its connections, and scrapes again at once: maybe before
+	// the exporter knows that it has sent the last response, which then proves nothing.
 	await(t, "its counts are shown", func() bool { return e.scrape(header, timeout)[zero] == 1 })
 }
 
