@@ -99,8 +99,9 @@ func (w *Syncer) anyKnown(rows []ledger.Row) bool {
 }
 
 // headLimit returns how many rows the first page of a head asks for. An idle list
-// shows in a few that nothing is new. Rows that are due come with them if they stand
-// close to the start, and as many new ones as may have arrived since.
+// shows in a few that nothing is new, if total_count would show what was inserted
+// further down. Rows that are due come with them if they stand close to the start, and
+// as many new ones as may have arrived since.
 func (w *Syncer) headLimit() int {
 	limit := idleRows
 	switch {
@@ -108,6 +109,8 @@ func (w *Syncer) headLimit() int {
 		return maxLimit
 	case w.newestLast:
 		return limit
+	case w.total < 0 || w.totalUnreliable || w.totalCapped:
+		return maxLimit
 	}
 	for _, d := range w.ledger.Due(w.cfg.Now()) {
 		if d.Index < maxLimit {
