@@ -47,18 +47,18 @@ var (
 
 // cursor reads consecutive pages, each stitched to the one before it.
 type cursor struct {
-	r       *reader
-	ledger  *ledger.Ledger
-	next    int // offset of the next page
-	size    int // rows to ask for; less than maxLimit near unreadable rows
-	limit   int // rows to ask for at most until a page was read; maxLimit after that
-	overlap int
-	ahead   int  // requests at once
-	retry   bool // try again to read rows known to be unreadable
-	again   bool // pages that can't be stitched may be read again from the start
-	begun   int  // how often they were
-	known   int  // rows of the list that were read before; 0 in an initial sync
-	total   int  // the newest meta.total_count, or -1
+	r         *reader
+	ledger    *ledger.Ledger
+	next      int // offset of the next page
+	size      int // rows to ask for; less than maxLimit near unreadable rows
+	limit     int // rows to ask for at most until a page was read; maxLimit after that
+	overlap   int
+	ahead     int  // requests at once
+	retry     bool // try again to read rows known to be unreadable
+	again     bool // pages that can't be stitched may be read again from the start
+	restarted bool // they were
+	known     int  // rows of the list that were read before; 0 in an initial sync
+	total     int  // the newest meta.total_count, or -1
 
 	prev  []ledger.ID  // the page before; nil if there is nothing to stitch to
 	floor int          // its offset
@@ -138,7 +138,7 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			return c.take(p), nil
 		case steps == maxSteps && c.again:
 			c.next = 0
-			c.begun++
+			c.restarted = true
 			steps++
 		case steps >= maxSteps || c.next == 0:
 			return ledger.Run{}, errMoving

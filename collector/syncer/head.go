@@ -44,9 +44,9 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		skipped = skipped || c.blind
 		whole = run.AtEnd
 		moved := w.moved
-		if c.begun >= maxSteps {
-			// The list moves so fast that this head would read it again and again:
-			// what it may miss is left to the next one.
+		if c.restarted {
+			// The list moves so fast that this head could read the same rows again
+			// and again: what it may miss is left to the next one.
 			moved = nil
 		}
 		settled := w.settledDown(run.Rows, limit, moved) // before its new rows are known
@@ -70,7 +70,7 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 	}
 	w.note(c.total)
 	w.skipped = w.skipped || skipped
-	if c.begun < maxSteps {
+	if !c.restarted {
 		w.moved = nil
 	}
 	return whole, c.next, nil

@@ -3,6 +3,7 @@ package syncer
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -158,5 +159,45 @@ func TestTailBeginsWithMovedRow(t *testing.T) {
 	// That rows were deleted in the middle shows in a sweep.
 	if n := b.ledger.Listed() - 200; n != 5 {
 		t.Errorf("one sync found %d of 5 new traces", n)
+	}
+}
+
+// A head of a list that moves all the time ends all the same.
+func TestHeadOfFastListEnds(t *testing.T) {
+	const maxRequests = 4000
+	for seed := range uint64(3) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		b := newBench(t, oppertest.Config{SortBy: oppertest.ByUpdate})
+		b.fill(100)
+		b.mustSync()
+		b.quiet()
+		b.arrive("burst", 1000, time.Millisecond)
+		ctx, cancel := context.WithCancel(t.Context())
+		src := &wrongLists{inner: b.client.WithRetries(0), list: func(n, offset, limit int) opper.Page {
+			if n > maxRequests {
+				cancel()
+			}
+			for range rng.IntN(3) {
+				b.arrive(fmt.Sprint("during ", n, rng.Int()), 1, time.Millisecond)
+			}
+			if rng.IntN(2) == 0 {
+				s := b.opper.Snapshot()
+				b.opper.Update(s[rng.IntN(len(s))].ID, func(tr *oppertest.Trace) { tr.Tokens = new(rng.Int64N(1000)) })
+			}
+			if rng.IntN(20) == 0 {
+				s := b.opper.Snapshot()
+				i := rng.IntN(len(s))
+				for _, r := range s[i:min(i+12, len(s))] {
+					b.opper.Delete(r.ID)
+				}
+			}
+			traces, total, _ := b.opper.List(offset, min(limit, 16))
+			return pageOf(traces, *total, true)
+		}}
+		_, _ = syncAll(ctx, b.syncer, src) // it may fail
+		cancel()
+		if src.n > maxRequests {
+			t.Errorf("seed %d: more than %d requests in one sync", seed, maxRequests)
+		}
 	}
 }
