@@ -201,3 +201,24 @@ func TestHeadOfFastListEnds(t *testing.T) {
 		}
 	}
 }
+
+// A known row before new ones does not end a small page that is full of them.
+func TestMovedRowBeforeNewOnes(t *testing.T) {
+	for _, moved := range []int{0, 2, 7} {
+		for _, arrivals := range []int{3, 4, 60, 150} {
+			t.Run(fmt.Sprintf("row %d before %d", moved, arrivals), func(t *testing.T) {
+				b := newBench(t, oppertest.Config{SortBy: oppertest.ByUpdate})
+				rows := b.fill(200)
+				b.mustSync()
+				b.quiet()
+				b.arrive("new", arrivals, time.Second)
+				b.renew(rows[moved].ID)
+				b.step(time.Second)
+				b.mustSync()
+				if n := b.ledger.Listed() - 200; n != arrivals {
+					t.Errorf("one sync found %d of %d new traces", n, arrivals)
+				}
+			})
+		}
+	}
+}
