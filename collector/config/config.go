@@ -33,12 +33,13 @@ func Version() string { return cmp.Or(version.Version, "dev") }
 
 // Validated is a configuration without contradictions. Validate makes it.
 type Validated struct {
-	Project     Project
-	Scrape      scrape.Config
-	Web         *web.FlagConfig
-	StoragePath string // empty disables persistence
-	LogLevel    string
-	LogFormat   string // logfmt or json
+	Project       Project
+	Scrape        scrape.Config
+	Web           *web.FlagConfig
+	HealthAddress string // empty disables the listener
+	StoragePath   string // empty disables persistence
+	LogLevel      string
+	LogFormat     string // logfmt or json
 }
 
 // Project says how the traces of one API key are collected.
