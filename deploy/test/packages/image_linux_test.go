@@ -139,21 +139,25 @@ func TestImageTellsWhatItIs(t *testing.T) {
 func TestImageRunsAsTheChartSays(t *testing.T) {
 	t.Parallel()
 	server := opper(t, httptest.NewServer)
+	from := small(t)
 	for name, healthy := range map[string]string{"default": "state restored", "nothing-kept": "persistence disabled", "everything": ""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := images(t)["exporter"].unpack(t)
-			out, log, err := helmRun(t, "template", release, chart, "--values=testdata/values/"+name+".yaml", "--set=opper.url="+server.URL)
+			out, log, err := helmRun(t, "template", release, from, "--values=testdata/values/"+name+".yaml", "--set=opper.url="+server.URL)
 			if err != nil {
 				t.Fatalf("%v\n%s", err, log)
 			}
-			command := slices.Concat(c.entrypoint, args(t, out), []string{anyPort})
+			command := slices.Concat(c.entrypoint, anyHealthPort(args(t, out)), []string{anyPort})
 			for _, mount := range []string{"mountPath: /run/secrets/opper\n", "path: api-key\n"} {
 				if !strings.Contains(out, mount) {
 					t.Errorf("no %s in the manifest", mount)
 				}
 			}
 			c.mount(t, "run/secrets/opper/api-key", key)
+			if name == "everything" {
+				mountWebConfig(t, c, out)
+			}
 			p := exportertest.MustStart(t, c.command(nil, command...))
 			address := p.AwaitListening(t)
 			if healthy == "" {

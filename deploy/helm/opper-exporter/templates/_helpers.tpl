@@ -70,3 +70,22 @@ labels:
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{- define "opper-exporter.webSecret" -}}
+{{- if .Values.webConfig.content }}
+{{- include "opper-exporter.fullname" . }}-web
+{{- else }}
+{{- .Values.webConfig.existingSecret }}
+{{- end }}
+{{- end }}
+
+{{/* The names of the thresholds in a file of rules, as JSON. */}}
+{{- define "opper-exporter.thresholds" -}}
+{{- $names := list }}
+{{- range (fromYaml .).groups }}
+{{- range .rules }}
+{{- $names = append $names .record }}
+{{- end }}
+{{- end }}
+{{- toJson (uniq $names) }}
+{{- end }}
