@@ -107,7 +107,8 @@ func (p *Parsed) Validate(getenv func(string) string) (*Validated, error) {
 	v.Scrape.Program, v.Scrape.Version = Program, Version()
 	v.Scrape.SyncOnScrape = v.Project.Interval == 0
 	for _, address := range *v.Web.WebListenAddresses {
-		if _, _, err := net.SplitHostPort(address); err != nil && !strings.HasPrefix(address, "vsock://") {
+		// Without a port, the system would choose one.
+		if _, port, err := net.SplitHostPort(address); (err != nil || port == "") && !strings.HasPrefix(address, "vsock://") {
 			return nil, fmt.Errorf("--web.listen-address: expected an address such as :16773, got %q", address)
 		}
 	}

@@ -91,8 +91,8 @@ func TestWrongValueIsRefusedByItsFlag(t *testing.T) {
 		"web.telemetry-path": {
 			"empty": "", "relative": "metrics", "root": "/", "slash at the end": "/metrics/", "taken": "/-/ready", "pattern": "/{any...}", "space": "/a b",
 		},
-		"web.listen-address":        {"no port": "localhost", "a URL": "http://localhost:16773"},
-		"web.health-listen-address": {"no port": "localhost", "a URL": "http://localhost:16775"},
+		"web.listen-address":        {"no port": "localhost", "empty port": ":", "a URL": "http://localhost:16773"},
+		"web.health-listen-address": {"no port": "localhost", "empty port": ":", "a URL": "http://localhost:16775"},
 		"web.max-requests":          {"negative": "-1", "no number": "few"},
 		"web.config.file": {
 			"no file":        filepath.Join(dir, "none.yml"),

@@ -129,7 +129,7 @@ func parseLabel(text string) (string, error) {
 }
 
 func parseAddress(text string) (string, error) {
-	if _, _, err := net.SplitHostPort(text); err != nil && text != "" {
+	if _, port, err := net.SplitHostPort(text); (err != nil || port == "") && text != "" {
 		return "", fmt.Errorf("expected an address such as :16775, got %q", text)
 	}
 	return text, nil
