@@ -79,7 +79,7 @@ func TestImageOfTheDemoRuns(t *testing.T) {
 	t.Parallel()
 	c := images(t)["demo"].unpack(t)
 	p := exportertest.MustStart(t, c.command(nil, append(slices.Clone(c.entrypoint), anyPort, "--opper.listen-address=127.0.0.1:0", "--history=10m")...))
-	counted(t, p, p.AwaitListening(t))
+	counted(t, p, p.AwaitListening(t), "demo")
 	p.Stop(t)
 	if left, err := os.ReadDir(filepath.Join(c.root, "tmp")); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
