@@ -16,7 +16,7 @@ import (
 var setByValues = []string{
 	"opper.url", "opper.project", "opper.api-key-file", "storage.path",
 	"web.listen-address", "web.health-listen-address", "web.systemd-socket", "web.config.file",
-	"config.file", "config.check", "help", "version",
+	"help", "version",
 }
 
 // flagsBlock is the value flags in the schema.
@@ -26,6 +26,11 @@ var flagsBlock = regexp.MustCompile(`(?s)    "flags": \{\n.*?\n    \}`)
 // so that a mistake shows before anything is installed.
 func TestChartKnowsTheFlags(t *testing.T) {
 	app, _ := config.NewApplication()
+	for _, name := range setByValues {
+		if app.GetFlag(name) == nil {
+			t.Errorf("the program has no flag --%s", name)
+		}
+	}
 	properties := map[string]any{}
 	for _, f := range app.Model().Flags {
 		if f.Hidden || slices.Contains(setByValues, f.Name) {

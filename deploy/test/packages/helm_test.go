@@ -135,7 +135,11 @@ func TestChartRefusesBadValues(t *testing.T) {
 		},
 		"a threshold less": {
 			[]string{"opper.apiKey=k", "prometheusRule.enabled=true", "prometheusRule.thresholds=groups: []"},
-			"prometheusRule.thresholds lacks opper:threshold:success_ratio, which the alerts of this release compare with",
+			"prometheusRule.thresholds lacks opper:threshold:success_ratio without labels, which the alerts of this release compare with",
+		},
+		"a threshold for one project only": {
+			[]string{"opper.apiKey=k", "prometheusRule.enabled=true", "prometheusRule.thresholds=groups: [{rules: [{record: opper:threshold:success_ratio\\, labels: {project: a}}]}]"},
+			"prometheusRule.thresholds lacks opper:threshold:success_ratio without labels, which the alerts of this release compare with",
 		},
 		"a threshold more": {
 			[]string{"opper.apiKey=k", "prometheusRule.enabled=true", "prometheusRule.thresholds=groups: [{rules: [{record: opper:threshold:success_ratio}\\, {record: opper:threshold:succes_ratio}]}]"},

@@ -79,13 +79,20 @@ labels:
 {{- end }}
 {{- end }}
 
-{{/* The names of the thresholds in a file of rules, as JSON. */}}
+{{/* The names of the thresholds in a file of rules, as JSON: those that are a default,
+which have no labels, and all. */}}
 {{- define "opper-exporter.thresholds" -}}
-{{- $names := list }}
+{{- $defaults := list }}
+{{- $all := list }}
 {{- range (fromYaml .).groups }}
 {{- range .rules }}
-{{- $names = append $names .record }}
+{{- if hasPrefix "opper:threshold:" (default "" .record) }}
+{{- $all = append $all .record }}
+{{- if not .labels }}
+{{- $defaults = append $defaults .record }}
 {{- end }}
 {{- end }}
-{{- toJson (uniq $names) }}
+{{- end }}
+{{- end }}
+{{- dict "defaults" $defaults "all" $all | toJson }}
 {{- end }}

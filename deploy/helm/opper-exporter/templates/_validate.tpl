@@ -26,15 +26,15 @@
 {{- end }}
 {{- with .Values.prometheusRule }}
 {{- if and .enabled .thresholds }}
-{{- $want := include "opper-exporter.thresholds" ($.Files.Get "files/rules/opper_thresholds.yml") | fromJsonArray }}
-{{- $got := include "opper-exporter.thresholds" .thresholds | fromJsonArray }}
-{{- range $want }}
-{{- if not (has . $got) }}
-{{- fail (printf "prometheusRule.thresholds lacks %s, which the alerts of this release compare with" .) }}
+{{- $want := include "opper-exporter.thresholds" ($.Files.Get "files/rules/opper_thresholds.yml") | fromJson }}
+{{- $got := include "opper-exporter.thresholds" .thresholds | fromJson }}
+{{- range $want.defaults }}
+{{- if not (has . $got.defaults) }}
+{{- fail (printf "prometheusRule.thresholds lacks %s without labels, which the alerts of this release compare with" .) }}
 {{- end }}
 {{- end }}
-{{- range $got }}
-{{- if not (has . $want) }}
+{{- range $got.all }}
+{{- if not (has . $want.defaults) }}
 {{- fail (printf "prometheusRule.thresholds has %s, which is no threshold of this release" .) }}
 {{- end }}
 {{- end }}
