@@ -98,10 +98,7 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(c, versioncollector.NewCollector(config.Program))
-	handler, err := scrape.NewHandler(cfg.Scrape, c, scrapers, registry, logger)
-	if err != nil {
-		return err
-	}
+	handler := scrape.NewHandler(cfg.Scrape, c, scrapers, registry, logger)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	level.Info(logger).Log("msg", "starting "+config.Program, "version", config.Version(), "revision", version.GetRevision(), "opper_url", cfg.Project.Opper.URL, "project", cfg.Project.Name)

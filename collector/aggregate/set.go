@@ -50,6 +50,7 @@ type Set struct {
 	Gaps, NoID, VanishedOpen, LateEnds uint64
 	Overflow, NoDuration, BadDuration  uint64
 	unmapped                           []*Unmapped // in the order in which they were first seen
+	failures                           failures
 }
 
 // New returns an empty Set. Until EndInitialSync, no name overflows.
@@ -173,6 +174,9 @@ func (s *Set) count(c *ledger.Counted, before time.Time) {
 	outcome := Abandoned
 	if !c.Abandoned {
 		outcome = s.outcome(&c.Row, before)
+	}
+	if outcome == Failure || outcome == Abandoned {
+		s.failures.offer(s.resolve(c.Name).label, outcome, c)
 	}
 	// In a partial initial sync, only what is counted tells when a name began.
 	var started time.Time

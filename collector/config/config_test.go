@@ -91,6 +91,10 @@ func TestWrongValueIsRefusedByItsFlag(t *testing.T) {
 		"web.telemetry-path": {
 			"empty": "", "relative": "metrics", "root": "/", "slash at the end": "/metrics/", "taken": "/-/ready", "pattern": "/{any...}", "space": "/a b",
 		},
+		"web.trace-url": {
+			"no id": "https://platform.opper.ai/traces", "no scheme": "platform.opper.ai/{id}", "script": "javascript:alert({id})", "no host": "https:///{id}",
+			"id in the host": "https://{id}.opper.ai/{id}", "id after an @": "https://opper.ai@{id}/{id}", "key": "https://me:" + testKey + "@opper.ai/{id}", "two lines": "https://opper.ai/\n{id}",
+		},
 		"web.listen-address": {"no port": "localhost", "a URL": "http://localhost:16773"},
 		"web.max-requests":   {"negative": "-1", "no number": "few"},
 		"web.config.file": {
@@ -210,11 +214,24 @@ func TestInitialLookbackDependsOnPersistence(t *testing.T) {
 	}
 }
 
+func TestTraceURL(t *testing.T) {
+	for arg, want := range map[string]string{
+		"--log.level=info": "https://platform.opper.ai/traces/{id}",
+		"--web.trace-url=": "",
+		"--web.trace-url=http://[::1]:80/a/{id}/{id}#b": "http://[::1]:80/a/{id}/{id}#b",
+	} {
+		cfg, err := parse(withKey, arg)
+		if err != nil || cfg.Scrape.TraceURL != want {
+			t.Errorf("%s: %v, want %q", arg, err, want)
+		}
+	}
+}
+
 func TestValuesReachWhatTheyConfigure(t *testing.T) {
 	cfg, err := parse(withKey,
 		"--opper.url=https://opper.example", "--opper.header=x-more:  of this ", "--opper.concurrency=7", "--opper.max-requests-per-second=8",
 		"--collector.interval=0s", "--collector.success-status=OK, Fine", "--collector.success-status=Done",
-		"--web.telemetry-path=/a/b", "--web.max-requests=3", "--web.disable-exporter-metrics", "--web.openmetrics-created")
+		"--web.telemetry-path=/a/b", "--web.max-requests=3", "--web.disable-exporter-metrics", "--web.openmetrics-created", "--web.trace-url=http://localhost:1/a?trace={id}")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,6 +243,7 @@ func TestValuesReachWhatTheyConfigure(t *testing.T) {
 	}
 	want := scrape.Config{
 		Program: "opper_exporter", Version: "dev", TelemetryPath: "/a/b", DisableExporterMetrics: true, OpenMetricsCreated: true, MaxRequests: 3, SyncOnScrape: true,
+		TraceURL: "http://localhost:1/a?trace={id}",
 	}
 	if cfg.Scrape != want {
 		t.Errorf("scrape: %+v, want %+v", cfg.Scrape, want)
