@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kingpin/v2"
+
 	"opper_exporter/collector/scrape"
 )
 
@@ -136,10 +138,11 @@ func TestWrongArgumentsAreRefused(t *testing.T) {
 		"key as a flag":                       {"--opper.api-key=" + testKey, "--opper.api-key"},
 		"unknown flag":                        {"--no-such-flag", "--no-such-flag"},
 		"no value":                            {"--web.max-requests", "--web.max-requests"},
+		"no value before a flag":              {"--storage.path --web.max-requests=3", "--storage.path"},
 		"argument":                            {"stray", "stray"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := parse(withKey, c.arg)
+			_, err := parse(withKey, strings.Fields(c.arg)...)
 			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), testKey) {
 				t.Errorf("got %v, want %s in it", err, c.want)
 			}
@@ -152,6 +155,7 @@ func TestUnknownFlagGetsSuggestion(t *testing.T) {
 		"--collector.intervall=3s":        "unknown long flag '--collector.intervall', did you mean '--collector.interval'?",
 		"--opper.api-key=" + testKey:      "unknown long flag '--opper.api-key', did you mean '--opper.api-key-file'?",
 		"--no-collector.native-histogram": "unknown long flag '--no-collector.native-histogram', did you mean '--no-collector.native-histograms'?",
+		"--json":                          "unknown long flag '--json'",
 		"--prometheus.remote-write=a":     "unknown long flag '--prometheus.remote-write'",
 	} {
 		if _, err := parse(withKey, arg); err == nil || err.Error() != want {
@@ -175,6 +179,43 @@ func TestWrongKeyInTheEnvironmentIsRefused(t *testing.T) {
 				t.Errorf("got %v, want %s in it", err, c.want)
 			}
 		})
+	}
+}
+
+// Flags stand before or after the command, and running is the default.
+func TestCommands(t *testing.T) {
+	for want, lines := range map[string][]string{
+		CommandRun:   {"", "run", "--web.max-requests=3", "run --web.max-requests=3", "--web.max-requests=3 run"},
+		CommandCheck: {"check", "check --web.max-requests=3", "--web.max-requests=3 check", "check --json", "--web.max-requests=3 check --json"},
+	} {
+		for _, line := range lines {
+			cfg, err := parse(withKey, strings.Fields(line)...)
+			if err != nil || cfg.Command != want || cfg.CheckJSON != strings.Contains(line, "--json") || strings.Contains(line, "=3") != (cfg.Scrape.MaxRequests == 3) {
+				t.Errorf("%q: got %+v, %v, want command %s", line, cfg, err, want)
+			}
+		}
+	}
+	for _, line := range []string{"--json", "run --json", "check stray", "run check", "chekc"} {
+		if _, err := parse(withKey, strings.Fields(line)...); err == nil {
+			t.Errorf("%q: no error", line)
+		}
+	}
+}
+
+func TestKeyOriginIsKnown(t *testing.T) {
+	file := writeFile(t, "key", testKey)
+	for want, c := range map[string]struct {
+		variable string
+		args     []string
+	}{
+		"environment variable OPPER_API_KEY":     {"OPPER_API_KEY", nil},
+		"environment variable OPPER_HTTP_BEARER": {"OPPER_HTTP_BEARER", nil},
+		"--opper.api-key-file " + file:           {"OPPER_API_KEY", []string{"--opper.api-key-file=" + file}},
+	} {
+		cfg, err := parse(func(name string) string { return map[string]string{c.variable: testKey}[name] }, c.args...)
+		if err != nil || cfg.Project.KeyOrigin != want {
+			t.Errorf("got %+v, %v, want %s", cfg, err, want)
+		}
 	}
 }
 
@@ -272,6 +313,12 @@ func TestEveryFlagHasHelp(t *testing.T) {
 		names = append(names, flag.Name)
 		if flag.Help == "" {
 			t.Errorf("--%s has no help", flag.Name)
+		}
+	}
+	for _, command := range app.Model().FlattenedCommands() {
+		flags := command.Flags
+		if command.Help == "" || slices.ContainsFunc(flags, func(f *kingpin.FlagModel) bool { return f.Help == "" }) {
+			t.Errorf("%s or one of its flags has no help", command.FullCommand)
 		}
 	}
 	for _, name := range []string{"opper.url", "collector.initial-lookback", "storage.path", "web.listen-address", "log.level"} {

@@ -20,7 +20,7 @@ type Parsed struct {
 	lookback         lookback
 }
 
-// NewApplication returns the flags of the exporter, and where parsing them puts
+// NewApplication returns the flags and commands of the exporter, and where parsing them puts
 // their values.
 func NewApplication() (*kingpin.Application, *Parsed) {
 	app := kingpin.New(Program, "Prometheus exporter for the traces of Opper. The API key comes from --opper.api-key-file, or from the environment: OPPER_API_KEY or OPPER_HTTP_BEARER.")
@@ -67,6 +67,7 @@ func NewApplication() (*kingpin.Application, *Parsed) {
 
 	app.Version(version.Print(Program)).VersionFlag.NoEnvar()
 	app.HelpFlag.Short('h')
+	addCommands(app, v)
 	return app, p
 }
 
