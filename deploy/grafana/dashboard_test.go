@@ -4,6 +4,7 @@ package grafana_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -29,6 +30,9 @@ type dashboard struct {
 	Templating    struct {
 		List []*variable `json:"list"`
 	} `json:"templating"`
+	Annotations struct {
+		List []annotation `json:"list"`
+	} `json:"annotations"`
 
 	file string
 	tree any // all of it
@@ -46,17 +50,77 @@ type panel struct {
 	Targets     []target `json:"targets"`
 	FieldConfig struct {
 		Defaults struct {
-			Unit       string `json:"unit"`
-			NoValue    string `json:"noValue"`
-			Links      []link `json:"links"`
-			Thresholds struct {
-				Steps []struct {
-					Value *float64 `json:"value"`
-				} `json:"steps"`
-			} `json:"thresholds"`
+			Unit       string     `json:"unit"`
+			Decimals   *int       `json:"decimals"`
+			NoValue    string     `json:"noValue"`
+			Links      []link     `json:"links"`
+			Thresholds thresholds `json:"thresholds"`
+			Color      struct {
+				Mode string `json:"mode"`
+			} `json:"color"`
+			Custom struct {
+				LineWidth   int `json:"lineWidth"`
+				FillOpacity int `json:"fillOpacity"`
+				Stacking    struct {
+					Mode string `json:"mode"`
+				} `json:"stacking"`
+			} `json:"custom"`
 		} `json:"defaults"`
+		Overrides []override `json:"overrides"`
 	} `json:"fieldConfig"`
+	Options struct {
+		ShowValue string `json:"showValue"`
+		Legend    struct {
+			DisplayMode string   `json:"displayMode"`
+			Placement   string   `json:"placement"`
+			Width       int      `json:"width"`
+			Calcs       []string `json:"calcs"`
+		} `json:"legend"`
+	} `json:"options"`
+	Transformations []struct {
+		Options struct {
+			IndexByName map[string]int `json:"indexByName"`
+		} `json:"options"`
+	} `json:"transformations"`
 	Panels []panel `json:"panels"` // of a row that is folded
+}
+
+type thresholds struct {
+	Steps []struct {
+		Color string   `json:"color"`
+		Value *float64 `json:"value"`
+	} `json:"steps"`
+}
+
+// override is what differs for some fields of a panel.
+type override struct {
+	Matcher struct {
+		Options any `json:"options"`
+	} `json:"matcher"`
+	Properties []struct {
+		ID    string          `json:"id"`
+		Value json.RawMessage `json:"value"`
+	} `json:"properties"`
+}
+
+// property returns a property of an override, or nil.
+func (o override) property(id string) json.RawMessage {
+	for _, p := range o.Properties {
+		if p.ID == id {
+			return p.Value
+		}
+	}
+	return nil
+}
+
+// annotation marks times in panels.
+type annotation struct {
+	Name       string `json:"name"`
+	Datasource source `json:"datasource"`
+	Expr       string `json:"expr"` // none of the one that Grafana has by itself
+	Filter     struct {
+		IDs []int `json:"ids"`
+	} `json:"filter"`
 }
 
 type source struct {
@@ -66,6 +130,7 @@ type source struct {
 
 type target struct {
 	RefID      string `json:"refId"`
+	Legend     string `json:"legendFormat"`
 	Datasource source `json:"datasource"`
 	Expr       string `json:"expr"`
 	Format     string `json:"format"`
@@ -92,7 +157,8 @@ type variable struct {
 	Current    struct {
 		Value any `json:"value"`
 	} `json:"current"`
-	Query any `json:"query"`
+	Query any    `json:"query"`
+	Regex string `json:"regex"`
 }
 
 // query returns the question of a variable that asks the data source.
@@ -215,6 +281,7 @@ func checkHead(t *testing.T, d *dashboard) {
 var (
 	variableUse = regexp.MustCompile(`\$(\w+)|\$\{(\w+)(?:\.[^:}]+)?(?::[^}]+)?\}`)
 	labelValues = regexp.MustCompile(`^label_values\((.+), (\w+)\)$`)
+	queryResult = regexp.MustCompile(`^query_result\((.+)\)$`)
 )
 
 // builtins are the variables that Grafana has by itself.
@@ -234,6 +301,11 @@ func checkVariables(t *testing.T, d *dashboard) {
 			}
 		}
 	}
+	for _, a := range d.Annotations.List {
+		if a.Expr != "" && (a.Name == "" || a.Datasource != prometheus || len(a.Filter.IDs) == 0) {
+			t.Errorf("the annotation %q has no name, another data source, or is in all panels", a.Name)
+		}
+	}
 	for _, p := range d.all() {
 		for _, target := range p.Targets {
 			for _, match := range variableUse.FindAllStringSubmatch(target.Expr, -1) {
@@ -251,7 +323,7 @@ func checkVariables(t *testing.T, d *dashboard) {
 		if v.Type == "datasource" && v.Current.Value != "" {
 			t.Errorf("the data source of one Grafana is chosen: %v", v.Current.Value)
 		}
-		if v.Type == "query" && (v.Datasource != prometheus || v.query() != v.Definition || !labelValues.MatchString(v.query())) {
+		if v.Type == "query" && (v.Datasource != prometheus || v.query() != v.Definition || !labelValues.MatchString(v.query()) && !queryResult.MatchString(v.query())) {
 			t.Errorf("the variable %s asks %q (%q) of %v", v.Name, v.query(), v.Definition, v.Datasource)
 		}
 	}
@@ -324,7 +396,7 @@ func checkPanel(t *testing.T, p panel) {
 	if defaults := p.FieldConfig.Defaults; defaults.Unit == "" || defaults.NoValue == "" {
 		t.Errorf("unit %q, and for an empty panel %q", defaults.Unit, defaults.NoValue)
 	}
-	if err := ascending(p); err != nil {
+	if err := errors.Join(ascending(p), legible(p)); err != nil {
 		t.Error(err)
 	}
 	if p.Datasource != prometheus {
