@@ -51,6 +51,8 @@ var (
 		"status")
 	traceNames = newDesc("opper_exporter_trace_names",
 		"Distinct trace names seen (name), including those counted under the overflow name; an estimate above 10000.")
+	traceNamesLimit = newDesc("opper_exporter_trace_names_limit",
+		"Maximum number of trace names with series of their own: --collector.max-trace-names.")
 	namesZeroPending = newDesc("opper_exporter_trace_names_zero_pending",
 		"Trace names whose series are exposed at 0 until every scraper has read the zeros, for 10 minutes at most; then the counts follow.")
 	overflowTotal = newDesc("opper_exporter_overflow_traces_total",
@@ -59,7 +61,7 @@ var (
 
 var descs = []*prometheus.Desc{
 	tracesTotal, traceDuration, traceTokens, tokensPerTrace, tracesOpen, traceLastEnd, tracesListed,
-	gapsTotal, skippedTotal, unusableTotal, lateEndsTotal, unmappedTotal, traceNames, namesZeroPending, overflowTotal,
+	gapsTotal, skippedTotal, unusableTotal, lateEndsTotal, unmappedTotal, traceNames, traceNamesLimit, namesZeroPending, overflowTotal,
 }
 
 func newDesc(name, help string, labels ...string) *prometheus.Desc {
