@@ -48,7 +48,8 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) snap
 		}
 	})
 	zeroPending := 0
-	for _, n := range s.All() {
+	all := s.All()
+	for _, n := range all {
 		if n.IsZeroPending() {
 			zeroPending++
 		}
@@ -59,6 +60,9 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) snap
 		}
 		out = append(out, m.metrics...)
 		out = append(out, newGauge(tracesOpen, float64(open[n]), b.project, n.Label))
+	}
+	if len(b.names) > len(all) {
+		b.forget(all)
 	}
 	if listed >= 0 {
 		out = append(out, newGauge(tracesListed, float64(listed), b.project))
@@ -75,6 +79,7 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) snap
 		{unusableTotal, s.BadDuration, []string{"negative"}},
 		{lateEndsTotal, s.LateEnds, nil},
 		{overflowTotal, s.Overflow, nil},
+		{namesExpiredTotal, s.Expired, nil},
 	} {
 		out = append(out, newCounter(c.desc, float64(c.value), s.Since, append([]string{b.project}, c.reason...)...))
 	}
@@ -82,6 +87,15 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) snap
 		out = append(out, newCounter(unmappedTotal, float64(u.Exposed()), u.Created, b.project, u.Label))
 	}
 	return append(out, newGauge(traceNames, s.Distinct(), b.project), newGauge(namesZeroPending, float64(zeroPending), b.project))
+}
+
+// forget drops the metrics of names that are no longer there.
+func (b *snapshots) forget(all []*aggregate.Aggregate) {
+	names := make(map[string]nameMetrics, len(all))
+	for _, n := range all {
+		names[n.Label] = b.names[n.Label]
+	}
+	b.names = names
 }
 
 // buildName returns the metrics of one trace name: all of them, from 0 on.
