@@ -82,6 +82,9 @@ func TestNameExpiresAndReturns(t *testing.T) {
 	if n := got.seriesOf("retired"); n != 0 {
 		t.Errorf("%d series are left", n)
 	}
+	if n := len(b.project.builder.names); n != 2 {
+		t.Errorf("the metrics of %d names are in memory", n)
+	}
 	for key, want := range map[string]float64{
 		"opper_exporter_trace_names_expired_total{}": 1, "opper_exporter_trace_names{}": 2,
 		"opper_traces_total{success,used}": 2, "opper_traces_open{waiting}": 1,
