@@ -77,6 +77,9 @@ func (s *Set) revive(label string) *Aggregate {
 // RemoveExcluded removes the labels whose traces all had one name, which the
 // configuration excludes, and returns them.
 func (s *Set) RemoveExcluded() []string {
+	if s.cfg.Include == nil && s.cfg.Exclude == nil {
+		return nil
+	}
 	var excluded []string
 	for label, n := range s.names {
 		if n.raws == oneRaw && !s.IsIncluded(n.raw) {
