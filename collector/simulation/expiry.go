@@ -19,13 +19,11 @@ const (
 // traceNameOf returns the label trace_name of a series, empty if it has none.
 func traceNameOf(key string) string {
 	family, labels, _ := strings.Cut(strings.TrimSuffix(key, "}"), "{")
-	switch {
-	case family == "opper_traces_open" || family == "opper_trace_last_end_timestamp_seconds":
+	if family == "opper_traces_open" || family == "opper_trace_last_end_timestamp_seconds" {
 		return labels
-	default:
-		_, name, _ := strings.Cut(groupOf(key), " of ")
-		return name
 	}
+	_, name, _ := strings.Cut(groupOf(key), " of ")
+	return name
 }
 
 // use notes that traces are counted, or delisted while they were open: the name of
