@@ -23,6 +23,7 @@ import (
 	slgk "github.com/tjhop/slog-gokit"
 
 	"opper_exporter/collector"
+	"opper_exporter/collector/check"
 	"opper_exporter/collector/config"
 	"opper_exporter/collector/scrape"
 	"opper_exporter/collector/store"
@@ -40,6 +41,9 @@ const (
 	shutdownTimeout = drainTimeout + 3*time.Second
 )
 
+// commands are what the program does other than run, by their first words.
+var commands = map[string]func(context.Context, *config.Validated, io.Writer) error{config.CommandCheck: check.Run}
+
 func main() {
 	// Otherwise, a log line that cannot be written any more ends the process.
 	signal.Ignore(syscall.SIGPIPE)
@@ -50,13 +54,11 @@ func main() {
 // status: 2 for an invalid configuration, 1 for a failure later.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	cfg, done, err := config.Parse(args, getenv, stdout)
-	if done {
-		return 0
+	if done || err != nil {
+		return exitStatus(err, 2, stderr)
 	}
-	if err != nil {
-		// Some errors of YAML, and some paths, have several lines.
-		_, _ = fmt.Fprintf(stderr, "%s: error: %s\n", config.Program, strings.Join(strings.Fields(err.Error()), " "))
-		return 2
+	if command := commands[strings.Fields(cfg.Command)[0]]; command != nil {
+		return exitStatus(command(ctx, cfg, stdout), 1, stderr)
 	}
 	if getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
@@ -70,6 +72,15 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return 1
 	}
 	return 0
+}
+
+// exitStatus prints an error in one line: some of YAML, and some paths, have several.
+func exitStatus(err error, failed int, stderr io.Writer) int {
+	if err == nil {
+		return 0
+	}
+	_, _ = fmt.Fprintf(stderr, "%s: error: %s\n", config.Program, strings.Join(strings.Fields(err.Error()), " "))
+	return failed
 }
 
 // serve runs the exporter until ctx ends or it can't be served.
@@ -98,10 +109,7 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(c, versioncollector.NewCollector(config.Program))
-	handler, err := scrape.NewHandler(cfg.Scrape, c, scrapers, registry, logger)
-	if err != nil {
-		return err
-	}
+	handler := scrape.NewHandler(cfg.Scrape, c, scrapers, registry, logger)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	level.Info(logger).Log("msg", "starting "+config.Program, "version", config.Version(), "revision", version.GetRevision(), "opper_url", cfg.Project.Opper.URL, "project", cfg.Project.Name)

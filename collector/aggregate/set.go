@@ -52,6 +52,7 @@ type Set struct {
 	Overflow, NoDuration, BadDuration  uint64
 	Expired                            uint64      // names
 	unmapped                           []*Unmapped // in the order in which they were first seen
+	failures                           failures
 }
 
 // New returns an empty Set. Until EndInitialSync, no name overflows.
@@ -183,6 +184,9 @@ func (s *Set) count(c *ledger.Counted, before time.Time) {
 	if !c.Abandoned {
 		outcome = s.outcome(&c.Row, before)
 	}
+	if outcome == Failure || outcome == Abandoned {
+		s.failures.offer(s.resolve(c.Name).label, outcome, c)
+	}
 	// In a partial initial sync, only what is counted tells when a name began.
 	var started time.Time
 	if s.initialSync && s.cfg.Partial {
@@ -245,17 +249,27 @@ func traceID(c *ledger.Counted) string {
 }
 
 func (s *Set) outcome(r *ledger.Row, before time.Time) Outcome {
-	status := strings.ToLower(r.Status)
-	switch {
-	case !r.HasStatus:
-	case slices.Contains(s.cfg.Success, status):
-		return Success
-	case slices.Contains(s.cfg.Failure, status):
-		return Failure
-	default:
+	outcome, mapped := s.cfg.Outcome(r.Status)
+	if !r.HasStatus {
+		return Unknown
+	}
+	if !mapped {
 		s.countUnmapped(r.Status, before)
 	}
-	return Unknown
+	return outcome
+}
+
+// Outcome returns the outcome of a trace that has ended with a status, and whether
+// the status is in one of the lists.
+func (c *Config) Outcome(status string) (outcome Outcome, mapped bool) {
+	status = strings.ToLower(status)
+	switch {
+	case slices.Contains(c.Success, status):
+		return Success, true
+	case slices.Contains(c.Failure, status):
+		return Failure, true
+	}
+	return Unknown, false
 }
 
 // ResetDurations restarts the duration histograms, zero-first, as no value can be

@@ -4,6 +4,7 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -33,6 +34,8 @@ func Version() string { return cmp.Or(version.Version, "dev") }
 
 // Validated is a configuration without contradictions. Validate makes it.
 type Validated struct {
+	Command     string // its words with blanks between, such as CommandCheck
+	CheckJSON   bool   // CommandCheck prints JSON
 	Project     Project
 	Scrape      scrape.Config
 	Web         *web.FlagConfig
@@ -45,6 +48,7 @@ type Validated struct {
 type Project struct {
 	Name              string // value of the label project
 	Opper             opper.Options
+	KeyOrigin         string         // where the key comes from: a flag or an environment variable
 	UpstreamURL       string         // with the version of the API
 	Interval          time.Duration  // between syncs; 0 syncs on every scrape
 	SweepInterval     time.Duration  // between sweeps; 0 disables them
@@ -62,9 +66,15 @@ type Project struct {
 // they only ask for something to be printed, as --help does.
 func Parse(args []string, getenv func(string) string, stdout io.Writer) (cfg *Validated, done bool, err error) {
 	app, parsed := NewApplication()
-	app.UsageWriter(stdout).ErrorWriter(io.Discard)
-	app.Terminate(func(int) { done = true })
-	_, err = app.Parse(args)
+	var usage bytes.Buffer // kingpin panics where it cannot write, as into a closed pipe
+	app.UsageWriter(&usage).ErrorWriter(io.Discard)
+	app.Terminate(func(int) {
+		if !done { // without a command, it goes on after --help
+			_, _ = usage.WriteTo(stdout)
+		}
+		done = true
+	})
+	parsed.values.Command, err = app.Parse(withCommand(app, args))
 	if done {
 		return nil, true, nil
 	}
@@ -80,7 +90,7 @@ func Parse(args []string, getenv func(string) string, stdout io.Writer) (cfg *Va
 func (p *Parsed) Validate(getenv func(string) string) (*Validated, error) {
 	v := p.values
 	var err error
-	if v.Project.Opper.Key, err = p.key(getenv); err != nil {
+	if v.Project.Opper.Key, v.Project.KeyOrigin, err = p.key(getenv); err != nil {
 		return nil, err
 	}
 	v.Project.Opper.UserAgent = Program + "/" + Version()
@@ -160,22 +170,23 @@ func (p *Parsed) validateAggregate(s *aggregate.Config) error {
 	return nil
 }
 
-func (p *Parsed) key(getenv func(string) string) (opper.KeySource, error) {
+// key also returns where the key comes from.
+func (p *Parsed) key(getenv func(string) string) (key opper.KeySource, origin string, err error) {
 	if p.keyFile != "" {
 		key, err := opper.KeyFile(p.keyFile)
 		if err != nil {
-			return key, fmt.Errorf("--opper.api-key-file: %w", err)
+			return key, "", fmt.Errorf("--opper.api-key-file: %w", err)
 		}
-		return key, nil
+		return key, "--opper.api-key-file " + p.keyFile, nil
 	}
 	for _, name := range []string{"OPPER_API_KEY", "OPPER_HTTP_BEARER"} {
 		if value := getenv(name); value != "" {
 			key, err := opper.FixedKey(value)
 			if err != nil {
-				return key, fmt.Errorf("%s: %w", name, err)
+				return key, "", fmt.Errorf("%s: %w", name, err)
 			}
-			return key, nil
+			return key, "environment variable " + name, nil
 		}
 	}
-	return opper.KeySource{}, errors.New("no API key: set --opper.api-key-file, or OPPER_API_KEY in the environment")
+	return opper.KeySource{}, "", errors.New("no API key: set --opper.api-key-file, or OPPER_API_KEY in the environment")
 }

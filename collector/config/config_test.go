@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kingpin/v2"
+
 	"opper_exporter/collector/scrape"
 )
 
@@ -92,6 +94,10 @@ func TestWrongValueIsRefusedByItsFlag(t *testing.T) {
 		"web.telemetry-path": {
 			"empty": "", "relative": "metrics", "root": "/", "slash at the end": "/metrics/", "taken": "/-/ready", "pattern": "/{any...}", "space": "/a b",
 		},
+		"web.trace-url": {
+			"no id": "https://platform.opper.ai/traces", "no scheme": "platform.opper.ai/{id}", "script": "javascript:alert({id})", "no host": "https:///{id}",
+			"id in the host": "https://{id}.opper.ai/{id}", "id after an @": "https://opper.ai@{id}/{id}", "key": "https://me:" + testKey + "@opper.ai/{id}", "two lines": "https://opper.ai/\n{id}",
+		},
 		"web.listen-address": {"no port": "localhost", "a URL": "http://localhost:16773"},
 		"web.max-requests":   {"negative": "-1", "no number": "few"},
 		"web.config.file": {
@@ -133,10 +139,11 @@ func TestWrongArgumentsAreRefused(t *testing.T) {
 		"key as a flag":                       {"--opper.api-key=" + testKey, "--opper.api-key"},
 		"unknown flag":                        {"--no-such-flag", "--no-such-flag"},
 		"no value":                            {"--web.max-requests", "--web.max-requests"},
+		"no value before a flag":              {"--storage.path --web.max-requests=3", "--storage.path"},
 		"argument":                            {"stray", "stray"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := parse(withKey, c.arg)
+			_, err := parse(withKey, strings.Fields(c.arg)...)
 			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), testKey) {
 				t.Errorf("got %v, want %s in it", err, c.want)
 			}
@@ -149,6 +156,7 @@ func TestUnknownFlagGetsSuggestion(t *testing.T) {
 		"--collector.intervall=3s":        "unknown long flag '--collector.intervall', did you mean '--collector.interval'?",
 		"--opper.api-key=" + testKey:      "unknown long flag '--opper.api-key', did you mean '--opper.api-key-file'?",
 		"--no-collector.native-histogram": "unknown long flag '--no-collector.native-histogram', did you mean '--no-collector.native-histograms'?",
+		"--json":                          "unknown long flag '--json'",
 		"--prometheus.remote-write=a":     "unknown long flag '--prometheus.remote-write'",
 	} {
 		if _, err := parse(withKey, arg); err == nil || err.Error() != want {
@@ -172,6 +180,43 @@ func TestWrongKeyInTheEnvironmentIsRefused(t *testing.T) {
 				t.Errorf("got %v, want %s in it", err, c.want)
 			}
 		})
+	}
+}
+
+// Flags stand before or after the command, and running is the default.
+func TestCommands(t *testing.T) {
+	for want, lines := range map[string][]string{
+		CommandRun:   {"", "run", "--web.max-requests=3", "run --web.max-requests=3", "--web.max-requests=3 run"},
+		CommandCheck: {"check", "check --web.max-requests=3", "--web.max-requests=3 check", "check --json", "--web.max-requests=3 check --json"},
+	} {
+		for _, line := range lines {
+			cfg, err := parse(withKey, strings.Fields(line)...)
+			if err != nil || cfg.Command != want || cfg.CheckJSON != strings.Contains(line, "--json") || strings.Contains(line, "=3") != (cfg.Scrape.MaxRequests == 3) {
+				t.Errorf("%q: got %+v, %v, want command %s", line, cfg, err, want)
+			}
+		}
+	}
+	for _, line := range []string{"--json", "run --json", "check stray", "run check", "chekc"} {
+		if _, err := parse(withKey, strings.Fields(line)...); err == nil {
+			t.Errorf("%q: no error", line)
+		}
+	}
+}
+
+func TestKeyOriginIsKnown(t *testing.T) {
+	file := writeFile(t, "key", testKey)
+	for want, c := range map[string]struct {
+		variable string
+		args     []string
+	}{
+		"environment variable OPPER_API_KEY":     {"OPPER_API_KEY", nil},
+		"environment variable OPPER_HTTP_BEARER": {"OPPER_HTTP_BEARER", nil},
+		"--opper.api-key-file " + file:           {"OPPER_API_KEY", []string{"--opper.api-key-file=" + file}},
+	} {
+		cfg, err := parse(func(name string) string { return map[string]string{c.variable: testKey}[name] }, c.args...)
+		if err != nil || cfg.Project.KeyOrigin != want {
+			t.Errorf("got %+v, %v, want %s", cfg, err, want)
+		}
 	}
 }
 
@@ -211,11 +256,24 @@ func TestInitialLookbackDependsOnPersistence(t *testing.T) {
 	}
 }
 
+func TestTraceURL(t *testing.T) {
+	for arg, want := range map[string]string{
+		"--log.level=info": "https://platform.opper.ai/traces/{id}",
+		"--web.trace-url=": "",
+		"--web.trace-url=http://[::1]:80/a/{id}/{id}#b": "http://[::1]:80/a/{id}/{id}#b",
+	} {
+		cfg, err := parse(withKey, arg)
+		if err != nil || cfg.Scrape.TraceURL != want {
+			t.Errorf("%s: %v, want %q", arg, err, want)
+		}
+	}
+}
+
 func TestValuesReachWhatTheyConfigure(t *testing.T) {
 	cfg, err := parse(withKey,
 		"--opper.url=https://opper.example", "--opper.header=x-more:  of this ", "--opper.concurrency=7", "--opper.max-requests-per-second=8",
 		"--collector.interval=0s", "--collector.success-status=OK, Fine", "--collector.success-status=Done",
-		"--web.telemetry-path=/a/b", "--web.max-requests=3", "--web.disable-exporter-metrics", "--web.openmetrics-created")
+		"--web.telemetry-path=/a/b", "--web.max-requests=3", "--web.disable-exporter-metrics", "--web.openmetrics-created", "--web.trace-url=http://localhost:1/a?trace={id}")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,6 +285,7 @@ func TestValuesReachWhatTheyConfigure(t *testing.T) {
 	}
 	want := scrape.Config{
 		Program: "opper_exporter", Version: "dev", TelemetryPath: "/a/b", DisableExporterMetrics: true, OpenMetricsCreated: true, MaxRequests: 3, SyncOnScrape: true,
+		TraceURL: "http://localhost:1/a?trace={id}",
 	}
 	if cfg.Scrape != want {
 		t.Errorf("scrape: %+v, want %+v", cfg.Scrape, want)
@@ -255,6 +314,12 @@ func TestEveryFlagHasHelp(t *testing.T) {
 		names = append(names, flag.Name)
 		if flag.Help == "" {
 			t.Errorf("--%s has no help", flag.Name)
+		}
+	}
+	for _, command := range app.Model().FlattenedCommands() {
+		flags := command.Flags
+		if command.Help == "" || slices.ContainsFunc(flags, func(f *kingpin.FlagModel) bool { return f.Help == "" }) {
+			t.Errorf("%s or one of its flags has no help", command.FullCommand)
 		}
 	}
 	for _, name := range []string{"opper.url", "collector.initial-lookback", "storage.path", "web.listen-address", "log.level"} {

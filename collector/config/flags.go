@@ -20,7 +20,7 @@ type Parsed struct {
 	lookback         lookback
 }
 
-// NewApplication returns the flags of the exporter, and where parsing them puts
+// NewApplication returns the flags and commands of the exporter, and where parsing them puts
 // their values.
 func NewApplication() (*kingpin.Application, *Parsed) {
 	app := kingpin.New(Program, "Prometheus exporter for the traces of Opper. The API key comes from --opper.api-key-file, or from the environment: OPPER_API_KEY or OPPER_HTTP_BEARER.")
@@ -59,6 +59,7 @@ func NewApplication() (*kingpin.Application, *Parsed) {
 	app.Flag("storage.path", "Directory for persistent state. Empty disables persistence.").Default("data/").StringVar(&v.StoragePath)
 	v.Web = kingpinflag.AddFlags(app, ":16773")
 	checked(app, "web.telemetry-path", "Path under which to expose metrics.", "/metrics", &v.Scrape.TelemetryPath, parsePath)
+	checked(app, "web.trace-url", "Address of a trace at Opper, for the links of the status page; {id} stands for its id. Empty makes no links.", "https://platform.opper.ai/traces/{id}", &v.Scrape.TraceURL, parseTraceURL)
 	app.Flag("web.disable-exporter-metrics", "Exclude metrics about the exporter itself (promhttp_*, process_*, go_*).").BoolVar(&v.Scrape.DisableExporterMetrics)
 	app.Flag("web.openmetrics-created", "Expose created timestamps in OpenMetrics text, as _created samples. Only for scrapers that parse them: others store them as series.").BoolVar(&v.Scrape.OpenMetricsCreated)
 	checked(app, "web.max-requests", "Maximum number of parallel scrape requests. Others wait up to 2s, then get a 503. Use 0 to disable.", "40", &v.Scrape.MaxRequests, parseInt(0))
@@ -67,6 +68,7 @@ func NewApplication() (*kingpin.Application, *Parsed) {
 
 	app.Version(version.Print(Program)).VersionFlag.NoEnvar()
 	app.HelpFlag.Short('h')
+	addCommands(app, v)
 	return app, p
 }
 

@@ -45,6 +45,9 @@ var (
 // been interrupted with its locks held.
 var ErrBroken = errors.New("state file is unusable")
 
+// ErrInUse is the error of a file that another process has open.
+var ErrInUse = errors.New("is in use by another process")
+
 // Store is safe for concurrent use.
 type Store struct {
 	path string
@@ -328,7 +331,7 @@ func explain(path string, err error) error {
 	case errors.As(err, &lost):
 		return brokenError{fmt.Errorf("%s %w", path, lost)}
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return fmt.Errorf("%s is in use by another process: end that one, or choose another directory", path)
+		return fmt.Errorf("%s %w: end that one, or choose another directory", path, ErrInUse)
 	case errors.Is(err, bolterrors.ErrKeyTooLarge), errors.Is(err, bolterrors.ErrKeyRequired), errors.Is(err, bolterrors.ErrValueTooLarge):
 		return fmt.Errorf("%s: %w", path, err)
 	case errors.Is(err, bolterrors.ErrDatabaseNotOpen):
