@@ -243,8 +243,9 @@ func (p *project) sync(ctx context.Context) bool {
 	}
 	ended := p.deps.Clock.System()
 	p.aggregates.EndInitialSync(ended)
-	p.placeOpen()
 	p.zeros.release(now)
+	p.removeNames(now)
+	p.placeOpen()
 	p.metrics.synced(took, true)
 	p.lastSuccess = ended
 	committed := p.commit()

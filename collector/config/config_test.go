@@ -81,6 +81,7 @@ func TestWrongValueIsRefusedByItsFlag(t *testing.T) {
 		"collector.trace-name-include":  {"open group": "(", "closes our group": "a)|(b", "two lines": "a\n["},
 		"collector.trace-name-exclude":  {"nothing to repeat": "*"},
 		"collector.max-trace-names":     {"zero": "0", "negative": "-1", "no number": "all"},
+		"collector.trace-name-expiry":   {"negative": "-1s", "no duration": "a month"},
 		"collector.trace-name-rewrite": {
 			"empty": "", "no replacement": "user-.*", "no pattern": "=user", "open group": "(=user", "closes our group": "a)|(b=user",
 			"no such group": "(user)-.*=$2", "letter after the group": "(user)-.*=$1s", "no such name": "(user)-.*=${name}",

@@ -27,7 +27,7 @@ const (
 	fileName = "opper_exporter.db"
 	// version is that of all that is in the file: it grows when the encoding of
 	// an entry changes.
-	version = 3
+	version = 4
 
 	// lockWait is long enough for another start to check the file and to find that
 	// it comes second.
