@@ -92,6 +92,7 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 	scrapers := scrape.NewScrapers(clock.Now)
 	deps := collector.Deps{Logger: logger, Clock: clock, AllRead: scrapers.AllRead}
 	verify := func() error { return nil }
+	var snapshot scrape.Snapshot
 	if !cfg.Project.ClassicHistograms && !cfg.Project.NativeHistograms {
 		level.Warn(logger).Log("msg", "classic and native histograms disabled, histograms have only a count and a sum")
 	}
@@ -103,7 +104,7 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 			return fmt.Errorf("--storage.path: %w", err)
 		}
 		defer state.Close() //nolint:errcheck // all that was committed has been verified
-		deps.Store, verify = state, state.Verify
+		deps.Store, verify, snapshot = state, state.Verify, state.Snapshot
 	}
 	c, err := collector.New([]config.Project{cfg.Project}, deps)
 	if err != nil {
@@ -112,7 +113,7 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(c, versioncollector.NewCollector(config.Program))
-	handler, err := scrape.NewHandler(cfg.Scrape, c, scrapers, registry, logger)
+	handler, err := scrape.NewHandler(cfg.Scrape, c, scrapers, registry, snapshot, logger)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +29,7 @@ type Config struct {
 	OpenMetricsCreated     bool // expose created timestamps as samples
 	MaxRequests            int  // scrapes at once; 0 is no limit
 	SyncOnScrape           bool // before each scrape is answered
+	EnableLifecycle        bool // serve snapshotPath
 }
 
 // Syncer is what is scraped. Its metrics come from a prometheus.Registry.
@@ -37,8 +40,12 @@ type Syncer interface {
 	IsReady() bool
 }
 
-// NewHandler returns all pages of the exporter.
-func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometheus.Registry, logger log.Logger) (http.Handler, error) {
+// Snapshot returns a copy of the state, which is the caller's.
+type Snapshot func() (*os.File, error)
+
+// NewHandler returns all pages of the exporter. There is no Snapshot without
+// persistence.
+func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometheus.Registry, snapshot Snapshot, logger log.Logger) (http.Handler, error) {
 	landing, err := web.NewLandingPage(web.LandingConfig{
 		Name:        cfg.Program,
 		Description: "Prometheus exporter for the traces of Opper",
@@ -59,8 +66,9 @@ func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometh
 	mux.HandleFunc("/-/healthy", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, cfg.Program+" is healthy.\n")
 	})
+	mux.Handle(snapshotPath, snapshotHandler(cfg.EnableLifecycle, snapshot, sendTimeout, logger))
 	mux.Handle("/", landing)
-	return readOnly(mux), nil
+	return secure(mux), nil
 }
 
 func metricsHandler(cfg Config, syncer Syncer, registry *prometheus.Registry, logger log.Logger) http.Handler {
@@ -132,9 +140,9 @@ var securityHeaders = map[string]string{
 	"X-Frame-Options":         "DENY",
 }
 
-// readOnly answers only GET and HEAD. It sets the security headers that
-// --web.config.file does not set.
-func readOnly(next http.Handler) http.Handler {
+// secure answers only GET and HEAD, or POST where that is meant. It sets the
+// security headers that --web.config.file does not set.
+func secure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		for name, value := range securityHeaders {
@@ -145,8 +153,12 @@ func readOnly(next http.Handler) http.Handler {
 		if r.ContentLength != 0 {
 			header.Set("Connection", "close") // or the server would wait for the body first
 		}
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			header.Set("Allow", "GET, HEAD")
+		allowed := []string{http.MethodGet, http.MethodHead}
+		if r.URL.Path == snapshotPath {
+			allowed = []string{http.MethodPost}
+		}
+		if !slices.Contains(allowed, r.Method) {
+			header.Set("Allow", strings.Join(allowed, ", "))
 			http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
 			return
 		}

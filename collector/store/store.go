@@ -59,6 +59,8 @@ type Store struct {
 
 	identity
 	scan func() error // while a commit is written, see commitLog
+
+	copying sync.Mutex // one Snapshot at a time
 }
 
 // Open opens the file in dir, both of which it creates if they are missing, and
@@ -68,7 +70,11 @@ func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, explain(dir, err)
 	}
-	s := &Store{path: filepath.Join(dir, fileName)}
+	return openFile(filepath.Join(dir, fileName))
+}
+
+func openFile(path string) (*Store, error) {
+	s := &Store{path: path}
 	if err := s.use(s.open); err != nil {
 		return nil, err
 	}
