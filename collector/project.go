@@ -2,6 +2,7 @@ package collector
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"maps"
 	"slices"
@@ -65,6 +66,7 @@ type project struct {
 	failing            bool
 	sweptAt            time.Time // when a page of a sweep was read last
 	origin             origin
+	upstream           upstream           // of what is counted
 	fresh              bool               // the state on disk, if any, is to be replaced
 	broken             error              // why the store is broken
 	halt               context.CancelFunc // ends the running sync
@@ -123,23 +125,11 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, source 
 		halt:    func() {},
 	}
 	p.published.Store(&snapshot{})
-	ledgerCfg := ledger.Config{
-		SettleDelay: cfg.SettleDelay, AbandonAfter: cfg.AbandonAfter, RecheckInterval: cfg.Interval, InitialLookback: cfg.InitialLookback, Wall: deps.Clock.Wall,
-	}
-	syncerCfg := syncer.Config{
-		Now: deps.Clock.Now, Interval: cfg.Interval, SweepInterval: cfg.SweepInterval, Concurrency: cfg.Concurrency,
-		Logger: p.logger,
-	}
-	restored, err := p.restore(ledgerCfg, syncerCfg)
-	if err != nil {
+	p.countFromZero()
+	if err := p.restore(); err != nil {
 		return nil, err
 	}
-	if !restored {
-		p.ledger = ledger.New(ledgerCfg)
-		p.aggregates = aggregate.New(cfg.Aggregate, p.began)
-		p.aggregates.Renewed = p.origin == otherUpstream
-		p.syncer = syncer.New(syncerCfg, p.ledger)
-	} else if !p.ledger.IsInitialSync() {
+	if !p.ledger.IsInitialSync() && !p.isUnproven() {
 		p.publish()
 	}
 	return p, nil
@@ -231,6 +221,10 @@ func (p *project) sync(ctx context.Context) bool {
 			p.progress(part)
 		}
 	}
+	if errors.Is(err, syncer.ErrOtherList) {
+		p.startOver()
+		return p.sync(ctx)
+	}
 	now := p.deps.Clock.Now()
 	took := now.Sub(start)
 	if err != nil {
@@ -247,10 +241,16 @@ func (p *project) sync(ctx context.Context) bool {
 	p.zeros.release(now)
 	p.metrics.synced(took, true)
 	p.lastSuccess = ended
+	before := p.upstream
+	p.upstream = p.configured() // the syncer has proven it
 	if !p.commit() {
+		p.upstream = before
 		return true
 	}
-	if !p.isReady() {
+	switch {
+	case before != p.upstream:
+		level.Info(p.logger).Log("msg", "upstream has changed, its list is the known one", "stored_url", before.URL, "url", p.upstream.URL)
+	case !p.isReady():
 		p.logInitialSync()
 	}
 	p.publish()
