@@ -18,11 +18,13 @@ LDFLAGS   := -X $(BUILDINFO).Version=$(VERSION) -X $(BUILDINFO).Revision=$(REVIS
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-demo: ## an in-memory Opper with lively traffic, and the exporter against it; flags in ARGS
-	$(GO) run ./deploy/demo $(ARGS)
+# go run would turn Ctrl-C into an error.
+demo: build ## an in-memory Opper with lively traffic, and the exporter against it; flags in ARGS, such as --prometheus
+	$(GO) build -o .build/demo ./deploy/demo
+	@.build/demo $(ARGS)
 
-run: ## the exporter with a real key from OPPER_API_KEY; flags in ARGS
-	$(GO) run -ldflags '$(LDFLAGS)' . $(ARGS)
+run: build ## the exporter with a real key from OPPER_API_KEY; flags in ARGS
+	@./opper_exporter $(ARGS)
 
 # The first run builds a Prometheus server and others, which takes minutes. Tests
 # build them if need be, but then within their own time limit. The tags and flags

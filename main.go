@@ -54,10 +54,7 @@ func main() {
 // status: 2 for an invalid configuration, 1 for a failure later.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	cfg, done, err := config.Parse(args, getenv, stdout)
-	if done {
-		return 0
-	}
-	if err != nil {
+	if done || err != nil {
 		return exitStatus(err, 2, stderr)
 	}
 	if command := commands[strings.Fields(cfg.Command)[0]]; command != nil {
@@ -113,10 +110,7 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(c, versioncollector.NewCollector(config.Program))
-	handler, err := scrape.NewHandler(cfg.Scrape, c, scrapers, registry, snapshot, logger)
-	if err != nil {
-		return err
-	}
+	handler := scrape.NewHandler(cfg.Scrape, c, scrapers, registry, snapshot, logger)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	level.Info(logger).Log("msg", "starting "+config.Program, "version", config.Version(), "revision", version.GetRevision(), "opper_url", cfg.Project.Opper.URL, "project", cfg.Project.Name)

@@ -18,6 +18,7 @@ import (
 
 	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
+	"opper_exporter/opper/oppertest"
 )
 
 const (
@@ -130,6 +131,42 @@ func TestHelpAndVersion(t *testing.T) {
 		if n := strings.Count(stdout.String(), "usage: "); n > 1 {
 			t.Errorf("%s: printed %d times", arg, n)
 		}
+	}
+}
+
+// A check ends with 0 if all is well, 1 if there is a problem and 2 if it cannot be
+// made, and writes no state.
+func TestExitStatusOfCheck(t *testing.T) {
+	t.Parallel()
+	opper := oppertest.New(oppertest.Config{Key: testKey})
+	now := time.Now()
+	opper.Add(oppertest.Trace{ID: "a", Name: new("agent"), Status: new("success"), Start: &now, End: &now})
+	server := httptest.NewServer(opper)
+	defer server.Close()
+	state := filepath.Join(t.TempDir(), "data")
+	for name, c := range map[string]struct {
+		args           []string
+		key            string
+		status         int
+		stdout, stderr string
+	}{
+		"healthy":         {[]string{"check"}, testKey, 0, "No problem found.", ""},
+		"as JSON":         {[]string{"check", "--json"}, testKey, 0, `"healthy": true`, ""},
+		"wrong key":       {[]string{"check"}, "wrong", 1, "Opper refuses the key (401)", "opper_exporter: error: check found a problem\n"},
+		"as JSON, wrong":  {[]string{"--json", "check"}, testKey, 2, "", "opper_exporter: error: unknown long flag '--json'"},
+		"wrong flag":      {[]string{"check", "--collector.interval=soon"}, testKey, 2, "", "opper_exporter: error: --collector.interval: "},
+		"no key":          {[]string{"check"}, "", 2, "", "opper_exporter: error: no API key"},
+		"unknown command": {[]string{"chekc"}, testKey, 2, "", "opper_exporter: error: expected command but got"},
+	} {
+		var stdout, stderr promtest.Output
+		getenv := func(name string) string { return map[string]string{"OPPER_API_KEY": c.key}[name] }
+		status := run(t.Context(), append(c.args, "--opper.url="+server.URL, "--storage.path="+state), getenv, &stdout, &stderr)
+		if status != c.status || !strings.Contains(stdout.String(), c.stdout) || !strings.HasPrefix(stderr.String(), c.stderr) || c.stderr == "" && stderr.String() != "" {
+			t.Errorf("%s: status %d, stdout %q, stderr %q", name, status, &stdout, &stderr)
+		}
+	}
+	if _, err := os.Stat(state); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a state was written: %v", err)
 	}
 }
 

@@ -67,7 +67,7 @@ func TestHistogramsLikeClientGolang(t *testing.T) {
 				}})
 			}
 			s.Apply(ev, epoch)
-			shot := newSnapshots(&config.Project{Name: "p", ClassicHistograms: true, NativeHistograms: true, Aggregate: cfg}).build(s, ledger.New(ledger.Config{}), 0)
+			shot, _ := newSnapshots(&config.Project{Name: "p", ClassicHistograms: true, NativeHistograms: true, Aggregate: cfg}).build(s, ledger.New(ledger.Config{}), 0)
 			for _, c := range []struct {
 				family *prometheus.Desc
 				series string

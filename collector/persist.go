@@ -35,6 +35,15 @@ type identity struct {
 	Clock                         clockState
 }
 
+// origin is why there is an initial sync.
+type origin int
+
+const (
+	noState       origin = iota
+	otherUpstream        // the state counts another list
+	interrupted          // an initial sync was interrupted
+)
+
 // restore continues from the state of the project, if there is one.
 func (p *project) restore() error {
 	if p.deps.Store == nil {
@@ -143,17 +152,17 @@ func (p *project) commit() bool {
 		p.halt()
 	case err != nil:
 		// Each sync fails, perhaps at another step, until there is room again.
-		if p.commitsFail {
+		if p.commitErr != nil {
 			level.Debug(p.logger).Log("msg", "commit failed again", "err", err)
 		} else {
 			level.Error(p.logger).Log("msg", "commit failed, the last numbers stay published", "err", err)
 		}
-		p.commitsFail = true
+		p.commitErr = err
 	default:
-		if p.commitsFail {
+		if p.commitErr != nil {
 			level.Info(p.logger).Log("msg", "commits succeed again")
 		}
-		p.commitsFail = false
+		p.commitErr = nil
 	}
 	return err == nil
 }

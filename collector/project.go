@@ -17,6 +17,7 @@ import (
 	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/config"
 	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/status"
 	"opper_exporter/collector/syncer"
 	"opper_exporter/opper"
 )
@@ -49,9 +50,11 @@ type project struct {
 	zeros      *zeroFirst
 	builder    *snapshots
 	metrics    *instrumentation
+	activity   *activity
 
-	published atomic.Pointer[snapshot]
-	ready     chan struct{} // closed when the initial sync is published
+	published       atomic.Pointer[snapshot]
+	publishedStatus atomic.Pointer[status.Published] // of the same sync
+	ready           chan struct{}                    // closed when the initial sync is published
 
 	wanted chan struct{} // asks for a sync; holds one
 	mu     sync.Mutex
@@ -62,7 +65,7 @@ type project struct {
 	loggedAt, savedAt  time.Time // of the initial sync's progress
 	savedRows          int       // that the initial sync had read when it committed last
 	unsaved            int       // entries that it could not commit then
-	commitsFail        bool      // the last one did
+	commitErr          error     // of the last one
 	failing            bool
 	sweptAt            time.Time // when a page of a sweep was read last
 	origin             origin
@@ -81,15 +84,6 @@ type reader interface {
 	Total() int
 	State() ([]byte, error)
 }
-
-// origin is why there is an initial sync.
-type origin int
-
-const (
-	noState       origin = iota
-	otherUpstream        // the state counts another list
-	interrupted          // an initial sync was interrupted
-)
 
 // openProject returns a project that reads from Opper.
 func openProject(cfg config.Project, deps Deps) (*project, error) {
@@ -125,6 +119,7 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, source 
 		halt:    func() {},
 	}
 	p.published.Store(&snapshot{})
+	p.activity = newActivity(metrics, deps.Clock)
 	p.countFromZero()
 	if err := p.restore(); err != nil {
 		return nil, err
@@ -231,19 +226,23 @@ func (p *project) sync(ctx context.Context) bool {
 		if ctx.Err() == nil {
 			p.failing = true
 			p.metrics.synced(took, false)
+			p.activity.synced(took, err)
 			level.Error(p.logger).Log("msg", "sync failed", "duration_seconds", took.Seconds(), "err", err)
 		}
 		return false
 	}
 	ended := p.deps.Clock.System()
 	p.aggregates.EndInitialSync(ended)
-	p.placeOpen()
 	p.zeros.release(now)
+	p.removeNames(now)
+	p.placeOpen()
 	p.metrics.synced(took, true)
 	p.lastSuccess = ended
 	before := p.upstream
 	p.upstream = p.configured() // the syncer has proven it
-	if !p.commit() {
+	committed := p.commit()
+	p.activity.synced(took, p.commitErr)
+	if !committed {
 		p.upstream = before
 		return true
 	}
@@ -333,7 +332,10 @@ func (p *project) placeOpen() {
 
 // publish exposes the aggregates as they are. They must be durable.
 func (p *project) publish() {
-	p.published.Store(new(p.builder.build(p.aggregates, p.ledger, p.syncer.Total())))
+	metrics, published := p.builder.build(p.aggregates, p.ledger, p.syncer.Total())
+	p.published.Store(&metrics)
+	p.publishedStatus.Store(published)
+	p.activity.published(p.lastSuccess)
 	p.metrics.published(p.lastSuccess)
 	p.zeros.published(p.aggregates.ZeroPending(), p.deps.Clock.Now())
 	if !p.isReady() {
@@ -362,6 +364,7 @@ func (p *project) collect(ch chan<- prometheus.Metric) {
 // progress commits and logs the progress of the initial sync now and then.
 func (p *project) progress(part syncer.Part) {
 	p.metrics.up.Set(1)
+	p.activity.progress(part)
 	ratio := 0.0
 	if part.Total > 0 {
 		ratio = min(float64(part.Read)/float64(part.Total), 1)

@@ -9,6 +9,7 @@ import (
 	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/config"
 	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/status"
 )
 
 // snapshot is what one sync published of the traces. It is immutable.
@@ -26,6 +27,7 @@ type nameMetrics struct {
 	changes uint64
 	created time.Time
 	metrics []prometheus.Metric
+	traces  [len(aggregate.Outcomes)]uint64
 }
 
 func newSnapshots(cfg *config.Project) *snapshots {
@@ -37,28 +39,45 @@ func newSnapshots(cfg *config.Project) *snapshots {
 	}
 }
 
-// build returns a snapshot. listed is negative if Opper did not say how many
-// traces it lists.
-func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) snapshot {
+// build returns a snapshot, and the same for the status. listed is negative if
+// Opper did not say how many traces it lists.
+func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) (snapshot, *status.Published) {
 	var out snapshot
+	st := &status.Published{
+		Since: s.Since, Listed: listed, Distinct: s.Distinct(),
+		Gaps: s.Gaps, NoID: s.NoID, VanishedOpen: s.VanishedOpen, Overflow: s.Overflow, Failures: s.Failures(),
+	}
+	for _, o := range aggregate.Outcomes {
+		st.Outcomes = append(st.Outcomes, status.Outcome{Name: o.String()})
+	}
 	open := map[*aggregate.Aggregate]int{}
 	led.Open(func(r ledger.Row) {
 		if s.IsIncluded(r.Name) {
 			open[s.Find(r.Name)]++
+			st.Open++
 		}
 	})
-	zeroPending := 0
-	for _, n := range s.All() {
+	all := s.All()
+	for _, n := range all {
 		if n.IsZeroPending() {
-			zeroPending++
+			st.ZeroPending++
+		}
+		if n.Label != aggregate.Other {
+			st.Names++
 		}
 		m := b.names[n.Label]
 		if m.metrics == nil || m.changes != n.Changes || !m.created.Equal(n.Created) {
-			m = nameMetrics{changes: n.Changes, created: n.Created, metrics: b.buildName(n)}
+			m = b.buildName(n)
 			b.names[n.Label] = m
+		}
+		for o, traces := range m.traces {
+			st.Outcomes[o].Traces += traces
 		}
 		out = append(out, m.metrics...)
 		out = append(out, newGauge(tracesOpen, float64(open[n]), b.project, n.Label))
+	}
+	if len(b.names) > len(all) {
+		b.forget(all)
 	}
 	if listed >= 0 {
 		out = append(out, newGauge(tracesListed, float64(listed), b.project))
@@ -75,21 +94,34 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) snap
 		{unusableTotal, s.BadDuration, []string{"negative"}},
 		{lateEndsTotal, s.LateEnds, nil},
 		{overflowTotal, s.Overflow, nil},
+		{namesExpiredTotal, s.Expired, nil},
 	} {
 		out = append(out, newCounter(c.desc, float64(c.value), s.Since, append([]string{b.project}, c.reason...)...))
 	}
 	for _, u := range s.Unmapped() {
 		out = append(out, newCounter(unmappedTotal, float64(u.Exposed()), u.Created, b.project, u.Label))
+		st.Unmapped = append(st.Unmapped, status.Unmapped{Status: u.Label, Traces: u.Exposed()})
 	}
-	return append(out, newGauge(traceNames, s.Distinct(), b.project), newGauge(namesZeroPending, float64(zeroPending), b.project))
+	return append(out, newGauge(traceNames, st.Distinct, b.project), newGauge(namesZeroPending, float64(st.ZeroPending), b.project)), st
+}
+
+// forget drops the metrics of names that are no longer there.
+func (b *snapshots) forget(all []*aggregate.Aggregate) {
+	names := make(map[string]nameMetrics, len(all))
+	for _, n := range all {
+		names[n.Label] = b.names[n.Label]
+	}
+	b.names = names
 }
 
 // buildName returns the metrics of one trace name: all of them, from 0 on.
-func (b *snapshots) buildName(n *aggregate.Aggregate) []prometheus.Metric {
+func (b *snapshots) buildName(n *aggregate.Aggregate) nameMetrics {
+	m := nameMetrics{changes: n.Changes, created: n.Created}
 	n = n.Exposed()
 	var out []prometheus.Metric
 	for _, o := range aggregate.Outcomes {
 		t, outcome := &n.ByOutcome[o], o.String()
+		m.traces[o] = t.Traces
 		out = append(out,
 			newCounter(tracesTotal, float64(t.Traces), n.Created, b.project, n.Label, outcome),
 			newCounter(traceTokens, float64(t.Tokens), n.Created, b.project, n.Label, outcome))
@@ -101,7 +133,8 @@ func (b *snapshots) buildName(n *aggregate.Aggregate) []prometheus.Metric {
 	if !n.LastEnd.IsZero() {
 		out = append(out, newGauge(traceLastEnd, float64(n.LastEnd.UnixMicro())/1e6, b.project, n.Label))
 	}
-	return slices.Clip(out)
+	m.metrics = slices.Clip(out)
+	return m
 }
 
 func latest(a, b time.Time) time.Time {

@@ -48,17 +48,21 @@ func (s *stall) answered() {
 	s.progress = s.now()
 }
 
-// update sets opper_up as it is to be exposed now.
-func (s *stall) update() {
+// update sets opper_up as it is to be exposed now. It returns for how long there has
+// been no progress, if that is too long, else 0.
+func (s *stall) update() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.check()
+	return s.check()
 }
 
-func (s *stall) check() {
-	if s.reading && s.now().Sub(s.progress) >= s.limit {
-		s.up.Set(0)
+func (s *stall) check() time.Duration {
+	passed := s.now().Sub(s.progress)
+	if !s.reading || passed < s.limit {
+		return 0
 	}
+	s.up.Set(0)
+	return passed
 }
 
 // watchedSource reports the answers of a Source as progress.

@@ -312,7 +312,7 @@ func (c *Client) attempt(ctx context.Context, url, key string, decode func(io.Re
 	case body.failed != nil:
 		return broken("incomplete answer: " + classify(body.failed, true))
 	case isHTML(response):
-		return broken("an HTML page instead of JSON")
+		return broken(htmlText)
 	}
 	return broken(err.Error()) // the decoder's own words
 }

@@ -88,6 +88,22 @@ func OutOfRange(err error) bool {
 	return slices.Contains([]int{400, 404, 416, 422}, status(err))
 }
 
+// HTML reports whether a web page came in place of an answer of the API, as from a
+// gateway or a login page.
+func HTML(err error) bool {
+	if broken, ok := errors.AsType[*brokenError](err); ok {
+		return broken.text == htmlText
+	}
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Reason == htmlReason
+}
+
+// What the errors of an HTML page say.
+const (
+	htmlReason = "HTML page"
+	htmlText   = "an HTML page instead of JSON"
+)
+
 // status returns that of an *Error; 0 for others.
 func status(err error) int {
 	if e, ok := errors.AsType[*Error](err); ok {
@@ -105,7 +121,7 @@ func newError(status int, body []byte, html bool) *Error {
 	case status >= 300 && status <= 399:
 		e.Reason = "redirect not followed"
 	case html || len(body) > 0 && body[0] == '<':
-		e.Reason = "HTML page"
+		e.Reason = htmlReason
 	case whole && len(body) > 0 && !json.Valid(body):
 		e.Reason = "not JSON"
 	default:

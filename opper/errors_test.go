@@ -268,7 +268,13 @@ func TestHTMLInsteadOfJSON(t *testing.T) {
 		answer(200, "<html>private</html>")(w, r)
 	})
 	_, err := f.WithRetries(0).List(t.Context(), 0, 100)
-	if err == nil || err.Error() != "list traces: an HTML page instead of JSON" {
+	if err == nil || err.Error() != "list traces: an HTML page instead of JSON" || !HTML(err) {
 		t.Errorf("got %v", err)
+	}
+	for body, want := range map[string]bool{"<html></html>": true, `{"message":"<html>"}`: false, "": false} {
+		_, err := newFixture(t, answer(502, body)).WithRetries(0).List(t.Context(), 0, 100)
+		if err == nil || HTML(err) != want {
+			t.Errorf("%q: got %v", body, err)
+		}
 	}
 }

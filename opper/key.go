@@ -62,6 +62,10 @@ func (KeySource) GoString() string { return "<key>" }
 // MarshalText returns a placeholder.
 func (KeySource) MarshalText() ([]byte, error) { return []byte("<key>"), nil }
 
+// IsManagement reports whether the key is one that manages an organization. Such
+// a key cannot list traces.
+func (k KeySource) IsManagement() bool { return strings.HasPrefix(k.current(), "op-mak-") }
+
 // current returns the key to use now.
 func (k KeySource) current() string {
 	k.held.mu.Lock()

@@ -185,3 +185,12 @@ func TestKeyIsNotPrinted(t *testing.T) {
 		}
 	}
 }
+
+func TestIsManagement(t *testing.T) {
+	for text, want := range map[string]bool{"op-mak-ABC": true, " op-mak-ABC\n": true, "op-ABCDEFGHIJ0123456789": false, "other": false} {
+		key, err := FixedKey(text)
+		if err != nil || key.IsManagement() != want {
+			t.Errorf("%q: got %t, %v", text, key.IsManagement(), err)
+		}
+	}
+}

@@ -80,6 +80,13 @@ func (c *Config) resolve(raw string) *resolved {
 	return &resolved{wanted: true, label: Label(raw)}
 }
 
+// Label returns where traces of a name are counted while there is a place, or
+// whether they are not counted at all.
+func (c *Config) Label(raw string) (label string, included bool) {
+	r := c.resolve(BoundName(raw))
+	return r.label, r.wanted
+}
+
 // BoundName returns a name of bounded length for each of many traces: as it is
 // up to maxName bytes, and else its label, marked as such. Two names never
 // become one by it. Expressions then see the label.

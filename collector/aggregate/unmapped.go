@@ -49,7 +49,7 @@ func (s *Set) Unmapped() []*Unmapped { return s.unmapped }
 // countUnmapped counts a trace under its status. One that is new since the initial
 // sync was created at before, and starts zero-first.
 func (s *Set) countUnmapped(status string, before time.Time) {
-	label := statusLabel(status)
+	label := StatusLabel(status)
 	i := s.findUnmapped(label)
 	if i < 0 && len(s.unmapped) >= maxUnmapped {
 		label = Other
@@ -70,8 +70,9 @@ func (s *Set) findUnmapped(label string) int {
 	return slices.IndexFunc(s.unmapped, func(u *Unmapped) bool { return u.Label == label })
 }
 
-// statusLabel returns a status as it is compared, without what cannot be shown.
-func statusLabel(status string) string {
+// StatusLabel returns a status as it is compared, cut to 32 bytes and without what
+// cannot be shown.
+func StatusLabel(status string) string {
 	label := strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {
 			return -1

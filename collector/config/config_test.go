@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kingpin/v2"
+
 	"opper_exporter/collector/scrape"
 )
 
@@ -79,6 +81,7 @@ func TestWrongValueIsRefusedByItsFlag(t *testing.T) {
 		"collector.trace-name-include":  {"open group": "(", "closes our group": "a)|(b", "two lines": "a\n["},
 		"collector.trace-name-exclude":  {"nothing to repeat": "*"},
 		"collector.max-trace-names":     {"zero": "0", "negative": "-1", "no number": "all"},
+		"collector.trace-name-expiry":   {"negative": "-1s", "no duration": "a month"},
 		"collector.trace-name-rewrite": {
 			"empty": "", "no replacement": "user-.*", "no pattern": "=user", "open group": "(=user", "closes our group": "a)|(b=user",
 			"no such group": "(user)-.*=$2", "letter after the group": "(user)-.*=$1s", "no such name": "(user)-.*=${name}",
@@ -90,6 +93,10 @@ func TestWrongValueIsRefusedByItsFlag(t *testing.T) {
 		"collector.token-buckets": {"empty": "", "falling": "2,1", "NaN": "NaN", "negative": "-16"},
 		"web.telemetry-path": {
 			"empty": "", "relative": "metrics", "root": "/", "slash at the end": "/metrics/", "taken": "/-/ready", "pattern": "/{any...}", "space": "/a b",
+		},
+		"web.trace-url": {
+			"no id": "https://platform.opper.ai/traces", "no scheme": "platform.opper.ai/{id}", "script": "javascript:alert({id})", "no host": "https:///{id}",
+			"id in the host": "https://{id}.opper.ai/{id}", "id after an @": "https://opper.ai@{id}/{id}", "key": "https://me:" + testKey + "@opper.ai/{id}", "two lines": "https://opper.ai/\n{id}",
 		},
 		"web.listen-address": {"no port": "localhost", "a URL": "http://localhost:16773"},
 		"web.max-requests":   {"negative": "-1", "no number": "few"},
@@ -149,6 +156,7 @@ func TestUnknownFlagGetsSuggestion(t *testing.T) {
 		"--collector.intervall=3s":        "unknown long flag '--collector.intervall', did you mean '--collector.interval'?",
 		"--opper.api-key=" + testKey:      "unknown long flag '--opper.api-key', did you mean '--opper.api-key-file'?",
 		"--no-collector.native-histogram": "unknown long flag '--no-collector.native-histogram', did you mean '--no-collector.native-histograms'?",
+		"--json":                          "unknown long flag '--json'",
 		"--prometheus.remote-write=a":     "unknown long flag '--prometheus.remote-write'",
 	} {
 		if _, err := parse(withKey, arg); err == nil || err.Error() != want {
@@ -248,11 +256,24 @@ func TestInitialLookbackDependsOnPersistence(t *testing.T) {
 	}
 }
 
+func TestTraceURL(t *testing.T) {
+	for arg, want := range map[string]string{
+		"--log.level=info": "https://platform.opper.ai/traces/{id}",
+		"--web.trace-url=": "",
+		"--web.trace-url=http://[::1]:80/a/{id}/{id}#b": "http://[::1]:80/a/{id}/{id}#b",
+	} {
+		cfg, err := parse(withKey, arg)
+		if err != nil || cfg.Scrape.TraceURL != want {
+			t.Errorf("%s: %v, want %q", arg, err, want)
+		}
+	}
+}
+
 func TestValuesReachWhatTheyConfigure(t *testing.T) {
 	cfg, err := parse(withKey,
 		"--opper.url=https://opper.example", "--opper.header=x-more:  of this ", "--opper.concurrency=7", "--opper.max-requests-per-second=8",
 		"--collector.interval=0s", "--collector.success-status=OK, Fine", "--collector.success-status=Done",
-		"--web.telemetry-path=/a/b", "--web.max-requests=3", "--web.disable-exporter-metrics", "--web.openmetrics-created")
+		"--web.telemetry-path=/a/b", "--web.max-requests=3", "--web.disable-exporter-metrics", "--web.openmetrics-created", "--web.trace-url=http://localhost:1/a?trace={id}")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,6 +285,7 @@ func TestValuesReachWhatTheyConfigure(t *testing.T) {
 	}
 	want := scrape.Config{
 		Program: "opper_exporter", Version: "dev", TelemetryPath: "/a/b", DisableExporterMetrics: true, OpenMetricsCreated: true, MaxRequests: 3, SyncOnScrape: true,
+		TraceURL: "http://localhost:1/a?trace={id}",
 	}
 	if cfg.Scrape != want {
 		t.Errorf("scrape: %+v, want %+v", cfg.Scrape, want)
@@ -292,6 +314,12 @@ func TestEveryFlagHasHelp(t *testing.T) {
 		names = append(names, flag.Name)
 		if flag.Help == "" {
 			t.Errorf("--%s has no help", flag.Name)
+		}
+	}
+	for _, command := range app.Model().FlattenedCommands() {
+		flags := command.Flags
+		if command.Help == "" || slices.ContainsFunc(flags, func(f *kingpin.FlagModel) bool { return f.Help == "" }) {
+			t.Errorf("%s or one of its flags has no help", command.FullCommand)
 		}
 	}
 	for _, name := range []string{"opper.url", "collector.initial-lookback", "storage.path", "web.listen-address", "log.level"} {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/url"
 	"path"
 	"regexp"
 	"slices"
@@ -130,6 +131,19 @@ func parseLabel(text string) (string, error) {
 func parsePath(text string) (string, error) {
 	if !strings.HasPrefix(text, "/") || path.Clean(text) != text || text == "/" || strings.HasPrefix(text, "/-/") || strings.ContainsAny(text, "{} \t") {
 		return "", fmt.Errorf("expected a path such as /metrics, got %q", text)
+	}
+	return text, nil
+}
+
+// parseTraceURL wants the id behind the host: who chooses ids must not choose that.
+func parseTraceURL(text string) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	u, err := url.Parse(strings.ReplaceAll(text, "{id}", "id"))
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil ||
+		!strings.Contains(text, "{id}") || !strings.HasPrefix(text, u.Scheme+"://"+u.Host+"/") {
+		return "", errors.New("expected an http or https URL with {id} behind the host, such as https://platform.opper.ai/traces/{id}")
 	}
 	return text, nil
 }

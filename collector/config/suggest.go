@@ -8,7 +8,8 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 )
 
-// maxTypos is how many letters of a flag may be wrong, missing or too many.
+// maxTypos is how many letters of a flag may be wrong, missing or too many; half
+// of them in a short one.
 const maxTypos = 5
 
 var unknownFlag = regexp.MustCompile(`^unknown long flag '--(no-)?(.*)'$`)
@@ -19,7 +20,7 @@ func suggest(app *kingpin.Application, err error) error {
 	if match == nil {
 		return err
 	}
-	nearest, distance := "", maxTypos+1
+	nearest, distance := "", min(maxTypos, len(match[2])/2)+1
 	for _, flag := range app.Model().Flags {
 		if d := levenshtein.ComputeDistance(match[2], flag.Name); !flag.Hidden && d < distance {
 			nearest, distance = flag.Name, d

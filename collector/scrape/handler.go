@@ -18,7 +18,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	_ "github.com/prometheus/client_golang/prometheus/promhttp/zstd" // lets promhttp negotiate zstd
-	"github.com/prometheus/exporter-toolkit/web"
+
+	"opper_exporter/collector/status"
+	"opper_exporter/collector/statuspage"
 )
 
 // Config says which pages are served, and how.
@@ -26,10 +28,11 @@ type Config struct {
 	Program, Version       string
 	TelemetryPath          string
 	DisableExporterMetrics bool
-	OpenMetricsCreated     bool // expose created timestamps as samples
-	MaxRequests            int  // scrapes at once; 0 is no limit
-	SyncOnScrape           bool // before each scrape is answered
-	EnableLifecycle        bool // serve snapshotPath
+	OpenMetricsCreated     bool   // expose created timestamps as samples
+	MaxRequests            int    // scrapes at once; 0 is no limit
+	SyncOnScrape           bool   // before each scrape is answered
+	EnableLifecycle        bool   // serve snapshotPath
+	TraceURL               string // see statuspage.Config
 }
 
 // Syncer is what is scraped. Its metrics come from a prometheus.Registry.
@@ -38,6 +41,8 @@ type Syncer interface {
 	Refresh(ctx context.Context)
 	// IsReady reports whether the initial sync is published.
 	IsReady() bool
+	// Status returns what the status page says about each project.
+	Status() []status.Project
 }
 
 // Snapshot returns a copy of the state, which is the caller's.
@@ -45,21 +50,7 @@ type Snapshot func() (*os.File, error)
 
 // NewHandler returns all pages of the exporter. There is no Snapshot without
 // persistence.
-func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometheus.Registry, snapshot Snapshot, logger log.Logger) (http.Handler, error) {
-	landing, err := web.NewLandingPage(web.LandingConfig{
-		Name:        cfg.Program,
-		Description: "Prometheus exporter for the traces of Opper",
-		Version:     cfg.Version,
-		Profiling:   "false",
-		Links: []web.LandingLinks{
-			{Address: strings.TrimPrefix(cfg.TelemetryPath, "/"), Text: "Metrics"},
-			{Address: "-/healthy", Text: "Healthy", Description: "200 while the process runs"},
-			{Address: "-/ready", Text: "Ready", Description: "200 once the initial sync is complete"},
-		},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("landing page: %w", err)
-	}
+func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometheus.Registry, snapshot Snapshot, logger log.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(cfg.TelemetryPath, scrapers.Watch(metricsHandler(cfg, syncer, registry, logger)))
 	mux.Handle("/-/ready", ReadyHandler(syncer))
@@ -67,8 +58,8 @@ func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometh
 		_, _ = io.WriteString(w, cfg.Program+" is healthy.\n")
 	})
 	mux.Handle(snapshotPath, snapshotHandler(cfg.EnableLifecycle, snapshot, sendTimeout, logger))
-	mux.Handle("/", landing)
-	return secure(mux), nil
+	mux.Handle("/{$}", statuspage.New(statuspage.Config{Program: cfg.Program, Version: cfg.Version, TelemetryPath: cfg.TelemetryPath, TraceURL: cfg.TraceURL}, syncer.Status))
+	return secure(mux)
 }
 
 func metricsHandler(cfg Config, syncer Syncer, registry *prometheus.Registry, logger log.Logger) http.Handler {
@@ -132,10 +123,10 @@ func ReadyHandler(syncer Syncer) http.Handler {
 	})
 }
 
-// securityHeaders keep a browser from running, framing or guessing anything. The
-// landing page has a style of its own.
+// securityHeaders keep a browser from running, framing or guessing anything.
 var securityHeaders = map[string]string{
-	"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+	"Content-Security-Policy": statuspage.ContentSecurityPolicy,
+	"Referrer-Policy":         "no-referrer",
 	"X-Content-Type-Options":  "nosniff",
 	"X-Frame-Options":         "DENY",
 }

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"opper_exporter/collector/status"
 	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 
@@ -27,6 +28,7 @@ type project struct {
 }
 
 func (p *project) IsReady() bool               { return p.ready }
+func (p *project) Status() []status.Project    { return nil }
 func (p *project) Refresh(ctx context.Context) { p.refresh(ctx) }
 
 func newProject() *project {
@@ -39,11 +41,7 @@ func newTestHandler(t *testing.T, cfg Config, p *project, logged io.Writer, metr
 	cfg.Program, cfg.Version, cfg.TelemetryPath = "opper_exporter", "dev", "/metrics"
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics...)
-	h, err := NewHandler(cfg, p, NewScrapers(time.Now), registry, nil, log.NewLogfmtLogger(logged))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h
+	return NewHandler(cfg, p, NewScrapers(time.Now), registry, nil, log.NewLogfmtLogger(logged))
 }
 
 func up() prometheus.Collector {
@@ -84,7 +82,7 @@ func TestMethodsAndHeaders(t *testing.T) {
 				t.Errorf("%s %s: %s, %v, %d bytes", method, path, resp.Status, resp.Header, len(body))
 			}
 			h := resp.Header
-			if h.Get("X-Content-Type-Options") != "nosniff" || h.Get("X-Frame-Options") != "DENY" || !strings.Contains(h.Get("Content-Security-Policy"), "default-src 'none'") || !strings.Contains(h.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
+			if h.Get("X-Content-Type-Options") != "nosniff" || h.Get("X-Frame-Options") != "DENY" || h.Get("Referrer-Policy") != "no-referrer" || !strings.Contains(h.Get("Content-Security-Policy"), "default-src 'none'") || strings.Contains(h.Get("Content-Security-Policy"), "unsafe") || !strings.Contains(h.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
 				t.Errorf("%s %s: %v", method, path, h)
 			}
 		}

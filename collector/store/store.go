@@ -27,7 +27,7 @@ const (
 	fileName = "opper_exporter.db"
 	// version is that of all that is in the file: it grows when the encoding of
 	// an entry changes.
-	version = 3
+	version = 4
 
 	// lockWait is long enough for another start to check the file and to find that
 	// it comes second.
@@ -44,6 +44,9 @@ var (
 // one that was opened. Only a new process can use the path again: bbolt may have
 // been interrupted with its locks held.
 var ErrBroken = errors.New("state file is unusable")
+
+// ErrInUse is the error of a file that another process has open.
+var ErrInUse = errors.New("is in use by another process")
 
 // Store is safe for concurrent use.
 type Store struct {
@@ -334,7 +337,7 @@ func explain(path string, err error) error {
 	case errors.As(err, &lost):
 		return brokenError{fmt.Errorf("%s %w", path, lost)}
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return fmt.Errorf("%s is in use by another process: end that one, or choose another directory", path)
+		return fmt.Errorf("%s %w: end that one, or choose another directory", path, ErrInUse)
 	case errors.Is(err, bolterrors.ErrKeyTooLarge), errors.Is(err, bolterrors.ErrKeyRequired), errors.Is(err, bolterrors.ErrValueTooLarge):
 		return fmt.Errorf("%s: %w", path, err)
 	case errors.Is(err, bolterrors.ErrDatabaseNotOpen):

@@ -16,6 +16,16 @@ const (
 	maxSample = 512
 )
 
+// Order reports whether rows that began at these times, in the order of the list,
+// are sorted by time, and which way.
+func Order(starts []time.Time) (sorted, newestLast bool) {
+	var t trend
+	for _, start := range starts {
+		t.add(start)
+	}
+	return t.sorted()
+}
+
 // trend samples the start times of a list evenly.
 type trend struct {
 	every, skip int // rows left out between two samples, and before the next

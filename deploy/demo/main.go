@@ -1,6 +1,7 @@
 // Command demo runs the exporter against an Opper in memory: a dozen agents
 // with a day of history, about two traces a second, and an incident of one of
-// them every few minutes. Run it inside the project: it builds the exporter.
+// them every few minutes. With --prometheus it also runs the Prometheus that the
+// tests use, with the rules.
 package main
 
 import (
@@ -49,7 +50,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 	app := kingpin.New("demo", "The exporter against an Opper in memory. What follows -- goes to the exporter.")
 	opperAddress := app.Flag("opper.listen-address", "Address of the Opper in memory.").Default("127.0.0.1:16774").String()
 	webAddress := app.Flag("web.listen-address", "Address of the exporter.").Default("127.0.0.1:16773").String()
-	binary := app.Flag("exporter", "Binary of the exporter. If empty, it is built, which needs Go and the project.").String()
+	binary := app.Flag("exporter", "Binary of the exporter.").Default("./opper_exporter").String()
+	withPrometheus := app.Flag("prometheus", "Also run Prometheus with the alerts. It is built, which needs Go and takes minutes the first time. The demo must run in the directory of the project.").Bool()
+	prometheusAddress := app.Flag("prometheus.listen-address", "Address of Prometheus.").Default("127.0.0.1:9090").String()
 	history := app.Flag("history", "How much history the agents have. Opper deletes what is older.").Default("24h").Duration()
 	flags := app.Arg("flags", "Flags of the exporter.").Strings()
 	if _, err := app.Parse(args); err != nil {
@@ -61,13 +64,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 		return 1, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // what stays is for the system to clear
-	if *binary == "" {
-		_, _ = fmt.Fprintln(stdout, "Building the exporter.")
-		*binary = filepath.Join(dir, "opper_exporter")
-		build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", *binary, "opper_exporter") //nolint:gosec // into a directory of our own
-		build.Stdout, build.Stderr = stderr, stderr
-		if err = build.Run(); err != nil {
-			return 1, fmt.Errorf("go build: %w", err)
+	var prometheus *exec.Cmd
+	if *withPrometheus {
+		_, _ = fmt.Fprintln(stdout, "Building Prometheus, which takes minutes the first time.")
+		if prometheus, err = prometheusCommand(ctx, dir, *webAddress, *prometheusAddress); err != nil {
+			return 1, fmt.Errorf("--prometheus: %w", err)
 		}
 	}
 
@@ -99,18 +100,27 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 		"--opper.max-requests-per-second=0")
 	exporter := exec.CommandContext(ctx, *binary, exporterFlags...) //nolint:gosec // binary and flags are the user's own
 	exporter.Env = append(os.Environ(), "OPPER_API_KEY="+key)
-	exporter.Stdout, exporter.Stderr = stdout, stderr
-	exporter.Cancel = func() error { return exporter.Process.Signal(syscall.SIGTERM) }
-	exporter.WaitDelay = grace
-	separate(exporter)
-	_, _ = fmt.Fprintf(stdout, explanation, key, opperURL, *webAddress)
-	if err := exporter.Start(); err != nil {
-		return 1, err
+	exporterEnded, err := start(exporter, stdout, stderr)
+	if err != nil {
+		return 1, fmt.Errorf("--exporter: %w", err)
 	}
-	ended := make(chan struct{})
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if prometheus != nil {
+		prometheusEnded, err := start(prometheus, stdout, stderr)
+		if err != nil {
+			return 1, fmt.Errorf("--prometheus: %w", err)
+		}
+		defer func() { <-prometheusEnded }()
+		defer prometheus.Cancel() //nolint:errcheck // it may have ended
+	}
 	go func() {
-		_ = exporter.Wait() // its state says the same
-		close(ended)
+		if awaitReady(ctx, *webAddress) {
+			_, _ = fmt.Fprintf(stdout, explanation, key, opperURL, *webAddress)
+			if prometheus != nil {
+				_, _ = fmt.Fprintf(stdout, "Prometheus         http://%[1]s/query\nAlerts             http://%[1]s/alerts\n\n", *prometheusAddress)
+			}
+		}
 	}()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -119,12 +129,55 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 		case now := <-tick.C:
 			traffic.Step(now)
 			continue
-		case <-ended:
+		case <-exporterEnded:
 		}
 		if code := exporter.ProcessState.ExitCode(); code >= 0 {
 			return code, nil
 		}
 		return 1, fmt.Errorf("exporter: %s", exporter.ProcessState)
+	}
+}
+
+// start starts a command that is terminated when its context ends, and returns
+// what is closed when the process has ended.
+func start(cmd *exec.Cmd, stdout, stderr io.Writer) (ended <-chan struct{}, err error) {
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = grace
+	separate(cmd)
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	done := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // its state says the same
+		close(done)
+	}()
+	return done, nil
+}
+
+// awaitReady waits until the initial sync is complete, and reports whether that
+// was before the end of ctx. Users may have asked for TLS and passwords: any other
+// answer than "not ready" says as much.
+func awaitReady(ctx context.Context, address string) bool {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/-/ready", http.NoBody)
+		if err != nil {
+			return false // the exporter refuses such an address, too
+		}
+		if response, err := http.DefaultClient.Do(request); err == nil {
+			_ = response.Body.Close() // nothing is read from it
+			if response.StatusCode != http.StatusServiceUnavailable {
+				return true
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
 	}
 }
 
@@ -150,6 +203,6 @@ Every four minutes another agent fails for 90 seconds. What to ask a Prometheus 
   p95 of duration  histogram_quantile(0.95, sum by (trace_name, le) (rate(opper_trace_duration_seconds_bucket[5m])))
   tokens a second  sum by (trace_name) (rate(opper_trace_tokens_total[5m]))
 
-Ctrl-C stops both.
+Ctrl-C stops everything.
 
 `

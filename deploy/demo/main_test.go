@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -9,13 +10,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 )
@@ -27,14 +28,17 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asDemo) != "" {
 		main()
 	}
-	m.Run()
+	exportertest.Main(m)
 }
 
 // command returns the demo with free ports and little history.
 func command(t *testing.T, args ...string) (*exec.Cmd, *promtest.Output) {
 	t.Helper()
-	promtest.DependOnSources(t)
-	cmd := exec.CommandContext(t.Context(), os.Args[0], slices.Concat([]string{"--opper.listen-address=127.0.0.1:0", "--web.listen-address=127.0.0.1:0", "--history=10m", "--"}, args)...)
+	defaults := []string{
+		"--opper.listen-address=127.0.0.1:0", "--web.listen-address=" + exportertest.FreeAddress(t), "--history=10m", "--exporter=" + exportertest.Binary(t),
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], append(defaults, args...)...)
+	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), asDemo+"=1", "TMPDIR="+t.TempDir())
 	out := new(promtest.Output)
 	cmd.Stdout, cmd.Stderr = out, out
@@ -92,26 +96,23 @@ func counted(url string) (total float64, metrics string, err error) {
 }
 
 func TestDemo(t *testing.T) {
-	demo, out := command(t, "--collector.interval=1s", "--collector.settle-delay=0s")
+	demo, out := command(t, "--", "--collector.interval=1s", "--collector.settle-delay=0s")
 	if err := demo.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var opper, exporter, metrics string
-	var first float64
+	var opper, exporter string
 	promtest.Eventually(t, func() (err error) {
 		if opper, err = find(out, opperLine); err != nil {
 			return err
 		}
-		if exporter, err = find(out, exporterLine); err != nil {
-			return err
-		}
-		_, err = get("http://" + exporter + "/-/ready")
+		exporter, err = find(out, exporterLine)
 		return err
 	})
-	promtest.Eventually(t, func() (err error) {
-		first, metrics, err = counted("http://" + exporter + "/metrics")
-		return err
-	})
+	// What is printed can be tried at once.
+	first, metrics, err := counted("http://" + exporter + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if !strings.Contains(metrics, `opper_up{project="default"} 1`+"\n") {
 		t.Errorf("opper_up is not 1:\n%s", metrics)
 	}
@@ -148,13 +149,54 @@ func TestDemo(t *testing.T) {
 }
 
 func TestDemoEndsWithTheExporter(t *testing.T) {
-	demo, out := command(t, "--collector.settle-delay=-1s")
+	demo, out := command(t, "--", "--collector.settle-delay=-1s")
 	_ = demo.Run()
 	if code := demo.ProcessState.ExitCode(); code != 2 {
 		t.Errorf("the exporter refused a flag, and the demo ended with %d", code)
 	}
 	if !strings.Contains(out.String(), "--collector.settle-delay") {
 		t.Error("no word of the flag")
+	}
+}
+
+// The Prometheus that it starts scrapes the exporter and has the alerts.
+func TestDemoWithPrometheus(t *testing.T) {
+	address := exportertest.FreeAddress(t)
+	demo, out := command(t, "--prometheus", "--prometheus.listen-address="+address)
+	if err := demo.Start(); err != nil {
+		t.Fatal(err)
+	}
+	promtest.Eventually(t, func() error {
+		if !strings.Contains(out.String(), "http://"+address+"/alerts") {
+			return errors.New("no line about alerts")
+		}
+		body, err := get("http://" + address + "/api/v1/query?query=opper_up")
+		if err == nil && !strings.Contains(body, `"project":"default"`) {
+			err = fmt.Errorf("opper_up is %s", body)
+		}
+		return err
+	})
+	rules, err := get("http://" + address + "/api/v1/rules?type=alert")
+	if err != nil || !strings.Contains(rules, `"name":"OpperSuccessRateLow"`) {
+		t.Errorf("alerts: %v, %.300s", err, rules)
+	}
+	if err := demo.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := demo.Wait(); err != nil {
+		t.Errorf("interrupted, the demo ended with %v", err)
+	}
+	if _, err := get("http://" + address + "/-/healthy"); err == nil {
+		t.Error("Prometheus still runs")
+	}
+}
+
+func TestDemoWithoutExporter(t *testing.T) {
+	demo, out := command(t)
+	demo.Args = []string{demo.Args[0], "--opper.listen-address=127.0.0.1:0", "--exporter=missing"}
+	_ = demo.Run()
+	if code := demo.ProcessState.ExitCode(); code != 1 || !strings.Contains(out.String(), "demo: error: --exporter: ") {
+		t.Errorf("ended with %d", code)
 	}
 }
 

@@ -50,3 +50,22 @@ func flagTables(flags []*kingpin.FlagModel) string {
 	out.WriteString("\n")
 	return out.String()
 }
+
+// commandTable returns a row for each command, and one for each of its flags.
+func commandTable(app *kingpin.ApplicationModel) string {
+	rows := []string{head("command", "meaning")}
+	for _, c := range app.FlattenedCommands() {
+		if c.Hidden || c.Name == "help" {
+			continue
+		}
+		name := []string{code(c.FullCommand)}
+		for _, arg := range c.Args {
+			name = append(name, code("<"+arg.Name+">"))
+		}
+		rows = append(rows, row(strings.Join(name, " "), escaper.Replace(c.Help)))
+		for _, f := range c.Flags {
+			rows = append(rows, row(code(c.FullCommand)+" "+code("--"+f.Name), escaper.Replace(f.Help)))
+		}
+	}
+	return strings.Join(rows, "")
+}

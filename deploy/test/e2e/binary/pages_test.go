@@ -30,7 +30,7 @@ func TestPages(t *testing.T) {
 		{"/metrics", "Accept", "application/openmetrics-text;version=1.0.0", "application/openmetrics-text; version=1.0.0", "", "# HELP ", "# EOF\n"},
 		{"/metrics", "Accept-Encoding", "gzip", "text/plain; version=0.0.4", "gzip", "\x1f\x8b", ""},
 		{"/metrics", "Accept-Encoding", "zstd", "text/plain; version=0.0.4", "zstd", "\x28\xb5\x2f\xfd", ""},
-		{"/", "Accept", "*/*", "text/html", "", "<html", ""},
+		{"/", "Accept", "*/*", "text/html", "", "<!DOCTYPE html>", "</html>\n"},
 	} {
 		p := e.get(c.path, c.header, c.value)
 		if p.code != http.StatusOK || !strings.HasPrefix(p.header.Get("Content-Type"), c.contentType) || p.header.Get("Content-Encoding") != c.encoding {
@@ -54,12 +54,13 @@ func TestPages(t *testing.T) {
 	}
 	noLeak(t, "gzip", string(plain))
 
-	landing := e.get("/").body
-	for _, text := range []string{`href="/metrics"`, `href="/-/healthy"`, `href="/-/ready"`, "Version: " + config.Version()} {
-		if !strings.Contains(landing, text) {
-			t.Errorf("no %s on the landing page:\n%s", text, landing)
+	page := e.get("/").body
+	for _, text := range []string{`href="./metrics"`, `href="./-/healthy"`, `href="./-/ready"`, "version " + config.Version(), url + "/v2", ">Collecting<", fmt.Sprintf("<dt>Counted</dt><dd>%d</dd>", traces), `<a href="https://platform.opper.ai/traces/`} {
+		if !strings.Contains(page, text) {
+			t.Errorf("no %s on the status page:\n%s", text, page)
 		}
 	}
+	noLeak(t, "status page", page)
 	for path, want := range map[string]int{"/-/healthy": 200, "/-/ready": 200, "/none": 404, "/metrics/": 404, "/debug/pprof/": 404} {
 		if got := e.get(path).code; got != want {
 			t.Errorf("%s: %d", path, got)
@@ -112,8 +113,8 @@ func TestWithoutExporterMetrics(t *testing.T) {
 	if got := e.get("/metrics").code; got != http.StatusNotFound {
 		t.Errorf("/metrics: %d", got)
 	}
-	if landing := e.get("/").body; !strings.Contains(landing, `href="/a/b"`) {
-		t.Errorf("landing page:\n%s", landing)
+	if page := e.get("/").body; !strings.Contains(page, `href="./a/b"`) {
+		t.Errorf("status page:\n%s", page)
 	}
 }
 

@@ -1,0 +1,207 @@
+package check
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/config"
+	"opper_exporter/opper"
+)
+
+// hugePage is in bytes: an exporter that reads such pages is a load.
+const hugePage = 10_000_000
+
+const network = "Check --opper.url, the network, and the proxy in HTTPS_PROXY or --opper.http-config-file."
+
+// failure says what an error of a request means, and what to do.
+func failure(err error, cfg *config.Project) (text, advice string) {
+	const newKey = "Create an API key of the project at Opper, and put it into the "
+	reason := strings.TrimPrefix(err.Error(), "list traces: ")
+	status := 0
+	if answer, ok := errors.AsType[*opper.Error](err); ok {
+		status = answer.Status
+	}
+	switch {
+	case opper.HTML(err):
+		return "A web page came in place of an answer of Opper's API (" + reason + ").",
+			"Something else answers: a login page, a proxy or a gateway. Check --opper.url, and the proxy in HTTPS_PROXY or --opper.http-config-file."
+	case opper.Refused(err) && cfg.Opper.Key.IsManagement():
+		return fmt.Sprintf("Opper refuses the key (%d): it is a management key (op-mak-…), which cannot list traces.", status), newKey + place(cfg) + "."
+	case status == 401:
+		return "Opper refuses the key (401): it is mistyped, revoked, or not of this URL.", newKey + place(cfg) + "."
+	case opper.Refused(err):
+		return fmt.Sprintf("Opper refuses access (%d): the key has none, or the account is suspended.", status), "Look at the account and the key at Opper."
+	case status == 429:
+		rate := "no limit"
+		if cfg.Opper.RequestsPerSecond > 0 {
+			rate = fmt.Sprint(cfg.Opper.RequestsPerSecond)
+		}
+		return "Opper limits the requests of this key (429).",
+			fmt.Sprintf("Try again in a minute. If it stays, lower --opper.max-requests-per-second (now %s), or find what else uses the key: the exporter should have one of its own.", rate)
+	case status >= 500:
+		return "Opper fails: " + reason + ".", "Try again later. A running exporter tries again at each interval, and catches up."
+	case status == 404:
+		return "There is no list of traces at this URL (404).", "Set --opper.url to the base URL, with or without /v2, and without /traces."
+	case status >= 300 && status <= 399:
+		return fmt.Sprintf("The URL redirects (%d), which is not followed: another host must not get the key.", status), "Set --opper.url to where it leads."
+	case status != 0:
+		return "Opper refuses the request: " + reason + ".", "Report this: the API is not as documented."
+	case opper.Unreadable(err):
+		return "Opper's answer cannot be used: " + reason + ".",
+			fmt.Sprintf("If answers are slow, raise --opper.timeout (now %s). Else look for a proxy that cuts or changes them.", flagValue(cfg.Opper.Timeout))
+	}
+	return "Opper cannot be reached: " + reason + ".", network
+}
+
+// place says where to put a key.
+func place(cfg *config.Project) string {
+	if file, ok := strings.CutPrefix(cfg.KeyOrigin, "--opper.api-key-file "); ok {
+		return "file " + printable(file)
+	}
+	return cfg.KeyOrigin
+}
+
+// report takes in a finding.
+type report func(text, advice string, flags ...string)
+
+// findings fills in what is wrong, and what is worth to know.
+func (r *Report) findings(s *sample, cfg *config.Project) {
+	problem := func(text, advice string, flags ...string) {
+		r.Problems = append(r.Problems, Finding{text, advice, flags})
+	}
+	note := func(text, advice string) { r.Notes = append(r.Notes, Finding{Text: text, Advice: advice}) }
+
+	isSlow := s.slowest >= cfg.Opper.Timeout/2 || cfg.Interval > 0 && 2*s.slowest >= cfg.Interval
+	switch {
+	case s.isStopped() && s.rows == 0:
+		problem(fmt.Sprintf("No usable answer came within %s.", short(s.took)),
+			fmt.Sprintf("If Opper is that slow, raise --opper.timeout (now %s). Else: ", flagValue(cfg.Opper.Timeout))+network)
+	case s.err != nil && !s.isStopped():
+		text, advice := failure(s.err, cfg)
+		problem(text, advice)
+	case s.limited > 0:
+		text, advice := failure(&opper.Error{Status: 429}, cfg)
+		problem(text, advice)
+	}
+	if s.isStopped() && s.rows > 0 {
+		advice := "Try again when Opper answers faster."
+		if !isSlow {
+			advice = "Try again, with a higher --opper.max-requests-per-second or when Opper answers faster."
+		}
+		note(fmt.Sprintf("Stopped after %s, with %d of %d pages read. What is said of the list is of these alone.", short(s.took), len(s.pages), s.planned), advice)
+	}
+	if isSlow && s.rows > 0 {
+		problem(fmt.Sprintf("Opper is slow: a page of 100 traces takes %s.", short(s.slowest)), fmt.Sprintf("Set --opper.timeout (now %s) to at least three times that, and --collector.interval (now %s) to more than two pages take.", flagValue(cfg.Opper.Timeout), flagValue(cfg.Interval)))
+	}
+	if r.List == nil {
+		return
+	}
+	r.listFindings(s, cfg, problem, note)
+	r.stateFindings(problem)
+}
+
+func (r *Report) listFindings(s *sample, cfg *config.Project, problem report, note func(text, advice string)) {
+	l := r.List
+	if s.rows == 0 {
+		advice := "Opper stores traces only under a retention rule: give the project one of 1 to 30 days, and run an agent. Or the key is of another project."
+		if cfg.Opper.Name != "" {
+			advice = "Check --opper.name-filter: no trace may have that name. " + advice
+		}
+		problem("Opper lists no traces, so there is nothing to count.", advice)
+		return
+	}
+	if l.Listed == nil {
+		note("Opper does not say how many traces are listed (meta.total_count).", "Estimates are too low, and only sweeps find traces that arrive out of order.")
+	}
+	if s.refused > 0 {
+		problem(fmt.Sprintf("Opper refuses to list from offset %d on: traces beyond are not counted.", s.refused), "Shorten the retention rule at Opper, so that fewer traces are listed.")
+	}
+	if l.Order == unsorted && (s.total > opper.PageSize || !s.complete) {
+		problem("The list is not sorted by time: new traces may be anywhere, and only full scans find them, one after another.",
+			fmt.Sprintf("It works, but late and at %s a day. Report the order to Opper; a shorter retention rule makes full scans cheaper.", size(r.Cost.SweepBytes)))
+	}
+	if r.Cost.PageBytes >= hugePage {
+		problem(fmt.Sprintf("Traces are large: a page of 100 has %s, and an idle exporter receives %s a day.", size(r.Cost.TraceBytes*opper.PageSize), size(r.Cost.IdleBytes)),
+			fmt.Sprintf("Opper sends inputs and outputs with each row. Raise --collector.interval (now %s) and --collector.sweep-interval (now %s) for less traffic.", flagValue(cfg.Interval), flagValue(cfg.SweepInterval)))
+	}
+	r.unmapped(cfg, problem)
+	if n := len(l.Names); n > l.MaxNames {
+		problem(fmt.Sprintf("%s names are more than the limit of %d: traces of the rest are counted as %s.", r.atLeast(n), l.MaxNames, aggregate.Other),
+			"Raise --collector.max-trace-names, or merge names that contain users or identifiers: --collector.trace-name-rewrite.")
+	}
+	if l.Excluded > 0 && len(l.Names) == 0 {
+		problem("All traces that were read are excluded by their names.", "Check --collector.trace-name-include and --collector.trace-name-exclude.")
+	}
+	if l.Ended > 0 && l.NoTokens == l.Ended {
+		advice := "Traces without a model call have none."
+		if strings.HasSuffix(r.URL, "/v3") {
+			advice = "The list of v3 has none: use /v2."
+		}
+		note("No trace has tokens.", advice)
+	}
+	if i := slices.IndexFunc(l.Names, func(n Name) bool { return n.Name == aggregate.Unnamed }); i >= 0 && l.Names[i].Traces*4 >= l.Ended+l.Open {
+		note(fmt.Sprintf("%d traces have no name.", l.Names[i].Traces), "Calls through Opper's compatible endpoints are named by the request header X-Opper-Name.")
+	}
+}
+
+// unmapped names the statuses that are in neither list.
+func (r *Report) unmapped(cfg *config.Project, problem report) {
+	var words []string
+	traces := 0
+	for _, s := range r.List.Statuses {
+		if s.Status != "" && !s.Mapped {
+			words = append(words, s.Status)
+			traces += s.Traces
+		}
+	}
+	if len(words) == 0 {
+		return
+	}
+	words = words[:min(len(words), maxWords)]
+	flag := func(name string, list []string) string {
+		return "--collector." + name + "-status=" + shellQuoted(strings.Join(append(slices.Clone(list), words...), ","))
+	}
+	problem(fmt.Sprintf("%d of %d ended traces have a status in neither list (%s): their outcome is unknown.", traces, r.List.Ended, strings.Join(words, ", ")),
+		"Set these flags, each without the words that belong into the other:", flag("success", cfg.Aggregate.Success), flag("failure", cfg.Aggregate.Failure))
+}
+
+// maxWords is how many statuses are named; metrics name as many.
+const maxWords = 10
+
+var plainWord = regexp.MustCompile(`^[\w,.:/-]+$`)
+
+func shellQuoted(text string) string {
+	if plainWord.MatchString(text) {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
+
+// atLeast says that a number is of a sample, if it is.
+func (r *Report) atLeast(n int) string {
+	if r.Sample.Complete {
+		return strconv.Itoa(n)
+	}
+	return fmt.Sprintf("At least %d", n)
+}
+
+func (r *Report) stateFindings(problem report) {
+	switch r.State.Result {
+	case stateOther:
+		problem(fmt.Sprintf("The state in --storage.path is of another list: it knows none of the %d traces that were read, although most began before its last sync.", r.Sample.Traces),
+			"Put the right key back, or give this project another --opper.project: it has a state of its own there.")
+	case stateUnusable:
+		problem("The state cannot be used: "+clean(r.State.Error)+".", "The exporter would end with this error, too.")
+	}
+}
+
+// flagValue writes a duration as a flag takes it.
+func flagValue(d time.Duration) string { return model.Duration(d).String() }

@@ -1,0 +1,275 @@
+package check
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	// width is that of a terminal; values that were read may be longer.
+	width = 80
+	// column is where values begin.
+	column = 14
+	// shownNames is how many names are shown.
+	shownNames = 5
+	// maxShown bounds a value that was read, in runes.
+	maxShown = 60
+)
+
+// text is written line by line.
+type text struct{ strings.Builder }
+
+// line writes a label and a value, which is wrapped.
+func (w *text) line(label, format string, args ...any) {
+	w.wrap("  "+label+strings.Repeat(" ", column-len(label)), strings.Repeat(" ", column+2), fmt.Sprintf(format, args...))
+}
+
+// row writes a line of a table below a value.
+func (w *text) row(name string, n, most int, rest string) {
+	pad := strings.Repeat(" ", max(most-utf8.RuneCountInString(name), 0))
+	w.WriteString(strings.TrimRight(fmt.Sprintf("%s%s%s  %6d  %s", strings.Repeat(" ", column+4), name, pad, n, rest), " ") + "\n")
+}
+
+// wrap writes words behind first, and behind rest in further lines.
+func (w *text) wrap(first, rest, words string) {
+	line := first
+	used := 0 // words in the line
+	for word := range strings.FieldsSeq(words) {
+		if used > 0 && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
+			w.WriteString(line + "\n")
+			line, used = rest, 0
+		}
+		if used > 0 {
+			line += " "
+		}
+		line += word
+		used++
+	}
+	w.WriteString(line + "\n")
+}
+
+// Text returns the report for people.
+func (r *Report) Text() string {
+	w := &text{}
+	w.WriteString("Project " + r.Project + "\n\n")
+	w.line("URL", "%s", r.URL)
+	if r.Filter != "" {
+		w.line("Name filter", "%s", r.Filter)
+	}
+	accepted := "not verified"
+	if r.Key.Accepted != nil {
+		accepted = map[bool]string{true: "accepted", false: "refused"}[*r.Key.Accepted]
+	}
+	w.line("Key", "%s, from %s", accepted, r.Key.Origin)
+	if r.List != nil {
+		r.writeList(w)
+		r.writeState(w)
+	}
+	if r.Cost != nil {
+		r.writeCost(w)
+	}
+	for _, part := range []struct {
+		title    string
+		findings []Finding
+	}{{"Notes", r.Notes}, {"Problems", r.Problems}} {
+		if len(part.findings) > 0 {
+			w.WriteString("\n" + part.title + "\n\n")
+		}
+		for _, f := range part.findings {
+			w.wrap("  - ", "    ", f.Text)
+			w.wrap("    ", "    ", f.Advice)
+			for _, flag := range f.Flags {
+				w.WriteString("      " + flag + "\n") // in one piece, to be copied
+			}
+		}
+	}
+	if len(r.Problems) == 0 {
+		w.WriteString("\nNo problem found.\n")
+	}
+	return w.String()
+}
+
+func (r *Report) writeList(w *text) {
+	l, s := r.List, r.Sample
+	if s.Traces == 0 {
+		w.line("Traces", "none listed")
+		return
+	}
+	listed := "unknown number"
+	if l.Listed != nil {
+		listed = strconv.Itoa(*l.Listed)
+	}
+	read := "all read"
+	if !s.Complete {
+		read = fmt.Sprintf("%d read as a sample", s.Traces)
+	}
+	w.line("Traces", "%s listed, %s, in %s", listed, read, plural(s.Requests, "request"))
+	if l.Oldest != nil {
+		w.line("Started", "%s to %s", l.Oldest.UTC().Format(time.DateTime), l.Newest.UTC().Format(time.DateTime+" MST"))
+	}
+	w.line("Order", "%s", l.Order)
+	ended := fmt.Sprintf("%d ended, %d open", l.Ended, l.Open)
+	if l.Excluded > 0 {
+		ended += fmt.Sprintf(", %d excluded by name", l.Excluded)
+	}
+	if l.NoID > 0 {
+		ended += fmt.Sprintf(", %d without an id", l.NoID)
+	}
+	w.line("Read", "%s", ended)
+	if l.Ended > 0 {
+		w.line("Statuses", "of those that ended, and the outcome:")
+		r.writeStatuses(w)
+		w.line("Tokens", "missing in %d of %d", l.NoTokens, l.Ended)
+		w.line("Durations", "missing in %d, negative in %d of %d", l.NoLength, l.BadLength, l.Ended)
+	}
+	if len(l.Names) == 0 {
+		return
+	}
+	seen := strconv.Itoa(len(l.Names))
+	if !s.Complete {
+		seen += " seen"
+	}
+	w.line("Names", "%s, the limit is %d:", seen, l.MaxNames)
+	shown := l.Names[:min(len(l.Names), shownNames)]
+	most := 0
+	for _, n := range shown {
+		most = max(most, utf8.RuneCountInString(n.Name))
+	}
+	for _, n := range shown {
+		w.row(n.Name, n.Traces, most, "")
+	}
+	if more := len(l.Names) - len(shown); more > 0 {
+		w.line("", "  and %d more", more)
+	}
+}
+
+func (r *Report) writeStatuses(w *text) {
+	shown := r.List.Statuses[:min(len(r.List.Statuses), maxWords+6)] // those that are mapped by default
+	name := func(s Status) string {
+		if s.Status == "" {
+			return "none"
+		}
+		return `"` + s.Status + `"`
+	}
+	most := 0
+	for _, s := range shown {
+		most = max(most, utf8.RuneCountInString(name(s)))
+	}
+	for _, s := range shown {
+		outcome := s.Outcome
+		if !s.Mapped && s.Status != "" {
+			outcome += " (in neither list)"
+		}
+		w.row(name(s), s.Traces, most, outcome)
+	}
+	if more := len(r.List.Statuses) - len(shown); more > 0 {
+		w.line("", "  and %d more", more)
+	}
+}
+
+func (r *Report) writeState(w *text) {
+	s := r.State
+	if s.Path != "" {
+		w.WriteString("  Storage path  " + clean(s.Path) + "\n") // in one piece
+	}
+	text := s.Result
+	switch s.Result {
+	case stateNone:
+		text = "none yet"
+	case stateInUse:
+		text = "in use by another process, so not compared"
+	case stateUnusable:
+		text = "cannot be used"
+	case stateSame:
+		text = fmt.Sprintf("of this list: %d of the traces that were read are known", s.Known)
+	case stateOther:
+		text = "of another list"
+	case stateUntold:
+		text = "not comparable: no trace that was read is known, but they may be new"
+	}
+	w.line("State", "%s", text)
+}
+
+func (r *Report) writeCost(w *text) {
+	c := r.Cost
+	rows := 100
+	if r.List.Listed != nil {
+		rows = min(rows, *r.List.Listed)
+	}
+	w.line("Size", "%s per trace, %s per page of %d", size(c.TraceBytes), size(c.PageBytes), rows)
+	w.line("Initial sync", "about %s, %s, %s", short(time.Duration(c.InitialSeconds*float64(time.Second))), plural(c.InitialRequests, "request"), size(c.InitialBytes))
+	idle := ""
+	if c.SweepBytes > 0 {
+		idle = fmt.Sprintf(" (%s of it full scans)", size(c.SweepBytes))
+	}
+	w.line("Each day", "%s when idle%s, up to %s at the present rate of %s traces a day", size(c.IdleBytes), idle, size(c.BusyBytes), rounded(c.TracesPerDay))
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// size returns bytes in three digits.
+func size(bytes float64) string {
+	units := []string{"B", "kB", "MB", "GB", "TB", "PB"}
+	i := 0
+	for bytes >= 999.5 && i < len(units)-1 {
+		bytes /= 1000
+		i++
+	}
+	if bytes < 9.95 && i > 0 {
+		return fmt.Sprintf("%.1f %s", bytes, units[i])
+	}
+	return fmt.Sprintf("%.0f %s", bytes, units[i])
+}
+
+// rounded returns a number in two digits, as it is an estimate.
+func rounded(x float64) string {
+	if x < 10 {
+		return fmt.Sprintf("%.2g", x)
+	}
+	unit := math.Pow(10, math.Floor(math.Log10(x))-1)
+	return fmt.Sprintf("%.0f", math.Round(x/unit)*unit)
+}
+
+// short returns a duration in about two digits.
+func short(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return d.Round(10 * time.Millisecond).String()
+	case d < 10*time.Second:
+		return d.Round(100 * time.Millisecond).String()
+	case d < 10*time.Minute:
+		return d.Round(time.Second).String()
+	case d < 48*time.Hour:
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	}
+	return fmt.Sprintf("%.0f days", d.Hours()/24)
+}
+
+// printable returns a value that was read, cleaned and cut.
+func printable(value string) string {
+	value = clean(value)
+	if runes := []rune(value); len(runes) > maxShown {
+		return string(runes[:maxShown-1]) + "…"
+	}
+	return value
+}
+
+// clean returns a value without what could change the terminal.
+func clean(value string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, value)
+}
