@@ -26,6 +26,7 @@ import (
 	"opper_exporter/collector/check"
 	"opper_exporter/collector/config"
 	"opper_exporter/collector/scrape"
+	"opper_exporter/collector/state"
 	"opper_exporter/collector/store"
 )
 
@@ -42,7 +43,7 @@ const (
 )
 
 // commands are what the program does other than run, by their first words.
-var commands = map[string]func(context.Context, *config.Validated, io.Writer) error{config.CommandCheck: check.Run}
+var commands = map[string]func(context.Context, *config.Validated, io.Writer) error{config.CommandCheck: check.Run, config.CommandState: state.Run}
 
 func main() {
 	// Otherwise, a log line that cannot be written any more ends the process.

@@ -49,7 +49,11 @@ func snapshotHandler(enabled bool, snapshot Snapshot, timeout time.Duration, log
 		}
 		defer file.Close() //nolint:errcheck // it was only read
 		sent, err := sendFile(w, file, timeout)
-		level.Info(logger).Log("msg", "snapshot sent", "client", r.RemoteAddr, "bytes", sent, "err", err)
+		if err != nil {
+			level.Warn(logger).Log("msg", "snapshot aborted", "client", r.RemoteAddr, "bytes", sent, "err", err)
+			return
+		}
+		level.Info(logger).Log("msg", "snapshot sent", "client", r.RemoteAddr, "bytes", sent)
 	})
 	// No page of another site makes a browser ask for one.
 	return http.NewCrossOriginProtection().Handler(handler)

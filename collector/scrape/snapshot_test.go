@@ -105,7 +105,7 @@ func TestOneSnapshotAtATime(t *testing.T) {
 
 	stuck = exportertest.Dial(t, serve(time.Millisecond), exportertest.Request("POST", snapshotPath))
 	promtest.Eventually(t, func() error {
-		if len(logged.Lines(`msg="snapshot sent"`, "timeout")) == 0 {
+		if len(logged.Lines(`msg="snapshot aborted"`, "timeout")) == 0 {
 			return errors.New("a client that does not read is not dropped")
 		}
 		return nil

@@ -25,9 +25,9 @@ import (
 
 const (
 	fileName = "opper_exporter.db"
-	// version is that of all that is in the file: it grows when the encoding of
+	// Version is that of all that is in the file: it grows when the encoding of
 	// an entry changes.
-	version = 4
+	Version = 4
 
 	// lockWait is long enough for another start to check the file and to find that
 	// it comes second.
@@ -147,7 +147,7 @@ func (s *Store) begin() error {
 		if err != nil {
 			return err
 		}
-		return meta.Put(versionKey, seal(versionKey, []byte{version}))
+		return meta.Put(versionKey, seal(versionKey, []byte{Version}))
 	})
 }
 
@@ -155,7 +155,7 @@ func (s *Store) begin() error {
 type versionError int
 
 func (v versionError) Error() string {
-	return fmt.Sprintf("is of version %d, and this program reads version %d only: use the program that wrote it, or move the file away to start from zero", int(v), version)
+	return fmt.Sprintf("is of version %d, and this program reads version %d only: use the program that wrote it, or move the file away to start from zero", int(v), Version)
 }
 
 func checkVersion(sealed []byte) error {
@@ -165,7 +165,7 @@ func checkVersion(sealed []byte) error {
 		return err
 	case len(body) != 1:
 		return errors.New("it has no version")
-	case body[0] != version:
+	case body[0] != Version:
 		return versionError(body[0])
 	}
 	return nil
