@@ -227,7 +227,11 @@ func (p *project) sync(ctx context.Context) bool {
 			p.failing = true
 			p.metrics.synced(took, false)
 			p.activity.synced(took, err)
-			level.Error(p.logger).Log("msg", "sync failed", "duration_seconds", took.Seconds(), "err", err)
+			logger := p.logger
+			if opper.Refused(err) {
+				logger = log.With(logger, "key_from", p.cfg.KeyOrigin)
+			}
+			level.Error(logger).Log("msg", "sync failed", "duration_seconds", took.Seconds(), "err", err)
 		}
 		return false
 	}

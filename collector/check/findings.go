@@ -170,7 +170,7 @@ func (r *Report) unmapped(cfg *config.Project, problem report) {
 		return "--collector." + name + "-status=" + shellQuoted(strings.Join(append(slices.Clone(list), words...), ","))
 	}
 	problem(fmt.Sprintf("%d of %d ended traces have a status in neither list (%s): their outcome is unknown.", traces, r.List.Ended, strings.Join(words, ", ")),
-		"Set these flags, each without the words that belong into the other:", flag("success", cfg.Aggregate.Success), flag("failure", cfg.Aggregate.Failure))
+		"Add each status to one of these lists, not to both, and restart. Traces that have been counted stay unknown.", flag("success", cfg.Aggregate.Success), flag("failure", cfg.Aggregate.Failure))
 }
 
 // maxWords is how many statuses are named; metrics name as many.

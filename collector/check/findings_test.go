@@ -50,7 +50,7 @@ func TestFindings(t *testing.T) {
 		"refused parameter":  {prepare: fault(422, "v2 list"), problem: "API is not as documented"},
 		"failing":            {prepare: fault(503, "empty"), problem: "Opper fails: opper answered 503"},
 		"no JSON":            {prepare: fail(oppertest.Garbage), problem: "answer cannot be used"},
-		"timeout":            {prepare: fail(oppertest.Hang), args: []string{"--opper.timeout=10ms"}, problem: "raise --opper.timeout (now 10ms)"},
+		"timeout":            {prepare: fail(oppertest.Hang), args: []string{"--opper.timeout=2s"}, problem: "raise --opper.timeout (now 2s)"},
 		"limited for a time": {prepare: func(f *fixture) { f.Fail(oppertest.Fault{Answer: oppertest.TooMany("0")}) }, problem: "lower --opper.max-requests-per-second (now no limit)"},
 		"fails on the way":   {prepare: func(f *fixture) { f.Fail(oppertest.Fault{Answer: oppertest.Errors(403)["empty"], After: 3}) }, problem: "account is suspended"},
 		"deep offsets":       {cfg: oppertest.Config{MaxOffset: 250}, problem: "from offset 300 on"},
@@ -85,8 +85,14 @@ func TestStops(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, oppertest.Config{}, 5000)
 	f.Fail(oppertest.Fault{After: 4, Times: -1, Answer: oppertest.Hang})
-	deadline, stop := context.WithTimeout(t.Context(), 5*time.Second)
+	deadline, stop := context.WithCancel(t.Context())
 	defer stop()
+	requests := 0
+	f.OnRequest(func(oppertest.Request) {
+		if requests++; requests > 4 {
+			stop()
+		}
+	})
 	r, err := Project(deadline, f.config(t, "--opper.max-requests-per-second=0").Project, "", f.clock.now)
 	if err != nil {
 		t.Fatal(err)
@@ -97,8 +103,9 @@ func TestStops(t *testing.T) {
 
 	// Without any answer, that is the problem.
 	f.Fail(oppertest.Fault{Times: -1, Answer: oppertest.Hang})
-	deadline, stop = context.WithTimeout(t.Context(), 10*time.Millisecond)
+	deadline, stop = context.WithCancel(t.Context())
 	defer stop()
+	f.OnRequest(func(oppertest.Request) { stop() })
 	r, err = Project(deadline, f.config(t).Project, "", f.clock.now)
 	if err != nil || !strings.Contains(texts(r.Problems), "No usable answer") || r.Key.Accepted != nil {
 		t.Errorf("got %+v, %v", r, err)

@@ -141,8 +141,10 @@ func spread(total, limit int) []int {
 	return offsets
 }
 
-// isStopped reports whether the time was up.
-func (s *sample) isStopped() bool { return errors.Is(s.err, context.DeadlineExceeded) }
+// isStopped reports whether the time was up, or the check was interrupted.
+func (s *sample) isStopped() bool {
+	return errors.Is(s.err, context.DeadlineExceeded) || errors.Is(s.err, context.Canceled)
+}
 
 // traces returns all that were read, each once: rows move while pages are read.
 func (s *sample) traces() []*opper.Trace {

@@ -120,7 +120,7 @@ func (r *Report) writeList(w *text) {
 	if l.NoID > 0 {
 		ended += fmt.Sprintf(", %d without an id", l.NoID)
 	}
-	w.line("Read", "%s", ended)
+	w.line("Sample", "%s", ended)
 	if l.Ended > 0 {
 		w.line("Statuses", "of those that ended, and the outcome:")
 		r.writeStatuses(w)
@@ -186,7 +186,7 @@ func (r *Report) writeState(w *text) {
 	case stateUnusable:
 		text = "cannot be used"
 	case stateSame:
-		text = fmt.Sprintf("of this list: %d of the traces that were read are known", s.Known)
+		text = fmt.Sprintf("of this list: it knows %d of the %d traces that were read", s.Known, r.Sample.Traces)
 	case stateOther:
 		text = "of another list"
 	case stateUntold:
@@ -202,12 +202,20 @@ func (r *Report) writeCost(w *text) {
 		rows = min(rows, *r.List.Listed)
 	}
 	w.line("Size", "%s per trace, %s per page of %d", size(c.TraceBytes), size(c.PageBytes), rows)
-	w.line("Initial sync", "about %s, %s, %s", short(time.Duration(c.InitialSeconds*float64(time.Second))), plural(c.InitialRequests, "request"), size(c.InitialBytes))
+	initial := ""
+	switch r.State.Result {
+	case stateSame:
+		initial = "not needed: the exporter continues from its state. Without it: "
+	case stateInUse:
+		initial = "done or running. Without a state: "
+	}
+	w.line("Initial sync", initial+"about %s, %s, %s", short(time.Duration(c.InitialSeconds*float64(time.Second))), plural(c.InitialRequests, "request"), size(c.InitialBytes))
 	idle := ""
 	if c.SweepBytes > 0 {
-		idle = fmt.Sprintf(" (%s of it full scans)", size(c.SweepBytes))
+		idle = fmt.Sprintf(" (%s of it by sweeps)", size(c.SweepBytes))
 	}
-	w.line("Each day", "%s when idle%s, up to %s at the present rate of %s traces a day", size(c.IdleBytes), idle, size(c.BusyBytes), rounded(c.TracesPerDay))
+	w.line("Traffic", "%s a day when idle%s", size(c.IdleBytes), idle)
+	w.line("", "up to %s a day at the rate of the newest traces, %s a day", size(c.BusyBytes), rounded(c.TracesPerDay))
 }
 
 func plural(n int, what string) string {

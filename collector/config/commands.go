@@ -29,7 +29,7 @@ type State struct {
 func addCommands(app *kingpin.Application, v *Validated) {
 	app.Command(CommandRun, "Run the exporter. The default without a command.")
 
-	check := app.Command(CommandCheck, "Check the key, the list of traces and the settings with a few requests to Opper, and print what is wrong and what to do. Writes nothing. Exit status 1 if there is a problem.")
+	check := app.Command(CommandCheck, "Check the key, the list of traces and the settings with a few requests to Opper, and print what is wrong and what to do. Writes nothing. Exit status 1 if it finds a problem, 2 if a flag or the key cannot be used.")
 	check.Flag("json", "Print the result as JSON.").NoEnvar().BoolVar(&v.CheckJSON)
 
 	state := app.Command(CommandState, "Show or change the state in --storage.path while the exporter is stopped. Needs no API key.")

@@ -30,7 +30,7 @@ func NewApplication() (*kingpin.Application, *Parsed) {
 
 	app.Flag("opper.url", "Base URL of the Opper API. /v2 is appended unless the path ends in a version.").Default("https://api.opper.ai").Envar("OPPER_BASE_URL").StringVar(&o.URL)
 	app.Flag("opper.api-key-file", "File that contains the API key. Read again when it changes and after a 401.").PlaceHolder("FILE").StringVar(&p.keyFile)
-	app.Flag("opper.http-config-file", "File with TLS, proxy and header settings for requests to Opper, in the HTTP client format of Prometheus. It must not contain credentials.").PlaceHolder("FILE").StringVar(&p.httpConfigFile)
+	app.Flag("opper.http-config-file", "File with TLS, proxy and header settings for requests to Opper, in the HTTP client format of Prometheus. It must not contain credentials for Opper.").PlaceHolder("FILE").StringVar(&p.httpConfigFile)
 	app.Flag("opper.allow-plaintext", "Allow http:// to hosts other than loopback, and plain-text proxies for it. The API key is then sent unencrypted.").BoolVar(&o.AllowPlaintext)
 	app.Flag("opper.header", "Additional header for requests to Opper, as 'Name: value'. Repeatable.").PlaceHolder("HEADER").StringsVar(&p.headers)
 	checked(app, "opper.project", "Value of the label project. One API key belongs to one project.", "default", &c.Name, parseLabel)
@@ -46,9 +46,9 @@ func NewApplication() (*kingpin.Application, *Parsed) {
 	checked(app, "collector.abandon-after", "Time from when a trace without an end is first seen until it is counted as abandoned. Raise it if agents run longer.", "1h", &c.AbandonAfter, parsePositiveDuration)
 	app.Flag("collector.success-status", "Trace statuses treated as success, separated by commas (case-insensitive). Repeatable: replaces success,ok,completed.").PlaceHolder("STATUS").Default("success,ok,completed").StringsVar(&p.success)
 	app.Flag("collector.failure-status", "Trace statuses treated as failure, separated by commas (case-insensitive). Repeatable: replaces error,failed,failure.").PlaceHolder("STATUS").Default("error,failed,failure").StringsVar(&p.failure)
-	checked(app, "collector.trace-name-include", "Anchored regular expression of trace names to include. Empty includes all.", "", &s.Include, parseRegexp)
-	checked(app, "collector.trace-name-exclude", "Anchored regular expression of trace names to exclude. Empty excludes none.", "", &s.Exclude, parseRegexp)
-	app.Flag("collector.trace-name-rewrite", "Anchored regular expression of trace names and their replacement, as 'REGEX=REPLACEMENT'; $1 is the first group. Repeatable: each applies to the result of the one before.").StringsVar(&p.rewrites)
+	checked(app, "collector.trace-name-include", "Anchored regular expression of trace names to include. Empty includes all.", "", &s.Include, parseRegexp).PlaceHolder("REGEX")
+	checked(app, "collector.trace-name-exclude", "Anchored regular expression of trace names to exclude. Empty excludes none.", "", &s.Exclude, parseRegexp).PlaceHolder("REGEX")
+	app.Flag("collector.trace-name-rewrite", "Anchored regular expression of trace names and their replacement, as 'REGEX=REPLACEMENT'; $1 is the first group. Repeatable: each applies to the result of the one before.").PlaceHolder("REGEX=REPLACEMENT").StringsVar(&p.rewrites)
 	checked(app, "collector.max-trace-names", "Maximum number of trace names with series of their own. Traces of further names are counted as (other).", "200", &s.MaxNames, parseInt(1))
 	checked(app, "collector.trace-name-expiry", "Time without a trace that is counted, open or settling after which a trace name gives up its place and its series. If it returns, its counters start from zero. Use 0s to disable.", "30d", &s.NameExpiry, parseDuration)
 	checked(app, "collector.duration-buckets", "Upper bounds of the classic duration buckets, in seconds.", "0.1,0.25,0.5,1,2.5,5,10,30,60,120,300,600,1800,3600", &s.DurationBuckets, parseBuckets)
@@ -104,8 +104,10 @@ type checkedValue[T any] struct {
 	parse      func(string) (T, error)
 }
 
-func checked[T any](app *kingpin.Application, name, help, value string, to *T, parse func(string) (T, error)) {
-	app.Flag(name, help).Default(value).SetValue(&checkedValue[T]{name: name, to: to, parse: parse})
+func checked[T any](app *kingpin.Application, name, help, value string, to *T, parse func(string) (T, error)) *kingpin.FlagClause {
+	flag := app.Flag(name, help).Default(value)
+	flag.SetValue(&checkedValue[T]{name: name, to: to, parse: parse})
+	return flag
 }
 
 // Set implements kingpin.Value.

@@ -16,6 +16,7 @@ type view struct {
 	Outcomes []outcome
 	Counted  uint64
 	Good     uint64 // those that succeeded
+	Unmapped uint64 // those with a status in neither list
 	Rates    *rates
 	Failed   []failedTrace
 	Refused  []status.Code // requests that did not get a 200
@@ -65,6 +66,9 @@ func newView(cfg Config, p status.Project, now time.Time) view {
 		if o.Name == "success" {
 			v.Good = o.Traces
 		}
+	}
+	for _, u := range p.Published.Unmapped {
+		v.Unmapped += u.Traces
 	}
 	at := 0.0
 	for _, o := range p.Published.Outcomes {

@@ -97,7 +97,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 		"--opper.url="+opperURL, "--web.listen-address="+*webAddress, "--collector.interval=5s", "--collector.settle-delay=5s",
 		"--storage.path="+filepath.Join(dir, "data"),
 		// The limit is there to spare the real Opper: a day of history would take minutes.
-		"--opper.max-requests-per-second=0")
+		"--opper.max-requests-per-second=0",
+		// There are no pages about these traces.
+		"--web.trace-url=")
 	exporter := exec.CommandContext(ctx, *binary, exporterFlags...) //nolint:gosec // binary and flags are the user's own
 	exporter.Env = append(os.Environ(), "OPPER_API_KEY="+key)
 	exporterEnded, err := start(exporter, stdout, stderr)
@@ -197,7 +199,7 @@ Opper in memory    curl -H 'Authorization: Bearer %[1]s' '%[2]s/v2/traces?limit=
 Exporter           http://%[3]s/
 Metrics            curl -s http://%[3]s/metrics | grep ^opper_
 
-Every four minutes another agent fails for 90 seconds. What to ask a Prometheus that scrapes the exporter:
+Every four minutes another agent fails for 90 seconds. Queries to try in a Prometheus that scrapes the exporter:
 
   failure ratio    sum by (trace_name) (rate(opper_traces_total{outcome="failure"}[2m])) / sum by (trace_name) (rate(opper_traces_total[2m]))
   p95 of duration  histogram_quantile(0.95, sum by (trace_name, le) (rate(opper_trace_duration_seconds_bucket[5m])))

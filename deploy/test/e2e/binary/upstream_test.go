@@ -125,7 +125,7 @@ func TestWrongKey(t *testing.T) {
 	if got.up() != 0 || got.syncs("success") != 0 || got.requests("401") < 2 || got.requests("200") != 0 || len(got.of("opper_traces_total")) != 0 {
 		t.Errorf("%v", got.of("opper_exporter_api_requests_total"))
 	}
-	if len(e.Log.Lines("level=error", "opper answered 401 Unauthorized: invalid key")) == 0 {
+	if len(e.Log.Lines("level=error", `key_from="environment variable OPPER_API_KEY"`, "opper answered 401 Unauthorized: invalid key")) == 0 {
 		t.Error("the log does not say so")
 	}
 	if e.get("/-/ready").code != http.StatusServiceUnavailable || e.get("/-/healthy").code != http.StatusOK {
