@@ -98,9 +98,9 @@ func (s *simulation) returns(key string) {
 	}
 }
 
-// checkExpired fails if a name is exposed that must have expired. Since some time
-// there was little trouble.
-func (s *simulation) checkExpired(since time.Time) {
+// checkExpired fails if a name is exposed that must have expired, at the end, since
+// when syncs and commits succeed.
+func (s *simulation) checkExpired() {
 	if s.expiry == 0 || !s.clockSet.IsZero() {
 		return
 	}
@@ -108,8 +108,8 @@ func (s *simulation) checkExpired(since time.Time) {
 	s.project.Ledger().Pending(func(r ledger.Row) { pending[versionOf(ledger.Counted{Row: r}).Name] = true })
 	for key := range s.shown {
 		name, used := traceNameOf(key), s.used[traceNameOf(key)]
-		if used.Before(since) {
-			used = since
+		if used.Before(s.goodSince) {
+			used = s.goodSince
 		}
 		if idle := s.at.Sub(used); name != "" && !pending[name] && idle > s.expiry+s.cfg.AbandonAfter+expirySlack {
 			s.fail("%s is exposed %v after it was used", key, idle)

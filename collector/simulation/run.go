@@ -208,6 +208,9 @@ func (s *simulation) sync() {
 	if !alive {
 		return
 	}
+	if !succeeded || s.failing {
+		s.goodSince = s.at
+	}
 	s.failing = !succeeded
 	s.tell("sync ends: %v", succeeded)
 	s.checkRefusal(start, succeeded, wasOurs)
@@ -268,6 +271,7 @@ func (s *simulation) rest() {
 	clear(s.dims)
 	s.tell("rest")
 	began := s.at
+	s.goodSince = s.at
 	pauses := []time.Duration{31 * time.Second, s.cfg.AbandonAfter * 3 / 2, 31 * time.Second, s.cfg.AbandonAfter * 3 / 2, 31 * time.Second}
 	if s.ours != 0 || !s.clockSet.IsZero() {
 		pauses = append([]time.Duration{6 * time.Hour}, pauses...)
@@ -289,7 +293,7 @@ func (s *simulation) rest() {
 	}
 	if s.strict = !s.failing; s.strict {
 		s.compare()
-		s.checkExpired(began)
+		s.checkExpired()
 	}
 	s.check()
 	s.checkLateEnds(began)

@@ -101,6 +101,7 @@ type simulation struct {
 	project      Project
 	running      aggregate.Config // of the project
 	failing      bool             // the last sync failed
+	goodSince    time.Time        // no sync has failed, at the end
 	logger       log.Logger
 	inner        Store
 	reopen       func() Store // what a start finds
