@@ -2,6 +2,7 @@ package binary_test
 
 import (
 	"crypto/tls"
+	"errors"
 	"io"
 	"maps"
 	"net/http"
@@ -11,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
+	"opper_exporter/collector/store"
 	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/opper/oppertest"
 )
@@ -120,4 +124,37 @@ func TestSnapshotIsProtected(t *testing.T) {
 		}
 		noLeak(t, "the copy", string(body))
 	}
+}
+
+// A client that does not read its copy delays neither commits nor the shutdown.
+func TestSnapshotThatIsNotRead(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	state, err := store.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Another project makes it larger than the buffers of a connection.
+	if err := errors.Join(state.Commit("other", map[string][]byte{"x": make([]byte, 32<<20)}, false), state.Close()); err != nil {
+		t.Fatal(err)
+	}
+	server, url := fakeOpper(t, oppertest.Config{}, 3)
+	e := startReady(t, url, "--storage.path="+dir, "--web.enable-lifecycle", "--collector.settle-delay=0s")
+	stuck := exportertest.Dial(t, strings.TrimPrefix(e.urls[0], "http://"), exportertest.Request("POST", "/-/snapshot"))
+	if got := exportertest.Status(t, stuck); got != "HTTP/1.1 200 OK" {
+		t.Fatal(got)
+	}
+	commits := func() float64 {
+		return e.scrape()[`opper_exporter_state_commits_total{project="default",result="success"}`]
+	}
+	before := commits()
+	for i := range 500 { // what they are stored in makes the file grow
+		at := time.Now().Add(time.Duration(i-500) * time.Millisecond)
+		server.Add(oppertest.Trace{ID: uuid.NewString(), Name: new("new"), Start: &at, End: &at})
+	}
+	await(t, "commits go on", func() bool { return commits() > before+5 })
+	if left, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(left) != 1 {
+		t.Errorf("%v, %v", left, err)
+	}
+	e.end()
 }
