@@ -46,6 +46,7 @@ const (
 var commands = map[string]func(context.Context, *config.Validated, io.Writer) error{config.CommandCheck: check.Run, config.CommandState: state.Run}
 
 func main() {
+	version.Version = config.Version() // the metric says what the log says
 	// Otherwise, a log line that cannot be written any more ends the process.
 	signal.Ignore(syscall.SIGPIPE)
 	os.Exit(run(context.Background(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))

@@ -19,6 +19,7 @@ type snapshot []prometheus.Metric
 // are built anew.
 type snapshots struct {
 	project           string
+	maxNames          int
 	durations, tokens scale
 	names             map[string]nameMetrics // by label
 }
@@ -33,6 +34,7 @@ type nameMetrics struct {
 func newSnapshots(cfg *config.Project) *snapshots {
 	return &snapshots{
 		project:   cfg.Name,
+		maxNames:  cfg.Aggregate.MaxNames,
 		durations: scale{bounds: cfg.Aggregate.DurationBuckets, perOne: 1e6, classic: cfg.ClassicHistograms, native: cfg.NativeHistograms},
 		tokens:    scale{bounds: cfg.Aggregate.TokenBuckets, perOne: 1, classic: cfg.ClassicHistograms, native: cfg.NativeHistograms},
 		names:     map[string]nameMetrics{},
@@ -102,7 +104,10 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) (sna
 		out = append(out, newCounter(unmappedTotal, float64(u.Exposed()), u.Created, b.project, u.Label))
 		st.Unmapped = append(st.Unmapped, status.Unmapped{Status: u.Label, Traces: u.Exposed()})
 	}
-	return append(out, newGauge(traceNames, st.Distinct, b.project), newGauge(namesZeroPending, float64(st.ZeroPending), b.project)), st
+	return append(out,
+		newGauge(traceNames, st.Distinct, b.project),
+		newGauge(traceNamesLimit, float64(b.maxNames), b.project),
+		newGauge(namesZeroPending, float64(st.ZeroPending), b.project)), st
 }
 
 // forget drops the metrics of names that are no longer there.

@@ -24,7 +24,7 @@ var builtinValues = map[string]string{"__interval": "1s", "__rate_interval": "4s
 // mayBeEmpty are the expressions and selectors of rules that may give nothing,
 // by what they contain, and why they may.
 var mayBeEmpty = []struct{ pattern, reason string }{
-	{`^opper:threshold:\w+\{trace_name!=""\}$`, "as it comes, no name has a threshold of its own"},
+	{`^opper:threshold:\w+\{.*!=""`, "as it comes, no project and no name has a threshold of its own"},
 }
 
 // expression is one that Grafana or Prometheus will ask.

@@ -4,6 +4,7 @@ package grafana_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -29,70 +30,12 @@ type dashboard struct {
 	Templating    struct {
 		List []*variable `json:"list"`
 	} `json:"templating"`
+	Annotations struct {
+		List []annotation `json:"list"`
+	} `json:"annotations"`
 
 	file string
 	tree any // all of it
-}
-
-type panel struct {
-	ID          int    `json:"id"`
-	Type        string `json:"type"`
-	Title       string `json:"title"`
-	Description string `json:"description"`
-	GridPos     struct {
-		X, Y, W, H int
-	} `json:"gridPos"`
-	Datasource  source   `json:"datasource"`
-	Targets     []target `json:"targets"`
-	FieldConfig struct {
-		Defaults struct {
-			Unit       string `json:"unit"`
-			NoValue    string `json:"noValue"`
-			Links      []link `json:"links"`
-			Thresholds struct {
-				Steps []struct {
-					Value *float64 `json:"value"`
-				} `json:"steps"`
-			} `json:"thresholds"`
-		} `json:"defaults"`
-	} `json:"fieldConfig"`
-	Panels []panel `json:"panels"` // of a row that is folded
-}
-
-type source struct {
-	Type string `json:"type"`
-	UID  string `json:"uid"`
-}
-
-type target struct {
-	RefID      string `json:"refId"`
-	Datasource source `json:"datasource"`
-	Expr       string `json:"expr"`
-	Format     string `json:"format"`
-	Range      bool   `json:"range"`
-	Instant    bool   `json:"instant"`
-	Exemplar   bool   `json:"exemplar"`
-	Hide       bool   `json:"hide"`
-}
-
-type link struct {
-	Title string `json:"title"`
-	URL   string `json:"url"`
-}
-
-type variable struct {
-	Type       string `json:"type"`
-	Name       string `json:"name"`
-	Label      string `json:"label"`
-	Definition string `json:"definition"`
-	Multi      bool   `json:"multi"`
-	IncludeAll bool   `json:"includeAll"`
-	AllValue   string `json:"allValue"`
-	Datasource source `json:"datasource"`
-	Current    struct {
-		Value any `json:"value"`
-	} `json:"current"`
-	Query any `json:"query"`
 }
 
 // query returns the question of a variable that asks the data source.
@@ -215,6 +158,7 @@ func checkHead(t *testing.T, d *dashboard) {
 var (
 	variableUse = regexp.MustCompile(`\$(\w+)|\$\{(\w+)(?:\.[^:}]+)?(?::[^}]+)?\}`)
 	labelValues = regexp.MustCompile(`^label_values\((.+), (\w+)\)$`)
+	queryResult = regexp.MustCompile(`^query_result\((.+)\)$`)
 )
 
 // builtins are the variables that Grafana has by itself.
@@ -234,6 +178,11 @@ func checkVariables(t *testing.T, d *dashboard) {
 			}
 		}
 	}
+	for _, a := range d.Annotations.List {
+		if a.Expr != "" && (a.Name == "" || a.Datasource != prometheus || len(a.Filter.IDs) == 0) {
+			t.Errorf("the annotation %q has no name, another data source, or is in all panels", a.Name)
+		}
+	}
 	for _, p := range d.all() {
 		for _, target := range p.Targets {
 			for _, match := range variableUse.FindAllStringSubmatch(target.Expr, -1) {
@@ -251,7 +200,7 @@ func checkVariables(t *testing.T, d *dashboard) {
 		if v.Type == "datasource" && v.Current.Value != "" {
 			t.Errorf("the data source of one Grafana is chosen: %v", v.Current.Value)
 		}
-		if v.Type == "query" && (v.Datasource != prometheus || v.query() != v.Definition || !labelValues.MatchString(v.query())) {
+		if v.Type == "query" && (v.Datasource != prometheus || v.query() != v.Definition || !labelValues.MatchString(v.query()) && !queryResult.MatchString(v.query())) {
 			t.Errorf("the variable %s asks %q (%q) of %v", v.Name, v.query(), v.Definition, v.Datasource)
 		}
 	}
@@ -324,7 +273,7 @@ func checkPanel(t *testing.T, p panel) {
 	if defaults := p.FieldConfig.Defaults; defaults.Unit == "" || defaults.NoValue == "" {
 		t.Errorf("unit %q, and for an empty panel %q", defaults.Unit, defaults.NoValue)
 	}
-	if err := ascending(p); err != nil {
+	if err := errors.Join(ascending(p), legible(p)); err != nil {
 		t.Error(err)
 	}
 	if p.Datasource != prometheus {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -55,6 +56,9 @@ scrape_configs:
 			if err != nil {
 				t.Fatal(err)
 			}
+			if v := d.variable("trace_name"); v != nil && !v.IncludeAll && !slices.Contains(chosen[v.Name], awkward) {
+				t.Errorf("%s offers %q", d.file, chosen[v.Name])
+			}
 			for _, names := range [][]string{nil, {awkward}, {awkward, "support-triage"}, {quiet}} {
 				if v := d.variable("trace_name"); v == nil && names != nil || v != nil && names == nil && !v.IncludeAll {
 					continue
@@ -82,11 +86,7 @@ func options(t *testing.T, server *promtest.Server, d *dashboard) (choice, error
 			if err != nil {
 				return nil, err
 			}
-			match := labelValues.FindStringSubmatch(filled)
-			if match == nil {
-				return nil, fmt.Errorf("%s asks %s", v.Name, filled)
-			}
-			values, err := server.LabelValues(t.Context(), match[2], match[1])
+			values, err := v.values(t.Context(), server, filled)
 			if err != nil {
 				return nil, err
 			}
@@ -108,6 +108,41 @@ func options(t *testing.T, server *promtest.Server, d *dashboard) (choice, error
 	return chosen, nil
 }
 
+// values returns what Grafana offers for a variable. From the result of a query
+// it makes texts, without escaping what is in labels, and takes the group of the
+// regular expression.
+func (v *variable) values(ctx context.Context, server *promtest.Server, query string) ([]string, error) {
+	if match := labelValues.FindStringSubmatch(query); match != nil {
+		return server.LabelValues(ctx, match[2], match[1])
+	}
+	match := queryResult.FindStringSubmatch(query)
+	if match == nil {
+		return nil, fmt.Errorf("%s asks %s", v.Name, query)
+	}
+	vector, err := server.Query(ctx, match[1], time.Now())
+	if err != nil {
+		return nil, err
+	}
+	group, err := regexp.Compile(strings.Trim(v.Regex, "/"))
+	if err != nil {
+		return nil, err
+	}
+	var values []string
+	for _, sample := range vector {
+		var labels []string
+		for name, value := range sample.Metric {
+			labels = append(labels, fmt.Sprintf("%s=\"%s\"", name, value))
+		}
+		text := fmt.Sprintf("{%s} %v %d", strings.Join(labels, ","), sample.Value, sample.Timestamp)
+		found := group.FindStringSubmatch(text)
+		if found == nil {
+			return nil, fmt.Errorf("%s does not match %s", v.Regex, text)
+		}
+		values = append(values, found[1])
+	}
+	return values, nil
+}
+
 func checkDashboard(t *testing.T, server *promtest.Server, known *facts, d *dashboard, chosen choice) {
 	t.Helper()
 	var asked []*expression
@@ -124,6 +159,16 @@ func checkDashboard(t *testing.T, server *promtest.Server, known *facts, d *dash
 				mayBeEmpty: slices.Equal(chosen["trace_name"], []string{quiet}),
 			})
 		}
+	}
+	for _, a := range d.Annotations.List {
+		if a.Expr == "" {
+			continue
+		}
+		promql, err := d.fill(a.Expr, chosen, builtinValues)
+		if err != nil {
+			t.Errorf("%s: %v", a.Name, err)
+		}
+		asked = append(asked, &expression{where: "annotation " + a.Name, promql: promql, isRange: true, mayBeEmpty: true})
 	}
 	check(t, server, known, asked)
 	for _, e := range asked {

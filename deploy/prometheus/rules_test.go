@@ -215,7 +215,10 @@ func TestEveryRuleHasCases(t *testing.T) {
 			t.Errorf("%s: a case in which it fires: %t, in which it does not: %t", r.Alert, fires[r.Alert], quiet[r.Alert])
 		}
 	}
-	for _, r := range find(files, func(r rule) bool { return !isAlert(r) && !isThreshold(r) }) {
+	// TestMostSpecificThresholdCounts is about the thresholds, given and recorded.
+	for _, r := range find(files, func(r rule) bool {
+		return !isAlert(r) && !strings.Contains(r.Record, "opper_threshold:") && !isThreshold(r)
+	}) {
 		if !slices.Contains(metrics(exprs.String()), r.Record) {
 			t.Errorf("%s is in no expression that returns something", r.Record)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -53,6 +54,9 @@ func TestPages(t *testing.T) {
 		t.Errorf("unzipped: %d bytes, %v", len(plain), err)
 	}
 	noLeak(t, "gzip", string(plain))
+	if want := fmt.Sprintf("version=%q", config.Version()); !regexp.MustCompile(`(?m)^opper_exporter_build_info{.*` + want).Match(plain) {
+		t.Errorf("opper_exporter_build_info has no %s", want)
+	}
 
 	page := e.get("/").body
 	for _, text := range []string{`href="./metrics"`, `href="./-/healthy"`, `href="./-/ready"`, "version " + config.Version(), url + "/v2", ">Collecting<", fmt.Sprintf("<dt>Counted</dt><dd>%d</dd>", traces), `<a href="https://platform.opper.ai/traces/`} {
