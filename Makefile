@@ -34,6 +34,7 @@ tools: ## the tools that the tests and the linters use
 	for tool in prometheus promtool; do \
 		GOFLAGS="$(GOFLAGS) -tags=remove_all_sd" $(GO) tool -modfile=deploy/test/tools/go.mod -n $$tool >/dev/null || exit; \
 	done
+	GOFLAGS="$(GOFLAGS) -tags=remove_all_sd" $(GO) tool -modfile=deploy/test/tools/promtool3.0/go.mod -n promtool >/dev/null
 	$(GO) tool -modfile=deploy/test/tools/go.mod -n golangci-lint >/dev/null
 	$(GO) tool -modfile=deploy/test/tools/alertmanager/go.mod -n amtool >/dev/null
 	$(GO) tool -modfile=deploy/test/tools/helm/go.mod -n helm >/dev/null

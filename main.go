@@ -117,9 +117,9 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 	defer cancel()
 	level.Info(logger).Log("msg", "starting "+config.Program, "version", config.Version(), "revision", version.GetRevision(), "opper_url", cfg.Project.Opper.URL, "project", cfg.Project.Name)
 	server := scrape.NewServer(handler, scrapers, scrape.DefaultLimits())
-	served, err := scrape.Serve(ctx, server, cfg.Web, webLogger)
+	served, err := scrape.Serve(ctx, server, cfg.Web, cfg.HealthAddress, webLogger)
 	if err != nil {
-		return fmt.Errorf("--web.listen-address: %w", err)
+		return err
 	}
 	level.Info(logger).Log("msg", "serving metrics", "path", cfg.Scrape.TelemetryPath)
 

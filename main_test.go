@@ -95,13 +95,15 @@ func TestAddressInUseEndsTheProgram(t *testing.T) {
 	for _, args := range [][]string{
 		{"--web.listen-address=" + taken.Addr().String()},
 		{"--web.listen-address=" + free, "--web.listen-address=" + taken.Addr().String()},
+		{"--web.listen-address=" + free, "--web.health-listen-address=" + taken.Addr().String()},
 	} {
+		flag, _, _ := strings.Cut(args[len(args)-1], "=")
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		var log promtest.Output
 		getenv := func(string) string { return testKey }
 		status := run(ctx, append(args, "--opper.url="+url, "--storage.path="+t.TempDir()), getenv, io.Discard, &log)
 		cancel()
-		if status != 1 || len(log.Lines("level=error")) != 1 || len(log.Lines("level=error", "--web.listen-address", taken.Addr().String())) != 1 {
+		if status != 1 || len(log.Lines("level=error")) != 1 || len(log.Lines("level=error", flag+": ", taken.Addr().String())) != 1 {
 			t.Errorf("status %d, log:\n%s", status, &log)
 		}
 		if c, err := net.Dial("tcp", free); err == nil {

@@ -34,15 +34,16 @@ func Version() string { return cmp.Or(version.Version, "dev") }
 
 // Validated is a configuration without contradictions. Validate makes it.
 type Validated struct {
-	Command     string // its words with blanks between, such as CommandCheck
-	CheckJSON   bool   // CommandCheck prints JSON
-	State       State
-	Project     Project
-	Scrape      scrape.Config
-	Web         *web.FlagConfig
-	StoragePath string // empty disables persistence
-	LogLevel    string
-	LogFormat   string // logfmt or json
+	Command       string // its words with blanks between, such as CommandCheck
+	CheckJSON     bool   // CommandCheck prints JSON
+	State         State
+	Project       Project
+	Scrape        scrape.Config
+	Web           *web.FlagConfig
+	HealthAddress string // empty disables the listener
+	StoragePath   string // empty disables persistence
+	LogLevel      string
+	LogFormat     string // logfmt or json
 }
 
 // Project says how the traces of one API key are collected.
@@ -121,7 +122,8 @@ func (p *Parsed) Validate(getenv func(string) string) (*Validated, error) {
 	v.Scrape.Program, v.Scrape.Version = Program, Version()
 	v.Scrape.SyncOnScrape = v.Project.Interval == 0
 	for _, address := range *v.Web.WebListenAddresses {
-		if _, _, err := net.SplitHostPort(address); err != nil && !strings.HasPrefix(address, "vsock://") {
+		// Without a port, the system would choose one.
+		if _, port, err := net.SplitHostPort(address); (err != nil || port == "") && !strings.HasPrefix(address, "vsock://") {
 			return nil, fmt.Errorf("--web.listen-address: expected an address such as :16773, got %q", address)
 		}
 	}

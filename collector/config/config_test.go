@@ -98,8 +98,9 @@ func TestWrongValueIsRefusedByItsFlag(t *testing.T) {
 			"no id": "https://platform.opper.ai/traces", "no scheme": "platform.opper.ai/{id}", "script": "javascript:alert({id})", "no host": "https:///{id}",
 			"id in the host": "https://{id}.opper.ai/{id}", "id after an @": "https://opper.ai@{id}/{id}", "key": "https://me:" + testKey + "@opper.ai/{id}", "two lines": "https://opper.ai/\n{id}",
 		},
-		"web.listen-address": {"no port": "localhost", "a URL": "http://localhost:16773"},
-		"web.max-requests":   {"negative": "-1", "no number": "few"},
+		"web.listen-address":        {"no port": "localhost", "empty port": ":", "a URL": "http://localhost:16773"},
+		"web.health-listen-address": {"no port": "localhost", "empty port": ":", "a URL": "http://localhost:16775"},
+		"web.max-requests":          {"negative": "-1", "no number": "few"},
 		"web.config.file": {
 			"no file":        filepath.Join(dir, "none.yml"),
 			"unknown field":  writeFile(t, "web.yml", "basic_auth: {}\nother: 1\n"),

@@ -58,6 +58,7 @@ func NewApplication() (*kingpin.Application, *Parsed) {
 
 	app.Flag("storage.path", "Directory for persistent state. Empty disables persistence.").Default("data/").StringVar(&v.StoragePath)
 	v.Web = kingpinflag.AddFlags(app, ":16773")
+	checked(app, "web.health-listen-address", "Address of a further listener, for /-/healthy and /-/ready only, to which --web.config.file does not apply: probes need no password and no certificate. Empty disables it.", "", &v.HealthAddress, parseAddress)
 	checked(app, "web.telemetry-path", "Path under which to expose metrics.", "/metrics", &v.Scrape.TelemetryPath, parsePath)
 	checked(app, "web.trace-url", "Address of a trace at Opper, for the links of the status page; {id} stands for its id. Empty makes no links.", "https://platform.opper.ai/traces/{id}", &v.Scrape.TraceURL, parseTraceURL)
 	app.Flag("web.disable-exporter-metrics", "Exclude metrics about the exporter itself (promhttp_*, process_*, go_*).").BoolVar(&v.Scrape.DisableExporterMetrics)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"net/url"
 	"path"
 	"regexp"
@@ -124,6 +125,13 @@ func parseBuckets(text string) ([]float64, error) {
 func parseLabel(text string) (string, error) {
 	if text == "" || !utf8.ValidString(text) {
 		return "", fmt.Errorf("expected UTF-8 text that is not empty, got %q", text)
+	}
+	return text, nil
+}
+
+func parseAddress(text string) (string, error) {
+	if _, port, err := net.SplitHostPort(text); (err != nil || port == "") && text != "" {
+		return "", fmt.Errorf("expected an address such as :16775, got %q", text)
 	}
 	return text, nil
 }

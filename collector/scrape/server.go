@@ -3,6 +3,7 @@ package scrape
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -118,9 +119,16 @@ func limitConnections(server *http.Server, maximum int, isProtected func(net.Con
 }
 
 // Serve starts a server on the addresses of the flags, and returns once it
-// listens. Requests have contexts that end with ctx. What comes out of served is
-// why the server ended.
-func Serve(ctx context.Context, server *http.Server, flags *web.FlagConfig, logger *slog.Logger) (served <-chan error, err error) {
+// listens. A health address that is not empty gets the pages about health.
+// Requests have contexts that end with ctx. What comes out of served is why a
+// server ended. The error names the flag.
+func Serve(ctx context.Context, server *http.Server, flags *web.FlagConfig, healthAddress string, logger *slog.Logger) (served <-chan error, err error) {
+	var health <-chan error
+	if healthAddress != "" {
+		if health, err = serveHealth(ctx, server.Handler, healthAddress, logger); err != nil {
+			return nil, fmt.Errorf("--web.health-listen-address: %w", err)
+		}
+	}
 	server.ErrorLog = slog.NewLogLogger(logger.Handler(), slog.LevelWarn)
 	listening := make(chan struct{}, 1)
 	// Called once a listener serves.
@@ -131,12 +139,21 @@ func Serve(ctx context.Context, server *http.Server, flags *web.FlagConfig, logg
 		}
 		return ctx
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- web.ListenAndServe(server, flags, logger) }()
+	scrapes := make(chan error, 1)
+	go func() { scrapes <- web.ListenAndServe(server, flags, logger) }()
 	select {
 	case <-listening:
-		return ended, nil
-	case err := <-ended:
-		return nil, err
+	case err := <-scrapes:
+		return nil, fmt.Errorf("--web.listen-address: %w", err)
 	}
+	ended := make(chan error, 1)
+	go func() {
+		select {
+		case err := <-scrapes:
+			ended <- err
+		case err := <-health:
+			ended <- err
+		}
+	}()
+	return ended, nil
 }

@@ -74,8 +74,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 
 	// It may run for days, so it keeps no records, and forgets what is old.
 	opper := oppertest.New(oppertest.Config{Key: key, Retention: *history, BodyBytes: 1, NoRecord: true})
-	traffic := oppertest.NewTraffic(opper, oppertest.DefaultAgents(), time.Now().UnixNano())
 	now := time.Now()
+	traffic := oppertest.NewTraffic(opper, agents(now), now.UnixNano())
 	traffic.Backfill(now.Add(-*history), now)
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", *opperAddress)
 	if err != nil {
@@ -96,6 +96,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 	exporterFlags := withDefaults(*flags,
 		"--opper.url="+opperURL, "--web.listen-address="+*webAddress, "--collector.interval=5s", "--collector.settle-delay=5s",
 		"--storage.path="+filepath.Join(dir, "data"),
+		// The thresholds of the demo are for this project.
+		"--opper.project=demo",
 		// The limit is there to spare the real Opper: a day of history would take minutes.
 		"--opper.max-requests-per-second=0",
 		// There are no pages about these traces.
@@ -183,6 +185,19 @@ func awaitReady(ctx context.Context, address string) bool {
 	}
 }
 
+// firstIncident is when the busiest agent begins to fail, after the start. A
+// Prometheus that is started with the demo has seen it succeed by then.
+const firstIncident = time.Minute
+
+// agents are the usual ones, with the first incident soon after a start.
+func agents(start time.Time) []oppertest.Agent {
+	all := oppertest.DefaultAgents()
+	for i := range all {
+		all[i].IncidentPhase += time.Duration(start.Add(firstIncident).UnixNano() % all[i].IncidentEvery.Nanoseconds())
+	}
+	return all
+}
+
 // withDefaults adds flags that are not among args: kingpin takes none twice.
 func withDefaults(args []string, defaults ...string) []string {
 	for _, flag := range defaults {
@@ -199,7 +214,7 @@ Opper in memory    curl -H 'Authorization: Bearer %[1]s' '%[2]s/v2/traces?limit=
 Exporter           http://%[3]s/
 Metrics            curl -s http://%[3]s/metrics | grep ^opper_
 
-Every four minutes another agent fails for 90 seconds. Queries to try in a Prometheus that scrapes the exporter:
+After a minute, and then every four minutes, another agent fails for 90 seconds. Queries to try in a Prometheus that scrapes the exporter:
 
   failure ratio    sum by (trace_name) (rate(opper_traces_total{outcome="failure"}[2m])) / sum by (trace_name) (rate(opper_traces_total[2m]))
   p95 of duration  histogram_quantile(0.95, sum by (trace_name, le) (rate(opper_trace_duration_seconds_bucket[5m])))

@@ -113,7 +113,7 @@ func TestDemo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(metrics, `opper_up{project="default"} 1`+"\n") {
+	if !strings.Contains(metrics, `opper_up{project="demo"} 1`+"\n") {
 		t.Errorf("opper_up is not 1:\n%s", metrics)
 	}
 	if first < 100 {
@@ -171,7 +171,7 @@ func TestDemoWithPrometheus(t *testing.T) {
 			return errors.New("no line about alerts")
 		}
 		body, err := get("http://" + address + "/api/v1/query?query=opper_up")
-		if err == nil && !strings.Contains(body, `"project":"default"`) {
+		if err == nil && !strings.Contains(body, `"project":"demo"`) {
 			err = fmt.Errorf("opper_up is %s", body)
 		}
 		return err

@@ -14,6 +14,8 @@ import (
 
 const (
 	prometheusConfig = "deploy/prometheus/prometheus.yml"
+	// With these thresholds an alert fires within five minutes.
+	demoThresholds = "deploy/demo/thresholds.yml"
 	// demoInterval is that of scrapes: whoever watches has no patience.
 	demoInterval = 5 * time.Second
 )
@@ -63,6 +65,12 @@ func demoConfig(path, target string) ([]byte, error) {
 	for i, file := range config.RuleFiles {
 		config.RuleFiles[i] = filepath.Join(dir, file)
 	}
+	thresholds, err := filepath.Abs(demoThresholds)
+	if err != nil {
+		return nil, err
+	}
+	config.RuleFiles = append(config.RuleFiles, thresholds)
+	config.Global["evaluation_interval"] = demoInterval.String()
 	for _, job := range config.ScrapeConfigs {
 		job["scrape_interval"] = demoInterval.String()
 		job["static_configs"] = []map[string]any{{"targets": []string{target}}}

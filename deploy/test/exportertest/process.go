@@ -156,6 +156,15 @@ func Address(log string) (string, bool) {
 // Address returns where the process listens, once it does.
 func (p *Process) Address() (string, bool) { return Address(p.Log.String()) }
 
+var health = regexp.MustCompile(`msg="serving health checks" address=(\S+)`)
+
+// AwaitHealthAddress waits until the process serves health checks on a listener of
+// their own, and returns the address.
+func (p *Process) AwaitHealthAddress(t testing.TB) string {
+	t.Helper()
+	return health.FindStringSubmatch(p.AwaitLog(t, "serving health checks"))[1]
+}
+
 // Await returns nil as soon as the condition does. It returns an error when ctx is
 // done, and when the process has ended.
 func (p *Process) Await(ctx context.Context, condition func() error) error {

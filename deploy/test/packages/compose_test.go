@@ -56,8 +56,8 @@ var variants = map[string]struct {
 	target, api, without string
 }{
 	"demo":     {files: []string{"compose.yaml"}, target: "demo"},
-	"key":      {[]string{"compose.yaml", "compose.key.yaml"}, []string{"OPPER_API_KEY=k"}, "exporter", "", "OPPER_API_KEY="},
-	"key file": {[]string{"compose.yaml", "compose.key-file.yaml"}, []string{"OPPER_API_KEY_DIR=/keys"}, "exporter", "/keys", "OPPER_API_KEY_DIR="},
+	"key":      {[]string{"compose.yaml", "compose.key.yaml"}, []string{"OPPER_API_KEY=k", "OPPER_PROJECT=shop"}, "exporter", "", "OPPER_API_KEY="},
+	"key file": {[]string{"compose.yaml", "compose.key-file.yaml"}, []string{"OPPER_API_KEY_DIR=/keys", "OPPER_PROJECT=shop"}, "exporter", "/keys", "OPPER_API_KEY_DIR="},
 }
 
 func TestComposeFileIsValid(t *testing.T) {
@@ -103,6 +103,9 @@ func TestComposeFileIsValid(t *testing.T) {
 			}
 			if v.target == "demo" {
 				return
+			}
+			if !slices.Contains(s.Command, "--opper.project=shop") {
+				t.Errorf("the project is not that of OPPER_PROJECT: %v", s.Command)
 			}
 			i := slices.IndexFunc(s.Command, func(arg string) bool { return strings.HasPrefix(arg, "--storage.path=") })
 			if i < 0 {
@@ -158,12 +161,12 @@ func TestComposePrometheusFindsItsTargets(t *testing.T) {
 			t.Errorf("there is no service %s", match[1])
 		}
 	}
-	// What the rules are read from, seen from the configuration, is the same directory
-	// in the container.
-	rules := ""
+	// What the rules are read from, seen from the configuration, is the same directory or
+	// file in the container.
+	mounted := map[string]string{} // by what is mounted
 	for _, volume := range p.Services["prometheus"].Volumes {
-		if volume.Type == "bind" && filepath.Base(volume.Source) == "prometheus" {
-			rules = volume.Target
+		if volume.Type == "bind" {
+			mounted[filepath.Join(filepath.Base(filepath.Dir(volume.Source)), filepath.Base(volume.Source))] = volume.Target
 		}
 	}
 	i := slices.IndexFunc(p.Services["prometheus"].Command, func(arg string) bool { return strings.HasPrefix(arg, "--config.file=") })
@@ -171,12 +174,19 @@ func TestComposePrometheusFindsItsTargets(t *testing.T) {
 		t.Fatal("no configuration")
 	}
 	at := filepath.Dir(strings.TrimPrefix(p.Services["prometheus"].Command[i], "--config.file="))
-	pattern := regexp.MustCompile(`(?m)^  - (\.\./.*\.yml)$`).FindStringSubmatch(config)
-	if pattern == nil || filepath.Dir(filepath.Join(at, pattern[1])) != rules {
-		t.Errorf("the rules %v of a configuration in %s are not in %s", pattern, at, rules)
-	}
-	if files := glob(t, filepath.Join(containers, pattern[1])); len(files) == 0 {
+	patterns := regexp.MustCompile(`(?m)^  - (\.\./.*\.yml)$`).FindAllStringSubmatch(config, -1)
+	if len(patterns) == 0 {
 		t.Error("no rules")
+	}
+	for _, match := range patterns {
+		inContainer := filepath.Join(at, match[1])
+		directory, file := mounted[filepath.Join("deploy", filepath.Base(filepath.Dir(inContainer)))], mounted[strings.TrimPrefix(match[1], "../")]
+		if filepath.Dir(inContainer) != directory && inContainer != file {
+			t.Errorf("the rules %s of a configuration in %s are in neither %s nor %s", match[1], at, directory, file)
+		}
+		if files := glob(t, filepath.Join(containers, match[1])); len(files) == 0 {
+			t.Error("no rules")
+		}
 	}
 }
 

@@ -121,12 +121,51 @@ func TestChartRefusesBadValues(t *testing.T) {
 		"not a number":       {[]string{"opper.apiKey=k", "replicas=two"}, "at '/replicas': got string, want integer"},
 		"not a URL":          {[]string{"opper.apiKey=k", "opper.url=api.opper.ai"}, "at '/opper/url': 'api.opper.ai' does not match pattern"},
 		"a flag of a value":  {[]string{"opper.apiKey=k", `flags.opper\.project=x`}, "at '/flags': additional properties 'opper.project' not allowed"},
+		"an unknown flag":    {[]string{"opper.apiKey=k", `flags.collector\.abandon-afer=2h`}, "at '/flags': additional properties 'collector.abandon-afer' not allowed"},
+		"a switch with text": {[]string{"opper.apiKey=k", `flags.collector\.native-histograms=off`}, "at '/flags/collector.native-histograms': got string, want boolean"},
+		"a flag twice":       {[]string{"opper.apiKey=k", `flags.log\.level={info,debug}`}, "at '/flags/log.level': got array, want number or string"},
 		"a storage path":     {[]string{"opper.apiKey=k", `flags.storage\.path=/x`}, "at '/flags': additional properties 'storage.path' not allowed"},
 		"a flag with dashes": {[]string{"opper.apiKey=k", `flags.--log\.level=debug`}, "at '/flags': additional properties '--log.level' not allowed"},
 		"no access mode":     {[]string{"opper.apiKey=k", "persistence.accessModes={ReadOnlyMany}"}, "at '/persistence/accessModes/0'"},
 		"not a digest":       {[]string{"opper.apiKey=k", "image.digest=latest"}, "at '/image/digest': 'latest' does not match pattern"},
 		"not a duration":     {[]string{"opper.apiKey=k", "serviceMonitor.interval=30"}, "at '/serviceMonitor/interval': got number, want string"},
-		"port out of range":  {[]string{"opper.apiKey=k", "networkPolicy.egressPorts={70000}"}, "at '/networkPolicy/egressPorts/0': maximum: got 70,000, want 65,535"},
+		"another release": {
+			[]string{"opper.apiKey=k", "image.tag=1.2.3"},
+			"image.tag is 1.2.3, but flags, rules and dashboards of this chart are those of 0.1.0: use the chart of that release, or leave image.tag empty",
+		},
+		"a threshold less": {
+			[]string{"opper.apiKey=k", "prometheusRule.enabled=true", "prometheusRule.thresholds=groups: []"},
+			"prometheusRule.thresholds lacks opper:threshold:success_ratio without labels, which the alerts of this release compare with",
+		},
+		"a threshold for one project only": {
+			[]string{"opper.apiKey=k", "prometheusRule.enabled=true", "prometheusRule.thresholds=groups: [{rules: [{record: opper:threshold:success_ratio\\, labels: {project: a}}]}]"},
+			"prometheusRule.thresholds lacks opper:threshold:success_ratio without labels, which the alerts of this release compare with",
+		},
+		"a threshold more": {
+			[]string{"opper.apiKey=k", "prometheusRule.enabled=true", "prometheusRule.thresholds=groups: [{rules: [{record: opper:threshold:success_ratio}\\, {record: opper:threshold:succes_ratio}]}]"},
+			"prometheusRule.thresholds has opper:threshold:succes_ratio, which is no threshold of this release",
+		},
+		"two web configurations": {
+			[]string{"opper.apiKey=k", "webConfig.content.rate_limit.burst=1", "webConfig.existingSecret=web"},
+			"set webConfig.content or webConfig.existingSecret, not both",
+		},
+		"a certificate for nothing": {
+			[]string{"opper.apiKey=k", "webConfig.certificateSecret=tls"},
+			"webConfig.certificateSecret needs webConfig.content or webConfig.existingSecret, which names the files",
+		},
+		"a scrape without TLS": {
+			[]string{"opper.apiKey=k", "serviceMonitor.enabled=true", "webConfig.content.tls_server_config.cert_file=tls.crt"},
+			"webConfig.content has tls_server_config: set serviceMonitor.tlsConfig too, such as {insecureSkipVerify: true}",
+		},
+		"a scrape without a password": {
+			[]string{"opper.apiKey=k", "serviceMonitor.enabled=true", "webConfig.content.basic_auth_users.a=b"},
+			"webConfig.content has basic_auth_users: set serviceMonitor.basicAuth too",
+		},
+		"a user without a password": {
+			[]string{"opper.apiKey=k", "serviceMonitor.basicAuth.username.name=a", "serviceMonitor.basicAuth.username.key=b"},
+			"at '/serviceMonitor/basicAuth': properties 'password' required, if 'username' exists",
+		},
+		"port out of range": {[]string{"opper.apiKey=k", "networkPolicy.egressPorts={70000}"}, "at '/networkPolicy/egressPorts/0': maximum: got 70,000, want 65,535"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -245,3 +284,30 @@ func TestChartCanBePackaged(t *testing.T) {
 		}
 	}
 }
+
+// The values that the documentation shows are taken.
+func TestChartTakesTheDocumentedValues(t *testing.T) {
+	t.Parallel()
+	for _, document := range []string{"deploy/helm/README.md", "deploy/docs/configuration.md"} {
+		found := 0
+		for _, block := range yamlBlock.FindAllStringSubmatch(read(t, filepath.Join(top, document)), -1) {
+			if !strings.Contains(block[1], "webConfig:") && !strings.Contains(block[1], "extraVolumes:") {
+				continue
+			}
+			found++
+			values := filepath.Join(t.TempDir(), "values.yaml")
+			write(t, values, block[1])
+			out, log, err := helmRun(t, "template", release, chart, "--values="+values, "--set=opper.apiKey=k")
+			if err != nil {
+				t.Errorf("%s: %v\n%s", document, err, log)
+				continue
+			}
+			manifests(t, out)
+		}
+		if found == 0 {
+			t.Errorf("%s has no values", document)
+		}
+	}
+}
+
+var yamlBlock = regexp.MustCompile("(?s)```yaml\n(.*?)```")

@@ -79,7 +79,7 @@ func TestImageOfTheDemoRuns(t *testing.T) {
 	t.Parallel()
 	c := images(t)["demo"].unpack(t)
 	p := exportertest.MustStart(t, c.command(nil, append(slices.Clone(c.entrypoint), anyPort, "--opper.listen-address=127.0.0.1:0", "--history=10m")...))
-	counted(t, p, p.AwaitListening(t))
+	counted(t, p, p.AwaitListening(t), "demo")
 	p.Stop(t)
 	if left, err := os.ReadDir(filepath.Join(c.root, "tmp")); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
@@ -139,21 +139,25 @@ func TestImageTellsWhatItIs(t *testing.T) {
 func TestImageRunsAsTheChartSays(t *testing.T) {
 	t.Parallel()
 	server := opper(t, httptest.NewServer)
+	from := small(t)
 	for name, healthy := range map[string]string{"default": "state restored", "nothing-kept": "persistence disabled", "everything": ""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := images(t)["exporter"].unpack(t)
-			out, log, err := helmRun(t, "template", release, chart, "--values=testdata/values/"+name+".yaml", "--set=opper.url="+server.URL)
+			out, log, err := helmRun(t, "template", release, from, "--values=testdata/values/"+name+".yaml", "--set=opper.url="+server.URL)
 			if err != nil {
 				t.Fatalf("%v\n%s", err, log)
 			}
-			command := slices.Concat(c.entrypoint, args(t, out), []string{anyPort})
+			command := slices.Concat(c.entrypoint, anyHealthPort(args(t, out)), []string{anyPort})
 			for _, mount := range []string{"mountPath: /run/secrets/opper\n", "path: api-key\n"} {
 				if !strings.Contains(out, mount) {
 					t.Errorf("no %s in the manifest", mount)
 				}
 			}
 			c.mount(t, "run/secrets/opper/api-key", key)
+			if name == "everything" {
+				mountWebConfig(t, c, out)
+			}
 			p := exportertest.MustStart(t, c.command(nil, command...))
 			address := p.AwaitListening(t)
 			if healthy == "" {
@@ -177,7 +181,11 @@ func TestImageIsMadeFromSourcesOnly(t *testing.T) {
 	if err := decoded(t, &file, nil, "dockerfile", filepath.Join(top, "deploy/container/Dockerfile"), top); err != nil {
 		t.Fatal(err)
 	}
+	embedded := []string{".css", ".html"} // of the status page
 	for _, name := range file.Context {
+		if slices.Contains(embedded, filepath.Ext(name)) && filepath.Dir(name) == "collector/statuspage" {
+			continue
+		}
 		if name != "go.mod" && name != "go.sum" && (filepath.Ext(name) != ".go" || strings.HasSuffix(name, "_test.go")) {
 			t.Errorf("%s is sent to the engine", name)
 		}

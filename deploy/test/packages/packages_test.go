@@ -174,9 +174,11 @@ func opper(t testing.TB, serve func(http.Handler) *httptest.Server) *httptest.Se
 
 var listed = regexp.MustCompile(`(?m)^opper_traces_listed\{.*\} [1-9]`)
 
-// counted waits until the initial sync is published, and returns the metrics.
-func counted(t testing.TB, p *exportertest.Process, address string) string {
+// counted waits until the initial sync of a project, by default the default one, is
+// published, and returns the metrics.
+func counted(t testing.TB, p *exportertest.Process, address string, project ...string) string {
 	t.Helper()
+	up := fmt.Sprintf("opper_up{project=%q} 1", append(project, "default")[0])
 	var metrics bytes.Buffer
 	promtest.Eventually(t, func() error {
 		p.MustRun(t)
@@ -186,7 +188,7 @@ func counted(t testing.TB, p *exportertest.Process, address string) string {
 		}
 		defer resp.Body.Close()
 		metrics.Reset()
-		if _, err = metrics.ReadFrom(resp.Body); err == nil && !strings.Contains(metrics.String(), `opper_up{project="default"} 1`) {
+		if _, err = metrics.ReadFrom(resp.Body); err == nil && !strings.Contains(metrics.String(), up) {
 			err = errors.New("opper_up is not 1")
 		}
 		if err == nil && !listed.MatchString(metrics.String()) {

@@ -33,7 +33,7 @@ func TestUnitsAreValid(t *testing.T) {
 	binary := exportertest.Binary(t)
 	verify := []string{systemd(t, "systemd-analyze"), "verify", "--man=no"}
 	to := t.TempDir()
-	for _, name := range []string{"opper_exporter.service", "opper_exporter.socket"} {
+	for _, name := range []string{"opper_exporter.service", "opper_exporter.socket", "opper_exporter@.service"} {
 		text := read(t, filepath.Join(units, name))
 		// What it starts must be there.
 		write(t, filepath.Join(to, name), strings.ReplaceAll(text, installed, binary))
@@ -48,9 +48,11 @@ func TestUnitsAreValid(t *testing.T) {
 // What is left is that it speaks to the network, and no root directory of its own.
 func TestUnitIsHardened(t *testing.T) {
 	t.Parallel()
-	out, err := exec.CommandContext(t.Context(), systemd(t, "systemd-analyze"), "security", "--no-pager", "--offline=true", "--threshold=15", filepath.Join(units, "opper_exporter.service")).CombinedOutput()
-	if err != nil {
-		t.Errorf("%v\n%s", err, out)
+	for _, name := range []string{"opper_exporter.service", "opper_exporter@.service"} {
+		out, err := exec.CommandContext(t.Context(), systemd(t, "systemd-analyze"), "security", "--no-pager", "--offline=true", "--threshold=15", filepath.Join(units, name)).CombinedOutput()
+		if err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
 	}
 }
 
@@ -58,6 +60,8 @@ var (
 	execStart   = regexp.MustCompile(`(?m)^ExecStart=(.*)$`)
 	listenLine  = regexp.MustCompile(`(?m)^ListenStream=(\d+)$`)
 	preventLine = regexp.MustCompile(`(?m)^RestartPreventExitStatus=2$`)
+	// ofInstance are the lines in which the template may differ.
+	ofInstance = regexp.MustCompile(`(?m)^(Description|EnvironmentFile|LoadCredential|ExecStart|StateDirectory|Requires|After=opper_exporter|# (The socket|OPTIONS|PORT))\b.*\n`)
 )
 
 // The socket comes from systemd, and the command line from the unit.
@@ -87,6 +91,55 @@ func TestUnitTakesItsSocket(t *testing.T) {
 
 	if socket := listenLine.FindStringSubmatch(read(t, filepath.Join(units, "opper_exporter.socket"))); socket == nil || socket[1] != "16773" {
 		t.Errorf("the socket listens at %v", socket)
+	}
+}
+
+// Each instance of the template is a project, with a key, a state and a port of its
+// own. All else is as in the unit.
+func TestTemplateUnitSeparatesProjects(t *testing.T) {
+	t.Parallel()
+	binary := exportertest.Binary(t)
+	server := opper(t, httptest.NewServer)
+	template := read(t, filepath.Join(units, "opper_exporter@.service"))
+	if got, want := ofInstance.ReplaceAllString(template, ""), ofInstance.ReplaceAllString(read(t, filepath.Join(units, "opper_exporter.service")), ""); got != want {
+		t.Errorf("the template differs from the unit:\n%s", firstDifference(want, got))
+	}
+	for line, want := range map[string]string{
+		"EnvironmentFile": "/etc/default/opper_exporter-%i", "LoadCredential": "api-key:/etc/opper_exporter/%i/api-key", "StateDirectory": "opper_exporter-%i",
+	} {
+		if !strings.Contains(template, "\n"+line+"="+want+"\n") {
+			t.Errorf("no %s=%s", line, want)
+		}
+	}
+
+	directory := t.TempDir()
+	// command is what systemd would start.
+	command := func(instance, port string) *exec.Cmd {
+		credentials := filepath.Join(directory, "credentials", instance)
+		write(t, filepath.Join(credentials, "api-key"), key+"\n")
+		line := strings.NewReplacer(installed, binary, "%i", instance, "%d", credentials, "%S", filepath.Join(directory, "state"),
+			"${PORT}", port, "$OPTIONS", "--opper.url="+server.URL).Replace(execStart.FindStringSubmatch(template)[1])
+		args := strings.Fields(line)
+		return exec.Command(args[0], args[1:]...)
+	}
+	for _, instance := range []string{"checkout", "support"} {
+		_, port, err := net.SplitHostPort(freeAddress(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := exportertest.MustStart(t, command(instance, port))
+		p.AwaitListening(t)
+		if metrics := counted(t, p, "127.0.0.1:"+port, instance); strings.Contains(metrics, `project="default"`) {
+			t.Errorf("%s has another label project", instance)
+		}
+		if _, err := os.Stat(filepath.Join(directory, "state/opper_exporter-"+instance, "opper_exporter.db")); err != nil {
+			t.Error(err)
+		}
+		defer p.Stop(t) // both run at once
+	}
+	cmd := command("none", "")
+	if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), "--web.listen-address: expected an address such as :16773") {
+		t.Errorf("without a port: %v\n%s", err, out)
 	}
 }
 

@@ -1,4 +1,4 @@
-// Package promtest runs a real Prometheus server, and promtool, in tests. Both
+// Package promtest runs a real Prometheus server, and promtool, in tests. They
 // are built from the versions pinned in deploy/test/tools when they are first asked
 // for, which takes minutes on a fresh machine and about a second afterwards.
 package promtest
@@ -75,7 +75,7 @@ func Start(t testing.TB, c Config) *Server {
 func (s *Server) URL() string { return s.url }
 
 func start(dir string, c Config) (*Server, error) {
-	binary, err := tool("prometheus")
+	binary, err := tool(newest, "prometheus")
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +190,18 @@ func await(ctx context.Context, condition func() error) error {
 // error is not nil if it could not be run or found a fault.
 func Promtool(t testing.TB, stdin io.Reader, args ...string) (string, error) {
 	t.Helper()
-	binary, err := tool("promtool")
+	return promtool(t, newest, stdin, args...)
+}
+
+// OldestPromtool is Promtool of the oldest server that the rules are for.
+func OldestPromtool(t testing.TB, args ...string) (string, error) {
+	t.Helper()
+	return promtool(t, oldest, nil, args...)
+}
+
+func promtool(t testing.TB, module string, stdin io.Reader, args ...string) (string, error) {
+	t.Helper()
+	binary, err := tool(module, "promtool")
 	if err != nil {
 		return "", err
 	}
@@ -203,25 +214,31 @@ func Promtool(t testing.TB, stdin io.Reader, args ...string) (string, error) {
 	return string(out), nil
 }
 
-var (
-	toolsMu sync.Mutex
-	tools   = map[string]string{}
+// The modules that pin the tools, below the directory of the project.
+const (
+	newest = "deploy/test/tools/go.mod"
+	oldest = "deploy/test/tools/promtool3.0/go.mod"
 )
 
-// tool returns the path of a binary of deploy/test/tools, which it builds if need
-// be. It holds a lock meanwhile, because two builds of the same packages at
-// once would do the work twice.
-func tool(name string) (string, error) {
+var (
+	toolsMu sync.Mutex
+	tools   = map[string]string{} // by module and name
+)
+
+// tool returns the path of a binary of a module, which it builds if need be. It
+// holds a lock meanwhile, because two builds of the same packages at once would do
+// the work twice.
+func tool(module, name string) (string, error) {
 	toolsMu.Lock()
 	defer toolsMu.Unlock()
-	if path, ok := tools[name]; ok {
+	if path, ok := tools[module+name]; ok {
 		return path, nil
 	}
 	root, err := projectDir()
 	if err != nil {
 		return "", err
 	}
-	modfile := filepath.Join(root, "deploy", "test", "tools", "go.mod")
+	modfile := filepath.Join(root, filepath.FromSlash(module))
 	// A result that go test has cached is stale once a file changes that the
 	// test itself looked at, which this makes one of them.
 	if _, err = os.Stat(modfile); err != nil {
@@ -231,7 +248,7 @@ func tool(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	tools[name] = path
+	tools[module+name] = path
 	return path, nil
 }
 

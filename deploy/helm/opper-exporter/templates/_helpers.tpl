@@ -70,3 +70,29 @@ labels:
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{- define "opper-exporter.webSecret" -}}
+{{- if .Values.webConfig.content }}
+{{- include "opper-exporter.fullname" . }}-web
+{{- else }}
+{{- .Values.webConfig.existingSecret }}
+{{- end }}
+{{- end }}
+
+{{/* The names of the thresholds in a file of rules, as JSON: those that are a default,
+which have no labels, and all. */}}
+{{- define "opper-exporter.thresholds" -}}
+{{- $defaults := list }}
+{{- $all := list }}
+{{- range (fromYaml .).groups }}
+{{- range .rules }}
+{{- if hasPrefix "opper:threshold:" (default "" .record) }}
+{{- $all = append $all .record }}
+{{- if not .labels }}
+{{- $defaults = append $defaults .record }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- dict "defaults" $defaults "all" $all | toJson }}
+{{- end }}

@@ -165,6 +165,36 @@ func TestSeveralAddressesAreServed(t *testing.T) {
 	}
 }
 
+// The listener for health needs no password, and gives nothing but health.
+func TestHealthHasAListenerOfItsOwn(t *testing.T) {
+	t.Parallel()
+	webConfig, _ := exportertest.WebConfig(t, "basic_auth_users: {ali: $2a$04$I371Cxx4bFFXcl9Aj5MBJek9DcFr9uwBkgA.x6XYp/OHBjBdmIFBO}\n")
+	server, opperURL := fakeOpper(t, oppertest.Config{}, 3)
+	release := hold(t, server)
+	e := start(t, withKey(), "--opper.url="+opperURL, "--web.config.file="+webConfig, "--web.health-listen-address=127.0.0.1:0")
+	url := "http://" + e.AwaitHealthAddress(t)
+	want := map[string]int{"/-/healthy": 200, "/-/ready": 503, "/metrics": 404, "/": 404, "/-/other": 404}
+	check := func() {
+		t.Helper()
+		for path, code := range want {
+			if p, err := fetch(t, e.client, url+path); err != nil || p.code != code {
+				t.Errorf("%s: %d, %v, want %d", path, p.code, err, code)
+			}
+		}
+	}
+	check()
+	release()
+	await(t, "it is ready", func() bool {
+		p, err := fetch(t, e.client, url+"/-/ready")
+		return err == nil && p.code == http.StatusOK
+	})
+	want["/-/ready"] = 200
+	check()
+	if p, err := fetch(t, e.client, e.urls[0]+"/-/healthy"); err == nil && p.code == http.StatusOK {
+		t.Error("the other listener has no TLS")
+	}
+}
+
 func TestTLSAndBasicAuth(t *testing.T) {
 	t.Parallel()
 	// The hash is that of "open sesame", at the minimum cost.

@@ -1,0 +1,43 @@
+{{/* Refuses what contradicts itself, which no schema can see. */}}
+{{- define "opper-exporter.validate" -}}
+{{- if and (not .Values.opper.apiKey) (not .Values.opper.existingSecret) }}
+{{- fail "set opper.apiKey, or opper.existingSecret to the name of a Secret that holds the key" }}
+{{- end }}
+{{- with regexFind "^v?[0-9]+[.][0-9]+[.][0-9]+" .Values.image.tag }}
+{{- if ne (trimPrefix "v" .) (regexFind "^[0-9]+[.][0-9]+[.][0-9]+" $.Chart.AppVersion) }}
+{{- fail (printf "image.tag is %s, but flags, rules and dashboards of this chart are those of %s: use the chart of that release, or leave image.tag empty" $.Values.image.tag $.Chart.AppVersion) }}
+{{- end }}
+{{- end }}
+{{- with .Values.webConfig }}
+{{- if and .content .existingSecret }}
+{{- fail "set webConfig.content or webConfig.existingSecret, not both" }}
+{{- end }}
+{{- if and .certificateSecret (not .content) (not .existingSecret) }}
+{{- fail "webConfig.certificateSecret needs webConfig.content or webConfig.existingSecret, which names the files" }}
+{{- end }}
+{{- if $.Values.serviceMonitor.enabled }}
+{{- if and .content.tls_server_config (not $.Values.serviceMonitor.tlsConfig) }}
+{{- fail "webConfig.content has tls_server_config: set serviceMonitor.tlsConfig too, such as {insecureSkipVerify: true}" }}
+{{- end }}
+{{- if and .content.basic_auth_users (not $.Values.serviceMonitor.basicAuth) }}
+{{- fail "webConfig.content has basic_auth_users: set serviceMonitor.basicAuth too" }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.prometheusRule }}
+{{- if and .enabled .thresholds }}
+{{- $want := include "opper-exporter.thresholds" ($.Files.Get "files/rules/opper_thresholds.yml") | fromJson }}
+{{- $got := include "opper-exporter.thresholds" .thresholds | fromJson }}
+{{- range $want.defaults }}
+{{- if not (has . $got.defaults) }}
+{{- fail (printf "prometheusRule.thresholds lacks %s without labels, which the alerts of this release compare with" .) }}
+{{- end }}
+{{- end }}
+{{- range $got.all }}
+{{- if not (has . $want.defaults) }}
+{{- fail (printf "prometheusRule.thresholds has %s, which is no threshold of this release" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
