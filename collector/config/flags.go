@@ -63,6 +63,7 @@ func NewApplication() (*kingpin.Application, *Parsed) {
 	checked(app, "web.trace-url", "Address of a trace at Opper, for the links of the status page; {id} stands for its id. Empty makes no links.", "https://platform.opper.ai/traces/{id}", &v.Scrape.TraceURL, parseTraceURL)
 	app.Flag("web.disable-exporter-metrics", "Exclude metrics about the exporter itself (promhttp_*, process_*, go_*).").BoolVar(&v.Scrape.DisableExporterMetrics)
 	app.Flag("web.openmetrics-created", "Expose created timestamps in OpenMetrics text, as _created samples. Only for scrapers that parse them: others store them as series.").BoolVar(&v.Scrape.OpenMetricsCreated)
+	app.Flag("web.enable-lifecycle", "Enable copies of the state via HTTP: POST /-/snapshot.").BoolVar(&v.Scrape.EnableLifecycle)
 	checked(app, "web.max-requests", "Maximum number of parallel scrape requests. Others wait up to 2s, then get a 503. Use 0 to disable.", "40", &v.Scrape.MaxRequests, parseInt(0))
 	checked(app, "log.level", "Only log messages with the given severity or above. One of: [debug, info, warn, error]", "info", &v.LogLevel, parseEnum("debug", "info", "warn", "error"))
 	checked(app, "log.format", "Output format of log messages. One of: [logfmt, json]", "logfmt", &v.LogFormat, parseEnum("logfmt", "json"))
