@@ -26,6 +26,7 @@ import (
 	"opper_exporter/collector/check"
 	"opper_exporter/collector/config"
 	"opper_exporter/collector/scrape"
+	"opper_exporter/collector/state"
 	"opper_exporter/collector/store"
 )
 
@@ -42,7 +43,7 @@ const (
 )
 
 // commands are what the program does other than run, by their first words.
-var commands = map[string]func(context.Context, *config.Validated, io.Writer) error{config.CommandCheck: check.Run}
+var commands = map[string]func(context.Context, *config.Validated, io.Writer) error{config.CommandCheck: check.Run, config.CommandState: state.Run}
 
 func main() {
 	version.Version = config.Version() // the metric says what the log says
@@ -90,6 +91,7 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 	scrapers := scrape.NewScrapers(clock.Now)
 	deps := collector.Deps{Logger: logger, Clock: clock, AllRead: scrapers.AllRead}
 	verify := func() error { return nil }
+	var snapshot scrape.Snapshot
 	if !cfg.Project.ClassicHistograms && !cfg.Project.NativeHistograms {
 		level.Warn(logger).Log("msg", "classic and native histograms disabled, histograms have only a count and a sum")
 	}
@@ -101,7 +103,7 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 			return fmt.Errorf("--storage.path: %w", err)
 		}
 		defer state.Close() //nolint:errcheck // all that was committed has been verified
-		deps.Store, verify = state, state.Verify
+		deps.Store, verify, snapshot = state, state.Verify, state.Snapshot
 	}
 	c, err := collector.New([]config.Project{cfg.Project}, deps)
 	if err != nil {
@@ -110,7 +112,7 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(c, versioncollector.NewCollector(config.Program))
-	handler := scrape.NewHandler(cfg.Scrape, c, scrapers, registry, logger)
+	handler := scrape.NewHandler(cfg.Scrape, c, scrapers, registry, snapshot, logger)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	level.Info(logger).Log("msg", "starting "+config.Program, "version", config.Version(), "revision", version.GetRevision(), "opper_url", cfg.Project.Opper.URL, "project", cfg.Project.Name)

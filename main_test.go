@@ -115,7 +115,7 @@ func TestAddressInUseEndsTheProgram(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	for arg, texts := range map[string][]string{
-		"--help":    {"usage: opper_exporter", "--opper.api-key-file", "--web.listen-address", "OPPER_API_KEY", "Commands:", "check "},
+		"--help":    {"usage: opper_exporter", "--opper.api-key-file", "--web.listen-address", "OPPER_API_KEY", "Commands:", "check ", "state copy "},
 		"-h":        {"usage: opper_exporter"},
 		"--version": {"opper_exporter, version", "go1."},
 		"help":      {"usage: opper_exporter", "Commands:"},

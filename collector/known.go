@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"time"
 
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/ledger"
 )
 
@@ -15,6 +18,13 @@ type Known struct {
 	Listed   int       // rows believed to be listed
 	LastSync time.Time // end of the last successful sync
 
+	// Of the numbers.
+	URL, NameFilter string
+	IsInitialSync   bool // the initial sync is not complete
+	Open            int  // traces
+	Aggregates      *aggregate.Set
+	Bytes           int // of all entries
+
 	ledger *ledger.Ledger
 }
 
@@ -22,9 +32,14 @@ type Known struct {
 func ReadKnown(state Store, project string) (*Known, error) {
 	k := &Known{ledger: ledger.New(ledger.Config{})}
 	var stored []byte
+	aggregates := map[string][]byte{}
 	found, err := state.Load(project, func(key string, body []byte) error {
+		k.Bytes += len(key) + len(body)
 		if key == docIdentity {
 			stored = bytes.Clone(body)
+		}
+		if key, ok := strings.CutPrefix(key, partAggregates); ok {
+			aggregates[key] = bytes.Clone(body)
 		}
 		if key, ok := strings.CutPrefix(key, partLedger); ok {
 			return k.ledger.Restore(key, body)
@@ -38,12 +53,37 @@ func ReadKnown(state Store, project string) (*Known, error) {
 	if err := json.Unmarshal(stored, &id); err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	k.LastSync = id.LastSuccess
+	k.LastSync, k.URL, k.NameFilter = id.LastSuccess, id.URL, id.NameFilter
 	if err := k.ledger.EndRestore(id.Clock.Time); err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
-	k.Listed = k.ledger.Listed()
+	k.Listed, k.IsInitialSync = k.ledger.Listed(), k.ledger.IsInitialSync()
+	k.ledger.Open(func(ledger.Row) { k.Open++ })
+	// No name is to lose its place here.
+	if k.Aggregates, err = aggregate.Restore(aggregate.Config{MaxNames: math.MaxInt32}, aggregates); err != nil {
+		return nil, fmt.Errorf("aggregates: %w", err)
+	}
 	return k, nil
+}
+
+// ForgetName removes all that was counted under a trace name. Its traces stay
+// known, so none is counted twice; a later one begins a new aggregate.
+func ForgetName(state Store, project, label string) error {
+	k, err := ReadKnown(state, project)
+	switch {
+	case err != nil:
+		return err
+	case k == nil:
+		return fmt.Errorf("there is no project %q", project)
+	case k.IsInitialSync:
+		return fmt.Errorf("the initial sync of project %q is not complete, so no name has series yet", project)
+	case !slices.ContainsFunc(k.Aggregates.All(), func(n *aggregate.Aggregate) bool { return n.Label == label }):
+		return fmt.Errorf("project %q has no trace name %q", project, label)
+	}
+	k.Aggregates.Remove(label)
+	changes := map[string][]byte{}
+	k.Aggregates.Changes(func(key string, body []byte) { changes[partAggregates+key] = body })
+	return state.Commit(project, changes, false)
 }
 
 // Has reports whether a trace was seen before, by its id as Opper writes it.

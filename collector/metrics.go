@@ -50,7 +50,9 @@ var (
 		"Settled traces with a status that is neither in the success nor in the failure list. The first 10 such statuses have series of their own, others count as (other).",
 		"status")
 	traceNames = newDesc("opper_exporter_trace_names",
-		"Distinct trace names seen (name), including those counted under the overflow name; an estimate above 10000.")
+		"Distinct trace names seen (name), including those counted under the overflow name, but not those that have expired or were removed as excluded; an estimate from 10000 on, which includes them.")
+	namesExpiredTotal = newDesc("opper_exporter_trace_names_expired_total",
+		"Trace names whose series were removed because none of their traces was counted, open or settling for --collector.trace-name-expiry.")
 	traceNamesLimit = newDesc("opper_exporter_trace_names_limit",
 		"Maximum number of trace names with series of their own: --collector.max-trace-names.")
 	namesZeroPending = newDesc("opper_exporter_trace_names_zero_pending",
@@ -61,7 +63,7 @@ var (
 
 var descs = []*prometheus.Desc{
 	tracesTotal, traceDuration, traceTokens, tokensPerTrace, tracesOpen, traceLastEnd, tracesListed,
-	gapsTotal, skippedTotal, unusableTotal, lateEndsTotal, unmappedTotal, traceNames, traceNamesLimit, namesZeroPending, overflowTotal,
+	gapsTotal, skippedTotal, unusableTotal, lateEndsTotal, unmappedTotal, traceNames, namesExpiredTotal, traceNamesLimit, namesZeroPending, overflowTotal,
 }
 
 func newDesc(name, help string, labels ...string) *prometheus.Desc {

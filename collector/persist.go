@@ -27,12 +27,6 @@ const (
 	docSyncer   = partDocument + "syncer"
 )
 
-// upstream identifies a list of traces. Counts of one are never added to those
-// of another.
-type upstream struct {
-	URL, NameFilter string
-}
-
 // identity says what the numbers of a state mean.
 type identity struct {
 	upstream
@@ -50,13 +44,12 @@ const (
 	interrupted          // an initial sync was interrupted
 )
 
-// restore continues from the state of the project, and reports whether there is
-// one that it can continue from.
-func (p *project) restore(ledgerCfg ledger.Config, syncerCfg syncer.Config) (bool, error) {
+// restore continues from the state of the project, if there is one.
+func (p *project) restore() error {
 	if p.deps.Store == nil {
-		return false, nil
+		return nil
 	}
-	restored := ledger.New(ledgerCfg)
+	restored := ledger.New(p.ledgerConfig())
 	aggregates, documents := map[string][]byte{}, map[string][]byte{}
 	found, err := p.deps.Store.Load(p.cfg.Name, func(key string, body []byte) error {
 		if key, ok := strings.CutPrefix(key, partLedger); ok {
@@ -70,32 +63,33 @@ func (p *project) restore(ledgerCfg ledger.Config, syncerCfg syncer.Config) (boo
 		return nil
 	})
 	if err != nil {
-		return false, p.stateError(err)
+		return p.stateError(err)
 	}
 	if !found {
-		return false, nil
+		return nil
 	}
 	var id identity
 	if err := json.Unmarshal(documents[docIdentity], &id); err != nil {
-		return false, p.stateError(fmt.Errorf("identity: %w", err))
-	}
-	if id.upstream != p.upstream() {
-		level.Warn(p.logger).Log("msg", "upstream has changed, counters restart from zero",
-			"stored_url", id.URL, "url", p.cfg.UpstreamURL, "stored_name_filter", id.NameFilter, "name_filter", p.cfg.Opper.Name)
-		p.origin = otherUpstream
-		return false, nil
+		return p.stateError(fmt.Errorf("identity: %w", err))
 	}
 	p.deps.Clock.restore(id.Clock)
+	if err := restored.EndRestore(p.deps.Clock.Now()); err != nil {
+		return p.stateError(fmt.Errorf("ledger: %w", err))
+	}
+	p.upstream = id.upstream
+	// Another URL may lead to the same list. Where no row is known, nothing can
+	// show that.
+	if p.isUnproven() && (id.NameFilter != p.cfg.Opper.Name || restored.IsInitialSync() || restored.Listed() == 0) {
+		p.startOver()
+		return nil
+	}
 	p.ledger = restored
-	if err := p.ledger.EndRestore(p.deps.Clock.Now()); err != nil {
-		return false, p.stateError(fmt.Errorf("ledger: %w", err))
-	}
 	if p.aggregates, err = aggregate.Restore(p.cfg.Aggregate, aggregates); err != nil {
-		return false, p.stateError(fmt.Errorf("aggregates: %w", err))
+		return p.stateError(fmt.Errorf("aggregates: %w", err))
 	}
-	restoredSyncer := syncer.New(syncerCfg, p.ledger)
+	restoredSyncer := syncer.New(p.syncerConfig(), p.ledger)
 	if err := restoredSyncer.Restore(documents[docSyncer]); err != nil {
-		return false, p.stateError(err)
+		return p.stateError(err)
 	}
 	p.syncer = restoredSyncer
 	p.fresh = false
@@ -110,7 +104,7 @@ func (p *project) restore(ledgerCfg ledger.Config, syncerCfg syncer.Config) (boo
 	} else {
 		level.Info(p.logger).Log("msg", "state restored", "listed", p.ledger.Listed(), "last_sync", p.lastSuccess.UTC().Format(time.RFC3339))
 	}
-	return true, p.resetBuckets(&id, now)
+	return p.resetBuckets(&id, now)
 }
 
 // resetBuckets restarts histograms whose bounds have changed, before anything of
@@ -138,10 +132,6 @@ func (p *project) resetBuckets(id *identity, now time.Time) error {
 		return p.save()
 	}
 	return nil
-}
-
-func (p *project) upstream() upstream {
-	return upstream{URL: p.cfg.UpstreamURL, NameFilter: p.cfg.Opper.Name}
 }
 
 func (p *project) stateError(err error) error {
@@ -196,7 +186,7 @@ func (p *project) save() error {
 // changes returns the entries that have changed.
 func (p *project) changes() (map[string][]byte, error) {
 	id, err := json.Marshal(identity{
-		upstream:        p.upstream(),
+		upstream:        p.upstream,
 		DurationBuckets: p.cfg.Aggregate.DurationBuckets, TokenBuckets: p.cfg.Aggregate.TokenBuckets,
 		LastSuccess: p.lastSuccess, Clock: p.deps.Clock.state(),
 	})

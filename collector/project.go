@@ -2,6 +2,7 @@ package collector
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"maps"
 	"slices"
@@ -68,6 +69,7 @@ type project struct {
 	failing            bool
 	sweptAt            time.Time // when a page of a sweep was read last
 	origin             origin
+	upstream           upstream           // of what is counted
 	fresh              bool               // the state on disk, if any, is to be replaced
 	broken             error              // why the store is broken
 	halt               context.CancelFunc // ends the running sync
@@ -118,23 +120,11 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, source 
 	}
 	p.published.Store(&snapshot{})
 	p.activity = newActivity(metrics, deps.Clock)
-	ledgerCfg := ledger.Config{
-		SettleDelay: cfg.SettleDelay, AbandonAfter: cfg.AbandonAfter, RecheckInterval: cfg.Interval, InitialLookback: cfg.InitialLookback, Wall: deps.Clock.Wall,
-	}
-	syncerCfg := syncer.Config{
-		Now: deps.Clock.Now, Interval: cfg.Interval, SweepInterval: cfg.SweepInterval, Concurrency: cfg.Concurrency,
-		Logger: p.logger,
-	}
-	restored, err := p.restore(ledgerCfg, syncerCfg)
-	if err != nil {
+	p.countFromZero()
+	if err := p.restore(); err != nil {
 		return nil, err
 	}
-	if !restored {
-		p.ledger = ledger.New(ledgerCfg)
-		p.aggregates = aggregate.New(cfg.Aggregate, p.began)
-		p.aggregates.Renewed = p.origin == otherUpstream
-		p.syncer = syncer.New(syncerCfg, p.ledger)
-	} else if !p.ledger.IsInitialSync() {
+	if !p.ledger.IsInitialSync() && !p.isUnproven() {
 		p.publish()
 	}
 	return p, nil
@@ -226,6 +216,10 @@ func (p *project) sync(ctx context.Context) bool {
 			p.progress(part)
 		}
 	}
+	if errors.Is(err, syncer.ErrOtherList) {
+		p.startOver()
+		return p.sync(ctx)
+	}
 	now := p.deps.Clock.Now()
 	took := now.Sub(start)
 	if err != nil {
@@ -243,16 +237,23 @@ func (p *project) sync(ctx context.Context) bool {
 	}
 	ended := p.deps.Clock.System()
 	p.aggregates.EndInitialSync(ended)
-	p.placeOpen()
 	p.zeros.release(now)
+	p.removeNames(now)
+	p.placeOpen()
 	p.metrics.synced(took, true)
 	p.lastSuccess = ended
+	before := p.upstream
+	p.upstream = p.configured() // the syncer has proven it
 	committed := p.commit()
 	p.activity.synced(took, p.commitErr)
 	if !committed {
+		p.upstream = before
 		return true
 	}
-	if !p.isReady() {
+	switch {
+	case before != p.upstream:
+		level.Info(p.logger).Log("msg", "upstream has changed, its list is the known one", "stored_url", before.URL, "url", p.upstream.URL)
+	case !p.isReady():
 		p.logInitialSync()
 	}
 	p.publish()

@@ -59,7 +59,8 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) (sna
 			st.Open++
 		}
 	})
-	for _, n := range s.All() {
+	all := s.All()
+	for _, n := range all {
 		if n.IsZeroPending() {
 			st.ZeroPending++
 		}
@@ -77,6 +78,9 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) (sna
 		out = append(out, m.metrics...)
 		out = append(out, newGauge(tracesOpen, float64(open[n]), b.project, n.Label))
 	}
+	if len(b.names) > len(all) {
+		b.forget(all)
+	}
 	if listed >= 0 {
 		out = append(out, newGauge(tracesListed, float64(listed), b.project))
 	}
@@ -92,6 +96,7 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) (sna
 		{unusableTotal, s.BadDuration, []string{"negative"}},
 		{lateEndsTotal, s.LateEnds, nil},
 		{overflowTotal, s.Overflow, nil},
+		{namesExpiredTotal, s.Expired, nil},
 	} {
 		out = append(out, newCounter(c.desc, float64(c.value), s.Since, append([]string{b.project}, c.reason...)...))
 	}
@@ -103,6 +108,15 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) (sna
 		newGauge(traceNames, st.Distinct, b.project),
 		newGauge(traceNamesLimit, float64(b.maxNames), b.project),
 		newGauge(namesZeroPending, float64(st.ZeroPending), b.project)), st
+}
+
+// forget drops the metrics of names that are no longer there.
+func (b *snapshots) forget(all []*aggregate.Aggregate) {
+	names := make(map[string]nameMetrics, len(all))
+	for _, n := range all {
+		names[n.Label] = b.names[n.Label]
+	}
+	b.names = names
 }
 
 // buildName returns the metrics of one trace name: all of them, from 0 on.

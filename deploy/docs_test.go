@@ -121,7 +121,15 @@ func TestDocumentationIsTrue(t *testing.T) {
 	})
 	t.Run("endpoints", func(t *testing.T) {
 		for _, row := range operations.table(t, "Endpoints") {
-			if resp, err := http.Get("http://" + address + row[0]); err != nil {
+			method := http.MethodGet
+			if strings.HasPrefix(row[1], "POST: ") {
+				method = http.MethodPost
+			}
+			request, err := http.NewRequestWithContext(t.Context(), method, "http://"+address+row[0], http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp, err := http.DefaultClient.Do(request); err != nil {
 				t.Error(err)
 			} else if resp.Body.Close(); resp.StatusCode != http.StatusOK {
 				t.Errorf("%s: %s", row[0], resp.Status)
@@ -327,7 +335,7 @@ func start(t *testing.T, binary, storage string, statuses map[string]string) str
 	server := httptest.NewServer(opper)
 	t.Cleanup(server.Close)
 
-	cmd := exec.Command(binary, "--opper.url="+server.URL, "--web.listen-address=127.0.0.1:0", "--storage.path="+storage)
+	cmd := exec.Command(binary, "--opper.url="+server.URL, "--web.listen-address=127.0.0.1:0", "--storage.path="+storage, "--web.enable-lifecycle")
 	cmd.Env = append(os.Environ(), "OPPER_API_KEY=test")
 	return exportertest.MustStart(t, cmd).AwaitReady(t)
 }

@@ -39,6 +39,12 @@ type Aggregate struct {
 	// buckets restart them.
 	DurationsCreated, TokensCreated time.Time
 
+	// When the sync ended that last saw a trace of the name that was counted, open or
+	// not settled; zero during that sync.
+	idleSince time.Time
+	raw       string // the only name that the label has had
+	raws      raws
+
 	zeroPending part   // what is exposed at 0
 	seen        int    // traces that the initial sync saw, for the ranking at its end
 	saved       uint64 // Changes+1 when it was last stored
@@ -116,6 +122,7 @@ func (n *Aggregate) IsZeroPending() bool { return n.zeroPending != 0 }
 func (n *Aggregate) EndZero() {
 	if n.IsZeroPending() {
 		n.zeroPending = 0
+		n.idleSince = time.Time{} // the counts are to be read, too
 		n.Changes++
 	}
 }

@@ -125,7 +125,7 @@ func plain(n *Aggregate) Aggregate {
 	if err := codec.Decode(codec.Encode(n.code), c.code); err != nil {
 		panic(err)
 	}
-	c.Created, c.seen = time.Time{}, 0
+	c.Created, c.seen, c.raw, c.raws = time.Time{}, 0, "", noRaw
 	return c
 }
 

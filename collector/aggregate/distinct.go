@@ -28,6 +28,14 @@ func (d *distinct) add(hash uint64) {
 	d.smallest = d.smallest[:min(len(d.smallest), maxExact)]
 }
 
+// remove takes a hash out, unless the number is an estimate.
+func (d *distinct) remove(hash uint64) {
+	if i, found := slices.BinarySearch(d.smallest, hash); found && len(d.smallest) < maxExact {
+		d.smallest = slices.Delete(d.smallest, i, i+1)
+		d.changed = true
+	}
+}
+
 func (d *distinct) count() float64 {
 	if len(d.smallest) < maxExact {
 		return float64(len(d.smallest))

@@ -35,7 +35,7 @@ func (s *Set) EndInitialSync(now time.Time) {
 	clear(s.resolved)
 	for _, n := range ranked[s.cfg.MaxNames:] {
 		delete(s.names, n.Label)
-		s.dropped[n.Label] = struct{}{}
+		s.dropped[n.Label] = nil
 		for _, t := range n.ByOutcome {
 			s.Overflow += t.Traces
 		}

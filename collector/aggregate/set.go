@@ -25,6 +25,7 @@ type Config struct {
 	Include, Exclude *regexp.Regexp // of names; nil includes all and excludes none
 	Rewrites         []Rewrite      // of what is included, each of what the one before has made
 	MaxNames         int            // how many names have aggregates of their own
+	NameExpiry       time.Duration  // of a name without a trace; 0 is never
 	DurationBuckets  []float64      // seconds, rising
 	TokenBuckets     []float64      // rising
 	Partial          bool           // the initial sync counts only some of the traces that it sees
@@ -37,9 +38,9 @@ type Set struct {
 	names       map[string]*Aggregate // by label
 	distinct    distinct
 	initialSync bool
-	deferred    *deferred            // traces of further names in the initial sync
-	dropped     map[string]struct{}  // labels without an aggregate since the last commit
-	resolved    map[string]*resolved // by raw name
+	deferred    *deferred             // traces of further names in the initial sync
+	dropped     map[string]*Aggregate // labels without an aggregate since the last commit; nil unless they expired
+	resolved    map[string]*resolved  // by raw name
 
 	// Since is when counting started from zero.
 	Since time.Time
@@ -49,13 +50,14 @@ type Set struct {
 	// Counters of the project, for traces of any name.
 	Gaps, NoID, VanishedOpen, LateEnds uint64
 	Overflow, NoDuration, BadDuration  uint64
+	Expired                            uint64      // names
 	unmapped                           []*Unmapped // in the order in which they were first seen
 	failures                           failures
 }
 
 // New returns an empty Set. Until EndInitialSync, no name overflows.
 func New(cfg Config, since time.Time) *Set {
-	return &Set{cfg: cfg, names: map[string]*Aggregate{}, initialSync: true, deferred: newDeferred(cfg.MaxNames), dropped: map[string]struct{}{}, resolved: map[string]*resolved{}, Since: since}
+	return &Set{cfg: cfg, names: map[string]*Aggregate{}, initialSync: true, deferred: newDeferred(cfg.MaxNames), dropped: map[string]*Aggregate{}, resolved: map[string]*resolved{}, Since: since}
 }
 
 // All returns the aggregates of each name, sorted by label.
@@ -90,6 +92,10 @@ func (s *Set) Apply(ev ledger.Events, before time.Time) {
 	for _, r := range ev.Vanished {
 		if s.IsIncluded(r.Name) {
 			s.VanishedOpen++
+		}
+		if n := s.names[s.resolve(r.Name).label]; n != nil {
+			n.idleSince = time.Time{} // it was open until now
+			n.Changes++
 		}
 	}
 	for _, r := range ev.LateEnds {
@@ -147,12 +153,15 @@ func (s *Set) name(raw string, created time.Time) (*Aggregate, string) {
 	}
 	n := s.names[label]
 	if n == nil {
-		n = &Aggregate{Label: label}
-		if !s.initialSync {
-			n.Created, n.zeroPending = created, everything
+		if n = s.revive(label); n == nil {
+			n = &Aggregate{Label: label}
+			if !s.initialSync {
+				n.Created, n.zeroPending = created, everything
+			}
 		}
 		s.names[label] = n
 	}
+	n.named(raw)
 	r.name = n
 	return n, label
 }
@@ -194,6 +203,7 @@ func (s *Set) count(c *ledger.Counted, before time.Time) {
 // add counts a trace in an aggregate.
 func (s *Set) add(n *Aggregate, outcome Outcome, c *ledger.Counted) {
 	n.Changes++
+	n.idleSince = time.Time{}
 	if n.Label == Other {
 		s.Overflow++
 	}

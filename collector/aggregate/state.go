@@ -97,7 +97,7 @@ func (s *Set) code(c *codec.Coder) {
 func (s *Set) counters() []*uint64 {
 	return []*uint64{
 		&s.Gaps, &s.NoID, &s.VanishedOpen, &s.LateEnds,
-		&s.Overflow, &s.NoDuration, &s.BadDuration,
+		&s.Overflow, &s.NoDuration, &s.BadDuration, &s.Expired,
 	}
 }
 
@@ -107,7 +107,9 @@ func (d *distinct) code(c *codec.Coder) {
 }
 
 func (n *Aggregate) code(c *codec.Coder) {
-	c.Times(&n.Created, &n.DurationsCreated, &n.TokensCreated, &n.LastEnd)
+	c.Times(&n.Created, &n.DurationsCreated, &n.TokensCreated, &n.LastEnd, &n.idleSince)
+	codec.Int(c, &n.raws)
+	c.Text(&n.raw)
 	codec.Int(c, &n.zeroPending)
 	codec.Int(c, &n.seen)
 	for i := range n.ByOutcome {

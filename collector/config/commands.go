@@ -10,13 +10,39 @@ import (
 const (
 	CommandRun   = "run"
 	CommandCheck = "check"
+
+	CommandState       = "state" // and one of these
+	CommandStateShow   = "state show"
+	CommandStateForget = "state forget"
+	CommandStateRename = "state rename"
+	CommandStateCopy   = "state copy"
 )
+
+// State holds the arguments of the commands about the state.
+type State struct {
+	JSON                bool
+	Project, NewProject string
+	TraceName           string // empty is all of the project
+	Directory           string
+}
 
 func addCommands(app *kingpin.Application, v *Validated) {
 	app.Command(CommandRun, "Run the exporter. The default without a command.")
 
 	check := app.Command(CommandCheck, "Check the key, the list of traces and the settings with a few requests to Opper, and print what is wrong and what to do. Writes nothing. Exit status 1 if it finds a problem, 2 if a flag or the key cannot be used.")
 	check.Flag("json", "Print the result as JSON.").NoEnvar().BoolVar(&v.CheckJSON)
+
+	state := app.Command(CommandState, "Show or change the state in --storage.path while the exporter is stopped. Needs no API key.")
+	show := state.Command("show", "Print the projects, their trace names and sizes. Writes nothing.")
+	show.Flag("json", "Print the result as JSON.").NoEnvar().BoolVar(&v.State.JSON)
+	forget := state.Command("forget", "Forget a trace name of a project: its series end. Without a name, forget the project with all that is known of it.")
+	forget.Arg("project", "Value of the label project.").Required().StringVar(&v.State.Project)
+	forget.Arg("trace-name", "Value of the label trace_name.").StringVar(&v.State.TraceName)
+	rename := state.Command("rename", "Give the state of a project, with its counts, to another --opper.project.")
+	rename.Arg("project", "Value of the label project.").Required().StringVar(&v.State.Project)
+	rename.Arg("new-project", "Its new value.").Required().StringVar(&v.State.NewProject)
+	copyTo := state.Command("copy", "Copy the state into another directory, and verify the copy.")
+	copyTo.Arg("directory", "Another --storage.path, without a state.").Required().StringVar(&v.State.Directory)
 }
 
 // withCommand adds the default command to arguments without one. With a default of

@@ -36,6 +36,7 @@ func Version() string { return cmp.Or(version.Version, "dev") }
 type Validated struct {
 	Command       string // its words with blanks between, such as CommandCheck
 	CheckJSON     bool   // CommandCheck prints JSON
+	State         State
 	Project       Project
 	Scrape        scrape.Config
 	Web           *web.FlagConfig
@@ -90,6 +91,10 @@ func Parse(args []string, getenv func(string) string, stdout io.Writer) (cfg *Va
 // API key. Its errors name the flag.
 func (p *Parsed) Validate(getenv func(string) string) (*Validated, error) {
 	v := p.values
+	// They send no request, so they need no key.
+	if strings.HasPrefix(v.Command, CommandState+" ") {
+		return p.validateState()
+	}
 	var err error
 	if v.Project.Opper.Key, v.Project.KeyOrigin, err = p.key(getenv); err != nil {
 		return nil, err
@@ -124,6 +129,19 @@ func (p *Parsed) Validate(getenv func(string) string) (*Validated, error) {
 	}
 	if err := web.Validate(*v.Web.WebConfigFile); err != nil {
 		return nil, fmt.Errorf("--web.config.file: %w", err)
+	}
+	return &v, nil
+}
+
+func (p *Parsed) validateState() (*Validated, error) {
+	v := p.values
+	if v.StoragePath == "" {
+		return nil, errors.New("--storage.path: there is no state, it is empty")
+	}
+	if v.Command == CommandStateRename {
+		if _, err := parseLabel(v.State.NewProject); err != nil {
+			return nil, fmt.Errorf("new-project: %w", err)
+		}
 	}
 	return &v, nil
 }

@@ -81,6 +81,7 @@ func TestWrongValueIsRefusedByItsFlag(t *testing.T) {
 		"collector.trace-name-include":  {"open group": "(", "closes our group": "a)|(b", "two lines": "a\n["},
 		"collector.trace-name-exclude":  {"nothing to repeat": "*"},
 		"collector.max-trace-names":     {"zero": "0", "negative": "-1", "no number": "all"},
+		"collector.trace-name-expiry":   {"negative": "-1s", "no duration": "a month"},
 		"collector.trace-name-rewrite": {
 			"empty": "", "no replacement": "user-.*", "no pattern": "=user", "open group": "(=user", "closes our group": "a)|(b=user",
 			"no such group": "(user)-.*=$2", "letter after the group": "(user)-.*=$1s", "no such name": "(user)-.*=${name}",
@@ -199,6 +200,36 @@ func TestCommands(t *testing.T) {
 	for _, line := range []string{"--json", "run --json", "check stray", "run check", "chekc"} {
 		if _, err := parse(withKey, strings.Fields(line)...); err == nil {
 			t.Errorf("%q: no error", line)
+		}
+	}
+}
+
+func TestStateCommands(t *testing.T) {
+	noKey := func(string) string { return "" }
+	for line, want := range map[string]State{
+		"state show":             {},
+		"state show --json":      {JSON: true},
+		"state forget a":         {Project: "a"},
+		"state forget a b":       {Project: "a", TraceName: "b"},
+		"state rename a b":       {Project: "a", NewProject: "b"},
+		"state copy other/state": {Directory: "other/state"},
+	} {
+		cfg, err := parse(noKey, strings.Fields("--storage.path=d "+line)...)
+		if err != nil || cfg.State != want || !strings.HasPrefix(line, cfg.Command) || cfg.StoragePath != "d" {
+			t.Errorf("%q: got %+v, %v", line, cfg, err)
+		}
+	}
+	for line, text := range map[string]string{
+		"state":                        "must select a subcommand of 'state'",
+		"state forget":                 "required argument 'project' not provided",
+		"state rename a":               "required argument 'new-project' not provided",
+		"state copy":                   "required argument 'directory' not provided",
+		"state show --storage.path=":   "--storage.path: there is no state, it is empty",
+		"state rename a \xff":          "new-project: expected UTF-8 text",
+		"state show --log.level=wrong": "--log.level: ",
+	} {
+		if _, err := parse(noKey, strings.Fields(line)...); err == nil || !strings.HasPrefix(err.Error(), text) {
+			t.Errorf("%q: error %v, want %q", line, err, text)
 		}
 	}
 }

@@ -123,7 +123,7 @@ func FuzzFlags(f *testing.F) {
 		"opper.url", "opper.header", "opper.project", "opper.name-filter", "opper.timeout", "opper.concurrency", "opper.max-requests-per-second",
 		"collector.interval", "collector.sweep-interval", "collector.initial-lookback", "collector.settle-delay", "collector.abandon-after",
 		"collector.success-status", "collector.failure-status", "collector.trace-name-include", "collector.trace-name-exclude", "collector.trace-name-rewrite",
-		"collector.max-trace-names", "collector.duration-buckets", "collector.token-buckets",
+		"collector.max-trace-names", "collector.trace-name-expiry", "collector.duration-buckets", "collector.token-buckets",
 		"web.telemetry-path", "web.max-requests", "log.level", "log.format",
 	}
 	for i := range names {

@@ -47,6 +47,9 @@ func (l *Ledger) Due(now time.Time) []Due {
 	return due
 }
 
+// Pending calls f for each trace that is open or not settled, in no order.
+func (l *Ledger) Pending(f func(Row)) { l.pending.all(func(p *Pending) { f(p.Row) }) }
+
 // dueAt returns when a pending trace is to be checked again. The older an open
 // trace is, the rarer the checks: an end is found late by an eighth of its age at
 // most.

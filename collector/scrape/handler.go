@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +31,7 @@ type Config struct {
 	OpenMetricsCreated     bool   // expose created timestamps as samples
 	MaxRequests            int    // scrapes at once; 0 is no limit
 	SyncOnScrape           bool   // before each scrape is answered
+	EnableLifecycle        bool   // serve snapshotPath
 	TraceURL               string // see statuspage.Config
 }
 
@@ -42,16 +45,21 @@ type Syncer interface {
 	Status() []status.Project
 }
 
-// NewHandler returns all pages of the exporter.
-func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometheus.Registry, logger log.Logger) http.Handler {
+// Snapshot returns a copy of the state, which is the caller's.
+type Snapshot func() (*os.File, error)
+
+// NewHandler returns all pages of the exporter. There is no Snapshot without
+// persistence.
+func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometheus.Registry, snapshot Snapshot, logger log.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(cfg.TelemetryPath, scrapers.Watch(metricsHandler(cfg, syncer, registry, logger)))
 	mux.Handle("/-/ready", ReadyHandler(syncer))
 	mux.HandleFunc("/-/healthy", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, cfg.Program+" is healthy.\n")
 	})
+	mux.Handle(snapshotPath, snapshotHandler(cfg.EnableLifecycle, snapshot, sendTimeout, logger))
 	mux.Handle("/{$}", statuspage.New(statuspage.Config{Program: cfg.Program, Version: cfg.Version, TelemetryPath: cfg.TelemetryPath, TraceURL: cfg.TraceURL}, syncer.Status))
-	return readOnly(mux)
+	return secure(mux)
 }
 
 func metricsHandler(cfg Config, syncer Syncer, registry *prometheus.Registry, logger log.Logger) http.Handler {
@@ -123,9 +131,9 @@ var securityHeaders = map[string]string{
 	"X-Frame-Options":         "DENY",
 }
 
-// readOnly answers only GET and HEAD. It sets the security headers that
-// --web.config.file does not set.
-func readOnly(next http.Handler) http.Handler {
+// secure answers only GET and HEAD, or POST where that is meant. It sets the
+// security headers that --web.config.file does not set.
+func secure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		for name, value := range securityHeaders {
@@ -136,8 +144,12 @@ func readOnly(next http.Handler) http.Handler {
 		if r.ContentLength != 0 {
 			header.Set("Connection", "close") // or the server would wait for the body first
 		}
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			header.Set("Allow", "GET, HEAD")
+		allowed := []string{http.MethodGet, http.MethodHead}
+		if r.URL.Path == snapshotPath {
+			allowed = []string{http.MethodPost}
+		}
+		if !slices.Contains(allowed, r.Method) {
+			header.Set("Allow", strings.Join(allowed, ", "))
 			http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
 			return
 		}

@@ -41,7 +41,7 @@ func newTestHandler(t *testing.T, cfg Config, p *project, logged io.Writer, metr
 	cfg.Program, cfg.Version, cfg.TelemetryPath = "opper_exporter", "dev", "/metrics"
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics...)
-	return NewHandler(cfg, p, NewScrapers(time.Now), registry, log.NewLogfmtLogger(logged))
+	return NewHandler(cfg, p, NewScrapers(time.Now), registry, nil, log.NewLogfmtLogger(logged))
 }
 
 func up() prometheus.Collector {
@@ -50,11 +50,11 @@ func up() prometheus.Collector {
 	return g
 }
 
-func TestOnlyGetAndHeadAreAnswered(t *testing.T) {
+func TestMethodsAndHeaders(t *testing.T) {
 	t.Parallel()
 	address := listen(t, newTestHandler(t, Config{}, newProject(), io.Discard, up()), DefaultLimits())
 	client := &http.Transport{DisableKeepAlives: true}
-	for path, code := range map[string]int{"/": 200, "/metrics": 200, "/-/healthy": 200, "/-/ready": 200, "/none": 404, "/metrics?name[]=opper_up": 200} {
+	for path, code := range map[string]int{"/": 200, "/metrics": 200, "/-/healthy": 200, "/-/ready": 200, "/none": 404, "/metrics?name[]=opper_up": 200, snapshotPath: 0} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW"} {
 			req, err := http.NewRequestWithContext(t.Context(), method, "http://"+address+path, http.NoBody)
 			if err != nil {
@@ -69,11 +69,16 @@ func TestOnlyGetAndHeadAreAnswered(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := code
-			if method != "GET" && method != "HEAD" {
+			want, allowed := code, "GET, HEAD"
+			switch {
+			case path == snapshotPath && method == "POST":
+				want = 403 // without --web.enable-lifecycle
+			case path == snapshotPath:
+				want, allowed = 405, "POST"
+			case method != "GET" && method != "HEAD":
 				want = 405
 			}
-			if resp.StatusCode != want || (resp.Header.Get("Allow") == "GET, HEAD") != (want == 405) || (method == "HEAD") != (len(body) == 0) {
+			if resp.StatusCode != want || (resp.Header.Get("Allow") == allowed) != (want == 405) || (method == "HEAD") != (len(body) == 0) {
 				t.Errorf("%s %s: %s, %v, %d bytes", method, path, resp.Status, resp.Header, len(body))
 			}
 			h := resp.Header

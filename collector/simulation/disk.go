@@ -77,4 +77,5 @@ func (s *simulation) lasts(initialSyncDone bool) {
 		s.lateEnds[versionOf(ledger.Counted{Row: r}).ID] = true
 	}
 	s.counting = ledger.Events{}
+	s.usesLast()
 }

@@ -71,6 +71,7 @@ func randomPlan(pick func(n int) int) plan {
 		// Read row by row, a list has nothing that ties one answer to the next.
 		p.foreign = 0
 	}
+	p.expiry = []time.Duration{0, time.Duration(1+pick(10)) * time.Minute, time.Duration(10+pick(60)) * time.Minute}[pick(3)]
 	p.clients = []time.Duration{0, 0, 0, 5 * time.Minute, -5 * time.Minute, 2 * time.Hour, -2 * time.Hour}[pick(7)]
 	return p
 }
@@ -217,9 +218,19 @@ func Named(t *testing.T, target Target) {
 		},
 		"another project": func(p *plan, pick func(n int) int) { orders(p, pick, 0, 1, 2, 3); p.foreign = 5 },
 		"full disk":       func(p *plan, pick func(n int) int) { orders(p, pick, 0, 1, 2, 3); p.unwritable, p.crash = 3, 20 },
+		"names expire and return": func(p *plan, pick func(n int) int) {
+			orders(p, pick, 0, 1, 2, 3)
+			p.expiry, p.names, p.crash = time.Duration(1+pick(20))*time.Minute, []int{100, 2}[pick(2)], 15
+			p.change, p.pause, p.steps, p.history = 6, 3, 30, pick(15)
+		},
+		"names expire where commits fail": func(p *plan, pick func(n int) int) {
+			orders(p, pick, 0, 1, 2, 3)
+			p.expiry, p.names = time.Duration(1+pick(5))*time.Minute, []int{100, 2}[pick(2)]
+			p.change, p.unwritable, p.crash, p.restart, p.steps, p.history = 6, 2, 20, 6, 40, pick(15)
+		},
 		"the real store": func(p *plan, pick func(n int) int) {
 			orders(p, pick, 0, 1, 2, 3)
-			p.onDisk, p.crash, p.restart, p.remove, p.relist = true, 20, 6, 6, 6
+			p.onDisk, p.crash, p.restart, p.remove, p.relist, p.expiry = true, 20, 6, 6, 6, 5*time.Minute
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

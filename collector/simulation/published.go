@@ -3,6 +3,7 @@ package simulation
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -64,10 +65,11 @@ func (s *simulation) watch() {
 		key, same := before[each]
 		if !same {
 			m := s.write(each)
+			key = s.nameOf(each.Desc(), m)
 			if m.Gauge != nil {
+				present[key] = true
 				continue
 			}
-			key = s.nameOf(each.Desc(), m)
 			was := s.shown[key]
 			if was != nil {
 				if err := fallen(was, m); err != nil {
@@ -82,12 +84,8 @@ func (s *simulation) watch() {
 		s.before[each] = key
 		present[key] = true
 	}
+	s.leave(present)
 	s.leaveZero()
-	for key := range s.shown {
-		if !present[key] {
-			s.fail("%s has vanished", key)
-		}
-	}
 	s.compare()
 	s.shadow()
 }
@@ -107,6 +105,7 @@ func (s *simulation) appears(key string, initialSync bool) {
 	if group := groupOf(key); group != "" && s.zero[group] == nil {
 		s.zero[group] = &zeros{since: s.at, released: initialSync}
 	}
+	s.returns(key)
 }
 
 // leaveZero looks which groups are no longer at 0: they must have been read so.
@@ -147,7 +146,7 @@ func groupOf(key string) string {
 
 // compare holds what is published against what was counted and made durable.
 func (s *simulation) compare() {
-	got := make(map[string]uint64, len(s.totals))
+	got := maps.Clone(s.past)
 	for key, m := range s.shown {
 		s.addShown(got, key, m)
 	}
@@ -170,7 +169,7 @@ func (s *simulation) pending(key string, shown uint64) bool {
 	case strings.HasSuffix(group, " any"):
 		return len(s.zero) > 0
 	}
-	return s.zero[group] != nil && shown == 0
+	return s.zero[group] != nil && shown == s.past[key]
 }
 
 // addShown adds up what was published by the keys of what was counted.
@@ -224,6 +223,12 @@ func (s *simulation) shadow() {
 		}
 		if err := fallen(m, got[key]); err != nil {
 			s.fail("%s, after a crash: %v", key, err)
+		}
+		delete(got, key)
+	}
+	for key, m := range got {
+		if m.Gauge == nil {
+			s.fail("%s would be exposed after a crash", key)
 		}
 	}
 }

@@ -97,6 +97,7 @@ func (s *simulation) start() {
 	if s.lasted.IsZero() {
 		s.ended = time.Time{}
 	}
+	clear(s.uses)
 	s.inner = s.reopen()
 	durations, tokens := s.cfg.Aggregate.DurationBuckets, s.cfg.Aggregate.TokenBuckets
 	if s.project != nil {
@@ -127,6 +128,7 @@ func (s *simulation) start() {
 // found takes note of what the project adds up, which uses the memory again.
 func (s *simulation) found(ev ledger.Events) {
 	c := &s.counting
+	s.use(ev)
 	c.Counted = append(c.Counted, ev.Counted...)
 	c.Vanished = append(c.Vanished, ev.Vanished...)
 	c.LateEnds = append(c.LateEnds, ev.LateEnds...)
@@ -145,6 +147,7 @@ func (s *simulation) beginHistograms(durations, tokens bool) {
 	for key := range s.totals {
 		if durations && strings.HasPrefix(key, "opper_trace_duration_seconds") || tokens && strings.HasPrefix(key, "opper_tokens_per_trace") {
 			delete(s.totals, key)
+			delete(s.past, key)
 		}
 	}
 }
@@ -178,6 +181,7 @@ func (s *simulation) sync() {
 	s.wait(time.Millisecond)
 	start := s.at
 	s.wait(time.Millisecond)
+	s.syncBegan = s.now()
 	shot := s.project.Published()
 	initialSync := s.project.Ledger().IsInitialSync()
 	before := s.scans()
@@ -208,6 +212,9 @@ func (s *simulation) sync() {
 	s.watch()
 	if !alive {
 		return
+	}
+	if !succeeded || s.failing {
+		s.goodSince = s.at
 	}
 	s.failing = !succeeded
 	s.tell("sync ends: %v", succeeded)
@@ -269,6 +276,7 @@ func (s *simulation) rest() {
 	clear(s.dims)
 	s.tell("rest")
 	began := s.at
+	s.goodSince = s.at
 	pauses := []time.Duration{31 * time.Second, s.cfg.AbandonAfter * 3 / 2, 31 * time.Second, s.cfg.AbandonAfter * 3 / 2, 31 * time.Second}
 	if s.ours != 0 || !s.clockSet.IsZero() {
 		pauses = append([]time.Duration{6 * time.Hour}, pauses...)
@@ -282,13 +290,15 @@ func (s *simulation) rest() {
 		s.wait(rereadSoon / rereadSyncs)
 		s.sync()
 	}
-	// What the last sweep found is shown at 0 by one sync, and counted by the next.
-	for range 2 {
+	// A place that is free after one sync may be taken in the next by what the last
+	// sweep found, which is shown at 0 by that one, and counted by the one after.
+	for range 3 {
 		s.wait(31 * time.Second)
 		s.sync()
 	}
 	if s.strict = !s.failing; s.strict {
 		s.compare()
+		s.checkExpired()
 	}
 	s.check()
 	s.checkLateEnds(began)

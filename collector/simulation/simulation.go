@@ -40,6 +40,7 @@ type plan struct {
 	clients time.Duration // how far the clients' clocks are ahead at most, behind if negative
 	ours    time.Duration // how far our clock is ahead of Opper's
 	names   int           // names with sums of their own
+	expiry  time.Duration // of names; 0 is never
 	onDisk  bool          // use the real store
 	quiet   bool          // nothing but arrivals, ends and expiry: no gap may be counted
 	cancel  bool          // as many traces arrive behind the newest as expire
@@ -101,6 +102,7 @@ type simulation struct {
 	project      Project
 	running      aggregate.Config // of the project
 	failing      bool             // the last sync failed
+	goodSince    time.Time        // no sync has failed, at the end
 	logger       log.Logger
 	inner        Store
 	reopen       func() Store // what a start finds
@@ -139,7 +141,13 @@ type simulation struct {
 	before   map[prometheus.Metric]string // its metrics, and the names of their series
 	shown    map[string]*dto.Metric       // counters and histograms ever published, as last seen
 	zero     map[string]*zeros            // what began at 0 after the initial sync and is still there, by group
+	past     map[string]uint64            // sums of names that expired, as totals
 	strict   bool                         // nothing may be zero-pending any more
+
+	// Names that may expire: when each was used last, as far as that is durable, and
+	// since the last commit; and from when on one that expired may begin again.
+	used, uses, expired    map[string]time.Time
+	syncBegan, durableFrom time.Time // by our clock: the sync, and that of the last commit
 
 	// When the project looked.
 	initialSync, ended, lasted time.Time // the initial sync began, ended, was durable
@@ -185,7 +193,8 @@ func newSimulation(t testing.TB, target Target, name string, pick func(n int) in
 		at: epoch, left: map[string]time.Time{}, poisoned: map[string]bool{}, checked: map[string]bool{},
 		arrived: map[string]time.Time{}, dims: map[string]time.Time{}, denied: map[string]bool{},
 		lateEnds: map[string]bool{}, totals: map[string]uint64{}, shown: map[string]*dto.Metric{}, zero: map[string]*zeros{},
-		families: map[*prometheus.Desc]string{},
+		families: map[*prometheus.Desc]string{}, past: map[string]uint64{},
+		used: map[string]time.Time{}, uses: map[string]time.Time{}, expired: map[string]time.Time{},
 	}
 	p.list.Now = func() time.Time { return s.at }
 	s.opper = oppertest.New(p.list)
@@ -220,7 +229,7 @@ func newSimulation(t testing.TB, target Target, name string, pick func(n int) in
 	}
 	s.cfg.Concurrency = 1
 	s.cfg.Interval, s.cfg.SweepInterval = 30*time.Second, cmp.Or(p.sweepEvery, 20*time.Minute)
-	s.cfg.Aggregate.MaxNames = p.names
+	s.cfg.Aggregate.MaxNames, s.cfg.Aggregate.NameExpiry = p.names, p.expiry
 	s.setBuckets()
 	logfmt := log.NewLogfmtLogger(&s.log)
 	s.logger = log.LoggerFunc(func(keyvals ...any) error {

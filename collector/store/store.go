@@ -25,9 +25,9 @@ import (
 
 const (
 	fileName = "opper_exporter.db"
-	// version is that of all that is in the file: it grows when the encoding of
+	// Version is that of all that is in the file: it grows when the encoding of
 	// an entry changes.
-	version = 3
+	Version = 4
 
 	// lockWait is long enough for another start to check the file and to find that
 	// it comes second.
@@ -62,6 +62,8 @@ type Store struct {
 
 	identity
 	scan func() error // while a commit is written, see commitLog
+
+	copying sync.Mutex // one Snapshot at a time
 }
 
 // Open opens the file in dir, both of which it creates if they are missing, and
@@ -71,7 +73,11 @@ func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, explain(dir, err)
 	}
-	s := &Store{path: filepath.Join(dir, fileName)}
+	return openFile(filepath.Join(dir, fileName))
+}
+
+func openFile(path string) (*Store, error) {
+	s := &Store{path: path}
 	if err := s.use(s.open); err != nil {
 		return nil, err
 	}
@@ -141,7 +147,7 @@ func (s *Store) begin() error {
 		if err != nil {
 			return err
 		}
-		return meta.Put(versionKey, seal(versionKey, []byte{version}))
+		return meta.Put(versionKey, seal(versionKey, []byte{Version}))
 	})
 }
 
@@ -149,7 +155,7 @@ func (s *Store) begin() error {
 type versionError int
 
 func (v versionError) Error() string {
-	return fmt.Sprintf("is of version %d, and this program reads version %d only: use the program that wrote it, or move the file away to start from zero", int(v), version)
+	return fmt.Sprintf("is of version %d, and this program reads version %d only: use the program that wrote it, or move the file away to start from zero", int(v), Version)
 }
 
 func checkVersion(sealed []byte) error {
@@ -159,7 +165,7 @@ func checkVersion(sealed []byte) error {
 		return err
 	case len(body) != 1:
 		return errors.New("it has no version")
-	case body[0] != version:
+	case body[0] != Version:
 		return versionError(body[0])
 	}
 	return nil

@@ -75,7 +75,7 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
 			}
 		}
 		w.foreign, w.asked = nil, 0
-	case e.rows == 0 && run.AtEnd: // an empty list is a valid answer
+	case e.rows == 0 && run.AtEnd && !w.unproven: // an empty list is a valid answer
 	case !run.AtEnd:
 		return e.wait(ctx, c.total)
 	default:
@@ -127,7 +127,7 @@ func (e *evidence) accept() {
 	for _, run := range e.runs {
 		e.syncer.take(run)
 	}
-	e.tied, e.runs = true, nil
+	e.tied, e.runs, e.syncer.unproven = true, nil, false
 }
 
 // wait decides whether it is worth reading on. After a single whole page it always
@@ -314,6 +314,9 @@ func (e *evidence) has(ctx context.Context, id string) (verdict, error) {
 // may be long if the process stood still, explains nothing.
 func (e *evidence) mayHaveExpired() bool {
 	w, now := e.syncer, e.runs[0].Read
+	if w.unproven {
+		return false
+	}
 	if now.Sub(w.lastSuccess) >= ledger.MaxAge {
 		return true
 	}

@@ -99,3 +99,50 @@ func TestRowWithoutIDTiesNoList(t *testing.T) {
 		}
 	}
 }
+
+// A list that may be another one is ours only if one of its rows is known:
+// neither expiry nor an empty list shows it.
+func TestUnprovenList(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(b *bench)
+		want   error
+	}{
+		"same list":               {func(*bench) {}, nil},
+		"same list with many new": {func(b *bench) { b.arrive("new", 350, time.Second) }, nil},
+		"all expired":             {func(b *bench) { deleteAll(b); b.step(32 * 24 * time.Hour); b.arrive("new", 30, time.Second) }, ErrOtherList},
+		"empty list":              {deleteAll, ErrOtherList},
+		"another list": {func(b *bench) {
+			other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
+			other.FillHistory(250, 3, b.now().Add(-2*time.Hour), b.now())
+			b.opper.Fail(oppertest.Fault{Times: -1, Answer: oppertest.OtherProject(other)})
+		}, ErrOtherList},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, oppertest.Config{})
+			b.arrive("ours", 150, time.Second)
+			b.mustSync()
+			b.quiet()
+			counted := len(b.counted)
+			b.syncer.unproven = true
+			c.change(b)
+			for range 2 {
+				if err := b.sync(); !errors.Is(err, c.want) {
+					t.Errorf("error %v, want %v", err, c.want)
+				}
+			}
+			if b.syncer.unproven != (c.want != nil) || c.want != nil && (len(b.counted) != counted || b.ledger.Listed() != 150) {
+				t.Errorf("unproven %v, %d counted, %d listed", b.syncer.unproven, len(b.counted)-counted, b.ledger.Listed())
+			}
+			if c.want == nil {
+				b.quiet()
+				b.check()
+			}
+		})
+	}
+}
+
+func deleteAll(b *bench) {
+	for _, trace := range b.opper.Snapshot() {
+		b.opper.Delete(trace.ID)
+	}
+}

@@ -30,6 +30,9 @@ const fullPause = 10
 // ErrForeign says that the list holds none of the traces that it held before.
 var ErrForeign = errors.New("the list holds none of the known traces, and expiry does not explain that: the key belongs to another project, or the response is wrong")
 
+// ErrOtherList is ErrForeign of a list that was not known to be ours.
+var ErrOtherList = errors.New("the list holds none of the known traces")
+
 // errAborted says that no further part is wanted.
 var errAborted = errors.New("aborted")
 
@@ -39,6 +42,7 @@ type Config struct {
 	Interval      time.Duration // the least time between two sweeps
 	SweepInterval time.Duration // the time between two sweeps if nothing asks for one; 0 is never
 	Concurrency   int           // concurrent requests in the initial sync
+	IsUnproven    bool          // the list may be another one than that of the ledger: only a known row shows that it is not
 	Logger        log.Logger
 }
 
@@ -47,6 +51,8 @@ type Syncer struct {
 	cfg    Config
 	ledger *ledger.Ledger
 	ev     ledger.Events
+
+	unproven bool // until a row of the list is known, see Config
 
 	total int // the newest meta.total_count, -1 if missing
 	least int // the least since the head was read, for the balance
@@ -104,7 +110,7 @@ func (s *span) add(start, read time.Time) {
 
 // New returns a Syncer that fills led.
 func New(cfg Config, led *ledger.Ledger) *Syncer {
-	return &Syncer{cfg: cfg, ledger: led, total: -1, warned: map[string]bool{}}
+	return &Syncer{cfg: cfg, ledger: led, unproven: cfg.IsUnproven, total: -1, warned: map[string]bool{}}
 }
 
 // Total returns how many traces Opper last said are listed, or -1.
@@ -128,6 +134,9 @@ func (w *Syncer) Sync(ctx context.Context, src Source) iter.Seq2[Part, error] {
 		w.ev = ledger.Events{}
 		w.reading, w.skipped = span{}, false
 		err := w.sync(ctx, &reader{src: src, now: w.cfg.Now, end: max(w.ledger.Listed(), w.total), good: -1}, func(p Part) bool { return yield(p, nil) })
+		if w.unproven && errors.Is(err, ErrForeign) {
+			err = ErrOtherList
+		}
 		if !errors.Is(err, errAborted) {
 			yield(Part{Events: w.ev, IsLast: true}, err)
 		}

@@ -199,14 +199,14 @@ func TestUnusableStateIsRefused(t *testing.T) {
 		},
 		"newer": {
 			func(_, file string) error { return setVersion(file, 9) },
-			[]string{database, "is of version 9, and this program reads version 3 only", "use the program that wrote it"},
+			[]string{database, "is of version 9, and this program reads version 4 only", "use the program that wrote it"},
 		},
 		"older": {
 			func(_, file string) error {
 				older, err := os.ReadFile(filepath.Join("..", "..", "..", "collector", "store", "testdata", "version1.db"))
 				return errors.Join(err, os.WriteFile(file, older, 0o600))
 			},
-			[]string{database, "is of version 1, and this program reads version 3 only", "use the program that wrote it"},
+			[]string{database, "is of version 1, and this program reads version 4 only", "use the program that wrote it"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -315,35 +315,6 @@ func TestChangedBucketsRestartOnlyTheirHistograms(t *testing.T) {
 		t.Errorf("%v in the new bucket", n)
 	}
 	p.Stop(t)
-}
-
-// What was counted of one list is not added to what is counted of another.
-func TestAnotherUpstreamRestartsCounters(t *testing.T) {
-	t.Parallel()
-	s := history(300, 6)
-	url, stored := opper(t, s), "--storage.path="+t.TempDir()
-	p := start(t, url, stored, oneSync)
-	p.AwaitReady(t)
-	p.Stop(t)
-
-	other := opper(t, history(120, 7))
-	for _, test := range []struct {
-		url  string
-		args []string
-		want float64
-	}{
-		{other, nil, 120},
-		{other, []string{"--opper.name-filter=agent-03"}, 20},
-	} {
-		p := start(t, test.url, append(test.args, stored, oneSync)...)
-		address := p.AwaitReady(t)
-		logged(t, p, "level=warn", "upstream has changed, counters restart from zero")
-		r := exportertest.MustScrape(t, address)
-		if n, of := r.Lasting.Total("opper_traces_total", ""), r.Rest.Total("opper_traces_listed", ""); n != of || n == 0 || n > test.want {
-			t.Errorf("%v traces are counted of %v listed ones", n, of)
-		}
-		p.Stop(t)
-	}
 }
 
 // A key of another project is recognised by the traces that it lists.

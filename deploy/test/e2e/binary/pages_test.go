@@ -59,7 +59,7 @@ func TestPages(t *testing.T) {
 	}
 
 	page := e.get("/").body
-	for _, text := range []string{`href="./metrics"`, `href="./-/healthy"`, `href="./-/ready"`, "version " + config.Version(), url + "/v2", ">Collecting<", fmt.Sprintf("<dt>Counted</dt><dd>%d</dd>", traces), `<a href="https://platform.opper.ai/traces/`} {
+	for _, text := range []string{`href="./metrics"`, `href="./-/healthy"`, `href="./-/ready"`, "version " + config.Version(), url + "/v2", ">Collecting<", fmt.Sprintf("<dt>Counted in total</dt><dd>%d</dd>", traces), `<a href="https://platform.opper.ai/traces/`} {
 		if !strings.Contains(page, text) {
 			t.Errorf("no %s on the status page:\n%s", text, page)
 		}

@@ -1,0 +1,117 @@
+package aggregate
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"opper_exporter/collector/ledger"
+)
+
+// expires reports whether no trace of the name was counted for so long. As long as
+// it is exposed at 0, nobody has read what was counted.
+func (n *Aggregate) expires(after time.Duration, now time.Time) bool {
+	return after > 0 && n.Label != Other && !n.IsZeroPending() && now.Sub(n.idleSince) >= after
+}
+
+// Expire removes the names without a trace for the time of the configuration, and
+// returns their labels. It is called at the end of each sync. Pending calls a
+// function with each trace that is open or not settled.
+func (s *Set) Expire(now time.Time, pending func(func(ledger.Row))) []string {
+	due := map[string]*Aggregate{}
+	for label, n := range s.names {
+		if n.idleSince.IsZero() {
+			n.idleSince = now
+			n.Changes++
+		} else if n.expires(s.cfg.NameExpiry, now) {
+			due[label] = n
+		}
+	}
+	if len(due) == 0 {
+		return nil
+	}
+	pending(func(r ledger.Row) {
+		label := s.resolve(r.Name).label
+		if n := due[label]; n != nil {
+			n.idleSince = now
+			n.Changes++
+			delete(due, label)
+		}
+	})
+	expired := slices.Sorted(maps.Keys(due))
+	for _, label := range expired {
+		s.Remove(label)
+		s.dropped[label] = due[label]
+	}
+	s.Expired += uint64(len(expired))
+	return expired
+}
+
+// Remove gives up the place of a label and all that was counted under it. A later
+// trace of such a name begins a new aggregate.
+func (s *Set) Remove(label string) {
+	if s.names[label] == nil {
+		return
+	}
+	delete(s.names, label)
+	s.dropped[label] = nil
+	s.distinct.remove(hashOf(label))
+	clear(s.resolved)
+}
+
+// revive takes back an expiry that is not durable yet, as its series are still
+// exposed. It returns nil if there is none.
+func (s *Set) revive(label string) *Aggregate {
+	n := s.dropped[label]
+	if n == nil {
+		return nil
+	}
+	delete(s.dropped, label)
+	s.Expired--
+	n.saved = 0
+	n.idleSince = time.Time{}
+	return n
+}
+
+// RemoveExcluded removes the labels whose traces all had one name, which the
+// configuration excludes, and returns them.
+func (s *Set) RemoveExcluded() []string {
+	if s.cfg.Include == nil && s.cfg.Exclude == nil {
+		return nil
+	}
+	var excluded []string
+	for label, n := range s.names {
+		if n.raws == oneRaw && !s.IsIncluded(n.raw) {
+			excluded = append(excluded, label)
+		}
+	}
+	for _, label := range excluded {
+		s.Remove(label)
+	}
+	slices.Sort(excluded)
+	return excluded
+}
+
+// raws says how many names a label is known to have had. Rewriting makes one
+// label of several.
+type raws uint8
+
+const (
+	noRaw raws = iota
+	oneRaw
+	severalRaws
+)
+
+// named notes that a trace of a name is counted under the label.
+func (n *Aggregate) named(raw string) {
+	switch {
+	case n.Label == Other || n.raws == severalRaws || n.raws == oneRaw && n.raw == raw:
+		return
+	case n.raws == noRaw:
+		n.raws, n.raw = oneRaw, strings.Clone(raw) // of a page that would stay with it
+	default:
+		n.raws, n.raw = severalRaws, ""
+	}
+	n.Changes++
+}

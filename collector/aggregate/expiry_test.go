@@ -1,0 +1,146 @@
+package aggregate
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"opper_exporter/collector/ledger"
+)
+
+const expiry = time.Hour
+
+func expiring() Config {
+	cfg := testConfig()
+	cfg.MaxNames, cfg.NameExpiry = 2, expiry
+	return cfg
+}
+
+// pendingOf calls for a trace of each name.
+func pendingOf(names ...string) func(func(ledger.Row)) {
+	return func(f func(ledger.Row)) {
+		for _, name := range names {
+			f(row(name))
+		}
+	}
+}
+
+// endZero releases all that is at 0.
+func endZero(s *Set) {
+	for _, z := range s.ZeroPending() {
+		z.EndZero()
+	}
+}
+
+func labels(names []string) string { return strings.Join(names, " ") }
+
+// A name expires that long after its last trace was counted, its zeros were released,
+// or it was last known to have a pending trace; then a name that overflowed takes
+// its place.
+func TestExpire(t *testing.T) {
+	s := summed(expiring(), counted(row("counted"), row("pending"), row("late")))
+	equal(t, s.Distinct(), 3)
+	expire := func(at time.Duration, pending ...string) string {
+		return labels(s.Expire(now.Add(at), pendingOf(pending...)))
+	}
+	expire(0)
+	equal(t, expire(2*expiry), "") // nobody has read what was counted
+	endZero(s)
+	equal(t, expire(2*expiry), "")
+	s.Apply(counted(row("late")), now)
+	equal(t, expire(3*expiry-1), "")
+	equal(t, expire(3*expiry, "pending"), "counted")
+	equal(t, expire(4*expiry-1), "")
+	equal(t, s.Expired, 1)
+	equal(t, s.Distinct(), 2)
+	equal(t, traces(s), map[string]int{"pending": 1, Other: 2})
+
+	s.Apply(counted(row("late")), now.Add(expiry))
+	equal(t, traces(s), map[string]int{"pending": 1, "late": 1, Other: 2})
+	equal(t, s.Find("late").Created, now.Add(expiry))
+	equal(t, s.Find("late").IsZeroPending(), true)
+	equal(t, expire(4*expiry), "pending")
+	endZero(s)
+	expire(4 * expiry)
+	s.Apply(ledger.Events{Vanished: []ledger.Row{row("late")}}, now)
+	expire(5*expiry - 1)
+	equal(t, expire(5*expiry), "")
+	equal(t, expire(6*expiry), "late")
+	equal(t, expire(100*expiry), "")
+	equal(t, traces(s), map[string]int{Other: 2})
+}
+
+func TestNoNameExpiresAfterZero(t *testing.T) {
+	cfg := expiring()
+	cfg.NameExpiry = 0
+	s := summed(cfg, counted(row("a")))
+	endZero(s)
+	s.Expire(now, pendingOf())
+	equal(t, labels(s.Expire(now.Add(1000*expiry), pendingOf())), "")
+}
+
+// An expiry that is not durable is taken back, and one that is lasts.
+func TestExpiryIsPartOfACommit(t *testing.T) {
+	s, stored := summed(expiring(), counted(row("a"), row("b"))), map[string][]byte{}
+	endZero(s)
+	s.Expire(now, pendingOf())
+	save(s, stored)
+	restore := func() {
+		t.Helper()
+		var err error
+		if s, err = Restore(expiring(), stored); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restore()
+	equal(t, labels(s.Expire(now.Add(expiry), pendingOf())), "a b")
+	a := counted(row("a"))
+	s.Apply(a, now.Add(expiry))
+	equal(t, traces(s), map[string]int{"a": 2})
+	equal(t, s.Expired, 1)
+	save(s, stored)
+	restore()
+	equal(t, traces(s), map[string]int{"a": 2})
+	equal(t, s.Expired, 1)
+
+	s.Expire(now.Add(expiry), pendingOf())
+	s.Expire(now.Add(2*expiry), pendingOf())
+	save(s, stored)
+	s.Apply(a, now.Add(2*expiry))
+	equal(t, traces(s), map[string]int{"a": 1})
+	save(s, stored)
+	restore()
+	equal(t, traces(s), map[string]int{"a": 1})
+	equal(t, s.Find("a").Created, now.Add(2*expiry))
+	equal(t, s.Expired, 2)
+}
+
+// Of what is excluded by now, labels of one name are removed, whatever rewriting
+// made of it, but not what also counts others, nor the overflow.
+func TestRemoveExcluded(t *testing.T) {
+	cfg := testConfig()
+	cfg.MaxNames = 5
+	cfg.Rewrites = []Rewrite{
+		{regexp.MustCompile(`^team-(\d)$`), "team"},
+		{regexp.MustCompile(`^solo-(\d)$`), "solo"},
+		{regexp.MustCompile(`^kept-(\d)$`), "x-kept"},
+	}
+	s := summed(cfg, counted(row("x"), row("team-1"), row("team-2"), row("solo-1"), row("kept-1"), row("y"), row("x-other")))
+	stored := map[string][]byte{}
+	save(s, stored)
+	cfg.Exclude = regexp.MustCompile(`^(x.*|team-1|solo-1)$`)
+	s, err := Restore(cfg, stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, labels(s.RemoveExcluded()), "solo x")
+	equal(t, labels(s.RemoveExcluded()), "")
+	equal(t, traces(s), map[string]int{"team": 2, "x-kept": 1, "y": 1, Other: 1})
+	equal(t, s.Expired, 0)
+	save(s, stored)
+	if s, err = Restore(cfg, stored); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, traces(s), map[string]int{"team": 2, "x-kept": 1, "y": 1, Other: 1})
+}

@@ -1,0 +1,84 @@
+package scrape
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+)
+
+const (
+	snapshotPath = "/-/snapshot"
+	// snapshotPart is how many bytes of a copy a client has to take within each
+	// timeout.
+	snapshotPart = 1 << 20
+)
+
+// snapshotHandler answers with a copy of the state: that needs neither a shell
+// beside the exporter nor a second place to write. The copy is complete before it
+// is sent, so a slow client delays no commit; it holds up only other copies, as
+// there is one at a time.
+func snapshotHandler(enabled bool, snapshot Snapshot, timeout time.Duration, logger log.Logger) http.Handler {
+	slot := make(chan struct{}, 1)
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case !enabled:
+			http.Error(w, "The lifecycle API is not enabled: it needs --web.enable-lifecycle.", http.StatusForbidden)
+			return
+		case snapshot == nil:
+			http.Error(w, "There is no state: --storage.path is empty.", http.StatusNotFound)
+			return
+		}
+		select {
+		case slot <- struct{}{}:
+			defer func() { <-slot }()
+		default:
+			http.Error(w, "Another copy of the state is on its way, try again later.", http.StatusConflict)
+			return
+		}
+		file, err := snapshot()
+		if err != nil {
+			level.Error(logger).Log("msg", "snapshot failed", "err", err)
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		defer file.Close() //nolint:errcheck // it was only read
+		sent, err := sendFile(w, file, timeout)
+		if err != nil {
+			level.Warn(logger).Log("msg", "snapshot aborted", "client", r.RemoteAddr, "bytes", sent, "err", err)
+			return
+		}
+		level.Info(logger).Log("msg", "snapshot sent", "client", r.RemoteAddr, "bytes", sent)
+	})
+	// No page of another site makes a browser ask for one.
+	return http.NewCrossOriginProtection().Handler(handler)
+}
+
+// sendFile sends a file, and gives up when the client does not take a part of it
+// within the timeout.
+func sendFile(w http.ResponseWriter, file *os.File, timeout time.Duration) (sent int64, err error) {
+	info, err := file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Disposition", `attachment; filename="opper_exporter.db"`)
+	w.Header().Set("Content-Length", strconv.FormatInt(info.Size(), 10))
+	control := http.NewResponseController(w)
+	for sent < info.Size() {
+		if err := control.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+			return sent, fmt.Errorf("limit the time of the response: %w", err)
+		}
+		n, err := io.CopyN(w, file, min(snapshotPart, info.Size()-sent))
+		sent += n
+		if err != nil {
+			return sent, err
+		}
+	}
+	return sent, control.Flush()
+}

@@ -1,0 +1,56 @@
+package collector
+
+import (
+	"time"
+
+	"github.com/go-kit/log/level"
+
+	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/syncer"
+)
+
+// upstream identifies a list of traces. Counts of one are never added to those
+// of another.
+type upstream struct {
+	URL, NameFilter string
+}
+
+// startOver counts from zero, as what is stored counts another list.
+func (p *project) startOver() {
+	level.Warn(p.logger).Log("msg", "upstream has changed, counters restart from zero",
+		"stored_url", p.upstream.URL, "url", p.cfg.UpstreamURL, "stored_name_filter", p.upstream.NameFilter, "name_filter", p.cfg.Opper.Name)
+	p.origin = otherUpstream
+	p.countFromZero()
+}
+
+// isUnproven reports whether what is counted may be another list than the one
+// that is configured.
+func (p *project) isUnproven() bool { return p.upstream != p.configured() }
+
+func (p *project) configured() upstream {
+	return upstream{URL: p.cfg.UpstreamURL, NameFilter: p.cfg.Opper.Name}
+}
+
+// countFromZero begins with an initial sync. What is on disk stays until that is
+// complete.
+func (p *project) countFromZero() {
+	p.upstream, p.lastSuccess, p.fresh = p.configured(), time.Time{}, true
+	p.ledger = ledger.New(p.ledgerConfig())
+	p.aggregates = aggregate.New(p.cfg.Aggregate, p.began)
+	p.aggregates.Renewed = p.origin == otherUpstream
+	p.syncer = syncer.New(p.syncerConfig(), p.ledger)
+}
+
+func (p *project) ledgerConfig() ledger.Config {
+	return ledger.Config{
+		SettleDelay: p.cfg.SettleDelay, AbandonAfter: p.cfg.AbandonAfter, RecheckInterval: p.cfg.Interval, InitialLookback: p.cfg.InitialLookback, Wall: p.deps.Clock.Wall,
+	}
+}
+
+func (p *project) syncerConfig() syncer.Config {
+	return syncer.Config{
+		Now: p.deps.Clock.Now, Interval: p.cfg.Interval, SweepInterval: p.cfg.SweepInterval, Concurrency: p.cfg.Concurrency,
+		IsUnproven: p.isUnproven(), Logger: p.logger,
+	}
+}
