@@ -107,8 +107,12 @@ func (s *simulation) checkRefusal(start time.Time, succeeded, wasOurs bool) {
 // isOurs reports whether something ties the list to what is known.
 func (s *simulation) isOurs() bool {
 	rows := s.opper.Snapshot()
-	if deepest := s.list.MaxOffset; deepest > 0 && s.list.NoGet != 0 {
-		rows = rows[:min(deepest, len(rows))]
+	if deepest := min(s.list.MaxOffset, len(rows)); deepest > 0 {
+		// What is listed beyond can only be asked for, by an id that is kept as it is.
+		beyond := slices.DeleteFunc(rows[deepest:], func(tr oppertest.Trace) bool {
+			return s.list.NoGet != 0 || !ledger.KeyOf(tr.ID).Spells(tr.ID)
+		})
+		rows = rows[:deepest+len(beyond)]
 	}
 	known := s.project.Ledger().HasSeen
 	if s.relist > 0 {
