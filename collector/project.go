@@ -229,7 +229,7 @@ func (p *project) sync(ctx context.Context) bool {
 			p.activity.synced(took, err)
 			logger := p.logger
 			if opper.Refused(err) {
-				logger = log.With(logger, "key_from", p.cfg.KeyOrigin)
+				logger = log.WithSuffix(logger, "key_from", p.cfg.KeyOrigin)
 			}
 			level.Error(logger).Log("msg", "sync failed", "duration_seconds", took.Seconds(), "err", err)
 		}
