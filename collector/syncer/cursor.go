@@ -71,7 +71,7 @@ type cursor struct {
 	blind bool         // rows known to be unreadable were not tried
 	same  int          // pages in a row that led no further
 	backs int          // how often it went back because of an unreadable row
-	loose bool         // the last run begins with rows that were not read together with its others
+	loose bool         // the last run begins with new rows that were not read together with its others
 
 	queue  []future
 	wanted chan future // takes all of the queue without waiting
@@ -201,8 +201,8 @@ func (c *cursor) take(p page) ledger.Run {
 	n := len(p.rows)
 	end := p.offset + n
 	rows := p.rows
-	c.loose = len(c.carry) > 0
-	if c.loose {
+	c.loose = slices.ContainsFunc(c.carry, func(r ledger.Row) bool { return r.Kind != ledger.Unreadable && !c.ledger.HasSeen(r.ID) })
+	if len(c.carry) > 0 {
 		rows = append(c.carry, rows...)
 	}
 	run := ledger.Run{

@@ -133,23 +133,30 @@ func TestForeignRowsReadOneByOne(t *testing.T) {
 		"limited":  func(src Source) Source { return limited{src} },
 		"troubled": func(src Source) Source { return troubled{src, new(bool)} },
 	} {
-		b := newBench(t, oppertest.Config{})
-		rows60 := b.fill(60)
-		for _, row := range rows60[5:15] {
-			b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: row.ID, Times: -1})
-		}
-		b.mustSync()
-		counted, listed := len(b.counted), b.ledger.Listed()
-		b.step(time.Second)
-		src := source(b.client.WithRetries(0))
-		ev, err := syncAll(context.Background(), b.syncer, replacedStart{src, rows{n: 60}, 10})
-		b.take(ev)
-		if err == nil || name != "limited" && !errors.Is(err, ErrForeign) {
-			t.Errorf("%s: error %v", name, err)
-		}
-		if len(ev.FirstSeen) > 0 || len(b.counted) != counted || b.ledger.Listed() != listed {
-			t.Errorf("%s: %d foreign rows are taken in, %d are counted", name, len(ev.FirstSeen), len(b.counted)-counted)
-		}
+		refuseForeignRows(t, name, 5, 10, source)
+		refuseForeignRows(t, name, 1, 1, source)
+	}
+}
+
+// refuseForeignRows lists foreign rows at the first offsets of a list that has 10
+// rows that can't be read.
+func refuseForeignRows(t *testing.T, name string, first, foreign int, source func(Source) Source) {
+	t.Helper()
+	b := newBench(t, oppertest.Config{})
+	for _, row := range b.fill(60)[first : first+10] {
+		b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: row.ID, Times: -1})
+	}
+	b.mustSync()
+	counted, listed := len(b.counted), b.ledger.Listed()
+	b.step(time.Second)
+	src := source(b.client.WithRetries(0))
+	ev, err := syncAll(context.Background(), b.syncer, replacedStart{src, rows{n: 60}, foreign})
+	b.take(ev)
+	if err == nil || name != "limited" && !errors.Is(err, ErrForeign) {
+		t.Errorf("%s, %d: error %v", name, first, err)
+	}
+	if len(ev.FirstSeen) > 0 || len(b.counted) != counted || b.ledger.Listed() != listed {
+		t.Errorf("%s, %d: %d foreign rows are taken in, %d are counted", name, first, len(ev.FirstSeen), len(b.counted)-counted)
 	}
 }
 
