@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -36,14 +37,38 @@ func addCommands(app *kingpin.Application, v *Validated) {
 	show := state.Command("show", "Print the projects, their trace names and sizes. Writes nothing.")
 	show.Flag("json", "Print the result as JSON.").NoEnvar().BoolVar(&v.State.JSON)
 	forget := state.Command("forget", "Forget a trace name of a project: its series end. Without a name, forget the project with all that is known of it.")
-	forget.Arg("project", "Value of the label project.").Required().StringVar(&v.State.Project)
-	forget.Arg("trace-name", "Value of the label trace_name.").StringVar(&v.State.TraceName)
+	label(forget, "project", "Value of the label project.", &v.State.Project).Required()
+	// An empty one, such as of a variable that is not set, must not mean the whole project.
+	label(forget, "trace-name", "Value of the label trace_name.", &v.State.TraceName)
 	rename := state.Command("rename", "Give the state of a project, with its counts, to another --opper.project.")
-	rename.Arg("project", "Value of the label project.").Required().StringVar(&v.State.Project)
-	rename.Arg("new-project", "Its new value.").Required().StringVar(&v.State.NewProject)
+	label(rename, "project", "Value of the label project.", &v.State.Project).Required()
+	label(rename, "new-project", "Its new value.", &v.State.NewProject).Required()
 	copyTo := state.Command("copy", "Copy the state into another directory, and verify the copy.")
 	copyTo.Arg("directory", "Another --storage.path, without a state.").Required().StringVar(&v.State.Directory)
 }
+
+// label adds an argument that is the value of a label.
+func label(command *kingpin.CmdClause, name, help string, to *string) *kingpin.ArgClause {
+	arg := command.Arg(name, help)
+	arg.SetValue(labelValue{name, to})
+	return arg
+}
+
+type labelValue struct {
+	name string
+	to   *string
+}
+
+// Set implements kingpin.Value.
+func (v labelValue) Set(text string) (err error) {
+	if *v.to, err = parseLabel(text); err != nil {
+		return fmt.Errorf("%s: %w", v.name, err)
+	}
+	return nil
+}
+
+// String implements kingpin.Value.
+func (labelValue) String() string { return "" }
 
 // withCommand adds the default command to arguments without one. With a default of
 // kingpin's own, a flag before it that lacks its value would be ignored.

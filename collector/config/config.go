@@ -136,12 +136,7 @@ func (p *Parsed) Validate(getenv func(string) string) (*Validated, error) {
 func (p *Parsed) validateState() (*Validated, error) {
 	v := p.values
 	if v.StoragePath == "" {
-		return nil, errors.New("--storage.path: there is no state, it is empty")
-	}
-	if v.Command == CommandStateRename {
-		if _, err := parseLabel(v.State.NewProject); err != nil {
-			return nil, fmt.Errorf("new-project: %w", err)
-		}
+		return nil, errors.New("--storage.path: expected the directory of the state, got \"\"")
 	}
 	return &v, nil
 }

@@ -224,11 +224,17 @@ func TestStateCommands(t *testing.T) {
 		"state forget":                 "required argument 'project' not provided",
 		"state rename a":               "required argument 'new-project' not provided",
 		"state copy":                   "required argument 'directory' not provided",
-		"state show --storage.path=":   "--storage.path: there is no state, it is empty",
+		"state show --storage.path=":   "--storage.path: expected the directory of the state",
+		"state forget a ''":            "trace-name: expected UTF-8 text that is not empty",
+		"state forget ''":              "project: expected UTF-8 text that is not empty",
 		"state rename a \xff":          "new-project: expected UTF-8 text",
 		"state show --log.level=wrong": "--log.level: ",
 	} {
-		if _, err := parse(noKey, strings.Fields(line)...); err == nil || !strings.HasPrefix(err.Error(), text) {
+		args := strings.Fields(line)
+		for i, arg := range args {
+			args[i] = strings.TrimPrefix(arg, "''")
+		}
+		if _, err := parse(noKey, args...); err == nil || !strings.HasPrefix(err.Error(), text) {
 			t.Errorf("%q: error %v, want %q", line, err, text)
 		}
 	}

@@ -18,7 +18,7 @@ import (
 func Run(_ context.Context, cfg *config.Validated, stdout io.Writer) error {
 	message, err := run(cfg, stdout)
 	if err != nil {
-		return fmt.Errorf("--storage.path: %w", err)
+		return err
 	}
 	_, err = io.WriteString(stdout, message)
 	return err
@@ -26,6 +26,12 @@ func Run(_ context.Context, cfg *config.Validated, stdout io.Writer) error {
 
 func run(cfg *config.Validated, stdout io.Writer) (message string, err error) {
 	args := cfg.State
+	directory := "--storage.path"
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s: %w", directory, err)
+		}
+	}()
 	// Opened to write, a missing file would be created.
 	s, err := store.OpenReadOnly(cfg.StoragePath)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -53,6 +59,7 @@ func run(cfg *config.Validated, stdout io.Writer) (message string, err error) {
 	case cfg.Command == config.CommandStateRename:
 		return fmt.Sprintf("renamed project %q to %q\n", args.Project, args.NewProject), s.Rename(args.Project, args.NewProject)
 	default:
+		directory = "directory"
 		return fmt.Sprintf("copied the state to %s, and verified it\n", args.Directory), s.CopyTo(args.Directory)
 	}
 }

@@ -83,7 +83,7 @@ func (s *Store) CopyTo(dir string) error {
 	}
 	path := filepath.Join(dir, fileName)
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: %w", path, cmp.Or(err, fs.ErrExist))
+		return cmp.Or(err, fmt.Errorf("%s: %w, expected a directory without a state", path, fs.ErrExist))
 	}
 	part := path + ".part"
 	if err := os.RemoveAll(part); err != nil { // of a process that was killed

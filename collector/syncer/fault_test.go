@@ -235,3 +235,20 @@ func TestArrivalsAndExpiryBetweenPages(t *testing.T) {
 		})
 	}
 }
+
+// What refuses the end of a short list, and then its start, is no limit of offsets.
+func TestStartIsNotTooDeep(t *testing.T) {
+	for _, status := range []int{400, 404, 416, 422} {
+		for _, traces := range []int{30, 90, 150} {
+			b := newBench(t, oppertest.Config{})
+			b.fill(traces)
+			b.mustSync()
+			b.step(time.Second)
+			b.opper.Fail(oppertest.Fault{Answer: oppertest.Errors(status)["empty"], After: 1, Times: -1})
+			ev, err := syncAll(t.Context(), b.syncer, b.client.WithRetries(0))
+			if err == nil || ev.Gaps != 0 {
+				t.Errorf("%d of %d traces: error %v, %d gaps", status, traces, err, ev.Gaps)
+			}
+		}
+	}
+}

@@ -56,18 +56,15 @@ func (s *tailSearch) start(ctx context.Context, at int) (*cursor, ledger.Run, er
 	for back := maxLimit; ; back *= 2 {
 		c := newCursor(s.reader, s.w.ledger, at, s.w.total)
 		run, err := s.page(ctx, c, at)
-		if opper.OutOfRange(err) && s.w.refused > 0 {
-			return nil, run, nil
-		}
-		if err != nil && !opper.OutOfRange(err) {
+		// The start of the list is not too deep.
+		if err != nil && (at == 0 || !opper.OutOfRange(err)) {
 			return nil, run, err
+		}
+		if err != nil && s.w.refused > 0 {
+			return nil, run, nil
 		}
 		if err == nil && (at == 0 || s.isClosed(run.Rows, at)) {
 			return c, run, nil
-		}
-		if at == 0 {
-			s.w.tooDeep(c.next, err)
-			return nil, run, nil
 		}
 		at = max(at-back, 0)
 	}
