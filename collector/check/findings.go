@@ -31,8 +31,8 @@ func failure(err error, cfg *config.Project) (text, advice string) {
 	}
 	switch {
 	case opper.HTML(err):
-		return "A web page came in place of an answer of Opper's API (" + reason + ").",
-			"Something else answers: a login page, a proxy or a gateway. Check --opper.url, and the proxy in HTTPS_PROXY or --opper.http-config-file."
+		return "The URL answers with a web page, not with Opper's API (" + reason + ").",
+			"It is a login page, a proxy or a gateway. Check --opper.url, and the proxy in HTTPS_PROXY or --opper.http-config-file."
 	case opper.Refused(err) && cfg.Opper.Key.IsManagement():
 		return fmt.Sprintf("Opper refuses the key (%d): it is a management key (op-mak-…), which cannot list traces.", status), newKey + place(cfg) + "."
 	case status == 401:
@@ -96,7 +96,7 @@ func (r *Report) findings(s *sample, cfg *config.Project) {
 		if !isSlow {
 			advice = "Try again, with a higher --opper.max-requests-per-second or when Opper answers faster."
 		}
-		note(fmt.Sprintf("Stopped after %s, with %d of %d pages read. What is said of the list is of these alone.", short(s.took), len(s.pages), s.planned), advice)
+		note(fmt.Sprintf("Stopped after %s, with %d of %d pages read. The report covers only these.", short(s.took), len(s.pages), s.planned), advice)
 	}
 	if isSlow && s.rows > 0 {
 		problem(fmt.Sprintf("Opper is slow: a page of 100 traces takes %s.", short(s.slowest)), fmt.Sprintf("Set --opper.timeout (now %s) to at least three times that, and --collector.interval (now %s) to more than two pages take.", flagValue(cfg.Opper.Timeout), flagValue(cfg.Interval)))
@@ -126,7 +126,7 @@ func (r *Report) listFindings(s *sample, cfg *config.Project, problem report, no
 	}
 	if l.Order == unsorted && (s.total > opper.PageSize || !s.complete) {
 		problem("The list is not sorted by time: new traces may be anywhere, and only full scans find them, one after another.",
-			fmt.Sprintf("It works, but late and at %s a day. Report the order to Opper; a shorter retention rule makes full scans cheaper.", size(r.Cost.SweepBytes)))
+			fmt.Sprintf("Traces are counted late, at a cost of %s a day. Report the order to Opper; a shorter retention rule makes full scans cheaper.", size(r.Cost.SweepBytes)))
 	}
 	if r.Cost.PageBytes >= hugePage {
 		problem(fmt.Sprintf("Traces are large: a page of 100 has %s, and an idle exporter receives %s a day.", size(r.Cost.TraceBytes*opper.PageSize), size(r.Cost.IdleBytes)),
