@@ -10,7 +10,7 @@ import (
 )
 
 // expires reports whether no trace of the name was counted for so long. As long as
-// it is exposed at 0, nobody has read what was counted.
+// it is exposed at 0, no scraper has read what was counted.
 func (n *Aggregate) expires(after time.Duration, now time.Time) bool {
 	return after > 0 && n.Label != Other && !n.IsZeroPending() && now.Sub(n.idleSince) >= after
 }

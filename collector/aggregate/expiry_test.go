@@ -45,7 +45,7 @@ func TestExpire(t *testing.T) {
 		return labels(s.Expire(now.Add(at), pendingOf(pending...)))
 	}
 	expire(0)
-	equal(t, expire(2*expiry), "") // nobody has read what was counted
+	equal(t, expire(2*expiry), "") // no scraper has read what was counted
 	endZero(s)
 	equal(t, expire(2*expiry), "")
 	s.Apply(counted(row("late")), now)

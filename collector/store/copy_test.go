@@ -106,7 +106,7 @@ func TestCopyReplacesNothing(t *testing.T) {
 	}
 }
 
-// What a process left that was killed while it copied is in nobody's way.
+// The part of a copy that a killed process left is replaced.
 func TestSnapshotAfterSIGKILL(t *testing.T) {
 	s, _, _ := newInUse(t)
 	writeFile(t, s.path+".snapshot", "half a copy")
