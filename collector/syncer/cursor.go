@@ -56,7 +56,8 @@ type cursor struct {
 	ahead     int  // requests at once
 	retry     bool // try again to read rows known to be unreadable
 	again     bool // pages that can't be stitched may be read again from the start
-	restarted bool // they were
+	restarted bool // they were, and what they may miss is left to the next head
+	restarts  int  // how often it went back to the start of the list; at most maxSteps
 	known     int  // rows of the list that were read before; 0 in an initial sync
 	total     int  // the newest meta.total_count, or -1
 
@@ -136,15 +137,22 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			}
 		case c.prev == nil || c.stitched(p.rows) || p.offset == 0 && (c.again || slices.ContainsFunc(p.rows, c.listed)):
 			return c.take(p), nil
-		case steps == maxSteps && c.again:
-			c.next = 0
-			c.restarted = true
-			steps++
-		case steps >= maxSteps || c.next == 0:
+		case steps > maxSteps || steps == maxSteps && !c.again || c.next == 0:
 			return ledger.Run{}, errMoving
 		default:
 			c.overlap = min(4*c.overlap, maxOverlap)
 			c.next = max(0, c.next-maxOverlap<<steps)
+			if steps == maxSteps {
+				c.next, c.restarted = 0, true
+			}
+			if c.next == 0 {
+				if c.restarts++; c.restarts > maxSteps {
+					return ledger.Run{}, errMoving
+				}
+				// Small pages share too few rows to keep up with the list, also those
+				// that end where rows were unreadable: others may be there by now.
+				c.size, c.retry = maxLimit, true
+			}
 			steps++
 		}
 	}

@@ -228,3 +228,59 @@ func TestOffsetIgnoredRowByRow(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// expiring is a Source of a list from whose start some rows expire with each trace
+// that is asked for. As many new ones are added to its end.
+type expiring struct {
+	Source
+	b        *bench
+	rows     int
+	requests *int
+}
+
+// List implements Source.
+func (s expiring) List(ctx context.Context, offset, limit int) (opper.Page, error) {
+	if *s.requests++; *s.requests > 10*maxLimit {
+		return opper.Page{}, context.Canceled // it would go on for ever
+	}
+	page, err := s.Source.List(ctx, offset, limit)
+	if err != nil {
+		return page, fmt.Errorf("expiring: %w", err)
+	}
+	return page, nil
+}
+
+// Get implements Source.
+func (s expiring) Get(ctx context.Context, id string) (opper.Trace, error) {
+	*s.requests++
+	for _, row := range s.b.opper.Snapshot()[:s.rows] {
+		s.b.opper.Delete(row.ID)
+	}
+	s.b.arrive(fmt.Sprint("during ", *s.requests), s.rows, time.Millisecond)
+	trace, err := s.Source.Get(ctx, id)
+	if err != nil {
+		return trace, fmt.Errorf("expiring: %w", err)
+	}
+	return trace, nil
+}
+
+// A sync ends also where all known rows have expired, one of them could not be read,
+// and the list moves whenever traces are asked for: with success if whole pages keep
+// up with it.
+func TestAllExpiredBehindUnreadableRow(t *testing.T) {
+	for rows, want := range map[int]error{1: nil, 150: errMoving} {
+		t.Run(fmt.Sprint(rows), func(t *testing.T) {
+			b := newBench(t, oppertest.Config{OldestFirst: true, Retention: time.Hour})
+			b.arrive("old", 60, time.Second)
+			b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: b.opper.Snapshot()[0].ID, Times: -1})
+			b.mustSync()
+			b.step(5 * time.Hour)
+			b.arrive("new", 500, time.Second)
+			requests := 0
+			_, err := syncAll(t.Context(), b.syncer, expiring{b.client.WithRetries(0), b, rows, &requests})
+			if !errors.Is(err, want) || requests > maxLimit {
+				t.Errorf("%d requests, error %v, want %v", requests, err, want)
+			}
+		})
+	}
+}
