@@ -239,7 +239,10 @@ func (e *evidence) ask(ctx context.Context) error {
 	e.found = unsure
 	listed := w.ledger.Listed()
 	for i := range min(2*maxAsked, listed) {
-		at := (w.asked + i/2) % listed
+		at := 0 // the newest, which is the last to expire
+		if i > 0 {
+			at = (w.asked + i/2) % listed
+		}
 		if (i%2 == 1) != w.newestLast {
 			at = listed - 1 - at
 		}

@@ -2,6 +2,7 @@ package syncer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -258,4 +259,27 @@ func TestBurstAfterRestart(t *testing.T) {
 	if got := len(b.counted); got != 401 {
 		t.Errorf("counted %d", got)
 	}
+}
+
+// After another project's list, ours is known again by its newest known trace, also
+// where Opper refuses to list as deep as that and all others have expired.
+func TestOnlyNewestKnownIsLeft(t *testing.T) {
+	b := newBench(t, oppertest.Config{Retention: time.Hour, MaxOffset: 80})
+	b.arrive("old", 20, time.Second)
+	b.step(40 * time.Minute)
+	b.arrive("newest", 1, time.Second)
+	b.quiet()
+	other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
+	other.FillHistory(300, 3, epoch.Add(-time.Hour), epoch)
+	b.opper.Fail(oppertest.Fault{Times: -1, Answer: oppertest.OtherProject(other)})
+	for range 2 {
+		b.step(time.Minute)
+		if err := b.sync(); !errors.Is(err, ErrForeign) {
+			t.Fatalf("error %v", err)
+		}
+	}
+	b.opper.Clear()
+	b.arrive("burst", 300, time.Millisecond)
+	b.step(20 * time.Minute)
+	b.mustSync()
 }
