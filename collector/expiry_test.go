@@ -160,3 +160,24 @@ func TestExcludedNameLeaves(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What an earlier process exposed after its last sync that is stored is not known,
+// so a name that is seen after a restart began no earlier than the process.
+func TestNameSeenAfterRestartIsNoOlderThanProcess(t *testing.T) {
+	cfg := testConfig()
+	cfg.Store = new(storetest.Memory)
+	b := newBench(t, oppertest.Config{}, cfg)
+	b.opper.Add(b.trace(1, "before"))
+	b.step(settle)
+	b.sync()
+	b.step(time.Hour)
+	began := b.now()
+	b.restarted(cfg)
+	b.opper.Add(b.trace(2, "after"))
+	b.sync()
+	b.step(settle)
+	b.sync()
+	if created := b.created("after"); created.Before(began) {
+		t.Errorf("created at %v, before the process at %v", created, began)
+	}
+}

@@ -299,10 +299,10 @@ func (p *project) apply(ev ledger.Events) {
 	}
 }
 
-// lastZero returns when the aggregate of a new name was surely 0: at the
-// last successful sync, or when the project began.
+// lastZero returns when the aggregate of a new name was surely 0. What was exposed
+// before the project began may have had series of an expired name until then.
 func (p *project) lastZero() time.Time {
-	if p.lastSuccess.IsZero() {
+	if p.lastSuccess.Before(p.began) {
 		return p.began
 	}
 	return p.lastSuccess
