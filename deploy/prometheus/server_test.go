@@ -1,8 +1,6 @@
 package prometheus_test
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -47,41 +45,6 @@ scrape_configs:
 		config.RuleFiles[name+".rules"] = string(content)
 	}
 	return promtest.Start(t, config)
-}
-
-// unhealthy returns the rules that a server cannot evaluate, or has not yet.
-func unhealthy(t *testing.T, server *promtest.Server) error {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL()+"/api/v1/rules", http.NoBody)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	var answer struct {
-		Data struct {
-			Groups []struct {
-				Rules []struct{ Name, Health, LastError string }
-			}
-		}
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		return err
-	}
-	for _, g := range answer.Data.Groups {
-		for _, r := range g.Rules {
-			if r.Health != "ok" {
-				return fmt.Errorf("%s: %s: %s", r.Name, r.Health, r.LastError)
-			}
-		}
-	}
-	if len(answer.Data.Groups) == 0 {
-		return errors.New("no rules")
-	}
-	return nil
 }
 
 // Of these the higher one is stricter.
@@ -150,7 +113,7 @@ func TestMostSpecificThresholdCounts(t *testing.T) {
 	}
 	server := startServer(t, files, exposition.String(), "")
 	server.WaitScrapes(t, "opper", 1)
-	promtest.Eventually(t, func() error { return unhealthy(t, server) })
+	promtest.Eventually(t, func() error { return server.CheckRules(t.Context()) })
 	for record, values := range want {
 		promtest.Eventually(t, func() error {
 			vector, err := server.Query(t.Context(), record, time.Now())
@@ -193,7 +156,7 @@ func TestThresholdOfOneProjectKeepsAlertsOfOthers(t *testing.T) {
 	promtest.Eventually(t, func() error {
 		vector, err := server.Query(t.Context(), `ALERTS{alertname="OpperDataOld"}`, time.Now())
 		if err == nil && (len(vector) != 1 || vector[0].Metric["project"] != model.LabelValue("p")) {
-			err = fmt.Errorf("OpperDataOld is active for %v, not for p only; rules: %w", vector, unhealthy(t, server))
+			err = fmt.Errorf("OpperDataOld is active for %v, not for p only; rules: %w", vector, server.CheckRules(t.Context()))
 		}
 		return err
 	})

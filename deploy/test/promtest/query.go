@@ -99,6 +99,30 @@ func (s *Server) Targets(ctx context.Context) ([]Target, error) {
 	return data.ActiveTargets, err
 }
 
+// CheckRules returns an error unless the server has rules and has evaluated all of
+// them well.
+func (s *Server) CheckRules(ctx context.Context) error {
+	var data struct {
+		Groups []struct {
+			Rules []struct{ Name, Health, LastError string }
+		}
+	}
+	if err := s.get(ctx, "rules", nil, &data); err != nil {
+		return err
+	}
+	for _, g := range data.Groups {
+		for _, r := range g.Rules {
+			if r.Health != "ok" {
+				return fmt.Errorf("%s: %s: %s", r.Name, r.Health, r.LastError)
+			}
+		}
+	}
+	if len(data.Groups) == 0 {
+		return errors.New("no rules")
+	}
+	return nil
+}
+
 // WaitScrapes returns when every target of a job has been scraped with success
 // n times more, counting only scrapes that began after the call: what a target
 // exposes now is in the server then. It fails the test, with the last error of
