@@ -71,7 +71,7 @@ func Parse(args []string, getenv func(string) string, stdout io.Writer) (cfg *Va
 	var usage bytes.Buffer // kingpin panics where it cannot write, as into a closed pipe
 	app.UsageWriter(&usage).ErrorWriter(io.Discard)
 	app.Terminate(func(int) {
-		if !done { // without a command, it goes on after --help
+		if !done { // kingpin parses on after --help if there is no command
 			_, _ = usage.WriteTo(stdout)
 		}
 		done = true

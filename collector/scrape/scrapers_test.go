@@ -282,7 +282,7 @@ func TestScraperThatClosesIsReadOnceItReturns(t *testing.T) {
 	}
 }
 
-// Whoever closes its connections may do so as soon as it has read everything,
+// A client that closes its connections does so as soon as it has read everything,
 // which may be before the handler has returned.
 func TestHangUpAfterReading(t *testing.T) {
 	p := newPage(t, false)

@@ -132,7 +132,7 @@ func (w *Syncer) settledDown(rows []ledger.Row, limit int, moved map[ledger.ID]s
 }
 
 // standFrom returns how many rows there are up to the first one that does not stand
-// where it is believed to, if the first of them stands at an index.
+// where it is believed to, given the index of the first one.
 func (w *Syncer) standFrom(index int, rows []ledger.Row) int {
 	for i, row := range rows {
 		if row.Kind != ledger.Unreadable && w.ledger.Index(row.ID) != index+i {

@@ -225,7 +225,7 @@ func (w *Syncer) take(run ledger.Run) {
 	w.takeScanned(run)
 }
 
-// takeScanned takes in a run of the initial sync, which goes on behind it until it ends.
+// takeScanned takes in a run of the initial sync, which continues behind it until it ends.
 func (w *Syncer) takeScanned(run ledger.Run) {
 	w.noteExpiry(run)
 	before := w.ev.Gaps

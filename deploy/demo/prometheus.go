@@ -16,7 +16,7 @@ const (
 	prometheusConfig = "deploy/prometheus/prometheus.yml"
 	// With these thresholds an alert fires within five minutes.
 	demoThresholds = "deploy/demo/thresholds.yml"
-	// demoInterval is that of scrapes: whoever watches has no patience.
+	// demoInterval is the scrape interval, short so that changes show at once.
 	demoInterval = 5 * time.Second
 )
 
