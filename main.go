@@ -92,7 +92,7 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 	deps := collector.Deps{Logger: logger, Clock: clock, AllRead: scrapers.AllRead}
 	verify := func() error { return nil }
 	var snapshot scrape.Snapshot
-	if !cfg.Project.ClassicHistograms && !cfg.Project.NativeHistograms {
+	if project := cfg.Projects[0]; !project.ClassicHistograms && !project.NativeHistograms {
 		level.Warn(logger).Log("msg", "classic and native histograms disabled, histograms have only a count and a sum")
 	}
 	if cfg.StoragePath == "" {
@@ -105,7 +105,7 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 		defer state.Close() //nolint:errcheck // all that was committed has been verified
 		deps.Store, verify, snapshot = state, state.Verify, state.Snapshot
 	}
-	c, err := collector.New([]config.Project{cfg.Project}, deps)
+	c, err := collector.New(cfg.Projects, deps)
 	if err != nil {
 		return fmt.Errorf("--storage.path: %w", err)
 	}
@@ -115,7 +115,7 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 	handler := scrape.NewHandler(cfg.Scrape, c, scrapers, registry, snapshot, logger)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	level.Info(logger).Log("msg", "starting "+config.Program, "version", config.Version(), "revision", version.GetRevision(), "opper_url", cfg.Project.Opper.URL, "project", cfg.Project.Name)
+	level.Info(logger).Log("msg", "starting "+config.Program, "version", config.Version(), "revision", version.GetRevision(), "opper_url", cfg.Projects[0].Opper.URL, "project", cfg.Projects[0].Name)
 	server := scrape.NewServer(handler, scrapers, scrape.DefaultLimits())
 	served, err := scrape.Serve(ctx, server, cfg.Web, cfg.HealthAddress, webLogger)
 	if err != nil {

@@ -19,9 +19,9 @@ type Deps struct {
 	Logger log.Logger
 	Clock  *Clock
 	Store  Store // nil disables persistence
-	// AllRead reports whether every scraper has read what has been exposed since
-	// a time. If it is nil, no scraper is waited for.
-	AllRead func(since time.Time) bool
+	// AllRead reports whether every scraper of a project has read what has been
+	// exposed of it since a time. If it is nil, no scraper is waited for.
+	AllRead func(project string, since time.Time) bool
 }
 
 // Store persists the state of projects.

@@ -49,7 +49,7 @@ func (b *bench) created(name string) time.Time {
 func TestNameExpiresAndReturns(t *testing.T) {
 	read, kept := true, &failingMemory{}
 	cfg := testConfig()
-	cfg.AllRead = func(time.Time) bool { return read }
+	cfg.AllRead = func(string, time.Time) bool { return read }
 	cfg.Aggregate.NameExpiry, cfg.Store = nameExpiry, kept
 	b := newBench(t, oppertest.Config{}, cfg)
 	b.opper.Add(b.trace(1, "retired"), b.trace(2, "used"), b.open(3, "waiting"))

@@ -108,7 +108,7 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, source 
 		deps:    deps,
 		logger:  log.With(deps.Logger, "project", cfg.Name),
 		source:  source,
-		zeros:   newZeroFirst(deps.AllRead),
+		zeros:   newZeroFirst(cfg.Name, deps.AllRead),
 		builder: newSnapshots(&cfg),
 		metrics: metrics,
 		ready:   make(chan struct{}),

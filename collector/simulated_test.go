@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -26,7 +27,7 @@ func simulated() simulation.Target {
 func openSimulated(cfg config.Project, deps simulation.Deps) (simulation.Project, error) {
 	p, err := setup{
 		Project: cfg,
-		Deps:    Deps{Logger: deps.Logger, Store: deps.Store, AllRead: deps.AllRead},
+		Deps:    Deps{Logger: deps.Logger, Store: deps.Store, AllRead: func(_ string, since time.Time) bool { return deps.AllRead(since) }},
 		now:     deps.Now,
 		source:  func() syncer.Source { return deps.Source },
 	}.project(newInstrumentation(cfg.Name, cfg.NativeHistograms))

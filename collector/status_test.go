@@ -78,7 +78,7 @@ func (b *bench) status() status.Project {
 func TestStatusIsThatOfTheMetrics(t *testing.T) {
 	read := false
 	cfg := testConfig()
-	cfg.AllRead = func(time.Time) bool { return read }
+	cfg.AllRead = func(string, time.Time) bool { return read }
 	cfg.Aggregate.MaxNames = 10
 	b := newBench(t, oppertest.Config{}, cfg)
 	if st := b.status(); st.Published != nil || !st.Sync.LastSuccess.IsZero() {

@@ -19,11 +19,11 @@ type zeroFirst struct {
 	exposed map[aggregate.ZeroPending]time.Time // since when
 }
 
-func newZeroFirst(allRead func(since time.Time) bool) *zeroFirst {
+func newZeroFirst(project string, allRead func(project string, since time.Time) bool) *zeroFirst {
 	if allRead == nil {
-		allRead = func(time.Time) bool { return true }
+		allRead = func(string, time.Time) bool { return true }
 	}
-	return &zeroFirst{allRead: allRead, exposed: map[aggregate.ZeroPending]time.Time{}}
+	return &zeroFirst{allRead: func(since time.Time) bool { return allRead(project, since) }, exposed: map[aggregate.ZeroPending]time.Time{}}
 }
 
 // published notes that zeros are exposed from now on.

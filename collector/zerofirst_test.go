@@ -13,7 +13,7 @@ import (
 func benchWithScraper(t *testing.T, read *bool) *bench {
 	t.Helper()
 	cfg := testConfig()
-	cfg.AllRead = func(time.Time) bool { return *read }
+	cfg.AllRead = func(string, time.Time) bool { return *read }
 	b := newBench(t, oppertest.Config{}, cfg)
 	b.opper.Add(b.trace(1, "known"))
 	b.step(time.Hour)

@@ -21,15 +21,17 @@ func Run(ctx context.Context, cfg *config.Validated, stdout io.Writer) error {
 }
 
 func run(ctx context.Context, cfg *config.Validated, stdout io.Writer, now func() time.Time) error {
-	report, err := Project(ctx, cfg.Project, cfg.StoragePath, now)
-	if err != nil {
-		return err
-	}
-	reports := []*Report{report}
+	var reports []*Report
 	problems := 0
-	for _, r := range reports {
-		problems += len(r.Problems)
+	for _, project := range cfg.Projects {
+		report, err := Project(ctx, project, cfg.StoragePath, now)
+		if err != nil {
+			return err
+		}
+		reports = append(reports, report)
+		problems += len(report.Problems)
 	}
+	var err error
 	if cfg.CheckJSON {
 		encoder := json.NewEncoder(stdout)
 		encoder.SetIndent("", "  ")

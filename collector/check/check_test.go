@@ -209,7 +209,7 @@ func (f *fixture) state(t *testing.T) string {
 	}
 	cfg := f.config(t, "--opper.max-requests-per-second=0")
 	clock := collector.NewClock()
-	c, err := collector.New([]config.Project{cfg.Project}, collector.Deps{Logger: log.NewNopLogger(), Clock: clock, Store: state})
+	c, err := collector.New([]config.Project{cfg.Projects[0]}, collector.Deps{Logger: log.NewNopLogger(), Clock: clock, Store: state})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ type Validated struct {
 	Command       string // its words with blanks between, such as CommandCheck
 	CheckJSON     bool   // CommandCheck prints JSON
 	State         State
-	Project       Project
+	Projects      []Project // at least one, each with another name
 	Scrape        scrape.Config
 	Web           *web.FlagConfig
 	HealthAddress string // empty disables the listener
@@ -90,37 +90,38 @@ func Parse(args []string, getenv func(string) string, stdout io.Writer) (cfg *Va
 // Validate checks what the value of one flag alone does not show, and reads the
 // API key. Its errors name the flag.
 func (p *Parsed) Validate(getenv func(string) string) (*Validated, error) {
-	v := p.values
+	v, project := p.values, p.project
 	// They send no request, so they need no key.
 	if strings.HasPrefix(v.Command, CommandState+" ") {
 		return p.validateState()
 	}
 	var err error
-	if v.Project.Opper.Key, v.Project.KeyOrigin, err = p.key(getenv); err != nil {
+	if project.Opper.Key, project.KeyOrigin, err = p.key(getenv); err != nil {
 		return nil, err
 	}
-	v.Project.Opper.UserAgent = Program + "/" + Version()
-	v.Project.Opper.MaxConnections = v.Project.Concurrency
-	if err := p.httpClient(&v.Project.Opper); err != nil {
+	project.Opper.UserAgent = Program + "/" + Version()
+	project.Opper.MaxConnections = project.Concurrency
+	if err := p.httpClient(&project.Opper); err != nil {
 		return nil, err
 	}
-	client, err := opper.New(v.Project.Opper)
+	client, err := opper.New(project.Opper)
 	if err != nil {
 		return nil, fmt.Errorf("--opper.%w", err)
 	}
-	v.Project.UpstreamURL = client.URL()
-	if err := p.validateAggregate(&v.Project.Aggregate); err != nil {
+	project.UpstreamURL = client.URL()
+	if err := p.validateAggregate(&project.Aggregate); err != nil {
 		return nil, err
 	}
-	v.Project.InitialLookback = p.lookback.duration
+	project.InitialLookback = p.lookback.duration
 	if !p.lookback.isSet && v.StoragePath == "" {
-		v.Project.InitialLookback = new(time.Duration)
+		project.InitialLookback = new(time.Duration)
 	}
-	if rate := v.Project.Opper.RequestsPerSecond; rate > 0 {
-		v.Project.SweepPause = time.Duration(sweepShare / rate * float64(time.Second))
+	if rate := project.Opper.RequestsPerSecond; rate > 0 {
+		project.SweepPause = time.Duration(sweepShare / rate * float64(time.Second))
 	}
+	v.Projects = []Project{project}
 	v.Scrape.Program, v.Scrape.Version = Program, Version()
-	v.Scrape.SyncOnScrape = v.Project.Interval == 0
+	v.Scrape.SyncOnScrape = project.Interval == 0
 	for _, address := range *v.Web.WebListenAddresses {
 		// Without a port, the system would choose one.
 		if _, port, err := net.SplitHostPort(address); (err != nil || port == "") && !strings.HasPrefix(address, "vsock://") {

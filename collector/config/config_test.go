@@ -251,7 +251,7 @@ func TestKeyOriginIsKnown(t *testing.T) {
 		"--opper.api-key-file " + file:           {"OPPER_API_KEY", []string{"--opper.api-key-file=" + file}},
 	} {
 		cfg, err := parse(func(name string) string { return map[string]string{c.variable: testKey}[name] }, c.args...)
-		if err != nil || cfg.Project.KeyOrigin != want {
+		if err != nil || cfg.Projects[0].KeyOrigin != want {
 			t.Errorf("got %+v, %v, want %s", cfg, err, want)
 		}
 	}
@@ -264,7 +264,7 @@ func TestPlaintextNeedsAFlag(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	cfg, err := parse(withKey, url, "--opper.allow-plaintext")
-	if err != nil || !cfg.Project.Opper.AllowPlaintext {
+	if err != nil || !cfg.Projects[0].Opper.AllowPlaintext {
 		t.Errorf("with the flag: got %v", err)
 	}
 }
@@ -286,7 +286,7 @@ func TestInitialLookbackDependsOnPersistence(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := cfg.Project.InitialLookback; (got == nil) != (c.want == nil) || got != nil && *got != *c.want {
+			if got := cfg.Projects[0].InitialLookback; (got == nil) != (c.want == nil) || got != nil && *got != *c.want {
 				t.Errorf("got %v, want %v", got, c.want)
 			}
 		})
@@ -314,10 +314,10 @@ func TestValuesReachWhatTheyConfigure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := cfg.Project.Opper; got.MaxConnections != 7 || got.Header.Get("X-More") != "of this" || got.UserAgent != "opper_exporter/dev" {
+	if got := cfg.Projects[0].Opper; got.MaxConnections != 7 || got.Header.Get("X-More") != "of this" || got.UserAgent != "opper_exporter/dev" {
 		t.Errorf("client: %+v", got)
 	}
-	if got := cfg.Project; got.UpstreamURL != "https://opper.example/v2" || got.Concurrency != 7 || got.SweepPause != time.Second/2 || !slices.Equal(got.Aggregate.Success, []string{"ok", "fine", "done"}) {
+	if got := cfg.Projects[0]; got.UpstreamURL != "https://opper.example/v2" || got.Concurrency != 7 || got.SweepPause != time.Second/2 || !slices.Equal(got.Aggregate.Success, []string{"ok", "fine", "done"}) {
 		t.Errorf("collector: %+v", got)
 	}
 	want := scrape.Config{
@@ -338,7 +338,7 @@ func TestHTTPConfigFileReachesTheClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := http.Header{"X-Both": {"flag"}, "X-File": {"file"}}
-	if got := cfg.Project.Opper; !got.Transport.DisableHTTP2 || !maps.EqualFunc(got.Header, want, slices.Equal) {
+	if got := cfg.Projects[0].Opper; !got.Transport.DisableHTTP2 || !maps.EqualFunc(got.Header, want, slices.Equal) {
 		t.Errorf("client: %+v, want %v", got, want)
 	}
 }

@@ -11,7 +11,8 @@ import (
 
 // Parsed holds the values of the flags, each of which is well-formed.
 type Parsed struct {
-	values           Validated // what needs no further check
+	values           Validated // what needs no further check, without its projects
+	project          Project
 	keyFile          string
 	httpConfigFile   string
 	headers          []string
@@ -26,7 +27,7 @@ func NewApplication() (*kingpin.Application, *Parsed) {
 	app := kingpin.New(Program, "Prometheus exporter for the traces of Opper. The API key comes from --opper.api-key-file, or from the environment: OPPER_API_KEY or OPPER_HTTP_BEARER.")
 	p := &Parsed{}
 	v := &p.values
-	o, c, s := &v.Project.Opper, &v.Project, &v.Project.Aggregate
+	o, c, s := &p.project.Opper, &p.project, &p.project.Aggregate
 
 	app.Flag("opper.url", "Base URL of the Opper API. /v2 is appended unless the path ends in a version.").Default("https://api.opper.ai").Envar("OPPER_BASE_URL").StringVar(&o.URL)
 	app.Flag("opper.api-key-file", "File that contains the API key. Read again when it changes and after a 401.").PlaceHolder("FILE").StringVar(&p.keyFile)

@@ -142,9 +142,9 @@ func FuzzFlags(f *testing.F) {
 			if !strings.Contains(err.Error(), "--"+name) && !strings.Contains(err.Error(), "--collector.failure-status") {
 				t.Fatalf("the error does not name the flag: %v", err)
 			}
-		case cfg.Project.Interval < 0 || cfg.Project.Opper.Timeout <= 0 || cfg.Project.AbandonAfter <= 0 || cfg.Project.SettleDelay < 0 || cfg.Project.SweepPause < 0,
-			cfg.Project.Concurrency < 1 || cfg.Scrape.MaxRequests < 0 || cfg.Project.Aggregate.MaxNames < 1,
-			cfg.Project.InitialLookback != nil && *cfg.Project.InitialLookback < 0:
+		case cfg.Projects[0].Interval < 0 || cfg.Projects[0].Opper.Timeout <= 0 || cfg.Projects[0].AbandonAfter <= 0 || cfg.Projects[0].SettleDelay < 0 || cfg.Projects[0].SweepPause < 0,
+			cfg.Projects[0].Concurrency < 1 || cfg.Scrape.MaxRequests < 0 || cfg.Projects[0].Aggregate.MaxNames < 1,
+			cfg.Projects[0].InitialLookback != nil && *cfg.Projects[0].InitialLookback < 0:
 			t.Fatalf("%+v", cfg)
 		}
 	})

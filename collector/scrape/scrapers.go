@@ -104,10 +104,10 @@ func (s *Scrapers) IsScraper(conn net.Conn) bool {
 	return c != nil && c.isScraper(s.now())
 }
 
-// AllRead reports whether all scrapers have read what was exposed at that time;
-// false if there are none. Clients that have not read anything yet are not waited
+// AllRead reports whether all scrapers of a project have read what was exposed of
+// it at that time; false if there are none. Clients that have not read anything yet are not waited
 // for: any client can send one request and hang up.
-func (s *Scrapers) AllRead(since time.Time) bool {
+func (s *Scrapers) AllRead(_ string, since time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, found := s.now(), false

@@ -21,19 +21,19 @@ func TestAllScrapersAreAwaited(t *testing.T) {
 	for range 3 {
 		p.scrape(t, a)
 	}
-	if p.scrapers.AllRead(since) {
+	if p.scrapers.AllRead("", since) {
 		t.Error("read, but only by one of two")
 	}
 	p.leave(t, b) // and comes back
-	if p.scrapers.AllRead(since) {
+	if p.scrapers.AllRead("", since) {
 		t.Error("read while one of two is away")
 	}
 	p.scrape(t, b)
-	if p.scrapers.AllRead(since) {
+	if p.scrapers.AllRead("", since) {
 		t.Error("read by coming back")
 	}
 	p.scrape(t, b)
-	if !p.scrapers.AllRead(since) {
+	if !p.scrapers.AllRead("", since) {
 		t.Error("not read by both")
 	}
 
@@ -42,7 +42,7 @@ func TestAllScrapersAreAwaited(t *testing.T) {
 		p.step(scraperExpiry + time.Second)
 		p.scrape(t, a)
 		p.scrape(t, a)
-		if !p.scrapers.AllRead(since) {
+		if !p.scrapers.AllRead("", since) {
 			t.Error("a scraper that is silent for long is waited for")
 		}
 		p.scrape(t, b)
@@ -78,12 +78,12 @@ func TestNewClientsAreNotAwaited(t *testing.T) {
 			r.Header.Set("User-Agent", fmt.Sprint(i))
 		})
 	}
-	if p.scrapers.AllRead(since) {
+	if p.scrapers.AllRead("", since) {
 		t.Error("read by those that have not read before")
 	}
 	p.scrape(t, a)
 	p.scrape(t, a)
-	if !p.scrapers.AllRead(since) {
+	if !p.scrapers.AllRead("", since) {
 		t.Error("new clients are waited for")
 	}
 	p.scrapers.mu.Lock()
@@ -121,12 +121,12 @@ func TestScraperIsNotForgotten(t *testing.T) {
 	p.scrapers.mu.Unlock()
 	p.scrape(t, a)
 	p.scrape(t, a)
-	if p.scrapers.AllRead(since) {
+	if p.scrapers.AllRead("", since) {
 		t.Error("a scraper is forgotten because many others came")
 	}
 	p.scrape(t, b, name)
 	p.scrape(t, b, name)
-	if !p.scrapers.AllRead(since) {
+	if !p.scrapers.AllRead("", since) {
 		t.Error("not read by both")
 	}
 }
@@ -146,13 +146,13 @@ func TestScrapersAreBounded(t *testing.T) {
 		p.scrape(t, late)
 	}
 	for i, c := range all {
-		if p.scrapers.AllRead(since) {
+		if p.scrapers.AllRead("", since) {
 			t.Errorf("read, but only by %d of %d", i, len(all))
 		}
 		p.scrape(t, c)
 		p.scrape(t, c)
 	}
-	if !p.scrapers.AllRead(since) {
+	if !p.scrapers.AllRead("", since) {
 		t.Error("not read by all")
 	}
 	since = p.now()
@@ -160,7 +160,7 @@ func TestScrapersAreBounded(t *testing.T) {
 		p.scrape(t, c)
 		p.scrape(t, c)
 	}
-	if !p.scrapers.AllRead(since) {
+	if !p.scrapers.AllRead("", since) {
 		t.Error("one too many is waited for")
 	}
 	p.step(scraperExpiry + time.Second)
@@ -168,7 +168,7 @@ func TestScrapersAreBounded(t *testing.T) {
 	since = p.now()
 	p.scrape(t, late)
 	p.scrape(t, late)
-	if !p.scrapers.AllRead(since) {
+	if !p.scrapers.AllRead("", since) {
 		t.Error("there is room, and it has read")
 	}
 }

@@ -149,21 +149,21 @@ func TestReadOnceTheConnectionIsReused(t *testing.T) {
 		p := newPage(t, secure)
 		since, c := p.now(), p.scraper()
 		p.scrape(t, c)
-		if p.scrapers.AllRead(since) {
+		if p.scrapers.AllRead("", since) {
 			t.Errorf("TLS %v: read after one scrape", secure)
 		}
 		p.scrape(t, c)
-		if !p.scrapers.AllRead(since) {
+		if !p.scrapers.AllRead("", since) {
 			t.Errorf("TLS %v: not read after a second scrape over the same connection", secure)
 		}
-		if p.scrapers.AllRead(p.now()) {
+		if p.scrapers.AllRead("", p.now()) {
 			t.Errorf("TLS %v: read before it was shown", secure)
 		}
 	}
 }
 
 func TestNothingIsReadWithoutScrapers(t *testing.T) {
-	if p := newPage(t, false); p.scrapers.AllRead(p.now()) {
+	if p := newPage(t, false); p.scrapers.AllRead("", p.now()) {
 		t.Error("read by no scraper")
 	}
 }
@@ -230,7 +230,7 @@ func TestOtherClientsAreNoScrapers(t *testing.T) {
 			since := p.now()
 			ask(t, p)
 			p.step(time.Minute)
-			if p.scrapers.AllRead(since) {
+			if p.scrapers.AllRead("", since) {
 				t.Error("taken for read")
 			}
 		})
@@ -250,13 +250,13 @@ func TestResponseAfterTheTimeoutIsNotRead(t *testing.T) {
 	for range 3 {
 		p.scrape(t, c)
 	}
-	if p.scrapers.AllRead(since) {
+	if p.scrapers.AllRead("", since) {
 		t.Error("read after its timeout")
 	}
 	p.answer = quick
 	p.scrape(t, c)
 	p.scrape(t, c)
-	if !p.scrapers.AllRead(since) {
+	if !p.scrapers.AllRead("", since) {
 		t.Error("not read in time")
 	}
 }
@@ -267,17 +267,17 @@ func TestScraperThatClosesIsReadOnceItReturns(t *testing.T) {
 	since := p.now()
 	closing := func(r *http.Request) { r.Close = true }
 	p.scrape(t, p.scraper(), closing)
-	if p.scrapers.AllRead(since) {
+	if p.scrapers.AllRead("", since) {
 		t.Error("read after one scrape")
 	}
 	other := func(r *http.Request) { r.Header.Set("User-Agent", "another") }
 	p.scrape(t, p.scraper(), closing, other)
-	if p.scrapers.AllRead(since) {
+	if p.scrapers.AllRead("", since) {
 		t.Error("read after one scrape each of two")
 	}
 	p.scrape(t, p.scraper(), closing)
 	p.scrape(t, p.scraper(), closing, other)
-	if !p.scrapers.AllRead(since) {
+	if !p.scrapers.AllRead("", since) {
 		t.Error("not read after two scrapes each")
 	}
 }
@@ -300,7 +300,7 @@ func TestHangUpAfterReading(t *testing.T) {
 	p.awaitOpen(t, 0)
 	p.answer = quick
 	p.scrape(t, p.scraper(), closing)
-	if !p.scrapers.AllRead(since) {
+	if !p.scrapers.AllRead("", since) {
 		t.Error("not read after two scrapes")
 	}
 }
@@ -320,7 +320,7 @@ func TestHangUpBeforeAnswer(t *testing.T) {
 	p.awaitOpen(t, 0)
 	p.answer = quick
 	p.scrape(t, p.scraper(), func(r *http.Request) { r.Close = true })
-	if p.scrapers.AllRead(since) {
+	if p.scrapers.AllRead("", since) {
 		t.Error("taken for sent")
 	}
 }
@@ -346,7 +346,7 @@ func TestBrokenResponseIsNotRead(t *testing.T) {
 	p.awaitOpen(t, 0)
 	p.answer = quick
 	p.scrape(t, p.scraper(), func(r *http.Request) { r.Close = true })
-	if p.scrapers.AllRead(since) {
+	if p.scrapers.AllRead("", since) {
 		t.Error("taken for sent")
 	}
 }
