@@ -254,7 +254,7 @@ func TestLiveTracesAreCountedOnceSettled(t *testing.T) {
 				begun := b.begins.Load()
 				b.noted(func() {
 					for b.begins.Load() == begun { // one may share the initial sync's end
-						b.collector().Refresh(t.Context())
+						b.collector().Refresh(t.Context(), "")
 					}
 				})
 				if err := b.truth().Check(b.countedOf(b.gather())); err != nil {

@@ -37,10 +37,11 @@ type Config struct {
 
 // Syncer is what is scraped. Its metrics come from a prometheus.Registry.
 type Syncer interface {
-	// Refresh syncs, and returns when that is done or ctx ends.
-	Refresh(ctx context.Context)
-	// IsReady reports whether the initial sync is published.
-	IsReady() bool
+	// Refresh syncs a project, or all if project is empty, and returns when that is done or ctx ends.
+	Refresh(ctx context.Context, project string)
+	// IsReady reports whether a project has published or has failed once; with an
+	// empty name, whether all have.
+	IsReady(project string) bool
 	// Status returns what the status page says about each project.
 	Status() []status.Project
 }
@@ -106,7 +107,7 @@ func SyncFirst(syncer Syncer, next http.Handler) http.Handler {
 			timeout = defaultScrapeTimeout
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), timeout-scrapeMargin)
-		syncer.Refresh(ctx)
+		syncer.Refresh(ctx, "")
 		cancel()
 		next.ServeHTTP(w, r)
 	})
@@ -115,7 +116,7 @@ func SyncFirst(syncer Syncer, next http.Handler) http.Handler {
 // ReadyHandler answers 200 once the initial sync is published, and 503 before.
 func ReadyHandler(syncer Syncer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if !syncer.IsReady() {
+		if !syncer.IsReady("") {
 			http.Error(w, "The initial sync is not complete.", http.StatusServiceUnavailable)
 			return
 		}

@@ -27,9 +27,9 @@ type project struct {
 	refresh func(context.Context)
 }
 
-func (p *project) IsReady() bool               { return p.ready }
-func (p *project) Status() []status.Project    { return nil }
-func (p *project) Refresh(ctx context.Context) { p.refresh(ctx) }
+func (p *project) IsReady(string) bool                   { return p.ready }
+func (p *project) Status() []status.Project              { return nil }
+func (p *project) Refresh(ctx context.Context, _ string) { p.refresh(ctx) }
 
 func newProject() *project {
 	return &project{ready: true, refresh: func(context.Context) {}}
