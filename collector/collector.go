@@ -4,6 +4,7 @@ package collector
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -68,17 +69,52 @@ func (c *Collector) Run(ctx context.Context) error {
 // Refresh syncs all projects and returns when that is done or ctx ends; the
 // syncs go on then. Calls at the same time share syncs. Initial syncs are not
 // waited for.
-func (c *Collector) Refresh(ctx context.Context) {
+func (c *Collector) Refresh(ctx context.Context, project string) {
 	var wg sync.WaitGroup
-	for _, p := range c.projects {
+	for _, p := range c.of(project) {
 		wg.Go(func() { p.refresh(ctx) })
 	}
 	wg.Wait()
 }
 
-// IsReady reports whether each project has published.
-func (c *Collector) IsReady() bool {
+// of returns one project, or all if the name is empty.
+func (c *Collector) of(name string) []*project {
+	if name == "" {
+		return c.projects
+	}
+	for i, p := range c.projects {
+		if p.cfg.Name == name {
+			return c.projects[i : i+1]
+		}
+	}
+	return nil
+}
+
+// Projects returns the names of the projects, sorted.
+func (c *Collector) Projects() []string {
+	var names []string
 	for _, p := range c.projects {
+		names = append(names, p.cfg.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Gatherer returns the metrics of a project, or of all if the name is empty; nil if
+// there is none of this name.
+func (c *Collector) Gatherer(project string) prometheus.Gatherer {
+	projects := c.of(project)
+	if project != "" && len(projects) == 0 {
+		return nil
+	}
+	r := prometheus.NewRegistry()
+	r.MustRegister(&Collector{projects: projects})
+	return r
+}
+
+// IsReady reports whether each project has published.
+func (c *Collector) IsReady(project string) bool {
+	for _, p := range c.of(project) {
 		if !p.isReady() {
 			return false
 		}
