@@ -130,14 +130,18 @@ func (c *Collector) IsReady(name string) bool {
 	return c.wasReady.Load()
 }
 
-// Gatherer gathers the metrics of one project; nil if there is none of this name.
-func (c *Collector) Gatherer(project string) prometheus.Gatherer {
-	p := c.find(project)
-	if p == nil {
-		return nil
-	}
+// Gatherer gathers the metrics of a project, or of all if the name is empty; nil if
+// there is none of this name.
+func (c *Collector) Gatherer(name string) prometheus.Gatherer {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(p)
+	switch p := c.find(name); {
+	case name == "":
+		registry.MustRegister(c)
+	case p == nil:
+		return nil
+	default:
+		registry.MustRegister(p)
+	}
 	return registry
 }
 
