@@ -67,7 +67,6 @@ type Project struct {
 	ClassicHistograms bool
 	NativeHistograms  bool
 	Aggregate         aggregate.Config
-	Digest            string // of all that the project is run with, but for the key
 }
 
 // Parse reads and validates the arguments and the environment. It reports done if
