@@ -42,12 +42,12 @@ func (p *project) run(ctx context.Context) error {
 	return p.broken
 }
 
-// refresh syncs and returns when that is done or ctx ends; the sync goes on
-// then. Calls at the same time share one sync. The initial sync is not waited
-// for.
+// refresh syncs, if there is no interval, and returns when that is done or ctx ends;
+// the sync goes on then. Calls at the same time share one sync. The initial sync is
+// not waited for.
 func (p *project) refresh(ctx context.Context) {
 	p.mu.Lock()
-	if p.stopped {
+	if p.stopped || p.cfg.Interval > 0 {
 		p.mu.Unlock()
 		return
 	}
