@@ -111,8 +111,8 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 	}
 
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(c, versioncollector.NewCollector(config.Program))
-	handler := scrape.NewHandler(cfg.Scrape, c, scrapers, registry, snapshot, logger)
+	registry.MustRegister(versioncollector.NewCollector(config.Program))
+	handler := scrape.NewHandler(cfg.Scrape, c, scrapers, registry, snapshot, nil, logger)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	level.Info(logger).Log("msg", "starting "+config.Program, "version", config.Version(), "revision", version.GetRevision(), "opper_url", cfg.Projects[0].Opper.URL, "project", cfg.Projects[0].Name)

@@ -193,6 +193,13 @@ func checkHeader(header http.Header) error {
 // URL returns the base URL with its version.
 func (c *Client) URL() string { return c.base }
 
+// Close closes connections that are idle. No request may follow, nor be made.
+func (c *Client) Close() {
+	if t, ok := c.transport.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+}
+
 // WithRetries returns a client that shares everything with c but makes at most
 // n retries over its whole life, over all of its requests: the budget of one
 // sync.
