@@ -120,7 +120,7 @@ var badFiles = map[string]struct{ file, want string }{
 	"name of nothing":    {"projects: [{name: " + key + "]\n", "line 1: projects[0]: name: expected a value"},
 	"binary name":        {"projects: [{name: !!binary YQ==" + key + "]\n", "line 1: projects[0]: name: expected a single value"},
 	"unknown field":      {"projects:\n  - name: a\n    api_key_env: KEY_A\n    intervall: 1s\n", `line 4: projects[0] "a": unknown field "intervall", did you mean "interval"?`},
-	"key in the file":    {"projects:\n  - name: a\n    api_key: op-SECRET\n", `line 3: projects[0] "a": unknown field "api_key"`},
+	"key in the file":    {"projects:\n  - name: a\n    api_key: op-SECRET\n", `line 3: projects[0] "a": unknown field "api_key", did you mean "api_key_file"?`},
 	"key as a field":     {"projects:\n  - name: a\n    op-ABCDEFGHIJ0123456789: a\n", `line 3: projects[0] "a": unknown field "op-…"`},
 	"key as a value":     {"projects:\n  - name: a\n    interval: op-ABCDEFGHIJ0123456789\n", `line 3: projects[0] "a": interval: expected a duration such as 30s or 1d, got "op-…"`},
 	"key as a name":      {"projects:\n  - name: op-mak-SECRET\n", `line 2: projects[0] "op-…": expected either api_key_file or api_key_env`},
