@@ -115,7 +115,7 @@ var badFiles = map[string]struct{ file, want string }{
 
 	"no name":            {"projects:\n  - api_key_env: KEY_A\n", "line 2: projects[0]: expected a name"},
 	"empty name":         {"projects: [{name: ''" + key + "]\n", `line 1: projects[0] "": name: expected UTF-8 text that is not empty, got ""`},
-	"long name":          {"projects: [{name: " + strings.Repeat("n", 1025) + key + "]\n", `line 1: projects[0] "` + strings.Repeat("n", 1025) + `": name: expected at most 1024 bytes, got 1025`},
+	"long name":          {"projects: [{name: " + strings.Repeat("n", 1025) + key + "]\n", `line 1: projects[0] "` + strings.Repeat("n", 100) + `": name: expected at most 1024 bytes, got 1025`},
 	"name is a list":     {"projects: [{name: [a]" + key + "]\n", "line 1: projects[0]: name: expected a single value"},
 	"name of nothing":    {"projects: [{name: " + key + "]\n", "line 1: projects[0]: name: expected a value"},
 	"binary name":        {"projects: [{name: !!binary YQ==" + key + "]\n", "line 1: projects[0]: name: expected a single value"},
@@ -269,6 +269,13 @@ func TestDirectoryOfKeys(t *testing.T) {
 	if _, err := cfg.Reload(); err == nil || err.Error() != path+": line 2: project_key_directories[0]: "+dir+"/broken: no such file or directory" {
 		t.Errorf("got %v", err)
 	}
+	link("..data/a", "\xff")
+	if err := os.Remove(filepath.Join(dir, "broken")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cfg.Reload(); err == nil || err.Error() != path+`: line 2: project_key_directories[0]: "`+dir+`/\xff" as the name of a project: expected UTF-8 text that is not empty, got "\xff"` {
+		t.Errorf("got %v", err)
+	}
 }
 
 func projectNames(projects []Project) []string {
@@ -398,7 +405,7 @@ func TestDocumentedFile(t *testing.T) {
 	}
 }
 
-// Equal settings of the HTTP client are read once, and can share connections.
+// Equal settings of the HTTP client have one ID, so that connections can be shared.
 func TestEqualHTTPClientsHaveOneID(t *testing.T) {
 	path := files(t, map[string]string{
 		"http.yml": "enable_http2: false\n",
