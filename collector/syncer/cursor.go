@@ -135,6 +135,10 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			} else {
 				c.size = 1
 			}
+		case c.isLoose() && c.backs < maxBacks:
+			c.stitchTo([]ledger.ID{c.carry[0].ID})
+			c.carry, c.next, c.size, c.retry = nil, c.next-1, max(c.size, 2), true
+			c.backs++
 		case c.prev == nil || c.stitched(p.rows) || p.offset == 0 && (c.again || slices.ContainsFunc(p.rows, c.listed)):
 			return c.take(p), nil
 		case steps > maxSteps || steps == maxSteps && !c.again || c.next == 0:
@@ -156,6 +160,12 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			steps++
 		}
 	}
+}
+
+// isLoose reports whether nothing shows that a page follows the last row: that one
+// was read alone, or before one that could not be read, and is not there any more.
+func (c *cursor) isLoose() bool {
+	return len(c.carry) > 0 && c.carry[len(c.carry)-1].Kind != ledger.Unreadable
 }
 
 func isUnreadable(p page) bool {
