@@ -1,8 +1,10 @@
 package syncer
 
 import (
+	"strings"
 	"testing"
 
+	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -95,4 +97,32 @@ func TestInitialSyncBeginsAgain(t *testing.T) {
 		t.Errorf("%d are listed", got)
 	}
 	b.check()
+}
+
+// Rows that are deleted before a small page, more of them than it holds, do not keep a
+// sweep from what follows.
+func TestDeletionsBeforeSmallPages(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	b.fill(2000)
+	b.mustSync()
+	b.quiet()
+	b.step(sweepEvery)
+	b.mustSync()
+	src := &wrongLists{inner: b.client, list: func(n, offset, limit int) opper.Page {
+		if rows := b.opper.Snapshot(); offset > 1500 && len(rows) == 2000 {
+			for _, row := range rows[1000:1060] {
+				b.opper.Delete(row.ID)
+			}
+		}
+		traces, total, _ := b.opper.List(offset, min(limit, 16))
+		return pageOf(traces, *total, true)
+	}}
+	for n := 0; n < 1000 && b.syncer.IsSweepDue(); n++ {
+		if _, err := b.syncer.Sweep(t.Context(), src); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b.syncer.IsSweepDue() || strings.Contains(b.log.String(), "aborted") {
+		t.Errorf("the sweep did not end: %s", b.log.String())
+	}
 }
