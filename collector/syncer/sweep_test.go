@@ -3,6 +3,7 @@ package syncer
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
@@ -125,4 +126,26 @@ func TestDeletionsBeforeSmallPages(t *testing.T) {
 	if b.syncer.IsSweepDue() || strings.Contains(b.log.String(), "aborted") {
 		t.Errorf("the sweep did not end: %s", b.log.String())
 	}
+}
+
+// A trace that comes back behind what a sweep has read is not forgotten, and not counted
+// again, if a sync completes the sweep much later.
+func TestTraceComesBackDuringSweep(t *testing.T) {
+	b := newBench(t, oppertest.Config{SortBy: oppertest.ByStart})
+	rows := b.fill(300)
+	b.mustSync()
+	b.opper.Delete(rows[150].ID)
+	b.step(sweepEvery)
+	b.quiet()
+	b.step(23 * time.Hour)
+	b.sweep(10)
+	if b.syncer.sweep == nil || !b.syncer.sweep.Done {
+		t.Fatal("no sweep waits for a sync")
+	}
+	b.opper.Add(rows[150])
+	b.step(2 * time.Hour)
+	b.mustSync()
+	b.step(sweepEvery)
+	b.quiet()
+	b.check()
 }
