@@ -105,6 +105,21 @@ func (s *simulation) checkRefusal(start time.Time, succeeded, wasOurs bool) {
 	}
 }
 
+// leaveOutRefused leaves rows out of the truth that were not read by a sync and stand
+// where Opper refuses to list. A page that reaches there may be read to see where others
+// stand, and nothing tie it to them.
+func (s *simulation) leaveOutRefused() {
+	if s.list.MaxOffset == 0 {
+		return
+	}
+	rows := s.opper.Snapshot()
+	for _, tr := range rows[min(s.list.MaxOffset, len(rows)):] {
+		if !s.project.Ledger().HasSeen(ledger.KeyOf(tr.ID)) {
+			s.denied[tr.ID] = true
+		}
+	}
+}
+
 // isOurs reports whether something ties the list to what is known.
 func (s *simulation) isOurs() bool {
 	rows := s.opper.Snapshot()
