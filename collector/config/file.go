@@ -37,15 +37,25 @@ type listing struct {
 
 // load returns the projects of --config.file. An error says where in it.
 func (p *Parsed) load(getenv func(string) string) ([]Project, error) {
-	root, err := readYAML(p.configFile)
+	content, err := readConfigFile(p.configFile)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--config.file: %s: %w", p.configFile, err)
 	}
+	return p.parseProjects(content, getenv)
+}
+
+// parseProjects makes one line of each error. Somebody may have put a key where
+// it does not belong.
+func (p *Parsed) parseProjects(content []byte, getenv func(string) string) ([]Project, error) {
 	l := &loader{parsed: p, base: *p, getenv: getenv, names: map[string]string{}, listings: map[listing]string{}}
 	l.base.keyVariables = nil
-	if err := l.load(root); err != nil {
-		// Somebody may have put a key where it does not belong.
-		return nil, errors.New(p.configFile + ": " + keyLike.ReplaceAllString(err.Error(), "op-…"))
+	root, err := parseYAML(content)
+	if err == nil {
+		err = l.load(root)
+	}
+	if err != nil {
+		text := p.configFile + ": " + keyLike.ReplaceAllString(err.Error(), "op-…")
+		return nil, errors.New(strings.Join(strings.Fields(text), " "))
 	}
 	return l.projects, nil
 }
@@ -82,7 +92,7 @@ func (l *loader) addProject(where string, node *yaml.Node) error {
 	// First, so that errors can name the project.
 	if i := slices.IndexFunc(node.Content, func(n *yaml.Node) bool { return n.Value == "name" }); i >= 0 && i%2 == 0 && node.Kind == yaml.MappingNode {
 		if name, err := text(resolve(node.Content[i+1])); err == nil {
-			where = fmt.Sprintf("%s %q", where, name)
+			where = fmt.Sprintf("%s %.100q", where, name)
 		}
 	}
 	pairs, err := mapping(node, where, names)

@@ -17,30 +17,23 @@ import (
 // something else.
 const maxConfigFile = 8 << 20
 
-// readYAML returns the one document of a file.
-func readYAML(path string) (*yaml.Node, error) {
+func readConfigFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("--config.file: %s: %w", path, unnamed(err))
+		return nil, unnamed(err)
 	}
 	// A pipe can't be read again.
 	if !info.Mode().IsRegular() || info.Size() > maxConfigFile {
-		return nil, fmt.Errorf("--config.file: %s: expected a regular file of at most %d MiB", path, maxConfigFile>>20)
+		return nil, fmt.Errorf("expected a regular file of at most %d MiB", maxConfigFile>>20)
 	}
 	content, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("--config.file: %s: %w", path, unnamed(err))
-	}
-	root, err := parseYAML(content)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return root, nil
+	return content, unnamed(err)
 }
 
 // anchor is what the parser repeats of the file in its errors.
 var anchor = regexp.MustCompile(`'.*'`)
 
+// parseYAML returns the one document of a file.
 func parseYAML(content []byte) (*yaml.Node, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(content))
 	var document, more yaml.Node
