@@ -20,14 +20,25 @@ func suggest(app *kingpin.Application, err error) error {
 	if match == nil {
 		return err
 	}
-	nearest, distance := "", min(maxTypos, len(match[2])/2)+1
+	var names []string
 	for _, flag := range app.Model().Flags {
-		if d := levenshtein.ComputeDistance(match[2], flag.Name); !flag.Hidden && d < distance {
-			nearest, distance = flag.Name, d
+		if !flag.Hidden {
+			names = append(names, flag.Name)
 		}
 	}
-	if nearest == "" {
-		return err
+	if nearest := nearest(match[2], names); nearest != "" {
+		return fmt.Errorf("%w, did you mean '--%s%s'?", err, match[1], nearest)
 	}
-	return fmt.Errorf("%w, did you mean '--%s%s'?", err, match[1], nearest)
+	return err
+}
+
+// nearest returns the name that was probably meant, or none.
+func nearest(word string, names []string) string {
+	found, distance := "", min(maxTypos, len(word)/2)+1
+	for _, name := range names {
+		if d := levenshtein.ComputeDistance(word, name); d < distance {
+			found, distance = name, d
+		}
+	}
+	return found
 }
