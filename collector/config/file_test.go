@@ -115,12 +115,12 @@ var badFiles = map[string]struct{ file, want string }{
 
 	"no name":            {"projects:\n  - api_key_env: KEY_A\n", "line 2: projects[0]: expected a name"},
 	"empty name":         {"projects: [{name: ''" + key + "]\n", `line 1: projects[0] "": name: expected UTF-8 text that is not empty, got ""`},
-	"long name":          {"projects: [{name: " + strings.Repeat("n", 1025) + key + "]\n", `line 1: projects[0] "` + strings.Repeat("n", 1025) + `": name: expected at most 1024 bytes, got 1025`},
+	"long name":          {"projects: [{name: " + strings.Repeat("n", 1025) + key + "]\n", `line 1: projects[0] "` + strings.Repeat("n", 100) + `": name: expected at most 1024 bytes, got 1025`},
 	"name is a list":     {"projects: [{name: [a]" + key + "]\n", "line 1: projects[0]: name: expected a single value"},
 	"name of nothing":    {"projects: [{name: " + key + "]\n", "line 1: projects[0]: name: expected a value"},
 	"binary name":        {"projects: [{name: !!binary YQ==" + key + "]\n", "line 1: projects[0]: name: expected a single value"},
 	"unknown field":      {"projects:\n  - name: a\n    api_key_env: KEY_A\n    intervall: 1s\n", `line 4: projects[0] "a": unknown field "intervall", did you mean "interval"?`},
-	"key in the file":    {"projects:\n  - name: a\n    api_key: op-SECRET\n", `line 3: projects[0] "a": unknown field "api_key"`},
+	"key in the file":    {"projects:\n  - name: a\n    api_key: op-SECRET\n", `line 3: projects[0] "a": unknown field "api_key", did you mean "api_key_file"?`},
 	"key as a field":     {"projects:\n  - name: a\n    op-ABCDEFGHIJ0123456789: a\n", `line 3: projects[0] "a": unknown field "op-…"`},
 	"key as a value":     {"projects:\n  - name: a\n    interval: op-ABCDEFGHIJ0123456789\n", `line 3: projects[0] "a": interval: expected a duration such as 30s or 1d, got "op-…"`},
 	"key as a name":      {"projects:\n  - name: op-mak-SECRET\n", `line 2: projects[0] "op-…": expected either api_key_file or api_key_env`},
@@ -269,6 +269,13 @@ func TestDirectoryOfKeys(t *testing.T) {
 	if _, err := cfg.Reload(); err == nil || err.Error() != path+": line 2: project_key_directories[0]: "+dir+"/broken: no such file or directory" {
 		t.Errorf("got %v", err)
 	}
+	link("..data/a", "\xff")
+	if err := os.Remove(filepath.Join(dir, "broken")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cfg.Reload(); err == nil || err.Error() != path+`: line 2: project_key_directories[0]: "`+dir+`/\xff" as the name of a project: expected UTF-8 text that is not empty, got "\xff"` {
+		t.Errorf("got %v", err)
+	}
 }
 
 func projectNames(projects []Project) []string {
@@ -398,7 +405,7 @@ func TestDocumentedFile(t *testing.T) {
 	}
 }
 
-// Equal settings of the HTTP client are read once, and can share connections.
+// Equal settings of the HTTP client have one ID, so that connections can be shared.
 func TestEqualHTTPClientsHaveOneID(t *testing.T) {
 	path := files(t, map[string]string{
 		"http.yml": "enable_http2: false\n",

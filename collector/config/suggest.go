@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/agnivade/levenshtein"
 	"github.com/alecthomas/kingpin/v2"
@@ -38,6 +40,11 @@ func nearest(word string, names []string) string {
 	for _, name := range names {
 		if d := levenshtein.ComputeDistance(word, name); d < distance {
 			found, distance = name, d
+		}
+	}
+	if found == "" && word != "" {
+		if i := slices.IndexFunc(names, func(name string) bool { return strings.HasPrefix(name, word+"_") || strings.HasPrefix(name, word+"-") }); i >= 0 {
+			return names[i]
 		}
 	}
 	return found
