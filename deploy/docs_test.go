@@ -125,7 +125,8 @@ func TestDocumentationIsTrue(t *testing.T) {
 			if strings.HasPrefix(row[1], "POST: ") {
 				method = http.MethodPost
 			}
-			request, err := http.NewRequestWithContext(t.Context(), method, "http://"+address+row[0], http.NoBody)
+			path := strings.Replace(row[0], "NAME", project, 1)
+			request, err := http.NewRequestWithContext(t.Context(), method, "http://"+address+path, http.NoBody)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -321,8 +322,11 @@ func readSources(t *testing.T) string {
 	return all.String()
 }
 
-// start runs the exporter, as it is without flags, against an Opper that lists
-// one old trace of each status, which is also its name. It keeps its state in
+// project is the name of the project that start runs.
+const project = "checkout"
+
+// start runs the exporter of one project, as it is without flags, against an Opper that
+// lists one old trace of each status, which is also its name. It keeps its state in
 // storage. It returns the address of the exporter once that is ready.
 func start(t *testing.T, binary, storage string, statuses map[string]string) string {
 	t.Helper()
@@ -335,7 +339,11 @@ func start(t *testing.T, binary, storage string, statuses map[string]string) str
 	server := httptest.NewServer(opper)
 	t.Cleanup(server.Close)
 
-	cmd := exec.Command(binary, "--opper.url="+server.URL, "--web.listen-address=127.0.0.1:0", "--storage.path="+storage, "--web.enable-lifecycle")
-	cmd.Env = append(os.Environ(), "OPPER_API_KEY=test")
+	file := filepath.Join(t.TempDir(), "opper.yml")
+	if err := os.WriteFile(file, []byte("projects: [{name: "+project+", api_key_env: CHECKOUT_KEY}]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary, "--config.file="+file, "--opper.url="+server.URL, "--web.listen-address=127.0.0.1:0", "--storage.path="+storage, "--web.enable-lifecycle")
+	cmd.Env = append(os.Environ(), "CHECKOUT_KEY=test")
 	return exportertest.MustStart(t, cmd).AwaitReady(t)
 }
