@@ -152,6 +152,15 @@ func (c *Collector) Gatherer(name string) prometheus.Gatherer {
 	return registry
 }
 
+// Count returns a prometheus.Collector of the number of projects, which is a metric of
+// the process.
+func (c *Collector) Count() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "opper_exporter_projects",
+		Help: "Number of projects that are configured.",
+	}, func() float64 { return float64(len(c.all())) })
+}
+
 // Describe implements prometheus.Collector. It describes nothing, as projects come
 // and go.
 func (*Collector) Describe(chan<- *prometheus.Desc) {}

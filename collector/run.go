@@ -59,12 +59,12 @@ func offset(name string, interval time.Duration) time.Duration {
 	return time.Duration(hash.Sum64() % uint64(interval))
 }
 
-// refresh syncs and returns when that is done or ctx ends; the sync goes on
-// then. Calls at the same time share one sync. The initial sync is not waited
-// for.
+// refresh syncs, if there is no interval, and returns when that is done or ctx ends;
+// the sync goes on then. Calls at the same time share one sync. The initial sync is
+// not waited for.
 func (p *project) refresh(ctx context.Context) {
 	p.mu.Lock()
-	if p.stopped {
+	if p.stopped || p.cfg.Interval > 0 {
 		p.mu.Unlock()
 		return
 	}

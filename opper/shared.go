@@ -223,7 +223,7 @@ func (l *SharedLimit) serve() {
 }
 
 // next returns the place in the queues of whose turn it is. That is negative if
-// none has a token, with the time until one has; the maximum if none waits.
+// none has a token, with the time until one may have; the maximum if none waits.
 func (l *SharedLimit) next(now time.Time) (priority, i int, delay time.Duration) {
 	first := 0
 	if l.served%turnEvery == turnEvery-1 {
@@ -234,14 +234,14 @@ func (l *SharedLimit) next(now time.Time) (priority, i int, delay time.Duration)
 	for n := range int(numPriorities) {
 		priority = (first + n) % int(numPriorities)
 		for i, p := range l.queues[priority] {
-			d := max(missing, p.host.missing(now, 1))
+			if missing > 0 {
+				return priority, -1, missing
+			}
+			d := p.host.missing(now, 1)
 			if d == 0 {
 				return priority, i, 0
 			}
 			delay = min(delay, d)
-			if missing > 0 {
-				break // no other one has a token either
-			}
 		}
 	}
 	return priority, -1, delay
