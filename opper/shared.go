@@ -33,9 +33,8 @@ const (
 
 // SharedLimit is a token bucket over the requests of all projects. Requests that
 // wait for it go by priority, and those of one priority by project in turn: many
-// requests of one project delay those of another by one at most. A request must have
-// passed the limit of its own project before, as it would keep the token from others
-// while it waits for that. A nil SharedLimit does not limit.
+// requests of one project delay those of another by one at most. A nil SharedLimit
+// does not limit.
 type SharedLimit struct {
 	mu     sync.Mutex
 	bucket bucket
