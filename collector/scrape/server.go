@@ -53,7 +53,7 @@ func DefaultLimits() Limits {
 		// A scraper has one for each target that it scrapes at the moment. For more it
 		// opens another connection, and then new names wait for both. Each may take
 		// the memory of a header.
-		MaxStreams: 20,
+		MaxStreams: 16,
 	}
 }
 
