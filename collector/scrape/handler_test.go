@@ -1,6 +1,7 @@
 package scrape
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/http"
@@ -54,7 +55,7 @@ func newTestHandler(t *testing.T, cfg Config, p *projects, logged io.Writer, met
 
 func newWatchedHandler(t *testing.T, cfg Config, p *projects, scrapers *Scrapers, logged io.Writer, metrics ...prometheus.Collector) http.Handler {
 	t.Helper()
-	cfg.Program, cfg.Version, cfg.TelemetryPath = "opper_exporter", "dev", "/metrics"
+	cfg.Program, cfg.Version, cfg.TelemetryPath = "opper_exporter", "dev", cmp.Or(cfg.TelemetryPath, "/metrics")
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics...)
 	p.metrics = registry
