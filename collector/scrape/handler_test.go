@@ -22,12 +22,13 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// projects is a Syncer that a test controls: its projects have the same metrics.
+// projects is a Syncer that a test controls.
 type projects struct {
 	names   []string
 	unready string // this one is not ready
 	refresh func(ctx context.Context, project string)
 	metrics prometheus.Gatherer
+	alone   prometheus.Gatherer // of each project; nil is metrics
 }
 
 func (p *projects) IsReady(project string) bool {
@@ -39,6 +40,9 @@ func (p *projects) Projects() []string                          { return p.names
 func (p *projects) Gatherer(project string) prometheus.Gatherer {
 	if project != "" && !slices.Contains(p.names, project) {
 		return nil
+	}
+	if project != "" && p.alone != nil {
+		return p.alone
 	}
 	return p.metrics
 }
