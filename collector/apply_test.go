@@ -187,7 +187,7 @@ func TestReadiness(t *testing.T) {
 	f := newFleet(t)
 	f.opper("good", 3)
 	f.opper("bad", 3)
-	f.opper("slow", 3)
+	f.opper("slow", 250)
 	wrong, err := opper.FixedKey("wrong")
 	if err != nil {
 		t.Fatal(err)

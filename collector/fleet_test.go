@@ -45,6 +45,9 @@ type fleetOpper struct {
 	http *httptest.Server
 }
 
+// renamed is the end of the other name of a project with the same Opper.
+const renamed = ", renamed"
+
 // hold stops the next of some moment until it is released.
 type hold struct {
 	moment, project   string // an empty project is any
@@ -117,10 +120,16 @@ func (f *fleet) opper(name string, traces int) *fleetOpper {
 		o = &fleetOpper{Server: oppertest.New(oppertest.Config{Key: apiKey, NoRecord: true})}
 		f.oppers[name] = o
 		o.OnRequest(func(r oppertest.Request) {
-			switch p := f.c.find(name); {
+			p := f.c.find(name)
+			if p == nil {
+				p = f.c.find(name + renamed)
+			}
+			switch {
 			case r.ID != "":
 			case p == nil || !p.isPublished():
-				f.at("initial sync", name)
+				if r.Offset > 0 {
+					f.at("initial sync", name)
+				}
 			case r.Offset > 0 && r.Limit == opper.PageSize:
 				f.at("sweep", name)
 			default:
@@ -153,7 +162,7 @@ func (f *fleet) trace(o *fleetOpper, n int) {
 func (f *fleet) project(name string, change ...func(*config.Project)) config.Project {
 	p := testConfig().Project
 	p.Name, p.Opper = name, opper.Options{URL: f.opper(name, 0).http.URL, Key: f.key}
-	p.Interval, p.SweepInterval, p.SettleDelay, p.Aggregate.MaxNames = 5*time.Millisecond, time.Millisecond, time.Millisecond, 1<<20
+	p.Interval, p.SweepInterval, p.SettleDelay, p.Aggregate.MaxNames = 50*time.Millisecond, time.Millisecond, time.Millisecond, 1<<20
 	for _, change := range change {
 		change(&p)
 	}

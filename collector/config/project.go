@@ -22,7 +22,6 @@ func (p *Parsed) validateProject(getenv func(string) string) (Project, error) {
 		return Project{}, err
 	}
 	project.Opper.UserAgent = Program + "/" + Version()
-	project.Opper.MaxConnections = project.Concurrency
 	if err := p.setHTTPClient(&project.Opper); err != nil {
 		return Project{}, err
 	}
