@@ -30,6 +30,8 @@ func (w *Syncer) tail(ctx context.Context, r *reader) error {
 		w.note(c.total)
 		w.take(run)
 		if run.AtEnd {
+			// What was refused once may have been left out by a head.
+			w.fullScanWanted = w.fullScanWanted || w.refused > 0
 			w.refused, w.totalCapped = 0, c.total >= 0 && c.end > c.total
 			return nil
 		}
