@@ -38,15 +38,16 @@ type Options struct {
 	Header http.Header
 	// Transport changes how connections are made.
 	Transport Transport
+	// Transports are where connections come from; nil for those of this client alone.
+	Transports *Transports
 	// Name is the filter on the name of a trace; empty for none.
 	Name string
 	// Timeout is that of one request, the reading of its body included. Default 30 s.
 	Timeout time.Duration
 	// RequestsPerSecond limits everything that is sent; 0 is no limit.
 	RequestsPerSecond float64
-	// MaxConnections is the maximum number of idle connections: the number of
-	// concurrent requests. Default 4.
-	MaxConnections int
+	// Shared limits the requests of all clients that have it; nil is no limit.
+	Shared *SharedLimit
 	// UserAgent identifies the program, for example opper_exporter/1.2.3.
 	UserAgent string
 	// Observe, if set, is called once for each HTTP request made, retries
@@ -67,7 +68,8 @@ type Options struct {
 // Client reads traces from Opper. It may be used by several goroutines.
 type Client struct {
 	*shared
-	retries *atomic.Int64 // what is left of the budget; nil for no limit
+	retries  *atomic.Int64 // what is left of the budget; nil for no limit
+	priority Priority
 }
 
 // shared is what all clients of one project have in common.
@@ -76,6 +78,7 @@ type shared struct {
 	base      string // the URL up to the version
 	transport http.RoundTripper
 	limit     *limiter
+	total     *sharedProject // the limit over all projects
 	clock     clock
 
 	mu        sync.Mutex
@@ -107,9 +110,6 @@ func New(opts Options) (*Client, error) {
 	if r := opts.RequestsPerSecond; !(r >= 0) || math.IsInf(r, 0) {
 		return nil, errors.New("requests per second: must be a number and not negative")
 	}
-	if opts.MaxConnections < 0 {
-		return nil, errors.New("max connections: must not be negative")
-	}
 	if opts.MaxBody < 0 {
 		return nil, errors.New("max body: must not be negative")
 	}
@@ -118,9 +118,6 @@ func New(opts Options) (*Client, error) {
 	}
 	if opts.Timeout == 0 {
 		opts.Timeout = 30 * time.Second
-	}
-	if opts.MaxConnections == 0 {
-		opts.MaxConnections = 4
 	}
 	if opts.MaxBody == 0 {
 		opts.MaxBody = 256 << 20
@@ -134,7 +131,7 @@ func New(opts Options) (*Client, error) {
 	if opts.Logger == nil {
 		opts.Logger = log.NewNopLogger()
 	}
-	transport, err := opts.Transport.build(opts.MaxConnections, loopbackOnly)
+	transport, err := opts.Transports.get(opts.Transport, loopbackOnly)
 	if err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
@@ -144,6 +141,7 @@ func New(opts Options) (*Client, error) {
 		base:      strings.TrimRight(base.String(), "/"),
 		transport: transport,
 		limit:     newLimiter(opts.RequestsPerSecond),
+		total:     opts.Shared.project(strings.ToLower(base.Host)),
 		clock:     realClock(),
 	}}, nil
 }
@@ -195,13 +193,27 @@ func checkHeader(header http.Header) error {
 // URL returns the base URL with its version.
 func (c *Client) URL() string { return c.base }
 
+// Close closes connections that are idle. No request may follow, nor be made.
+func (c *Client) Close() {
+	if t, ok := c.transport.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+}
+
 // WithRetries returns a client that shares everything with c but makes at most
 // n retries over its whole life, over all of its requests: the budget of one
 // sync.
 func (c *Client) WithRetries(n int) *Client {
 	budget := new(atomic.Int64)
 	budget.Store(int64(n))
-	return &Client{shared: c.shared, retries: budget}
+	return &Client{shared: c.shared, retries: budget, priority: c.priority}
+}
+
+// WithPriority returns a client that shares everything with c, its retries too, and
+// whose requests wait for the SharedLimit with this priority. It is PrioritySync for
+// a new client.
+func (c *Client) WithPriority(p Priority) *Client {
+	return &Client{shared: c.shared, retries: c.retries, priority: p}
 }
 
 // List returns up to limit traces, from the given offset in Opper's order. Its

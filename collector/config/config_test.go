@@ -68,20 +68,21 @@ func TestWrongValueIsRefusedByItsFlag(t *testing.T) {
 			"unknown field": writeFile(t, "http.yml", "tls: {}\n"),
 			"credentials":   writeFile(t, "key.yml", "authorization: {credentials: "+testKey+"}\n"),
 		},
-		"opper.project":                 {"empty": "", "not UTF-8": "\xff"},
-		"opper.timeout":                 {"zero": "0s", "negative": "-1s", "no duration": "soon"},
-		"opper.concurrency":             {"zero": "0", "negative": "-1", "fraction": "1.5"},
-		"opper.max-requests-per-second": {"negative": "-1", "NaN": "NaN", "infinite": "+Inf", "no number": "many"},
-		"collector.interval":            {"negative": "-1s", "no unit": "30", "empty": ""},
-		"collector.sweep-interval":      {"negative": "-1h", "no duration": "daily"},
-		"collector.initial-lookback":    {"negative": "-1h", "no duration": "some"},
-		"collector.settle-delay":        {"negative": "-1ms", "no duration": "a while"},
-		"collector.abandon-after":       {"zero": "0", "negative": "-1h", "unknown unit": "1y1z"},
-		"collector.failure-status":      {"also success": "Success"},
-		"collector.trace-name-include":  {"open group": "(", "closes our group": "a)|(b", "two lines": "a\n["},
-		"collector.trace-name-exclude":  {"nothing to repeat": "*"},
-		"collector.max-trace-names":     {"zero": "0", "negative": "-1", "no number": "all"},
-		"collector.trace-name-expiry":   {"negative": "-1s", "no duration": "a month"},
+		"opper.project":                       {"empty": "", "not UTF-8": "\xff"},
+		"opper.timeout":                       {"zero": "0s", "negative": "-1s", "no duration": "soon"},
+		"opper.concurrency":                   {"zero": "0", "negative": "-1", "fraction": "1.5"},
+		"opper.max-requests-per-second":       {"negative": "-1", "NaN": "NaN", "infinite": "+Inf", "no number": "many"},
+		"opper.max-requests-per-second-total": {"negative": "-1", "NaN": "NaN", "infinite": "+Inf", "no number": "many"},
+		"collector.interval":                  {"negative": "-1s", "no unit": "30", "empty": ""},
+		"collector.sweep-interval":            {"negative": "-1h", "no duration": "daily"},
+		"collector.initial-lookback":          {"negative": "-1h", "no duration": "some"},
+		"collector.settle-delay":              {"negative": "-1ms", "no duration": "a while"},
+		"collector.abandon-after":             {"zero": "0", "negative": "-1h", "unknown unit": "1y1z"},
+		"collector.failure-status":            {"also success": "Success"},
+		"collector.trace-name-include":        {"open group": "(", "closes our group": "a)|(b", "two lines": "a\n["},
+		"collector.trace-name-exclude":        {"nothing to repeat": "*"},
+		"collector.max-trace-names":           {"zero": "0", "negative": "-1", "no number": "all"},
+		"collector.trace-name-expiry":         {"negative": "-1s", "no duration": "a month"},
 		"collector.trace-name-rewrite": {
 			"empty": "", "no replacement": "user-.*", "no pattern": "=user", "open group": "(=user", "closes our group": "a)|(b=user",
 			"no such group": "(user)-.*=$2", "letter after the group": "(user)-.*=$1s", "no such name": "(user)-.*=${name}",
@@ -92,7 +93,7 @@ func TestWrongValueIsRefusedByItsFlag(t *testing.T) {
 		},
 		"collector.token-buckets": {"empty": "", "falling": "2,1", "NaN": "NaN", "negative": "-16"},
 		"web.telemetry-path": {
-			"empty": "", "relative": "metrics", "root": "/", "slash at the end": "/metrics/", "taken": "/-/ready", "pattern": "/{any...}", "space": "/a b",
+			"empty": "", "relative": "metrics", "root": "/", "slash at the end": "/metrics/", "taken": "/-/ready", "a project": "/probe", "discovery": "/sd", "pattern": "/{any...}", "space": "/a b",
 		},
 		"web.trace-url": {
 			"no id": "https://platform.opper.ai/traces", "no scheme": "platform.opper.ai/{id}", "script": "javascript:alert({id})", "no host": "https:///{id}",
@@ -314,7 +315,7 @@ func TestValuesReachWhatTheyConfigure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := cfg.Projects[0].Opper; got.MaxConnections != 7 || got.Header.Get("X-More") != "of this" || got.UserAgent != "opper_exporter/dev" {
+	if got := cfg.Projects[0].Opper; got.Header.Get("X-More") != "of this" || got.UserAgent != "opper_exporter/dev" {
 		t.Errorf("client: %+v", got)
 	}
 	if got := cfg.Projects[0]; got.UpstreamURL != "https://opper.example/v2" || got.Concurrency != 7 || got.SweepPause != time.Second/2 || !slices.Equal(got.Aggregate.Success, []string{"ok", "fine", "done"}) {

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/scrape"
 )
 
 func parseDuration(text string) (time.Duration, error) {
@@ -122,7 +123,14 @@ func parseBuckets(text string) ([]float64, error) {
 	return bounds, nil
 }
 
+// maxLabel is far above what a name needs, and far below what the state and URLs
+// can hold.
+const maxLabel = 1024
+
 func parseLabel(text string) (string, error) {
+	if len(text) > maxLabel {
+		return "", fmt.Errorf("expected at most %d bytes, got %d", maxLabel, len(text))
+	}
 	if text == "" || !utf8.ValidString(text) {
 		return "", fmt.Errorf("expected UTF-8 text that is not empty, got %q", text)
 	}
@@ -137,7 +145,8 @@ func parseAddress(text string) (string, error) {
 }
 
 func parsePath(text string) (string, error) {
-	if !strings.HasPrefix(text, "/") || path.Clean(text) != text || text == "/" || strings.HasPrefix(text, "/-/") || strings.ContainsAny(text, "{} \t") {
+	reserved := text == "/" || strings.HasPrefix(text, "/-/") || text == scrape.ProbePath || text == scrape.DiscoveryPath
+	if !strings.HasPrefix(text, "/") || path.Clean(text) != text || reserved || strings.ContainsAny(text, "{} \t") {
 		return "", fmt.Errorf("expected a path such as /metrics, got %q", text)
 	}
 	return text, nil
