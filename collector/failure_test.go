@@ -119,8 +119,8 @@ func (b *bench) checkDown(failed float64) {
 	if n := len(got.of("opper_traces_total")); n != 0 {
 		b.t.Errorf("%d series of traces that were never read", n)
 	}
-	if code := get(b.t, scrape.ReadyHandler(b.collector())).Code; code != http.StatusServiceUnavailable {
-		b.t.Errorf("readiness %d", code)
+	if code := get(b.t, scrape.ReadyHandler(b.collector())).Code; code != http.StatusOK {
+		b.t.Errorf("readiness %d, although other projects may be up", code)
 	}
 	if !strings.Contains(b.log.String(), "level=error project=default msg=\"sync failed\"") {
 		b.t.Errorf("no failure in the log:\n%s", b.log.String())
