@@ -8,10 +8,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,11 +23,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
 	"github.com/prometheus/common/version"
-	slgk "github.com/tjhop/slog-gokit"
 
 	"opper_exporter/collector"
 	"opper_exporter/collector/check"
 	"opper_exporter/collector/config"
+	"opper_exporter/collector/logging"
+	"opper_exporter/collector/reload"
 	"opper_exporter/collector/scrape"
 	"opper_exporter/collector/state"
 	"opper_exporter/collector/store"
@@ -65,11 +69,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	base := newLogger(stderr, cfg)
-	logger := log.With(base, "caller", log.DefaultCaller)
-	// The toolkit wants another kind of logger. The bridge adds the caller itself.
-	webLogger := slog.New(untimed{slgk.NewGoKitHandler(base, slog.LevelDebug)})
-	if err := supervise(ctx, logger, func(ctx context.Context) error { return serve(ctx, cfg, logger, webLogger) }); err != nil {
+	// From now on, it does not end the process.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	logger, webLogger := logging.New(stderr, cfg.LogLevel, cfg.LogFormat)
+	if err := supervise(ctx, func(ctx context.Context) error { return serve(ctx, cfg, hangups, logger, webLogger) }); err != nil {
 		atMostASecond(func() { level.Error(logger).Log("msg", "stopped", "err", err) })
 		return 1
 	}
@@ -86,13 +90,13 @@ func exitStatus(err error, failed int, stderr io.Writer) int {
 }
 
 // serve runs the exporter until ctx ends or it can't be served.
-func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLogger *slog.Logger) (err error) {
+func serve(ctx context.Context, cfg *config.Validated, hangups <-chan os.Signal, logger log.Logger, webLogger *slog.Logger) (err error) {
 	clock := collector.NewClock()
 	scrapers := scrape.NewScrapers(clock.Now)
 	deps := collector.Deps{Logger: logger, Clock: clock, AllRead: scrapers.AllRead}
 	verify := func() error { return nil }
 	var snapshot scrape.Snapshot
-	if project := cfg.Projects[0]; !project.ClassicHistograms && !project.NativeHistograms {
+	if slices.ContainsFunc(cfg.Projects, func(p config.Project) bool { return !p.ClassicHistograms && !p.NativeHistograms }) {
 		level.Warn(logger).Log("msg", "classic and native histograms disabled, histograms have only a count and a sum")
 	}
 	if cfg.StoragePath == "" {
@@ -110,12 +114,17 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 		return fmt.Errorf("--storage.path: %w", err)
 	}
 
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(c, versioncollector.NewCollector(config.Program))
-	handler := scrape.NewHandler(cfg.Scrape, c, scrapers, registry, snapshot, logger)
+	reloader := reload.New(cfg.Projects, cfg.Reload, c.Apply, logger)
+	var onReload http.Handler
+	if cfg.Reload != nil {
+		onReload = reloader
+	}
+	registry := prometheus.NewRegistry() // of the process; the projects are not of it
+	registry.MustRegister(versioncollector.NewCollector(config.Program), c.Count(), reloader)
+	handler := scrape.NewHandler(cfg.Scrape, c, scrapers, registry, snapshot, onReload, logger)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	level.Info(logger).Log("msg", "starting "+config.Program, "version", config.Version(), "revision", version.GetRevision(), "opper_url", cfg.Projects[0].Opper.URL, "project", cfg.Projects[0].Name)
+	level.Info(logger).Log("msg", "starting "+config.Program, "version", config.Version(), "revision", version.GetRevision(), "projects", len(cfg.Projects))
 	server := scrape.NewServer(handler, scrapers, scrape.DefaultLimits())
 	served, err := scrape.Serve(ctx, server, cfg.Web, cfg.HealthAddress, webLogger)
 	if err != nil {
@@ -125,8 +134,11 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 
 	synced := make(chan error, 1)
 	go func() { synced <- c.Run(ctx) }()
+	var reloads sync.WaitGroup
+	reloads.Go(func() { reloader.Run(ctx, hangups) })
 	defer func() { // before the state is closed
 		cancel()
+		reloads.Wait()
 		if broken := cmp.Or(<-synced, verify()); err == nil && broken != nil {
 			err = fmt.Errorf("--storage.path: %w", broken)
 		}
@@ -151,33 +163,13 @@ func serve(ctx context.Context, cfg *config.Validated, logger log.Logger, webLog
 	return nil
 }
 
-func newLogger(w io.Writer, cfg *config.Validated) log.Logger {
-	w = log.NewSyncWriter(w)
-	logger := log.NewLogfmtLogger(w)
-	if cfg.LogFormat == "json" {
-		logger = log.NewJSONLogger(w)
-	}
-	now := log.TimestampFormat(func() time.Time { return time.Now().UTC() }, "2006-01-02T15:04:05.000Z07:00")
-	lines := log.LoggerFunc(func(keyvals ...any) error { return logger.Log(append([]any{"ts", now()}, keyvals...)...) })
-	return level.NewFilter(lines, level.Allow(level.ParseDefault(cfg.LogLevel, level.InfoValue())))
-}
-
-// untimed leaves the time of a line to the logger behind it.
-type untimed struct{ slog.Handler }
-
-// Handle implements slog.Handler.
-func (h untimed) Handle(ctx context.Context, r slog.Record) error {
-	r.Time = time.Time{}
-	return h.Handler.Handle(ctx, r)
-}
-
 // supervise runs the exporter until it ends by itself, ctx ends or a signal ends
 // it. The shutdown may hang, for example in a commit to a disk that does not
 // answer: it is aborted after shutdownTimeout, or by a second signal.
-func supervise(ctx context.Context, logger log.Logger, serve func(context.Context) error) error {
+func supervise(ctx context.Context, serve func(context.Context) error) error {
 	// Never stopped: no further signal may change the exit status.
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)
@@ -190,14 +182,10 @@ func supervise(ctx context.Context, logger log.Logger, serve func(context.Contex
 		case err := <-ended:
 			return err
 		case s := <-signals:
-			switch {
-			case s == syscall.SIGHUP:
-				atMostASecond(func() { level.Info(logger).Log("msg", "SIGHUP ignored, there is no configuration to reload") })
-			case ctx.Err() == nil:
-				stop()
-			default:
+			if ctx.Err() != nil {
 				return fmt.Errorf("signal %q during the shutdown", s)
 			}
+			stop()
 		case <-stopping:
 			stopping, late = nil, time.After(shutdownTimeout)
 		case <-late:

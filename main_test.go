@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-kit/log"
-
 	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
@@ -179,7 +177,7 @@ func TestShutdownTimeout(t *testing.T) {
 	serving, never := make(chan struct{}), make(chan struct{})
 	ended := make(chan error, 1)
 	go func() {
-		ended <- supervise(ctx, log.NewNopLogger(), func(context.Context) error {
+		ended <- supervise(ctx, func(context.Context) error {
 			close(serving)
 			<-never
 			return nil

@@ -107,11 +107,23 @@ func newBench(t testing.TB, list oppertest.Config, cfg setup) *bench {
 	}
 	b.project = newTestProject(t, cfg, metrics)
 	b.registry = prometheus.NewPedanticRegistry()
-	b.registry.MustRegister(b.collector())
+	b.registry.MustRegister(benchCollector{b})
 	return b
 }
 
-func (b *bench) collector() *Collector { return &Collector{projects: []*project{b.project}} }
+func (b *bench) collector() *Collector { return collectorOf(b.project) }
+
+// benchCollector is the Collector of what is the project by now.
+type benchCollector struct{ *bench }
+
+func (benchCollector) Describe(chan<- *prometheus.Desc)      {}
+func (b benchCollector) Collect(ch chan<- prometheus.Metric) { b.collector().Collect(ch) }
+
+func collectorOf(projects ...*project) *Collector {
+	c := new(Collector)
+	c.projects.Store(&projects)
+	return c
+}
 
 func newTestProject(t testing.TB, cfg setup, metrics *instrumentation) *project {
 	t.Helper()
@@ -126,7 +138,12 @@ func (cfg setup) project(metrics *instrumentation) (*project, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = followingClock(cfg.now)
 	}
-	return newProject(cfg.Project, cfg.Deps, metrics, cfg.source)
+	p := newProject(cfg.Project, cfg.Deps, metrics, cfg.Clock.another(), cfg.source)
+	if err := p.restore(); err != nil {
+		return nil, err
+	}
+	p.expose()
+	return p, nil
 }
 
 // followingClock returns a Clock that shows the time of another one, also where

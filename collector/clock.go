@@ -49,6 +49,9 @@ func newClock(read func() (time.Time, time.Duration), boot func() (string, time.
 	return c
 }
 
+// another returns a Clock of the same machine that begins at the time of the system.
+func (c *Clock) another() *Clock { return newClock(c.read, c.boot) }
+
 // Now returns the time. It never goes back, and has no monotonic part that would
 // disagree with what was stored.
 func (c *Clock) Now() time.Time {

@@ -3,8 +3,11 @@
 package collector
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-kit/log"
@@ -39,18 +42,20 @@ type Store interface {
 // Collector exposes what the last sync of each project published. It is a
 // prometheus.Collector, and safe for concurrent use.
 type Collector struct {
-	projects []*project
+	deps     Deps
+	projects atomic.Pointer[[]*project] // by name; replaced, not changed
+	wasReady atomic.Bool                // each project was, once
+
+	applying sync.Mutex       // one Apply at a time
+	start    func(p *project) // runs a project; nil unless Run runs
 }
 
 // New returns a Collector of projects, which continue from their state.
 func New(projects []config.Project, deps Deps) (*Collector, error) {
-	c := &Collector{}
-	for _, cfg := range projects {
-		p, err := openProject(cfg, deps)
-		if err != nil {
-			return nil, err
-		}
-		c.projects = append(c.projects, p)
+	c := &Collector{deps: deps}
+	c.projects.Store(new([]*project))
+	if err := c.Apply(projects); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
@@ -58,47 +63,127 @@ func New(projects []config.Project, deps Deps) (*Collector, error) {
 // Run syncs all projects until ctx ends. It returns an error only if the store
 // breaks: nothing could be published from then on.
 func (c *Collector) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for _, p := range c.projects {
-		g.Go(func() error { return p.run(ctx) })
+	running, ctx := errgroup.WithContext(ctx)
+	start := func(p *project) {
+		ctx, cancel := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		p.stop = func() {
+			cancel()
+			<-ended
+		}
+		running.Go(func() error {
+			defer close(ended)
+			return p.run(ctx)
+		})
 	}
-	return g.Wait()
+	c.setStart(start)
+	<-ctx.Done()
+	c.setStart(nil)
+	defer closeClients(c.all())
+	return running.Wait()
 }
 
-// Refresh syncs all projects and returns when that is done or ctx ends; the
-// syncs go on then. Calls at the same time share syncs. Initial syncs are not
-// waited for.
-func (c *Collector) Refresh(ctx context.Context) {
+// setStart starts all projects.
+func (c *Collector) setStart(start func(*project)) {
+	c.applying.Lock()
+	defer c.applying.Unlock()
+	if c.start = start; start == nil {
+		return
+	}
+	for _, p := range c.all() {
+		start(p)
+	}
+}
+
+// Projects returns the names of the projects, sorted.
+func (c *Collector) Projects() []string {
+	var names []string
+	for _, p := range c.all() {
+		names = append(names, p.cfg.Name)
+	}
+	return names
+}
+
+// Refresh syncs a project, or all if project is empty, and returns when that is
+// done or ctx ends; the syncs go on then. Calls at the same time share syncs.
+// Initial syncs are not waited for.
+func (c *Collector) Refresh(ctx context.Context, project string) {
 	var wg sync.WaitGroup
-	for _, p := range c.projects {
+	for _, p := range c.matching(project) {
 		wg.Go(func() { p.refresh(ctx) })
 	}
 	wg.Wait()
 }
 
-// IsReady reports whether each project has published.
-func (c *Collector) IsReady() bool {
-	for _, p := range c.projects {
-		if !p.isReady() {
-			return false
-		}
+// IsReady reports whether a project has published, or could not because a sync
+// failed. With an empty name, it reports whether that was once so of all: one that
+// is added later must not take the others out of a load balancer.
+func (c *Collector) IsReady(name string) bool {
+	matching := c.matching(name)
+	ready := !slices.ContainsFunc(matching, func(p *project) bool { return !p.isPublished() && !p.hasFailed.Load() })
+	if name != "" {
+		return ready && len(matching) > 0
 	}
-	return true
+	if ready {
+		c.wasReady.Store(true)
+	}
+	return c.wasReady.Load()
 }
 
-// Describe implements prometheus.Collector.
-func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range descs {
-		ch <- d
+// Gatherer gathers the metrics of a project, or of all if the name is empty; nil if
+// there is none of this name.
+func (c *Collector) Gatherer(name string) prometheus.Gatherer {
+	registry := prometheus.NewRegistry()
+	switch p := c.find(name); {
+	case name == "":
+		registry.MustRegister(c)
+	case p == nil:
+		return nil
+	default:
+		registry.MustRegister(p)
 	}
-	for _, p := range c.projects {
-		p.metrics.Describe(ch)
-	}
+	return registry
 }
+
+// Count returns a prometheus.Collector of the number of projects, which is a metric of
+// the process.
+func (c *Collector) Count() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "opper_exporter_projects",
+		Help: "Number of projects that are configured.",
+	}, func() float64 { return float64(len(c.all())) })
+}
+
+// Describe implements prometheus.Collector. It describes nothing, as projects come
+// and go.
+func (*Collector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
-	for _, p := range c.projects {
-		p.collect(ch)
+	for _, p := range c.all() {
+		p.Collect(ch)
 	}
+}
+
+func (c *Collector) all() []*project { return *c.projects.Load() }
+
+// matching returns all projects, or the one of this name.
+func (c *Collector) matching(name string) []*project {
+	if name == "" {
+		return c.all()
+	}
+	if p := c.find(name); p != nil {
+		return []*project{p}
+	}
+	return nil
+}
+
+// find returns a project, or nil.
+func (c *Collector) find(name string) *project {
+	all := c.all()
+	i, ok := slices.BinarySearchFunc(all, name, func(p *project, name string) int { return cmp.Compare(p.cfg.Name, name) })
+	if !ok {
+		return nil
+	}
+	return all[i]
 }

@@ -25,7 +25,7 @@ import (
 func (b *bench) handler(created bool, others ...prometheus.Collector) http.Handler {
 	b.t.Helper()
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(b.collector())
+	registry.MustRegister(benchCollector{b})
 	registry.MustRegister(others...)
 	logger := log.NewLogfmtLogger(&b.log)
 	return scrape.NewResponses(logger, time.Minute, 1<<20).Buffer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{

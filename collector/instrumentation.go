@@ -67,6 +67,14 @@ func newInstrumentation(project string, native bool) *instrumentation {
 	}
 }
 
+// continueFrom makes the counters go on that another one has counted. The last sync
+// stays what it was.
+func (i *instrumentation) continueFrom(old *instrumentation) {
+	i.syncs, i.commits, i.syncDuration = old.syncs, old.commits, old.syncDuration
+	i.requests, i.requestDuration, i.received = old.requests, old.requestDuration, old.received
+	i.up.Set(valueOf(old.up).GetGauge().GetValue())
+}
+
 func (i *instrumentation) collectors() []prometheus.Collector {
 	return []prometheus.Collector{i.up, i.lastSuccess, i.initialSync, i.syncs, i.commits, i.syncDuration, i.requests, i.requestDuration, i.received}
 }

@@ -44,7 +44,8 @@ const (
 	interrupted          // an initial sync was interrupted
 )
 
-// restore continues from the state of the project, if there is one.
+// restore continues from the state of the project, if there is one. It writes
+// nothing.
 func (p *project) restore() error {
 	if p.deps.Store == nil {
 		return nil
@@ -72,8 +73,10 @@ func (p *project) restore() error {
 	if err := json.Unmarshal(documents[docIdentity], &id); err != nil {
 		return p.stateError(fmt.Errorf("identity: %w", err))
 	}
-	p.deps.Clock.restore(id.Clock)
-	if err := restored.EndRestore(p.deps.Clock.Now()); err != nil {
+	if !p.isContinued {
+		p.clock.restore(id.Clock)
+	}
+	if err := restored.EndRestore(p.clock.Now()); err != nil {
 		return p.stateError(fmt.Errorf("ledger: %w", err))
 	}
 	p.upstream = id.upstream
@@ -93,7 +96,7 @@ func (p *project) restore() error {
 	}
 	p.syncer = restoredSyncer
 	p.fresh = false
-	now := p.deps.Clock.System()
+	now := p.clock.System()
 	p.lastSuccess = id.LastSuccess
 	if p.lastSuccess.After(now) {
 		p.lastSuccess = now
@@ -107,10 +110,9 @@ func (p *project) restore() error {
 	return p.resetBuckets(&id, now)
 }
 
-// resetBuckets restarts histograms whose bounds have changed, before anything of
-// them is exposed.
+// resetBuckets restarts histograms whose bounds have changed. That is committed
+// before anything of them is exposed.
 func (p *project) resetBuckets(id *identity, now time.Time) error {
-	changed := false
 	for _, h := range []struct {
 		stored, bounds []float64
 		name           string
@@ -120,16 +122,13 @@ func (p *project) resetBuckets(id *identity, now time.Time) error {
 		{id.TokenBuckets, p.cfg.Aggregate.TokenBuckets, "token", p.aggregates.ResetTokens},
 	} {
 		if !slices.Equal(h.stored, h.bounds) {
-			changed = true
+			p.hasReset = true
 			h.reset(now)
 			level.Warn(p.logger).Log("msg", "buckets have changed, histograms restart from zero", "buckets", h.name)
 		}
 	}
 	if err := p.aggregates.CheckBuckets(); err != nil {
 		return p.stateError(err)
-	}
-	if changed {
-		return p.save()
 	}
 	return nil
 }
@@ -188,7 +187,7 @@ func (p *project) changes() (map[string][]byte, error) {
 	id, err := json.Marshal(identity{
 		upstream:        p.upstream,
 		DurationBuckets: p.cfg.Aggregate.DurationBuckets, TokenBuckets: p.cfg.Aggregate.TokenBuckets,
-		LastSuccess: p.lastSuccess, Clock: p.deps.Clock.state(),
+		LastSuccess: p.lastSuccess, Clock: p.clock.state(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)

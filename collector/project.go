@@ -3,9 +3,8 @@ package collector
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,19 +21,8 @@ import (
 	"opper_exporter/opper"
 )
 
-const (
-	// progressInterval is how often a long initial sync logs its progress and
-	// commits.
-	progressInterval = 10 * time.Second
-	// progressRows and progressEntries are the numbers of rows, and of entries of
-	// open and abandoned traces, after which the initial sync commits, however
-	// little time has passed: the memory of a transaction grows with the pages that
-	// its entries fall on, and those of traces have no order.
-	progressRows    = 1 << 12
-	progressEntries = 1 << 10
-	// syncRetries is the maximum number of retried requests in one sync.
-	syncRetries = 4
-)
+// syncRetries is the maximum number of retried requests in one sync.
+const syncRetries = 4
 
 // project is one API key's worth of traces: sync, apply, commit, publish.
 type project struct {
@@ -43,22 +31,26 @@ type project struct {
 	logger log.Logger
 	// source returns where to read from in one sync: each has its own budget of
 	// retries.
-	source     func() syncer.Source
-	ledger     *ledger.Ledger
-	syncer     reader
-	aggregates *aggregate.Set
-	zeros      *zeroFirst
-	builder    *snapshots
-	metrics    *instrumentation
-	activity   *activity
+	source      func() syncer.Source
+	closeClient func()
+	clock       *Clock // of ages
+	ledger      *ledger.Ledger
+	syncer      reader
+	aggregates  *aggregate.Set
+	zeros       *zeroFirst
+	builder     *snapshots
+	metrics     *instrumentation
+	activity    *activity
 
 	published       atomic.Pointer[snapshot]
 	publishedStatus atomic.Pointer[status.Published] // of the same sync
 	ready           chan struct{}                    // closed when the initial sync is published
+	hasFailed       atomic.Bool                      // a sync, or the commit of one
 
-	wanted chan struct{} // asks for a sync; holds one
-	mu     sync.Mutex
-	flight chan struct{} // closed when the sync that is wanted or running ends; nil if none is
+	wanted  chan struct{} // asks for a sync; holds one
+	mu      sync.Mutex
+	flight  chan struct{} // closed when the sync that is wanted or running ends; nil if none is
+	stopped bool          // run has ended
 
 	// Only of the goroutine that syncs.
 	began, lastSuccess time.Time
@@ -73,6 +65,10 @@ type project struct {
 	fresh              bool               // the state on disk, if any, is to be replaced
 	broken             error              // why the store is broken
 	halt               context.CancelFunc // ends the running sync
+	hasReset           bool               // the state on disk has other buckets
+	isContinued        bool               // of a project of this process
+
+	stop func() // ends run, and returns when it has ended; for Collector alone
 }
 
 // reader reads what has changed in the list; a *syncer.Syncer does.
@@ -85,126 +81,75 @@ type reader interface {
 	State() ([]byte, error)
 }
 
-// openProject returns a project that reads from Opper.
-func openProject(cfg config.Project, deps Deps) (*project, error) {
+// openProject returns a project that reads from Opper. With old, it is the same one
+// with other settings: counters of the process and the clock go on. It is to be
+// restored, and then exposed.
+func openProject(cfg config.Project, deps Deps, old *project) (*project, error) {
 	metrics := newInstrumentation(cfg.Name, cfg.NativeHistograms)
+	clock := deps.Clock.another()
+	if old != nil {
+		metrics.continueFrom(old.metrics)
+		clock = old.clock
+	}
 	opts := cfg.Opper
 	opts.Observe, opts.Received = metrics.observeRequest, metrics.observeReceived
 	opts.Logger = log.With(deps.Logger, "project", cfg.Name)
 	client, err := opper.New(opts)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("project %q: %w", cfg.Name, err)
 	}
-	return newProject(cfg, deps, metrics, func() syncer.Source { return client.WithRetries(syncRetries) })
-}
-
-// newProject returns a project that continues from its state, or has read
-// nothing yet.
-func newProject(cfg config.Project, deps Deps, metrics *instrumentation, source func() syncer.Source) (*project, error) {
-	cfg.Aggregate.Partial = cfg.InitialLookback != nil
-	metrics.stall = newStall(deps.Clock.Now, cfg.Interval, metrics.up)
-	p := &project{
-		cfg:     cfg,
-		deps:    deps,
-		logger:  log.With(deps.Logger, "project", cfg.Name),
-		source:  source,
-		zeros:   newZeroFirst(cfg.Name, deps.AllRead),
-		builder: newSnapshots(&cfg),
-		metrics: metrics,
-		ready:   make(chan struct{}),
-		wanted:  make(chan struct{}, 1),
-		began:   deps.Clock.System(),
-		savedAt: deps.Clock.Now(),
-		fresh:   true,
-		halt:    func() {},
-	}
-	p.published.Store(&snapshot{})
-	p.activity = newActivity(metrics, deps.Clock)
-	p.countFromZero()
-	if err := p.restore(); err != nil {
-		return nil, err
-	}
-	if !p.ledger.IsInitialSync() && !p.isUnproven() {
-		p.publish()
+	p := newProject(cfg, deps, metrics, clock, func() syncer.Source { return client.WithRetries(syncRetries) })
+	p.closeClient = client.Close
+	if old != nil {
+		p.isContinued, p.activity.started = true, old.activity.started
 	}
 	return p, nil
 }
 
-// run syncs until ctx ends: at once, and then at the interval or, if that is 0,
-// whenever refresh is called. Between syncs it reads pages of sweeps. It returns
-// an error only if the store breaks.
-func (p *project) run(ctx context.Context) error {
-	ctx, p.halt = context.WithCancel(ctx)
-	defer p.halt()
-	tick := make(<-chan time.Time)
-	if p.cfg.Interval > 0 {
-		t := time.NewTicker(p.cfg.Interval)
-		defer t.Stop()
-		tick = t.C
+// newProject returns a project that has read nothing yet.
+func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *Clock, source func() syncer.Source) *project {
+	cfg.Aggregate.Partial = cfg.InitialLookback != nil
+	metrics.stall = newStall(clock.Now, cfg.Interval, metrics.up)
+	p := &project{
+		cfg:         cfg,
+		deps:        deps,
+		logger:      log.With(deps.Logger, "project", cfg.Name),
+		source:      source,
+		closeClient: func() {},
+		clock:       clock,
+		zeros:       newZeroFirst(cfg.Name, deps.AllRead),
+		builder:     newSnapshots(&cfg),
+		metrics:     metrics,
+		ready:       make(chan struct{}),
+		wanted:      make(chan struct{}, 1),
+		began:       clock.System(),
+		savedAt:     clock.Now(),
+		fresh:       true,
+		halt:        func() {},
+		stop:        func() {},
 	}
-	for ctx.Err() == nil {
-		sweeping := p.sync(ctx)
-		p.landed()
-		for waiting := true; waiting; {
-			var page <-chan time.Time
-			if sweeping && p.syncer.IsSweepDue() {
-				page = time.After(time.Until(p.sweptAt.Add(p.sweepPause())))
-			}
-			select {
-			case <-ctx.Done():
-				return p.broken
-			case <-tick:
-				waiting = false
-			case <-p.wanted:
-				waiting = false
-			case <-page:
-				sweeping = p.sweep(ctx)
-			}
-		}
-	}
-	return p.broken
+	p.published.Store(&snapshot{})
+	p.activity = newActivity(metrics, clock)
+	p.countFromZero()
+	return p
 }
 
-// refresh syncs and returns when that is done or ctx ends; the sync goes on
-// then. Calls at the same time share one sync. The initial sync is not waited
-// for.
-func (p *project) refresh(ctx context.Context) {
-	p.mu.Lock()
-	if p.flight == nil {
-		p.flight = make(chan struct{})
-		p.wanted <- struct{}{}
-	}
-	flight := p.flight
-	p.mu.Unlock()
-	if !p.isReady() {
+// expose publishes what was restored, if it is known to be what is configured.
+func (p *project) expose() {
+	if p.ledger.IsInitialSync() || p.isUnproven() {
 		return
 	}
-	select {
-	case <-flight:
-	case <-ctx.Done():
+	if p.hasReset && !p.commit() {
+		return
 	}
-}
-
-// landed ends the wait of those who wanted the sync that has just ended.
-func (p *project) landed() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	select {
-	case <-p.wanted:
-		// Asked for while this sync ran: it is the one that they share.
-	default:
-	}
-	if p.flight != nil {
-		close(p.flight)
-		p.flight = nil
-	}
+	p.publish()
 }
 
 // sync runs one sync, and reports whether Opper answered what it asked for. One
 // that fails changes no number that is published: what it read is published by
 // the next one that succeeds, as it is if the state can't be committed.
 func (p *project) sync(ctx context.Context) bool {
-	start := p.deps.Clock.Now()
+	start := p.clock.Now()
 	p.metrics.stall.begin()
 	defer p.metrics.stall.end()
 	counted := 0
@@ -220,11 +165,12 @@ func (p *project) sync(ctx context.Context) bool {
 		p.startOver()
 		return p.sync(ctx)
 	}
-	now := p.deps.Clock.Now()
+	now := p.clock.Now()
 	took := now.Sub(start)
 	if err != nil {
 		if ctx.Err() == nil {
 			p.failing = true
+			p.hasFailed.Store(true)
 			p.metrics.synced(took, false)
 			p.activity.synced(took, err)
 			logger := p.logger
@@ -235,9 +181,9 @@ func (p *project) sync(ctx context.Context) bool {
 		}
 		return false
 	}
-	ended := p.deps.Clock.System()
+	ended := p.clock.System()
 	p.aggregates.EndInitialSync(ended)
-	p.zeros.release(now)
+	p.zeros.release(p.deps.Clock.Now())
 	p.removeNames(now)
 	p.placeOpen()
 	p.metrics.synced(took, true)
@@ -247,13 +193,14 @@ func (p *project) sync(ctx context.Context) bool {
 	committed := p.commit()
 	p.activity.synced(took, p.commitErr)
 	if !committed {
+		p.hasFailed.Store(true)
 		p.upstream = before
 		return true
 	}
 	switch {
 	case before != p.upstream:
 		level.Info(p.logger).Log("msg", "upstream has changed, its list is the known one", "stored_url", before.URL, "url", p.upstream.URL)
-	case !p.isReady():
+	case !p.isPublished():
 		p.logInitialSync()
 	}
 	p.publish()
@@ -308,32 +255,6 @@ func (p *project) lastZero() time.Time {
 	return p.lastSuccess
 }
 
-// placeOpen gives aggregates to the names of open traces, which may have been renamed.
-// The places that are left go by label, so that two replicas agree.
-func (p *project) placeOpen() {
-	places := p.aggregates.FreePlaces()
-	first := map[string]string{} // raw names by label
-	last := ""                   // no label behind it gets a place; empty if any may
-	p.ledger.Open(func(r ledger.Row) {
-		label, ok := p.aggregates.Unplaced(r.Name)
-		if !ok || places == 0 || last != "" && label > last {
-			return
-		}
-		first[label] = r.Name
-		if len(first) > 2*places {
-			sorted := slices.Sorted(maps.Keys(first))
-			last = sorted[places-1]
-			for _, beaten := range sorted[places:] {
-				delete(first, beaten)
-			}
-		}
-	})
-	for _, label := range slices.Sorted(maps.Keys(first)) {
-		p.aggregates.Ensure(first[label], p.lastZero())
-	}
-	p.ledger.Open(func(r ledger.Row) { p.aggregates.Ensure(r.Name, p.lastZero()) })
-}
-
 // publish exposes the aggregates as they are. They must be durable.
 func (p *project) publish() {
 	metrics, published := p.builder.build(p.aggregates, p.ledger, p.syncer.Total())
@@ -342,13 +263,13 @@ func (p *project) publish() {
 	p.activity.published(p.lastSuccess)
 	p.metrics.published(p.lastSuccess)
 	p.zeros.published(p.aggregates.ZeroPending(), p.deps.Clock.Now())
-	if !p.isReady() {
+	if !p.isPublished() {
 		close(p.ready)
 	}
 }
 
-// isReady reports whether the initial sync is published.
-func (p *project) isReady() bool {
+// isPublished reports whether the initial sync is published.
+func (p *project) isPublished() bool {
 	select {
 	case <-p.ready:
 		return true
@@ -357,44 +278,14 @@ func (p *project) isReady() bool {
 	}
 }
 
-// collect hands out what is published.
-func (p *project) collect(ch chan<- prometheus.Metric) {
+// Describe implements prometheus.Collector. It describes nothing, so that a registry
+// expects nothing in particular of a project.
+func (*project) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (p *project) Collect(ch chan<- prometheus.Metric) {
 	for _, m := range *p.published.Load() {
 		ch <- m
 	}
 	p.metrics.Collect(ch)
-}
-
-// progress commits and logs the progress of the initial sync now and then.
-func (p *project) progress(part syncer.Part) {
-	p.metrics.up.Set(1)
-	p.activity.progress(part)
-	ratio := 0.0
-	if part.Total > 0 {
-		ratio = min(float64(part.Read)/float64(part.Total), 1)
-		p.metrics.initialSync.Set(ratio)
-	}
-	now := p.deps.Clock.Now()
-	if now.Sub(p.loggedAt) >= progressInterval {
-		if !p.loggedAt.IsZero() {
-			level.Info(p.logger).Log("msg", "initial sync running", "read", part.Read, "listed", part.Total, "progress_ratio", ratio)
-		}
-		p.loggedAt = now
-	}
-	// The state of another upstream is kept until there is something in its place.
-	if p.origin != otherUpstream && (now.Sub(p.savedAt) >= progressInterval || part.Read-p.savedRows >= progressRows || p.ledger.Unsaved()-p.unsaved >= progressEntries) {
-		p.commit()
-		p.savedAt, p.savedRows, p.unsaved = now, part.Read, p.ledger.Unsaved()
-	}
-}
-
-// logInitialSync logs what the counters begin with.
-func (p *project) logInitialSync() {
-	var counted uint64
-	for _, n := range p.aggregates.All() {
-		for _, t := range n.ByOutcome {
-			counted += t.Traces
-		}
-	}
-	level.Info(p.logger).Log("msg", "initial sync complete", "listed", p.ledger.Listed(), "counted", counted, "prior_state", p.origin != noState)
 }

@@ -71,7 +71,7 @@ func TestHistoryIsCountedExactly(t *testing.T) {
 				list.NoRecord = true
 				b := newBench(t, list, cfg)
 				b.opper.FillHistory(traces, 40, epoch.Add(-25*24*time.Hour), epoch.Add(-time.Hour))
-				page := httptest.NewServer(scrape.SyncFirst(b.collector(), b.handler(false)))
+				page := httptest.NewServer(scrape.SyncFirst(b.collector(), "", b.handler(false)))
 				t.Cleanup(page.Close)
 				b.noted(func() {
 					b.start()
@@ -254,7 +254,7 @@ func TestLiveTracesAreCountedOnceSettled(t *testing.T) {
 				begun := b.begins.Load()
 				b.noted(func() {
 					for b.begins.Load() == begun { // one may share the initial sync's end
-						b.collector().Refresh(t.Context())
+						b.collector().Refresh(t.Context(), "")
 					}
 				})
 				if err := b.truth().Check(b.countedOf(b.gather())); err != nil {

@@ -55,7 +55,7 @@ func FuzzRestoreState(f *testing.F) {
 		p.publish()
 		metrics := make(chan prometheus.Metric)
 		go func() {
-			p.collect(metrics)
+			p.Collect(metrics)
 			close(metrics)
 		}()
 		for m := range metrics {

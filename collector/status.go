@@ -27,7 +27,7 @@ const (
 // sync published, as in the metrics.
 func (c *Collector) Status() []status.Project {
 	var out []status.Project
-	for _, p := range c.projects {
+	for _, p := range c.all() {
 		out = append(out, p.status())
 	}
 	return out
@@ -67,7 +67,8 @@ type reading struct {
 }
 
 func newActivity(metrics *instrumentation, clock *Clock) *activity {
-	return &activity{metrics: metrics, clock: clock, started: clock.System(), readings: []reading{{at: clock.Now()}}}
+	t := metrics.traffic() // there is some if the settings of the project have changed
+	return &activity{metrics: metrics, clock: clock, started: clock.System(), readings: []reading{{at: clock.Now(), requests: t.Requests(), bytes: t.Bytes}}}
 }
 
 // synced takes in a sync that ended, with the error of reading the list or of the

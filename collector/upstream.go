@@ -44,13 +44,13 @@ func (p *project) countFromZero() {
 
 func (p *project) ledgerConfig() ledger.Config {
 	return ledger.Config{
-		SettleDelay: p.cfg.SettleDelay, AbandonAfter: p.cfg.AbandonAfter, RecheckInterval: p.cfg.Interval, InitialLookback: p.cfg.InitialLookback, Wall: p.deps.Clock.Wall,
+		SettleDelay: p.cfg.SettleDelay, AbandonAfter: p.cfg.AbandonAfter, RecheckInterval: p.cfg.Interval, InitialLookback: p.cfg.InitialLookback, Wall: p.clock.Wall,
 	}
 }
 
 func (p *project) syncerConfig() syncer.Config {
 	return syncer.Config{
-		Now: p.deps.Clock.Now, Interval: p.cfg.Interval, SweepInterval: p.cfg.SweepInterval, Concurrency: p.cfg.Concurrency,
+		Now: p.clock.Now, Interval: p.cfg.Interval, SweepInterval: p.cfg.SweepInterval, Concurrency: p.cfg.Concurrency,
 		IsUnproven: p.isUnproven(), Logger: p.logger,
 	}
 }

@@ -44,6 +44,8 @@ type Options struct {
 	Timeout time.Duration
 	// RequestsPerSecond limits everything that is sent; 0 is no limit.
 	RequestsPerSecond float64
+	// Shared limits the requests of all clients that have it; nil is no limit.
+	Shared *SharedLimit
 	// MaxConnections is the maximum number of idle connections: the number of
 	// concurrent requests. Default 4.
 	MaxConnections int
@@ -67,7 +69,8 @@ type Options struct {
 // Client reads traces from Opper. It may be used by several goroutines.
 type Client struct {
 	*shared
-	retries *atomic.Int64 // what is left of the budget; nil for no limit
+	retries  *atomic.Int64 // what is left of the budget; nil for no limit
+	priority Priority
 }
 
 // shared is what all clients of one project have in common.
@@ -76,6 +79,7 @@ type shared struct {
 	base      string // the URL up to the version
 	transport http.RoundTripper
 	limit     *limiter
+	total     *sharedProject // the limit over all projects
 	clock     clock
 
 	mu        sync.Mutex
@@ -144,6 +148,7 @@ func New(opts Options) (*Client, error) {
 		base:      strings.TrimRight(base.String(), "/"),
 		transport: transport,
 		limit:     newLimiter(opts.RequestsPerSecond),
+		total:     opts.Shared.project(strings.ToLower(base.Host)),
 		clock:     realClock(),
 	}}, nil
 }
@@ -195,13 +200,27 @@ func checkHeader(header http.Header) error {
 // URL returns the base URL with its version.
 func (c *Client) URL() string { return c.base }
 
+// Close closes connections that are idle. No request may follow, nor be made.
+func (c *Client) Close() {
+	if t, ok := c.transport.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+}
+
 // WithRetries returns a client that shares everything with c but makes at most
 // n retries over its whole life, over all of its requests: the budget of one
 // sync.
 func (c *Client) WithRetries(n int) *Client {
 	budget := new(atomic.Int64)
 	budget.Store(int64(n))
-	return &Client{shared: c.shared, retries: budget}
+	return &Client{shared: c.shared, retries: budget, priority: c.priority}
+}
+
+// WithPriority returns a client that shares everything with c, its retries too, and
+// whose requests wait for the SharedLimit with this priority. It is PrioritySync for
+// a new client.
+func (c *Client) WithPriority(p Priority) *Client {
+	return &Client{shared: c.shared, retries: c.retries, priority: p}
 }
 
 // List returns up to limit traces, from the given offset in Opper's order. Its

@@ -5,8 +5,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
-
-	"golang.org/x/time/rate"
+	"time"
 )
 
 const (
@@ -16,13 +15,55 @@ const (
 	rateGain = 0.02
 )
 
-// limiter is a token bucket whose rate falls with each 429. A nil limiter does not
-// limit.
-type limiter struct {
-	full   rate.Limit
-	bucket *rate.Limiter
+// bucket is a token bucket whose rate falls with each 429.
+type bucket struct {
+	full, rate float64 // tokens per second
+	burst      float64
+	tokens     float64   // negative for those that are promised
+	at         time.Time // when it held them
+}
 
-	mu sync.Mutex // makes one step of reading and changing the rate
+// newBucket returns a full bucket.
+func newBucket(perSecond float64) bucket {
+	burst := max(1, math.Ceil(perSecond))
+	return bucket{full: perSecond, rate: perSecond, burst: burst, tokens: burst}
+}
+
+// advance adds the tokens of the time since the last call.
+func (b *bucket) advance(now time.Time) {
+	if now.After(b.at) {
+		if !b.at.IsZero() {
+			b.tokens = min(b.tokens+now.Sub(b.at).Seconds()*b.rate, b.burst)
+		}
+		b.at = now
+	}
+}
+
+// missing returns how long it takes until there are as many tokens.
+func (b *bucket) missing(now time.Time, tokens float64) time.Duration {
+	b.advance(now)
+	if b.tokens >= tokens {
+		return 0
+	}
+	return time.Duration(min((tokens-b.tokens)/b.rate*float64(time.Second), math.MaxInt64/2))
+}
+
+// throttled halves the rate.
+func (b *bucket) throttled(now time.Time) {
+	b.advance(now)
+	b.rate = max(b.rate/2, b.full*minRate)
+}
+
+// succeeded restores a little of the rate.
+func (b *bucket) succeeded(now time.Time) {
+	b.advance(now)
+	b.rate = min(b.rate+b.full*rateGain, b.full)
+}
+
+// limiter is the bucket of one project. A nil limiter does not limit.
+type limiter struct {
+	mu     sync.Mutex
+	bucket bucket
 }
 
 // newLimiter takes requests per second; 0 is no limit.
@@ -30,8 +71,7 @@ func newLimiter(perSecond float64) *limiter {
 	if perSecond == 0 {
 		return nil
 	}
-	burst := max(1, int(math.Ceil(min(perSecond, math.MaxInt32))))
-	return &limiter{full: rate.Limit(perSecond), bucket: rate.NewLimiter(rate.Limit(perSecond), burst)}
+	return &limiter{bucket: newBucket(perSecond)}
 }
 
 // wait takes one token, and fails at once if there is none before ctx ends.
@@ -40,8 +80,7 @@ func (l *limiter) wait(ctx context.Context, clock clock) error {
 		return nil
 	}
 	now := clock.now()
-	token := l.bucket.ReserveN(now, 1)
-	delay := token.DelayFrom(now)
+	delay := l.reserve(now)
 	if delay == 0 {
 		return nil
 	}
@@ -50,30 +89,37 @@ func (l *limiter) wait(ctx context.Context, clock clock) error {
 		err = clock.sleep(ctx, delay)
 	}
 	if err != nil {
-		token.CancelAt(now)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.bucket.tokens++
 		return fmt.Errorf("waiting for the rate limit: %w", err)
 	}
 	return nil
 }
 
-// throttled halves the rate.
+// reserve takes a token and returns how long to wait for it.
+func (l *limiter) reserve(now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delay := l.bucket.missing(now, 1)
+	l.bucket.tokens--
+	return delay
+}
+
 func (l *limiter) throttled(clock clock) {
 	if l == nil {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.bucket.SetLimitAt(clock.now(), max(l.bucket.Limit()/2, l.full*minRate))
+	l.bucket.throttled(clock.now())
 }
 
-// succeeded restores a little of the rate.
 func (l *limiter) succeeded(clock clock) {
 	if l == nil {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now := l.bucket.Limit(); now < l.full {
-		l.bucket.SetLimitAt(clock.now(), min(now+l.full*rateGain, l.full))
-	}
+	l.bucket.succeeded(clock.now())
 }

@@ -59,7 +59,7 @@ func TestLimiterYieldsAndRecovers(t *testing.T) {
 	l := newLimiter(8)
 	check := func(what string, want float64) {
 		t.Helper()
-		if got := float64(l.bucket.Limit()); math.Abs(got-want) > 1e-9 {
+		if got := l.bucket.rate; math.Abs(got-want) > 1e-9 {
 			t.Errorf("%s: got a rate of %v, want %v", what, got, want)
 		}
 	}

@@ -60,12 +60,14 @@ func (c *Client) fetch(ctx context.Context, url string, decode func(io.Reader) e
 		err := c.attempt(ctx, url, key, decode)
 		if err == nil {
 			c.limit.succeeded(c.clock)
+			c.total.succeeded()
 			return nil
 		}
 		c.logFailure(err)
 		switch status(err) {
 		case http.StatusTooManyRequests:
 			c.limit.throttled(c.clock)
+			c.total.throttled()
 		case http.StatusUnauthorized:
 			if !rekeyed && c.opts.Key.renew() != key {
 				rekeyed = true
@@ -114,8 +116,15 @@ func (c *Client) admit(ctx context.Context) error {
 	if err := c.limit.wait(ctx, c.clock); err != nil {
 		return err
 	}
+	if err := c.total.wait(ctx, c.priority); err != nil {
+		return err
+	}
 	// Another request may have got a later retry time meanwhile.
-	return c.heldOff()
+	err := c.heldOff()
+	if err != nil {
+		c.total.release()
+	}
+	return err
 }
 
 // holdOff delays all requests for a while.

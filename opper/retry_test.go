@@ -275,7 +275,7 @@ func TestThrottledRate(t *testing.T) {
 	if _, err := f.List(t.Context(), 0, 100); err != nil {
 		t.Fatal(err)
 	}
-	if got := float64(f.limit.bucket.Limit()); math.Abs(got-0.52) > 1e-9 {
+	if got := float64(f.limit.bucket.rate); math.Abs(got-0.52) > 1e-9 {
 		t.Errorf("got a rate of %v, want half and 2%% back", got)
 	}
 	// The second attempt needs a token too: 250 ms of backoff earned half of a quarter.

@@ -21,6 +21,9 @@ import (
 // Transport changes how a Client connects. The zero value trusts the system's
 // root certificates, and uses the proxy that the environment names.
 type Transport struct {
+	// ID identifies the settings: equal ones have the same. It is empty for the
+	// zero value.
+	ID string
 	// Proxy returns the proxy of a request, or none.
 	Proxy func(*http.Request) (*url.URL, error)
 	// ProxyConnectHeader is sent to a proxy with CONNECT.

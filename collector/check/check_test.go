@@ -218,7 +218,7 @@ func (f *fixture) state(t *testing.T) string {
 	go func() { ended <- c.Run(ctx) }()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for !c.IsReady() {
+	for !c.IsReady("") {
 		select {
 		case <-tick.C:
 		case <-t.Context().Done():

@@ -34,21 +34,26 @@ func Version() string { return cmp.Or(version.Version, "dev") }
 
 // Validated is a configuration without contradictions. Validate makes it.
 type Validated struct {
-	Command       string // its words with blanks between, such as CommandCheck
-	CheckJSON     bool   // CommandCheck prints JSON
-	State         State
-	Projects      []Project // at least one, each with another name
-	Scrape        scrape.Config
-	Web           *web.FlagConfig
-	HealthAddress string // empty disables the listener
-	StoragePath   string // empty disables persistence
-	LogLevel      string
-	LogFormat     string // logfmt or json
+	Command   string // its words with blanks between, such as CommandCheck
+	CheckJSON bool   // CommandCheck prints JSON
+	State     State
+	Projects  []Project // each with another name; none only with --config.file
+	// Reload reads --config.file and its directories again, as Parse does. It is
+	// nil without --config.file.
+	Reload                    func() ([]Project, error)
+	MaxRequestsPerSecondTotal float64 // of all projects; 0 is no limit
+	Scrape                    scrape.Config
+	Web                       *web.FlagConfig
+	HealthAddress             string // empty disables the listener
+	StoragePath               string // empty disables persistence
+	LogLevel                  string
+	LogFormat                 string // logfmt or json
 }
 
 // Project says how the traces of one API key are collected.
 type Project struct {
 	Name              string // value of the label project
+	Digest            string // of everything here but the key itself: equal if nothing has changed
 	Opper             opper.Options
 	KeyOrigin         string         // where the key comes from: a flag or an environment variable
 	UpstreamURL       string         // with the version of the API

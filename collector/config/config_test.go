@@ -92,7 +92,7 @@ func TestWrongValueIsRefusedByItsFlag(t *testing.T) {
 		},
 		"collector.token-buckets": {"empty": "", "falling": "2,1", "NaN": "NaN", "negative": "-16"},
 		"web.telemetry-path": {
-			"empty": "", "relative": "metrics", "root": "/", "slash at the end": "/metrics/", "taken": "/-/ready", "pattern": "/{any...}", "space": "/a b",
+			"empty": "", "relative": "metrics", "root": "/", "slash at the end": "/metrics/", "taken": "/-/ready", "a project": "/probe", "discovery": "/sd", "pattern": "/{any...}", "space": "/a b",
 		},
 		"web.trace-url": {
 			"no id": "https://platform.opper.ai/traces", "no scheme": "platform.opper.ai/{id}", "script": "javascript:alert({id})", "no host": "https:///{id}",

@@ -39,6 +39,7 @@ func NewApplication() (*kingpin.Application, *Parsed) {
 	checked(app, "opper.timeout", "Timeout of a request to Opper.", "30s", &o.Timeout, parsePositiveDuration)
 	checked(app, "opper.concurrency", "Maximum number of concurrent requests to Opper while many pages are read.", "4", &c.Concurrency, parseInt(1))
 	checked(app, "opper.max-requests-per-second", "Maximum number of requests to Opper per second. Halved when Opper answers 429. Use 0 to disable.", "5", &o.RequestsPerSecond, parseRate)
+	checked(app, "opper.max-requests-per-second-total", "Maximum number of requests to Opper per second, of all projects together. Use 0 to disable.", "50", &v.MaxRequestsPerSecondTotal, parseRate)
 
 	checked(app, "collector.interval", "Interval between syncs. Use 0s to sync on every scrape, within its timeout.", "30s", &c.Interval, parseDuration)
 	checked(app, "collector.sweep-interval", "Interval between sweeps, which read the full list in the background to find traces that syncs missed. Use 0s to sweep only when traces are known to be missing.", "24h", &c.SweepInterval, parseDuration)
@@ -64,7 +65,7 @@ func NewApplication() (*kingpin.Application, *Parsed) {
 	checked(app, "web.trace-url", "Address of a trace at Opper, for the links of the status page; {id} stands for its id. Empty makes no links.", "https://platform.opper.ai/traces/{id}", &v.Scrape.TraceURL, parseTraceURL)
 	app.Flag("web.disable-exporter-metrics", "Exclude metrics about the exporter itself (promhttp_*, process_*, go_*).").BoolVar(&v.Scrape.DisableExporterMetrics)
 	app.Flag("web.openmetrics-created", "Expose created timestamps in OpenMetrics text, as _created samples. Only for scrapers that parse them: others store them as series.").BoolVar(&v.Scrape.OpenMetricsCreated)
-	app.Flag("web.enable-lifecycle", "Enable copies of the state via HTTP: POST /-/snapshot.").BoolVar(&v.Scrape.EnableLifecycle)
+	app.Flag("web.enable-lifecycle", "Enable reloads of --config.file and copies of the state via HTTP: POST /-/reload and /-/snapshot.").BoolVar(&v.Scrape.EnableLifecycle)
 	checked(app, "web.max-requests", "Maximum number of parallel scrape requests. Others wait up to 2s, then get a 503. Use 0 to disable.", "40", &v.Scrape.MaxRequests, parseInt(0))
 	checked(app, "log.level", "Only log messages with the given severity or above. One of: [debug, info, warn, error]", "info", &v.LogLevel, parseEnum("debug", "info", "warn", "error"))
 	checked(app, "log.format", "Output format of log messages. One of: [logfmt, json]", "logfmt", &v.LogFormat, parseEnum("logfmt", "json"))

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/scrape"
 )
 
 func parseDuration(text string) (time.Duration, error) {
@@ -137,7 +138,8 @@ func parseAddress(text string) (string, error) {
 }
 
 func parsePath(text string) (string, error) {
-	if !strings.HasPrefix(text, "/") || path.Clean(text) != text || text == "/" || strings.HasPrefix(text, "/-/") || strings.ContainsAny(text, "{} \t") {
+	reserved := text == "/" || strings.HasPrefix(text, "/-/") || text == scrape.ProbePath || text == scrape.DiscoveryPath
+	if !strings.HasPrefix(text, "/") || path.Clean(text) != text || reserved || strings.ContainsAny(text, "{} \t") {
 		return "", fmt.Errorf("expected a path such as /metrics, got %q", text)
 	}
 	return text, nil

@@ -10,14 +10,9 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/go-kit/log"
-	"github.com/go-kit/log/level"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-	_ "github.com/prometheus/client_golang/prometheus/promhttp/zstd" // lets promhttp negotiate zstd
 
 	"opper_exporter/collector/status"
 	"opper_exporter/collector/statuspage"
@@ -31,16 +26,21 @@ type Config struct {
 	OpenMetricsCreated     bool   // expose created timestamps as samples
 	MaxRequests            int    // scrapes at once; 0 is no limit
 	SyncOnScrape           bool   // before each scrape is answered
-	EnableLifecycle        bool   // serve snapshotPath
+	EnableLifecycle        bool   // serve snapshotPath and reloadPath
 	TraceURL               string // see statuspage.Config
 }
 
-// Syncer is what is scraped. Its metrics come from a prometheus.Registry.
+// Syncer is what is scraped: projects, which may come and go. An empty name stands
+// for all of them.
 type Syncer interface {
-	// Refresh syncs, and returns when that is done or ctx ends.
-	Refresh(ctx context.Context)
-	// IsReady reports whether the initial sync is published.
-	IsReady() bool
+	// Refresh syncs a project, and returns when that is done or ctx ends.
+	Refresh(ctx context.Context, project string)
+	// IsReady reports whether a project has published, or has failed once.
+	IsReady(project string) bool
+	// Projects returns the names of the projects, sorted.
+	Projects() []string
+	// Gatherer returns the metrics of a project, and nil if there is none of this name.
+	Gatherer(project string) prometheus.Gatherer
 	// Status returns what the status page says about each project.
 	Status() []status.Project
 }
@@ -48,79 +48,87 @@ type Syncer interface {
 // Snapshot returns a copy of the state, which is the caller's.
 type Snapshot func() (*os.File, error)
 
-// NewHandler returns all pages of the exporter. There is no Snapshot without
-// persistence.
-func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometheus.Registry, snapshot Snapshot, logger log.Logger) http.Handler {
+// The pages of projects, which no other page can take the place of.
+const (
+	ProbePath     = "/probe" // the metrics of one project
+	DiscoveryPath = "/sd"    // the projects, for Prometheus' service discovery
+	reloadPath    = "/-/reload"
+)
+
+// NewHandler returns all pages of the exporter. The registry has the metrics of the
+// process. There is no Snapshot without persistence, and no reload without a file to
+// read again.
+func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometheus.Registry, snapshot Snapshot, reload http.Handler, logger log.Logger) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(cfg.TelemetryPath, scrapers.Watch(metricsHandler(cfg, syncer, registry, logger)))
+	metrics := newMetrics(cfg, syncer, scrapers, registry, logger)
+	mux.HandleFunc(cfg.TelemetryPath, metrics.all)
+	mux.HandleFunc(cfg.exporterPath(), metrics.process)
+	mux.HandleFunc(ProbePath, metrics.probe)
+	mux.Handle(DiscoveryPath, discovery(syncer.Projects, cfg.exporterPath()))
 	mux.Handle("/-/ready", ReadyHandler(syncer))
 	mux.HandleFunc("/-/healthy", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, cfg.Program+" is healthy.\n")
 	})
-	mux.Handle(snapshotPath, snapshotHandler(cfg.EnableLifecycle, snapshot, sendTimeout, logger))
+	mux.Handle(snapshotPath, lifecycle(cfg, snapshotHandler(snapshot, sendTimeout, logger)))
+	if reload == nil {
+		reload = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "There is nothing to reload: --config.file is not set.", http.StatusNotFound)
+		})
+	}
+	mux.Handle(reloadPath, lifecycle(cfg, reload))
 	mux.Handle("/{$}", statuspage.New(statuspage.Config{Program: cfg.Program, Version: cfg.Version, TelemetryPath: cfg.TelemetryPath, TraceURL: cfg.TraceURL}, syncer.Status))
 	return secure(mux)
 }
 
-func metricsHandler(cfg Config, syncer Syncer, registry *prometheus.Registry, logger log.Logger) http.Handler {
-	opts := promhttp.HandlerOpts{
-		ErrorLog: errorLog{logger},
-		// Responses turns it into a 500, even if an encoder fails halfway.
-		ErrorHandling: promhttp.PanicOnError,
+// exporterPath is where the metrics of the process are, without those of projects.
+func (c *Config) exporterPath() string { return c.TelemetryPath + "/exporter" }
 
-		EnableOpenMetrics:                   true,
-		EnableOpenMetricsTextCreatedSamples: cfg.OpenMetricsCreated,
+// lifecycle answers requests only where that is switched on. No page of another site
+// makes a browser send one.
+func lifecycle(cfg Config, next http.Handler) http.Handler {
+	if !cfg.EnableLifecycle {
+		next = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "The lifecycle API is not enabled: it needs --web.enable-lifecycle.", http.StatusForbidden)
+		})
 	}
-	if !cfg.DisableExporterMetrics {
-		registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-		opts.Registry = registry
-	}
-	metrics := promhttp.HandlerFor(registry, opts)
-	if cfg.SyncOnScrape {
-		metrics = SyncFirst(syncer, metrics)
-	}
-	if cfg.MaxRequests > 0 {
-		metrics = atMost(cfg.MaxRequests, metrics)
-	}
-	metrics = NewResponses(logger, sendTimeout, maxUnsent).Buffer(metrics)
-	if !cfg.DisableExporterMetrics {
-		metrics = promhttp.InstrumentMetricHandler(registry, metrics)
-	}
-	return metrics
+	return http.NewCrossOriginProtection().Handler(next)
 }
 
-const (
-	// scrapeMargin is the part of a scrape's timeout that remains to expose the
-	// last snapshot if the sync does not end.
-	scrapeMargin = 500 * time.Millisecond
-	// defaultScrapeTimeout is for requests without a timeout.
-	defaultScrapeTimeout = 10 * time.Second
-)
-
-// SyncFirst syncs before each request is handled, within the timeout of the
-// scrape (X-Prometheus-Scrape-Timeout-Seconds).
-func SyncFirst(syncer Syncer, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		timeout, ok := scrapeTimeout(r)
-		if !ok {
-			timeout = defaultScrapeTimeout
-		}
-		ctx, cancel := context.WithTimeout(r.Context(), timeout-scrapeMargin)
-		syncer.Refresh(ctx)
-		cancel()
-		next.ServeHTTP(w, r)
-	})
-}
-
-// ReadyHandler answers 200 once the initial sync is published, and 503 before.
+// ReadyHandler answers 200 once each project, or the target of the request, has
+// published or failed once, and 503 before: a project that fails must not keep the
+// others from being scraped.
 func ReadyHandler(syncer Syncer) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if !syncer.IsReady() {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		project := allProjects
+		if r.URL.Query().Has(targetParam) {
+			var gatherer prometheus.Gatherer
+			if project, gatherer = target(w, r, syncer); gatherer == nil {
+				return
+			}
+		}
+		if !syncer.IsReady(project) {
 			http.Error(w, "The initial sync is not complete.", http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = io.WriteString(w, "opper_exporter is ready.\n")
 	})
+}
+
+// targetParam is the parameter of a URL that names a project.
+const targetParam = "target"
+
+// target returns the project that a request names, and its metrics. It answers the
+// request if there is none.
+func target(w http.ResponseWriter, r *http.Request, syncer Syncer) (project string, gatherer prometheus.Gatherer) {
+	project = r.URL.Query().Get(targetParam)
+	if project == "" {
+		http.Error(w, "The name of a project is missing: expected ?target=NAME.", http.StatusBadRequest)
+		return "", nil
+	}
+	if gatherer = syncer.Gatherer(project); gatherer == nil {
+		http.Error(w, fmt.Sprintf("There is no project %.100q.", project), http.StatusNotFound)
+	}
+	return project, gatherer
 }
 
 // securityHeaders keep a browser from running, framing or guessing anything.
@@ -145,7 +153,7 @@ func secure(next http.Handler) http.Handler {
 			header.Set("Connection", "close") // or the server would wait for the body first
 		}
 		allowed := []string{http.MethodGet, http.MethodHead}
-		if r.URL.Path == snapshotPath {
+		if r.URL.Path == snapshotPath || r.URL.Path == reloadPath {
 			allowed = []string{http.MethodPost}
 		}
 		if !slices.Contains(allowed, r.Method) {
@@ -155,34 +163,4 @@ func secure(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-// maxQueueTime is how long a scrape waits until others are finished. Gathering
-// takes milliseconds, so that many clients at once need not be refused.
-const maxQueueTime = 2 * time.Second
-
-// atMost handles n requests at once. Others wait, and are answered 503 if they
-// wait for too long. The limit of promhttp would leave out those that wait for a
-// sync.
-func atMost(n int, next http.Handler) http.Handler {
-	slots := make(chan struct{}, n)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), maxQueueTime)
-		defer cancel()
-		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
-			next.ServeHTTP(w, r)
-		case <-ctx.Done():
-			http.Error(w, fmt.Sprintf("Limit of concurrent requests reached (%d), try again later.", n), http.StatusServiceUnavailable)
-		}
-	})
-}
-
-// errorLog logs what goes wrong while metrics are gathered and encoded.
-type errorLog struct{ logger log.Logger }
-
-// Println implements promhttp.Logger.
-func (l errorLog) Println(v ...any) {
-	level.Error(l.logger).Log("msg", "scrape failed", "err", strings.TrimSpace(fmt.Sprintln(v...)))
 }

@@ -21,27 +21,44 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// project is a Syncer that a test controls.
-type project struct {
-	ready   bool
-	refresh func(context.Context)
+// projects is a Syncer that a test controls: its projects have the same metrics.
+type projects struct {
+	names   []string
+	unready string // this one is not ready
+	refresh func(ctx context.Context, project string)
+	metrics prometheus.Gatherer
 }
 
-func (p *project) IsReady() bool               { return p.ready }
-func (p *project) Status() []status.Project    { return nil }
-func (p *project) Refresh(ctx context.Context) { p.refresh(ctx) }
-
-func newProject() *project {
-	return &project{ready: true, refresh: func(context.Context) {}}
+func (p *projects) IsReady(project string) bool {
+	return p.unready == "" || project != "" && project != p.unready
+}
+func (p *projects) Status() []status.Project                    { return nil }
+func (p *projects) Refresh(ctx context.Context, project string) { p.refresh(ctx, project) }
+func (p *projects) Projects() []string                          { return p.names }
+func (p *projects) Gatherer(project string) prometheus.Gatherer {
+	if project != "" && !slices.Contains(p.names, project) {
+		return nil
+	}
+	return p.metrics
 }
 
-// newTestHandler returns all pages of a project with metrics.
-func newTestHandler(t *testing.T, cfg Config, p *project, logged io.Writer, metrics ...prometheus.Collector) http.Handler {
+func newProjects(names ...string) *projects {
+	return &projects{names: names, refresh: func(context.Context, string) {}}
+}
+
+// newTestHandler returns all pages of projects with metrics.
+func newTestHandler(t *testing.T, cfg Config, p *projects, logged io.Writer, metrics ...prometheus.Collector) http.Handler {
+	t.Helper()
+	return newWatchedHandler(t, cfg, p, NewScrapers(time.Now), logged, metrics...)
+}
+
+func newWatchedHandler(t *testing.T, cfg Config, p *projects, scrapers *Scrapers, logged io.Writer, metrics ...prometheus.Collector) http.Handler {
 	t.Helper()
 	cfg.Program, cfg.Version, cfg.TelemetryPath = "opper_exporter", "dev", "/metrics"
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics...)
-	return NewHandler(cfg, p, NewScrapers(time.Now), registry, nil, log.NewLogfmtLogger(logged))
+	p.metrics = registry
+	return NewHandler(cfg, p, scrapers, prometheus.NewRegistry(), nil, nil, log.NewLogfmtLogger(logged))
 }
 
 func up() prometheus.Collector {
@@ -52,9 +69,12 @@ func up() prometheus.Collector {
 
 func TestMethodsAndHeaders(t *testing.T) {
 	t.Parallel()
-	address := listen(t, newTestHandler(t, Config{}, newProject(), io.Discard, up()), DefaultLimits())
+	address := listen(t, newTestHandler(t, Config{}, newProjects("a"), io.Discard, up()), DefaultLimits())
 	client := &http.Transport{DisableKeepAlives: true}
-	for path, code := range map[string]int{"/": 200, "/metrics": 200, "/-/healthy": 200, "/-/ready": 200, "/none": 404, "/metrics?name[]=opper_up": 200, snapshotPath: 0} {
+	for path, code := range map[string]int{
+		"/": 200, "/metrics": 200, "/-/healthy": 200, "/-/ready": 200, "/none": 404, "/metrics?name[]=opper_up": 200, snapshotPath: 0, reloadPath: 0,
+		"/probe?target=a": 200, "/probe?target=b": 404, "/probe": 400, "/probe/a": 404, "/metrics/exporter": 200, "/sd": 200,
+	} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW"} {
 			req, err := http.NewRequestWithContext(t.Context(), method, "http://"+address+path, http.NoBody)
 			if err != nil {
@@ -71,9 +91,9 @@ func TestMethodsAndHeaders(t *testing.T) {
 			}
 			want, allowed := code, "GET, HEAD"
 			switch {
-			case path == snapshotPath && method == "POST":
+			case code == 0 && method == "POST":
 				want = 403 // without --web.enable-lifecycle
-			case path == snapshotPath:
+			case code == 0:
 				want, allowed = 405, "POST"
 			case method != "GET" && method != "HEAD":
 				want = 405
@@ -95,7 +115,7 @@ func TestMethodsAndHeaders(t *testing.T) {
 // A body that does not come occupies neither a slot nor the response.
 func TestBodyIsNotAwaited(t *testing.T) {
 	t.Parallel()
-	address := listen(t, newTestHandler(t, Config{MaxRequests: 1}, newProject(), io.Discard, up()), DefaultLimits())
+	address := listen(t, newTestHandler(t, Config{MaxRequests: 1}, newProjects(), io.Discard, up()), DefaultLimits())
 	for i := range 40 {
 		body := []string{"Content-Length: 1000", "Content-Length: 100000000", "Transfer-Encoding: chunked"}[i%3]
 		method, want := "GET", "HTTP/1.1 200 OK"
@@ -135,7 +155,7 @@ func (brokenMetric) Write(m *dto.Metric) error {
 func TestScrapeErrorIsA500(t *testing.T) {
 	t.Parallel()
 	logged := new(promtest.Output)
-	h := newTestHandler(t, Config{}, newProject(), logged, up(), prometheus.CollectorFunc(func(ch chan<- prometheus.Metric) { ch <- brokenMetric{} }))
+	h := newTestHandler(t, Config{}, newProjects(), logged, up(), prometheus.CollectorFunc(func(ch chan<- prometheus.Metric) { ch <- brokenMetric{} }))
 	get := func(accept string) *httptest.ResponseRecorder {
 		w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil)
 		r.Header.Set("Accept", accept)
@@ -202,9 +222,9 @@ func TestSyncEndsBeforeTheScrapeTimesOut(t *testing.T) {
 	} {
 		t.Run("timeout "+header, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := newProject()
+				p := newProjects()
 				syncs := 0
-				p.refresh = func(ctx context.Context) {
+				p.refresh = func(ctx context.Context, _ string) {
 					syncs++
 					<-ctx.Done()
 				}
@@ -222,18 +242,29 @@ func TestSyncEndsBeforeTheScrapeTimesOut(t *testing.T) {
 }
 
 func TestReadyOnceTheInitialSyncIsPublished(t *testing.T) {
-	p := &project{}
+	p := newProjects("a", "b")
 	h := newTestHandler(t, Config{}, p, io.Discard)
-	status := func() int {
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/-/ready", nil))
-		return w.Code
+	check := func(want map[string]int) {
+		t.Helper()
+		for target, want := range want {
+			if got := get(t, h, "/-/ready"+target).Code; got != want {
+				t.Errorf("%q: status %d, want %d", target, got, want)
+			}
+		}
 	}
-	if got := status(); got != http.StatusServiceUnavailable {
-		t.Errorf("before: status %d", got)
+	p.unready = "b"
+	check(map[string]int{"": 503, "?target=a": 200, "?target=b": 503, "?target=c": 404, "?target=": 400})
+	p.unready = ""
+	check(map[string]int{"": 200, "?target=a": 200, "?target=b": 200, "?target=c": 404})
+}
+
+// get asks a handler, with headers that are pairs of a name and a value.
+func get(t *testing.T, h http.Handler, url string, header ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
 	}
-	p.ready = true
-	if got := status(); got != http.StatusOK {
-		t.Errorf("after: status %d", got)
-	}
+	h.ServeHTTP(w, r)
+	return w
 }

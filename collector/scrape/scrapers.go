@@ -13,6 +13,9 @@ import (
 	"time"
 )
 
+// allProjects stands for all projects in place of the name of one.
+const allProjects = ""
+
 // scraperExpiry is how long after its last scrape a scraper is still waited for:
 // Prometheus treats what it read before that as stale.
 const scraperExpiry = 5 * time.Minute
@@ -27,12 +30,17 @@ const (
 	maxScrapeTimeout = 2 * time.Minute
 )
 
-// Scrapers knows who scrapes, and what each scraper has provably read. A server
-// cannot see what becomes of a response; the best evidence is that the scraper,
-// after it was sent all of it, sends another request over the same connection,
-// which it cannot do before it has read the response. A scraper that announces
-// that it closes its connections only has to come again. All methods are safe for
-// concurrent use.
+// Scrapers knows who scrapes which projects, and what each scraper has provably
+// read. A server cannot see what becomes of a response; the best evidence is that
+// the scraper, after it was sent all of it, sends another request over the same
+// connection, which it cannot do before it has read the response. A scraper that
+// announces that it closes its connections only has to come again. All methods are
+// safe for concurrent use.
+//
+// The targets of a job that have one address share a pool of connections, so a
+// project may come over any of them, and the pools of two servers on one host look
+// alike. Hence each connection is a scraper of what it asked for: in a pool, it is
+// waited for until it asks again or expires, whichever other connections ask.
 //
 // It is the one place where information flows from a scrape back to what is
 // exposed.
@@ -43,14 +51,22 @@ type Scrapers struct {
 	closed []*scraper            // whose connection is closed
 }
 
-// scraper is a client that may be a scraper: Prometheus has a connection of its
-// own for each target. It counts as a scraper once it has provably read something.
+// scraper is a client that may be a scraper: one connection, and those that it
+// replaced. It counts as a scraper once it has provably read something.
 type scraper struct {
 	host, agent string
-	closes      bool      // does not reuse its connection
-	seen        time.Time // when its last scrape began
-	sent        time.Time // when the last one began that was sent in full
-	read        time.Time // when the last one began that was provably read
+	closes      bool                // does not reuse its connection
+	proven      bool                // it has read something
+	seen        time.Time           // when its last scrape began
+	scrapes     map[string]*scrapes // by project, or allProjects
+	last        *scrapes            // that the last one over the connection is one of
+}
+
+// scrapes are those of one project, or of all.
+type scrapes struct {
+	seen time.Time // when its last scrape began
+	sent time.Time // when the last one began that was sent in full
+	read time.Time // when the last one began that was provably read
 }
 
 type connKey struct{}
@@ -73,10 +89,10 @@ func (s *Scrapers) Attach(server *http.Server) {
 	}
 }
 
-// Watch records the scrapes that a handler of an attached server answers. A
-// request is a scrape if it has a timeout (X-Prometheus-Scrape-Timeout-Seconds)
-// and asks for all metrics.
-func (s *Scrapers) Watch(next http.Handler) http.Handler {
+// Watch records the scrapes of a project, or of all (allProjects), that a handler of
+// an attached server answers. A request is a scrape if it has a timeout
+// (X-Prometheus-Scrape-Timeout-Seconds) and asks for all metrics.
+func (s *Scrapers) Watch(project string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		conn, attached := req.Context().Value(connKey{}).(net.Conn)
 		timeout, ok := scrapeTimeout(req)
@@ -84,11 +100,11 @@ func (s *Scrapers) Watch(next http.Handler) http.Handler {
 			next.ServeHTTP(w, req)
 			return
 		}
-		began := s.begin(conn, req)
+		began := s.begin(conn, req, project)
 		a := &answer{ResponseWriter: w, status: http.StatusOK, request: req.Context()}
 		next.ServeHTTP(a, req)
 		if a.status == http.StatusOK && a.err == nil && s.now().Sub(began) <= timeout {
-			s.end(conn, began)
+			s.end(conn, project, began)
 		}
 		if req.Close {
 			s.close(conn) // the server itself closes it later
@@ -105,16 +121,24 @@ func (s *Scrapers) IsScraper(conn net.Conn) bool {
 }
 
 // AllRead reports whether all scrapers of a project have read what was exposed of
-// it at that time; false if there are none. Clients that have not read anything yet are not waited
-// for: any client can send one request and hang up.
-func (s *Scrapers) AllRead(_ string, since time.Time) bool {
+// it at that time, alone or with all others; false if there are none. Clients that
+// have not read anything yet are not waited for: any client can send one request and
+// hang up.
+func (s *Scrapers) AllRead(project string, since time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, found := s.now(), false
 	for c := range s.all() {
-		if c.isScraper(now) {
+		if !c.isScraper(now) {
+			continue
+		}
+		for _, name := range []string{project, allProjects} {
+			p := c.scrapes[name]
+			if p == nil || !isCurrent(p.seen, now) {
+				continue
+			}
 			found = true
-			if !c.read.After(since) {
+			if !p.read.After(since) {
 				return false
 			}
 		}
@@ -122,9 +146,10 @@ func (s *Scrapers) AllRead(_ string, since time.Time) bool {
 	return found
 }
 
-func (c *scraper) isCurrent(now time.Time) bool { return now.Sub(c.seen) <= scraperExpiry }
+// isCurrent reports whether a scrape at a time makes its client a scraper still.
+func isCurrent(seen, now time.Time) bool { return now.Sub(seen) <= scraperExpiry }
 
-func (c *scraper) isScraper(now time.Time) bool { return !c.read.IsZero() && c.isCurrent(now) }
+func (c *scraper) isScraper(now time.Time) bool { return c.proven && isCurrent(c.seen, now) }
 
 func (s *Scrapers) all() iter.Seq[*scraper] {
 	return slices.Values(slices.AppendSeq(slices.Clone(s.closed), maps.Values(s.open)))
@@ -142,7 +167,7 @@ func (s *Scrapers) isFull(now time.Time) bool {
 }
 
 // begin records a scrape, and that what was sent before has been read.
-func (s *Scrapers) begin(conn net.Conn, req *http.Request) time.Time {
+func (s *Scrapers) begin(conn net.Conn, req *http.Request, project string) time.Time {
 	host, _, err := net.SplitHostPort(req.RemoteAddr)
 	if err != nil {
 		host = req.RemoteAddr // of a Unix socket
@@ -157,10 +182,24 @@ func (s *Scrapers) begin(conn net.Conn, req *http.Request) time.Time {
 		s.open[conn] = c
 	}
 	now := s.now()
-	if c.isScraper(now) || !s.isFull(now) {
-		c.read = latest(c.read, c.sent)
+	p := c.scrapes[project]
+	if p == nil {
+		// Of projects that were removed, nothing is left.
+		maps.DeleteFunc(c.scrapes, func(_ string, p *scrapes) bool { return !isCurrent(p.seen, now) })
+		p = new(scrapes)
+		c.scrapes[project] = p
 	}
-	c.seen, c.closes = now, req.Close
+	// Only those of one target never overlap with HTTP/2, or without reuse.
+	before := c.last
+	if req.ProtoMajor > 1 || req.Close {
+		before = p
+	}
+	if before != nil && !before.sent.IsZero() && (c.isScraper(now) || !s.isFull(now)) {
+		before.read = latest(before.read, before.sent)
+		c.proven = true
+	}
+	c.seen, c.closes, c.last = now, req.Close, p
+	p.seen = now
 	return now
 }
 
@@ -169,19 +208,24 @@ func (s *Scrapers) begin(conn net.Conn, req *http.Request) time.Time {
 func (s *Scrapers) reconnected(host, agent string) *scraper {
 	i := slices.IndexFunc(s.closed, func(c *scraper) bool { return c.host == host && c.agent == agent })
 	if i < 0 {
-		return &scraper{host: host, agent: agent}
+		return &scraper{host: host, agent: agent, scrapes: map[string]*scrapes{}}
 	}
 	c := s.closed[i]
 	s.closed = slices.Delete(s.closed, i, i+1)
+	c.last = nil
 	return c
 }
 
-func (s *Scrapers) end(conn net.Conn, began time.Time) {
+func (s *Scrapers) end(conn net.Conn, project string, began time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// If it is closed by now, it was closed before all was sent.
-	if c := s.open[conn]; c != nil {
-		c.sent = latest(c.sent, began)
+	c := s.open[conn]
+	if c == nil {
+		return
+	}
+	if p := c.scrapes[project]; p != nil {
+		p.sent = latest(p.sent, began)
 	}
 }
 
@@ -194,15 +238,27 @@ func (s *Scrapers) close(conn net.Conn) {
 	}
 	delete(s.open, conn)
 	if !c.closes {
-		c.sent = c.read // it may have been closed instead of being read
+		for _, p := range c.scrapes {
+			p.sent = p.read // it may have been closed instead of being read
+		}
 	}
 	now := s.now()
-	s.closed = slices.DeleteFunc(append(s.closed, c), func(c *scraper) bool { return c.sent.IsZero() || !c.isCurrent(now) })
+	s.closed = slices.DeleteFunc(append(s.closed, c), func(c *scraper) bool { return !isCurrent(c.seen, now) || !c.proven && !c.wasSent() })
 	if len(s.closed) > maxScrapers {
-		if i := slices.IndexFunc(s.closed, func(c *scraper) bool { return c.read.IsZero() }); i >= 0 {
+		if i := slices.IndexFunc(s.closed, func(c *scraper) bool { return !c.proven }); i >= 0 {
 			s.closed = slices.Delete(s.closed, i, i+1)
 		}
 	}
+}
+
+// wasSent reports whether a client was sent anything in full.
+func (c *scraper) wasSent() bool {
+	for _, p := range c.scrapes {
+		if !p.sent.IsZero() {
+			return true
+		}
+	}
+	return false
 }
 
 // scrapeTimeout returns the timeout in a request's header, if it has one, up to

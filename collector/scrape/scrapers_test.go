@@ -43,7 +43,9 @@ func newPage(t *testing.T, secure bool) *page {
 		_, _ = io.WriteString(w, strings.Repeat("metric 1\n", 2000)) // the test says what becomes of it
 	}
 	p.scrapers = NewScrapers(p.now)
-	p.Server = httptest.NewUnstartedServer(p.scrapers.Watch(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.answer(w, r) })))
+	p.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.scrapers.Watch(r.URL.Query().Get(targetParam), p.answer).ServeHTTP(w, r)
+	}))
 	p.scrapers.Attach(p.Config)
 	if secure {
 		p.EnableHTTP2 = true

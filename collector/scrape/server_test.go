@@ -33,7 +33,7 @@ func awaitClosed(t *testing.T, what string, conn net.Conn) {
 func listen(t *testing.T, h http.Handler, limits Limits, observers ...func(http.ConnState)) (address string) {
 	t.Helper()
 	scrapers := NewScrapers(time.Now)
-	server := NewServer(scrapers.Watch(h), scrapers, limits)
+	server := NewServer(scrapers.Watch(allProjects, h), scrapers, limits)
 	next := server.ConnState
 	server.ConnState = func(conn net.Conn, state http.ConnState) {
 		next(conn, state)

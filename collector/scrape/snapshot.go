@@ -23,14 +23,10 @@ const (
 // beside the exporter nor a second place to write. The copy is complete before it
 // is sent, so a slow client delays no commit; it holds up only other copies, as
 // there is one at a time.
-func snapshotHandler(enabled bool, snapshot Snapshot, timeout time.Duration, logger log.Logger) http.Handler {
+func snapshotHandler(snapshot Snapshot, timeout time.Duration, logger log.Logger) http.Handler {
 	slot := make(chan struct{}, 1)
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case !enabled:
-			http.Error(w, "The lifecycle API is not enabled: it needs --web.enable-lifecycle.", http.StatusForbidden)
-			return
-		case snapshot == nil:
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if snapshot == nil {
 			http.Error(w, "There is no state: --storage.path is empty.", http.StatusNotFound)
 			return
 		}
@@ -55,8 +51,6 @@ func snapshotHandler(enabled bool, snapshot Snapshot, timeout time.Duration, log
 		}
 		level.Info(logger).Log("msg", "snapshot sent", "client", r.RemoteAddr, "bytes", sent)
 	})
-	// No page of another site makes a browser ask for one.
-	return http.NewCrossOriginProtection().Handler(handler)
 }
 
 // sendFile sends a file, and gives up when the client does not take a part of it

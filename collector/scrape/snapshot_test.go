@@ -42,7 +42,7 @@ func TestSnapshotIsRefused(t *testing.T) {
 				request.Header.Set("Origin", c.origin)
 			}
 			recorder := httptest.NewRecorder()
-			secure(snapshotHandler(c.enabled, c.snapshot, time.Hour, log.NewNopLogger())).ServeHTTP(recorder, request)
+			secure(lifecycle(Config{EnableLifecycle: c.enabled}, snapshotHandler(c.snapshot, time.Hour, log.NewNopLogger()))).ServeHTTP(recorder, request)
 			if recorder.Code != c.status || !strings.HasPrefix(recorder.Body.String(), c.text) {
 				t.Errorf("%d, %q", recorder.Code, recorder.Body)
 			}
@@ -62,7 +62,7 @@ func TestOneSnapshotAtATime(t *testing.T) {
 	logged := new(promtest.Output)
 	snapshot := func() (*os.File, error) { return os.Open(path) }
 	serve := func(timeout time.Duration) (address string) {
-		return listen(t, secure(snapshotHandler(true, snapshot, timeout, log.NewLogfmtLogger(logged))), DefaultLimits())
+		return listen(t, secure(snapshotHandler(snapshot, timeout, log.NewLogfmtLogger(logged))), DefaultLimits())
 	}
 	post := func(address string) (status int, body []byte) {
 		t.Helper()

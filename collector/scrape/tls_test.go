@@ -27,7 +27,7 @@ func listenTLS(t *testing.T, h http.Handler, limits Limits) (address string, cli
 	t.Helper()
 	config, roots := exportertest.WebConfig(t, "")
 	scrapers := NewScrapers(time.Now)
-	server := NewServer(scrapers.Watch(h), scrapers, limits)
+	server := NewServer(scrapers.Watch(allProjects, h), scrapers, limits)
 	server.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelWarn)
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {

@@ -54,7 +54,7 @@ func (o *ours) run(ctx context.Context) error {
 	o.done.Go(func() { _ = o.collector.Run(ctx) })
 	poll := time.NewTicker(100 * time.Microsecond)
 	defer poll.Stop()
-	for !o.collector.IsReady() {
+	for !o.collector.IsReady("") {
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
@@ -83,7 +83,7 @@ func (o *ours) requests() (n int64, err error) {
 
 // sync syncs once.
 func (o *ours) sync(ctx context.Context) error {
-	o.collector.Refresh(ctx)
+	o.collector.Refresh(ctx, "")
 	return ctx.Err()
 }
 

@@ -18,8 +18,6 @@ func (b *bench) restarted(cfg setup) {
 	b.t.Helper()
 	cfg.now, cfg.Logger, cfg.source = b.now, b.project.logger, b.project.source
 	b.project = newTestProject(b.t, cfg, newInstrumentation(cfg.Name, cfg.NativeHistograms))
-	b.registry.Unregister(b.collector())
-	b.registry.MustRegister(b.collector())
 }
 
 // seriesOf returns how many series there are of a name.

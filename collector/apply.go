@@ -1,0 +1,140 @@
+package collector
+
+import (
+	"cmp"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/go-kit/log/level"
+	"golang.org/x/sync/errgroup"
+
+	"opper_exporter/collector/config"
+)
+
+// change is what Apply does to the projects.
+type change struct {
+	next                    []*project // by name
+	added, changed, removed []*project
+	replaced                []*project // by those of changed
+}
+
+// Apply makes these the projects, or returns an error and changes nothing. One that is
+// as it was goes on without a pause. One with other settings stops, and continues from
+// its state as after a restart. One that is missing stops; its state is kept.
+func (c *Collector) Apply(projects []config.Project) (err error) {
+	c.applying.Lock()
+	defer c.applying.Unlock()
+	ch, err := c.plan(projects)
+	defer func() {
+		if err != nil {
+			closeClients(ch.added, ch.changed)
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	if len(ch.added)+len(ch.changed)+len(ch.removed) == 0 {
+		return nil
+	}
+	if err := each(ch.added, (*project).restore); err != nil {
+		return err
+	}
+	stopAll(ch.replaced)
+	if err := each(ch.changed, (*project).restore); err != nil {
+		c.startAll(ch.replaced)
+		return err
+	}
+	opened := slices.Concat(ch.added, ch.changed)
+	_ = each(opened, func(p *project) error { p.expose(); return nil })
+	c.projects.Store(&ch.next)
+	stopAll(ch.removed)
+	c.startAll(opened)
+	closeClients(ch.replaced, ch.removed)
+	if c.start != nil {
+		level.Info(c.deps.Logger).Log("msg", "projects changed", "projects", len(ch.next), "added", names(ch.added), "changed", names(ch.changed), "removed", names(ch.removed))
+	}
+	return nil
+}
+
+// plan makes the projects that are new or have other settings, and checks all that
+// can be checked without their state.
+func (c *Collector) plan(projects []config.Project) (ch change, err error) {
+	missing := map[string]*project{}
+	for _, p := range c.all() {
+		missing[p.cfg.Name] = p
+	}
+	projects = slices.SortedFunc(slices.Values(projects), func(a, b config.Project) int { return cmp.Compare(a.Name, b.Name) })
+	for i, cfg := range projects {
+		if i > 0 && cfg.Name == projects[i-1].Name {
+			return ch, fmt.Errorf("there are two projects with the name %q", cfg.Name)
+		}
+		p := missing[cfg.Name]
+		delete(missing, cfg.Name)
+		if p != nil && p.cfg.Digest == cfg.Digest {
+			ch.next = append(ch.next, p)
+			continue
+		}
+		opened, err := openProject(cfg, c.deps, p)
+		if err != nil {
+			return ch, err
+		}
+		ch.next = append(ch.next, opened)
+		if p == nil {
+			ch.added = append(ch.added, opened)
+		} else {
+			ch.changed, ch.replaced = append(ch.changed, opened), append(ch.replaced, p)
+		}
+	}
+	for _, p := range c.all() {
+		if missing[p.cfg.Name] != nil {
+			ch.removed = append(ch.removed, p)
+		}
+	}
+	return ch, nil
+}
+
+// each calls f for each project, for some at once.
+func each(projects []*project, f func(*project) error) error {
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for _, p := range projects {
+		g.Go(func() error { return f(p) })
+	}
+	return g.Wait()
+}
+
+// stopAll returns when none of the projects runs.
+func stopAll(projects []*project) {
+	var g errgroup.Group
+	for _, p := range projects {
+		g.Go(func() error { p.stop(); return nil })
+	}
+	_ = g.Wait()
+}
+
+// startAll runs projects, if Run runs.
+func (c *Collector) startAll(projects []*project) {
+	if c.start == nil {
+		return
+	}
+	for _, p := range projects {
+		c.start(p)
+	}
+}
+
+func closeClients(lists ...[]*project) {
+	for _, p := range slices.Concat(lists...) {
+		p.closeClient()
+	}
+}
+
+// names lists the names of projects for the log.
+func names(projects []*project) string {
+	var list []string
+	for _, p := range projects[:min(len(projects), maxNamesLogged)] {
+		list = append(list, p.cfg.Name)
+	}
+	return strings.Join(list, ", ")
+}

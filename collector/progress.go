@@ -1,0 +1,55 @@
+package collector
+
+import (
+	"time"
+
+	"github.com/go-kit/log/level"
+
+	"opper_exporter/collector/syncer"
+)
+
+const (
+	// progressInterval is how often a long initial sync logs its progress and
+	// commits.
+	progressInterval = 10 * time.Second
+	// progressRows and progressEntries are the numbers of rows, and of entries of
+	// open and abandoned traces, after which the initial sync commits, however
+	// little time has passed: the memory of a transaction grows with the pages that
+	// its entries fall on, and those of traces have no order.
+	progressRows    = 1 << 12
+	progressEntries = 1 << 10
+)
+
+// progress commits and logs the progress of the initial sync now and then.
+func (p *project) progress(part syncer.Part) {
+	p.metrics.up.Set(1)
+	p.activity.progress(part)
+	ratio := 0.0
+	if part.Total > 0 {
+		ratio = min(float64(part.Read)/float64(part.Total), 1)
+		p.metrics.initialSync.Set(ratio)
+	}
+	now := p.clock.Now()
+	if now.Sub(p.loggedAt) >= progressInterval {
+		if !p.loggedAt.IsZero() {
+			level.Info(p.logger).Log("msg", "initial sync running", "read", part.Read, "listed", part.Total, "progress_ratio", ratio)
+		}
+		p.loggedAt = now
+	}
+	// The state of another upstream is kept until there is something in its place.
+	if p.origin != otherUpstream && (now.Sub(p.savedAt) >= progressInterval || part.Read-p.savedRows >= progressRows || p.ledger.Unsaved()-p.unsaved >= progressEntries) {
+		p.commit()
+		p.savedAt, p.savedRows, p.unsaved = now, part.Read, p.ledger.Unsaved()
+	}
+}
+
+// logInitialSync logs what the counters begin with.
+func (p *project) logInitialSync() {
+	var counted uint64
+	for _, n := range p.aggregates.All() {
+		for _, t := range n.ByOutcome {
+			counted += t.Traces
+		}
+	}
+	level.Info(p.logger).Log("msg", "initial sync complete", "listed", p.ledger.Listed(), "counted", counted, "prior_state", p.origin != noState)
+}

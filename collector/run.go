@@ -1,0 +1,92 @@
+package collector
+
+import (
+	"context"
+	"time"
+)
+
+// run syncs until ctx ends: at once, and then at the interval or, if that is 0,
+// whenever refresh is called. Between syncs it reads pages of sweeps. It returns
+// an error only if the store breaks.
+func (p *project) run(ctx context.Context) error {
+	ctx, p.halt = context.WithCancel(ctx)
+	defer p.halt()
+	p.setStopped(false)
+	defer p.setStopped(true)
+	tick := make(<-chan time.Time)
+	if p.cfg.Interval > 0 {
+		t := time.NewTicker(p.cfg.Interval)
+		defer t.Stop()
+		tick = t.C
+	}
+	for ctx.Err() == nil {
+		sweeping := p.sync(ctx)
+		p.landed()
+		for waiting := true; waiting; {
+			var page <-chan time.Time
+			if sweeping && p.syncer.IsSweepDue() {
+				page = time.After(time.Until(p.sweptAt.Add(p.sweepPause())))
+			}
+			select {
+			case <-ctx.Done():
+				return p.broken
+			case <-tick:
+				waiting = false
+			case <-p.wanted:
+				waiting = false
+			case <-page:
+				sweeping = p.sweep(ctx)
+			}
+		}
+	}
+	return p.broken
+}
+
+// refresh syncs, if there is no interval, and returns when that is done or ctx ends;
+// the sync goes on then. Calls at the same time share one sync. The initial sync is
+// not waited for.
+func (p *project) refresh(ctx context.Context) {
+	p.mu.Lock()
+	if p.stopped || p.cfg.Interval > 0 {
+		p.mu.Unlock()
+		return
+	}
+	if p.flight == nil {
+		p.flight = make(chan struct{})
+		p.wanted <- struct{}{}
+	}
+	flight := p.flight
+	p.mu.Unlock()
+	if !p.isPublished() {
+		return
+	}
+	select {
+	case <-flight:
+	case <-ctx.Done():
+	}
+}
+
+// setStopped notes whether run runs. Nobody waits for a sync that would not begin.
+func (p *project) setStopped(stopped bool) {
+	p.mu.Lock()
+	p.stopped = stopped
+	p.mu.Unlock()
+	if stopped {
+		p.landed()
+	}
+}
+
+// landed ends the wait of those who wanted the sync that has just ended.
+func (p *project) landed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.wanted:
+		// Asked for while this sync ran: it is the one that they share.
+	default:
+	}
+	if p.flight != nil {
+		close(p.flight)
+		p.flight = nil
+	}
+}

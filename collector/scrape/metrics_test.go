@@ -1,0 +1,140 @@
+package scrape
+
+import (
+	"context"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// families returns the names of the families in a text.
+func families(text string) map[string]bool {
+	names := map[string]bool{}
+	for line := range strings.Lines(text) {
+		if rest, ok := strings.CutPrefix(line, "# TYPE "); ok {
+			name, _, _ := strings.Cut(rest, " ")
+			names[name] = true
+		}
+	}
+	return names
+}
+
+// A project alone comes without the process, the process without projects, and
+// together they are everything, once.
+func TestMetricsInPieces(t *testing.T) {
+	p := newProjects("a b/ü&")
+	h := newTestHandler(t, Config{}, p, io.Discard, up())
+	all, process, project := get(t, h, "/metrics"), get(t, h, "/metrics/exporter"), get(t, h, "/probe?target=a+b%2F%C3%BC%26")
+	if text := project.Body.String(); project.Code != http.StatusOK || text != "# HELP opper_up \n# TYPE opper_up gauge\nopper_up 1\n" {
+		t.Errorf("the project: %d, %s", project.Code, text)
+	}
+	got := families(process.Body.String())
+	for _, want := range []string{"go_goroutines", "process_start_time_seconds", "promhttp_metric_handler_requests_total"} {
+		if !got[want] {
+			t.Errorf("the process has no %s, but %v", want, slices.Collect(maps.Keys(got)))
+		}
+	}
+	if got["opper_up"] {
+		t.Error("the process has metrics of a project")
+	}
+	got["opper_up"] = true
+	if want := families(all.Body.String()); !maps.Equal(got, want) {
+		t.Errorf("together %d families, in pieces %d", len(want), len(got))
+	}
+	if text := all.Body.String(); strings.Count(text, "\nopper_up ") != 1 || strings.Index(text, "go_goroutines") > strings.Index(text, "opper_up") {
+		t.Error("the families are doubled or not sorted")
+	}
+}
+
+func TestProbeOfNoProject(t *testing.T) {
+	p := newProjects("a")
+	p.refresh = func(context.Context, string) { t.Error("synced") }
+	h := newTestHandler(t, Config{SyncOnScrape: true}, p, io.Discard, up())
+	for url, want := range map[string]string{
+		"/probe":                  "The name of a project is missing: expected ?target=NAME.\n",
+		"/probe?target=":          "The name of a project is missing: expected ?target=NAME.\n",
+		"/probe?target=A":         "There is no project \"A\".\n",
+		"/probe?target=%0A%FF%3C": "There is no project \"\\n\\xff<\".\n",
+		"/probe?target=" + strings.Repeat("x", 1000): "There is no project \"" + strings.Repeat("x", 100) + "\".\n",
+	} {
+		status := http.StatusNotFound
+		if strings.HasPrefix(want, "The name") {
+			status = http.StatusBadRequest
+		}
+		if w := get(t, h, url); w.Code != status || w.Body.String() != want || w.Header().Get("Content-Type") != "text/plain; charset=utf-8" {
+			t.Errorf("%.40s: %d, %q, %v", url, w.Code, w.Body, w.Header())
+		}
+	}
+	if text := get(t, h, "/metrics/exporter").Body.String(); strings.Contains(text, `code="4`) {
+		t.Error("what is asked for at random has series")
+	}
+}
+
+// One project is negotiated and compressed as all are.
+func TestProbeIsNegotiated(t *testing.T) {
+	h := newTestHandler(t, Config{}, newProjects("a"), io.Discard, up())
+	for accept, want := range map[string]string{
+		"application/openmetrics-text; version=1.0.0":                                                  "application/openmetrics-text; version=1.0.0",
+		"application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited": "application/vnd.google.protobuf",
+		"text/plain": "text/plain; version=0.0.4",
+	} {
+		for _, encoding := range []string{"gzip", "zstd"} {
+			for _, url := range []string{"/probe?target=a", "/metrics", "/metrics/exporter"} {
+				w := get(t, h, url, "Accept", accept, "Accept-Encoding", encoding)
+				if got := w.Header(); w.Code != http.StatusOK || !strings.HasPrefix(got.Get("Content-Type"), want) || got.Get("Content-Encoding") != encoding {
+					t.Errorf("%s: %d, %v", url, w.Code, got)
+				}
+			}
+		}
+	}
+}
+
+// A scrape of one project syncs this one only, one of the process none.
+func TestScrapeSyncsWhatItExposes(t *testing.T) {
+	p := newProjects("a", "b")
+	var synced []string
+	p.refresh = func(_ context.Context, project string) { synced = append(synced, project) }
+	h := newTestHandler(t, Config{SyncOnScrape: true}, p, io.Discard, up())
+	for url, want := range map[string][]string{"/probe?target=b": {"b"}, "/metrics": {allProjects}, "/metrics/exporter": nil, "/sd": nil, "/-/ready": nil, "/": nil} {
+		synced = nil
+		if w := get(t, h, url); w.Code != http.StatusOK || !slices.Equal(synced, want) {
+			t.Errorf("%s: %d, synced %q, want %q", url, w.Code, synced, want)
+		}
+	}
+}
+
+// All pages of metrics share the limit of requests.
+func TestPiecesShareTheLimit(t *testing.T) {
+	p := newProjects("a")
+	entered, release := make(chan struct{}), make(chan struct{})
+	p.refresh = func(context.Context, string) {
+		entered <- struct{}{}
+		<-release
+	}
+	h := newTestHandler(t, Config{SyncOnScrape: true, MaxRequests: 1}, p, io.Discard, up())
+	done := make(chan int, 1)
+	go func() { done <- get(t, h, "/probe?target=a").Code }()
+	<-entered
+	for _, url := range []string{"/metrics/exporter", "/probe?target=a", "/metrics"} {
+		if w := get(t, h, url); w.Code != http.StatusServiceUnavailable {
+			t.Errorf("%s: %d beside another scrape", url, w.Code)
+		}
+	}
+	close(release)
+	if got := <-done; got != http.StatusOK {
+		t.Errorf("status %d", got)
+	}
+}
+
+func TestExporterMetricsAreLeftOut(t *testing.T) {
+	h := newTestHandler(t, Config{DisableExporterMetrics: true}, newProjects("a"), io.Discard, up())
+	for url, want := range map[string]string{"/metrics": "opper_up", "/probe?target=a": "opper_up", "/metrics/exporter": ""} {
+		w := get(t, h, url)
+		if got := strings.Join(slices.Collect(maps.Keys(families(w.Body.String()))), " "); w.Code != http.StatusOK || got != want {
+			t.Errorf("%s: %d, %q", url, w.Code, got)
+		}
+	}
+}

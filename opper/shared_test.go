@@ -1,0 +1,379 @@
+package opper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// sharedBench makes requests that wait for a limit, and records their order.
+type sharedBench struct {
+	t     *testing.T
+	limit *SharedLimit
+	began time.Time
+
+	mu    sync.Mutex
+	turns []string // what was served, with the time
+}
+
+// newSharedBench returns one whose limit has no tokens left. It must be called in
+// a bubble of synctest.
+func newSharedBench(t *testing.T, perSecond float64) *sharedBench {
+	b := &sharedBench{t: t, limit: NewSharedLimit(perSecond), began: time.Now()}
+	other := b.limit.project("other.example")
+	for range int(b.limit.bucket.burst) {
+		if err := other.wait(t.Context(), PrioritySync); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if time.Since(b.began) != 0 {
+		t.Fatal("the bucket was not full")
+	}
+	return b
+}
+
+// ask makes a request that waits, behind those that wait already.
+func (b *sharedBench) ask(ctx context.Context, p *sharedProject, priority Priority, name string) {
+	go func() {
+		if err := p.wait(ctx, priority); err != nil {
+			name += " failed"
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.turns = append(b.turns, fmt.Sprintf("%s %v", name, time.Since(b.began)))
+	}()
+	synctest.Wait()
+}
+
+func (b *sharedBench) check(want ...string) {
+	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !slices.Equal(b.turns, want) {
+		b.t.Errorf("served\n%s\nwant\n%s", strings.Join(b.turns, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestSharedLimitServesByPriority(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newSharedBench(t, 2)
+		first, second := b.limit.project("opper.example"), b.limit.project("opper.example")
+		b.ask(t.Context(), first, PriorityInitialSync, "initial sync")
+		b.ask(t.Context(), second, PrioritySweep, "sweep")
+		b.ask(t.Context(), second, PrioritySync, "sync")
+		time.Sleep(600 * time.Millisecond)
+		b.ask(t.Context(), first, PrioritySync, "later sync")
+		time.Sleep(time.Hour)
+		b.check("sync 500ms", "later sync 1s", "sweep 1.5s", "initial sync 2s")
+	})
+}
+
+func TestSharedLimitServesProjectsInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newSharedBench(t, 10)
+		busy, busier := b.limit.project("opper.example"), b.limit.project("opper.example")
+		ctx, cancel := context.WithCancel(t.Context())
+		for range 1000 {
+			go func() { _ = busier.wait(ctx, PrioritySync) }()
+		}
+		synctest.Wait()
+		for i := range 3 {
+			b.ask(t.Context(), busy, PrioritySync, fmt.Sprint("busy ", i))
+		}
+		b.ask(t.Context(), b.limit.project("opper.example"), PrioritySync, "single")
+		time.Sleep(time.Second)
+		cancel()
+		b.check("busy 0 200ms", "single 300ms", "busy 1 500ms", "busy 2 700ms")
+		synctest.Wait()
+		if b.limit.timer != nil {
+			t.Error("a timer runs, and nothing waits")
+		}
+	})
+}
+
+// Syncs alone ask for more than the limit.
+func TestSharedLimitStarvesNoPriority(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newSharedBench(t, 10)
+		ctx, cancel := context.WithTimeout(t.Context(), 160*time.Second)
+		defer cancel()
+		var served [numPriorities]int
+		for range 20 {
+			p := b.limit.project("opper.example")
+			for priority := range numPriorities {
+				go func() {
+					for p.wait(ctx, priority) == nil {
+						b.mu.Lock()
+						served[priority]++
+						b.mu.Unlock()
+					}
+				}()
+			}
+		}
+		<-ctx.Done()
+		synctest.Wait()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if sweeps, initial := served[PrioritySweep], served[PriorityInitialSync]; sweeps < 33 || sweeps > 34 || initial < 33 || initial > 34 || served[PrioritySync] < 1530 {
+			t.Errorf("served %v of 1600, want one in 48 for sweeps and for initial syncs each", served)
+		}
+	})
+}
+
+func TestSharedLimitLosesNoTokenOfTheCanceled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newSharedBench(t, 1)
+		p, other := b.limit.project("opper.example"), b.limit.project("opper.example")
+		ctx, cancel := context.WithCancel(t.Context())
+		b.ask(ctx, p, PrioritySync, "first")
+		b.ask(t.Context(), p, PrioritySync, "second")
+		cancel()
+		ctx, cancel = context.WithCancel(t.Context())
+		b.ask(ctx, other, PrioritySync, "third")
+		cancel()
+		time.Sleep(time.Minute)
+		b.check("first failed 0s", "third failed 0s", "second 1s")
+
+		// Canceled when it is its turn already.
+		b = newSharedBench(t, 1)
+		p = b.limit.project("opper.example")
+		turn, err := p.join(t.Context(), PrioritySweep)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.ask(t.Context(), p, PrioritySweep, "next")
+		<-turn
+		p.leave(PrioritySweep, turn)
+		synctest.Wait()
+		b.check("next 1s")
+	})
+}
+
+// Whatever is canceled when, the tokens add up, and the order is kept.
+func TestSharedLimitAtRandom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newSharedBench(t, 50)
+		rng := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // reproducible
+		projects := []*sharedProject{b.limit.project("a.example"), b.limit.project("a.example"), b.limit.project("b.example")}
+		asked, served := 0, 0
+		var wg sync.WaitGroup
+		for range 5000 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rng.IntN(3000))*time.Millisecond)
+			p, priority := projects[rng.IntN(len(projects))], Priority(rng.IntN(int(numPriorities)))
+			asked++
+			wg.Go(func() {
+				defer cancel()
+				if p.wait(ctx, priority) == nil {
+					b.mu.Lock()
+					defer b.mu.Unlock()
+					served++
+				}
+			})
+			time.Sleep(time.Duration(rng.IntN(20)) * time.Millisecond)
+		}
+		wg.Wait()
+		took := time.Since(b.began).Seconds()
+		if possible := int(took * 50); served < possible-50 || served > possible+1 || asked == served {
+			t.Errorf("%d of %d requests served in %vs, want all that 50 a second allow", served, asked, took)
+		}
+		for priority := range numPriorities {
+			if n := len(b.limit.queues[priority]); n > 0 {
+				t.Errorf("%d projects still wait at priority %d", n, priority)
+			}
+		}
+		time.Sleep(time.Minute)
+		for range 50 {
+			if err := projects[0].wait(t.Context(), PrioritySync); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if d := time.Since(b.began).Seconds() - took - 60; d > 1e-6 {
+			t.Errorf("waited %v s for what a full bucket has", d)
+		}
+	})
+}
+
+func TestSharedLimitFailsAtOnceBeforeALateTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newSharedBench(t, 1)
+		p, other := b.limit.project("opper.example"), b.limit.project("opper.example")
+		for range 3 {
+			b.ask(t.Context(), other, PrioritySync, "other")
+		}
+		b.ask(t.Context(), other, PrioritySweep, "sweep")
+		within := func(d time.Duration, priority Priority) error {
+			ctx, cancel := context.WithTimeout(t.Context(), d)
+			defer cancel()
+			began := time.Now()
+			err := p.wait(ctx, priority)
+			if took := time.Since(began); err != nil && took > 0 {
+				t.Errorf("failed after %v", took)
+			}
+			return err
+		}
+		// The turns are that of the second sync, and behind three syncs and a sweep.
+		for _, test := range []struct {
+			priority Priority
+			late     time.Duration
+		}{{PrioritySync, 1900 * time.Millisecond}, {PrioritySweep, 4900 * time.Millisecond}, {PriorityInitialSync, 4900 * time.Millisecond}} {
+			if err := within(test.late, test.priority); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("priority %d within %v: got %v, want the deadline", test.priority, test.late, err)
+			}
+		}
+		if err := within(2100*time.Millisecond, PrioritySync); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		b.check("other 1s", "other 3s", "other 4s", "sweep 5s")
+	})
+}
+
+func TestSharedLimitYieldsForOneHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newSharedBench(t, 8)
+		first, second, other := b.limit.project("opper.example"), b.limit.project("opper.example"), b.limit.project("elsewhere.example")
+		check := func(what string, want float64) {
+			t.Helper()
+			if got := first.host.rate; got != want {
+				t.Errorf("%s: got a rate of %v, want %v", what, got, want)
+			}
+			if second.host != first.host || other.host.rate != 8 || b.limit.bucket.rate != 8 {
+				t.Errorf("%s: another host has a rate of %v, and all have %v", what, other.host.rate, b.limit.bucket.rate)
+			}
+		}
+		first.throttled()
+		first.throttled()
+		other.throttled()
+		check("429s of one project", 8)
+		time.Sleep(throttleWindow + time.Second)
+		second.throttled()
+		check("another one, more than a minute later", 8)
+		time.Sleep(throttleWindow)
+		first.throttled()
+		check("two projects within a minute", 4)
+		second.throttled()
+		check("one more 429", 4)
+		first.throttled()
+		check("two more projects", 2)
+		second.succeeded()
+		check("a success", 2.16)
+
+		// What waits for one host does not delay others.
+		time.Sleep(time.Minute)
+		b.began = time.Now()
+		for range 9 {
+			go func() { _ = first.wait(t.Context(), PrioritySync) }()
+		}
+		synctest.Wait()
+		for i := range 3 {
+			b.ask(t.Context(), other, PrioritySweep, fmt.Sprint("other ", i))
+		}
+		b.ask(t.Context(), second, PrioritySync, "second")
+		time.Sleep(time.Minute)
+		b.check("other 0 125ms", "other 1 250ms", "other 2 375ms", "second 925.925925ms")
+	})
+}
+
+func TestNoSharedLimit(t *testing.T) {
+	p := NewSharedLimit(0).project("opper.example")
+	for range 1000 {
+		if err := p.wait(t.Context(), PriorityInitialSync); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.throttled()
+	p.succeeded()
+	p.release()
+}
+
+// A token of all projects is taken last: whoever waits for a limit of its own, or
+// was asked to wait, keeps none from others.
+func TestOwnLimitGoesFirst(t *testing.T) {
+	limit := NewSharedLimit(2)
+	f := newFixture(t, answer(200, samplePage), func(o *Options) { o.RequestsPerSecond, o.Shared = 1, limit })
+	tokens := func() float64 {
+		limit.mu.Lock()
+		defer limit.mu.Unlock()
+		limit.bucket.at = time.Now().Add(time.Hour) // no more come
+		return limit.bucket.tokens
+	}
+	if _, err := f.List(t.Context(), 0, 100); err != nil || tokens() != 1 {
+		t.Fatalf("got %v and %v tokens, want 1 left", err, tokens())
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	f.clock.sleep = func(ctx context.Context, _ time.Duration) error {
+		if tokens() != 1 {
+			t.Errorf("%v tokens while the project waits for its own, want 1", tokens())
+		}
+		cancel()
+		return canceled.Err()
+	}
+	if _, err := f.List(canceled, 0, 100); !errors.Is(err, context.Canceled) || tokens() != 1 {
+		t.Errorf("got %v and %v tokens, want 1", err, tokens())
+	}
+	// A request is asked to wait while another one is in the queue.
+	f.limit = nil
+	p := limit.project("opper.example")
+	if err := p.wait(t.Context(), PrioritySync); err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan error)
+	go func() {
+		_, err := f.List(t.Context(), 0, 100)
+		failed <- err
+	}()
+	queued := func() bool {
+		limit.mu.Lock()
+		defer limit.mu.Unlock()
+		return len(limit.queues[PrioritySync]) > 0
+	}
+	for !queued() {
+		runtime.Gosched()
+	}
+	f.holdOff(time.Minute)
+	p.release()
+	if err := <-failed; err == nil || !strings.Contains(err.Error(), "opper asked to wait") || tokens() != 1 {
+		t.Errorf("got %v and %v tokens, want that the token is given back", err, tokens())
+	}
+}
+
+func TestWithPriority(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newSharedBench(t, 1)
+		key, err := FixedKey(testKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := New(Options{URL: "https://OPPER.example", Key: key, Shared: b.limit})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		for priority := range numPriorities {
+			c := client.WithPriority(priority).WithRetries(1)
+			go func() { _, _ = c.List(ctx, 0, 1) }()
+		}
+		synctest.Wait()
+		for priority, queue := range b.limit.queues {
+			if len(queue) != 1 || queue[0] != client.total {
+				t.Errorf("priority %d: %d projects wait, want this one", priority, len(queue))
+			}
+		}
+		if b.limit.hosts["opper.example"] != client.total.host {
+			t.Error("the host is not that of the URL")
+		}
+		if c := client.WithRetries(3).WithPriority(PrioritySweep); c.retries.Load() != 3 {
+			t.Error("the budget of retries is gone")
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
