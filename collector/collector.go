@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"opper_exporter/collector/config"
+	"opper_exporter/opper"
 )
 
 // Deps are what a Collector depends on.
@@ -25,6 +26,11 @@ type Deps struct {
 	// AllRead reports whether every scraper of a project has read what has been
 	// exposed of it since a time. If it is nil, no scraper is waited for.
 	AllRead func(project string, since time.Time) bool
+	// Limit is that of the requests of all projects; nil is no limit.
+	Limit *opper.SharedLimit
+
+	turns      turns             // of initial syncs; nil if their number is not limited
+	transports *opper.Transports // of all projects
 }
 
 // Store persists the state of projects.
@@ -52,6 +58,7 @@ type Collector struct {
 
 // New returns a Collector of projects, which continue from their state.
 func New(projects []config.Project, deps Deps) (*Collector, error) {
+	deps.turns, deps.transports = newTurns(), opper.NewTransports()
 	c := &Collector{deps: deps}
 	c.projects.Store(new([]*project))
 	if err := c.Apply(projects); err != nil {

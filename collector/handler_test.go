@@ -25,7 +25,7 @@ type gate struct {
 }
 
 // source begins a sync.
-func (g *gate) source() syncer.Source {
+func (g *gate) source(opper.Priority) syncer.Source {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.begins++

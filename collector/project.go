@@ -31,7 +31,7 @@ type project struct {
 	logger log.Logger
 	// source returns where to read from in one sync: each has its own budget of
 	// retries.
-	source      func() syncer.Source
+	source      func(opper.Priority) syncer.Source
 	closeClient func()
 	clock       *Clock // of ages
 	ledger      *ledger.Ledger
@@ -92,13 +92,16 @@ func openProject(cfg config.Project, deps Deps, old *project) (*project, error) 
 		clock = old.clock
 	}
 	opts := cfg.Opper
+	opts.Shared, opts.Transports = deps.Limit, deps.transports
 	opts.Observe, opts.Received = metrics.observeRequest, metrics.observeReceived
 	opts.Logger = log.With(deps.Logger, "project", cfg.Name)
 	client, err := opper.New(opts)
 	if err != nil {
 		return nil, fmt.Errorf("project %q: %w", cfg.Name, err)
 	}
-	p := newProject(cfg, deps, metrics, clock, func() syncer.Source { return client.WithRetries(syncRetries) })
+	p := newProject(cfg, deps, metrics, clock, func(p opper.Priority) syncer.Source {
+		return client.WithRetries(syncRetries).WithPriority(p)
+	})
 	p.closeClient = client.Close
 	if old != nil {
 		p.isContinued, p.activity.started = true, old.activity.started
@@ -107,7 +110,7 @@ func openProject(cfg config.Project, deps Deps, old *project) (*project, error) 
 }
 
 // newProject returns a project that has read nothing yet.
-func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *Clock, source func() syncer.Source) *project {
+func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *Clock, source func(opper.Priority) syncer.Source) *project {
 	cfg.Aggregate.Partial = cfg.InitialLookback != nil
 	metrics.stall = newStall(clock.Now, cfg.Interval, metrics.up)
 	p := &project{
@@ -154,13 +157,15 @@ func (p *project) sync(ctx context.Context) bool {
 	defer p.metrics.stall.end()
 	counted := 0
 	var err error
-	for part, failure := range p.syncer.Sync(ctx, watchedSource{p.source(), p.metrics.stall}) {
+	src, endTurn := p.syncSource()
+	for part, failure := range p.syncer.Sync(ctx, src) {
 		p.apply(part.Events)
 		counted += len(part.Events.Counted)
 		if err = failure; !part.IsLast {
 			p.progress(part)
 		}
 	}
+	endTurn()
 	if errors.Is(err, syncer.ErrOtherList) {
 		p.startOver()
 		return p.sync(ctx)
@@ -219,7 +224,7 @@ func (p *project) sweep(ctx context.Context) bool {
 	p.sweptAt = time.Now()
 	p.metrics.stall.begin()
 	defer p.metrics.stall.end()
-	ev, err := p.syncer.Sweep(ctx, watchedSource{p.source(), p.metrics.stall})
+	ev, err := p.syncer.Sweep(ctx, watchedSource{p.source(opper.PrioritySweep), p.metrics.stall})
 	p.apply(ev)
 	if err != nil && ctx.Err() == nil {
 		level.Warn(p.logger).Log("msg", "sweep interrupted", "err", err)

@@ -2,22 +2,25 @@ package collector
 
 import (
 	"context"
+	"hash/fnv"
 	"time"
 )
 
-// run syncs until ctx ends: at once, and then at the interval or, if that is 0,
-// whenever refresh is called. Between syncs it reads pages of sweeps. It returns
+// run syncs until ctx ends: at once, then at the project's own time in each interval or,
+// if that is 0, whenever refresh is called. Between syncs it reads pages of sweeps. It returns
 // an error only if the store breaks.
 func (p *project) run(ctx context.Context) error {
 	ctx, p.halt = context.WithCancel(ctx)
 	defer p.halt()
 	p.setStopped(false)
 	defer p.setStopped(true)
-	tick := make(<-chan time.Time)
+	var timer *time.Timer
+	var tick <-chan time.Time
+	next := time.Now().Add(offset(p.cfg.Name, p.cfg.Interval))
 	if p.cfg.Interval > 0 {
-		t := time.NewTicker(p.cfg.Interval)
-		defer t.Stop()
-		tick = t.C
+		timer = time.NewTimer(time.Until(next))
+		defer timer.Stop()
+		tick = timer.C
 	}
 	for ctx.Err() == nil {
 		sweeping := p.sync(ctx)
@@ -32,6 +35,9 @@ func (p *project) run(ctx context.Context) error {
 				return p.broken
 			case <-tick:
 				waiting = false
+				missed := max(time.Since(next), 0) / p.cfg.Interval
+				next = next.Add((missed + 1) * p.cfg.Interval)
+				timer.Reset(time.Until(next))
 			case <-p.wanted:
 				waiting = false
 			case <-page:
@@ -40,6 +46,17 @@ func (p *project) run(ctx context.Context) error {
 		}
 	}
 	return p.broken
+}
+
+// offset returns when in each interval a project syncs: so that of many, which begin
+// at once, few do at the same time.
+func offset(name string, interval time.Duration) time.Duration {
+	if interval <= 0 {
+		return 0
+	}
+	hash := fnv.New64a()
+	_, _ = hash.Write([]byte(name))
+	return time.Duration(hash.Sum64() % uint64(interval))
 }
 
 // refresh syncs, if there is no interval, and returns when that is done or ctx ends;

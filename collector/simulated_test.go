@@ -12,6 +12,7 @@ import (
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/simulation"
 	"opper_exporter/collector/syncer"
+	"opper_exporter/opper"
 )
 
 func TestSimulation(t *testing.T) { simulation.Random(t, simulated()) }
@@ -29,7 +30,7 @@ func openSimulated(cfg config.Project, deps simulation.Deps) (simulation.Project
 		Project: cfg,
 		Deps:    Deps{Logger: deps.Logger, Store: deps.Store, AllRead: func(_ string, since time.Time) bool { return deps.AllRead(since) }},
 		now:     deps.Now,
-		source:  func() syncer.Source { return deps.Source },
+		source:  func(opper.Priority) syncer.Source { return deps.Source },
 	}.project(newInstrumentation(cfg.Name, cfg.NativeHistograms))
 	if err != nil {
 		return nil, err

@@ -38,6 +38,8 @@ type Options struct {
 	Header http.Header
 	// Transport changes how connections are made.
 	Transport Transport
+	// Transports are where connections come from; nil for those of this client alone.
+	Transports *Transports
 	// Name is the filter on the name of a trace; empty for none.
 	Name string
 	// Timeout is that of one request, the reading of its body included. Default 30 s.
@@ -46,9 +48,6 @@ type Options struct {
 	RequestsPerSecond float64
 	// Shared limits the requests of all clients that have it; nil is no limit.
 	Shared *SharedLimit
-	// MaxConnections is the maximum number of idle connections: the number of
-	// concurrent requests. Default 4.
-	MaxConnections int
 	// UserAgent identifies the program, for example opper_exporter/1.2.3.
 	UserAgent string
 	// Observe, if set, is called once for each HTTP request made, retries
@@ -111,9 +110,6 @@ func New(opts Options) (*Client, error) {
 	if r := opts.RequestsPerSecond; !(r >= 0) || math.IsInf(r, 0) {
 		return nil, errors.New("requests per second: must be a number and not negative")
 	}
-	if opts.MaxConnections < 0 {
-		return nil, errors.New("max connections: must not be negative")
-	}
 	if opts.MaxBody < 0 {
 		return nil, errors.New("max body: must not be negative")
 	}
@@ -122,9 +118,6 @@ func New(opts Options) (*Client, error) {
 	}
 	if opts.Timeout == 0 {
 		opts.Timeout = 30 * time.Second
-	}
-	if opts.MaxConnections == 0 {
-		opts.MaxConnections = 4
 	}
 	if opts.MaxBody == 0 {
 		opts.MaxBody = 256 << 20
@@ -138,7 +131,7 @@ func New(opts Options) (*Client, error) {
 	if opts.Logger == nil {
 		opts.Logger = log.NewNopLogger()
 	}
-	transport, err := opts.Transport.build(opts.MaxConnections, loopbackOnly)
+	transport, err := opts.Transports.get(opts.Transport, loopbackOnly)
 	if err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
 	}

@@ -39,7 +39,6 @@ func TestNewRejects(t *testing.T) {
 		"rate":              {"requests per second", func(o *Options) { o.RequestsPerSecond = -1 }},
 		"rate NaN":          {"requests per second", func(o *Options) { o.RequestsPerSecond = math.NaN() }},
 		"rate Inf":          {"requests per second", func(o *Options) { o.RequestsPerSecond = math.Inf(1) }},
-		"connections":       {"max connections", func(o *Options) { o.MaxConnections = -1 }},
 		"body":              {"max body", func(o *Options) { o.MaxBody = -1 }},
 		"user agent":        {"user agent", func(o *Options) { o.UserAgent = "a\nb" }},
 		"authorization":     {"header", func(o *Options) { o.Header = http.Header{"authorization": {"hunter2"}} }},

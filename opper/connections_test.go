@@ -140,9 +140,6 @@ func TestConnectionsAreReused(t *testing.T) {
 	if got := connections.Load(); got != 1 {
 		t.Errorf("got %d connections, want 1", got)
 	}
-	if f.httpTransport().MaxIdleConnsPerHost != 4 {
-		t.Errorf("got %d idle connections, want 4", f.httpTransport().MaxIdleConnsPerHost)
-	}
 }
 
 func TestNotReachedIsNotUnreadable(t *testing.T) {

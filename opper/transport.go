@@ -14,8 +14,20 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
+)
+
+const (
+	// maxIdle is the maximum number of idle connections to a host. It is for
+	// HTTP/1.1, where each concurrent request of any project needs one.
+	maxIdle = 64
+	// A connection of HTTP/2 that has received nothing for pingAfter has to answer a
+	// ping within pingTimeout. All projects of a host share it, and without that it
+	// would be used for minutes after the network has dropped it.
+	pingAfter   = 15 * time.Second
+	pingTimeout = 10 * time.Second
 )
 
 // Transport changes how a Client connects. The zero value trusts the system's
@@ -36,11 +48,46 @@ type Transport struct {
 	Build func(newTransport func(*tls.Config) (http.RoundTripper, error)) (http.RoundTripper, error)
 }
 
+// Transports are connections that clients share, so that many projects of one host
+// need no more than their concurrent requests do.
+type Transports struct {
+	mu   sync.Mutex
+	made map[transportKey]http.RoundTripper
+}
+
+type transportKey struct {
+	id           string
+	loopbackOnly bool
+}
+
+// NewTransports returns Transports without any connection.
+func NewTransports() *Transports {
+	return &Transports{made: map[transportKey]http.RoundTripper{}}
+}
+
+// get returns the transport that has these settings. Nil Transports make one.
+func (t *Transports) get(settings Transport, loopbackOnly bool) (http.RoundTripper, error) {
+	if t == nil {
+		return settings.build(loopbackOnly)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	key := transportKey{settings.ID, loopbackOnly}
+	if made, ok := t.made[key]; ok {
+		return made, nil
+	}
+	made, err := settings.build(loopbackOnly)
+	if err == nil {
+		t.made[key] = made
+	}
+	return made, err
+}
+
 // build returns a transport that, with loopbackOnly, reaches nothing but this
 // host: the address that the resolver returned is checked when it is dialled.
-func (o Transport) build(connections int, loopbackOnly bool) (http.RoundTripper, error) {
+func (o Transport) build(loopbackOnly bool) (http.RoundTripper, error) {
 	newTransport := func(config *tls.Config) (http.RoundTripper, error) {
-		return o.newTransport(config, connections, loopbackOnly), nil
+		return o.newTransport(config, loopbackOnly), nil
 	}
 	if o.Build == nil {
 		return newTransport(nil)
@@ -48,7 +95,7 @@ func (o Transport) build(connections int, loopbackOnly bool) (http.RoundTripper,
 	return o.Build(newTransport)
 }
 
-func (o Transport) newTransport(config *tls.Config, connections int, loopbackOnly bool) *http.Transport {
+func (o Transport) newTransport(config *tls.Config, loopbackOnly bool) *http.Transport {
 	findProxy := o.Proxy
 	if findProxy == nil {
 		findProxy = http.ProxyFromEnvironment
@@ -70,11 +117,14 @@ func (o Transport) newTransport(config *tls.Config, connections int, loopbackOnl
 		},
 		TLSClientConfig:        config,
 		ForceAttemptHTTP2:      true,
-		MaxIdleConns:           connections,
-		MaxIdleConnsPerHost:    connections,
+		MaxIdleConnsPerHost:    maxIdle,
 		MaxResponseHeaderBytes: maxHeader,
 		IdleConnTimeout:        90 * time.Second,
 		TLSHandshakeTimeout:    10 * time.Second,
+		// Requests never wait for those of a project that hangs: connections are not
+		// limited, another one is made where the server allows no more streams, and
+		// unread answers leave most of the 1 GiB that may be on its way to the others.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 	}
 	if o.DisableHTTP2 {
 		t.Protocols = new(http.Protocols)

@@ -105,7 +105,6 @@ func (p *Parsed) Validate(getenv func(string) string) (*Validated, error) {
 		return nil, err
 	}
 	project.Opper.UserAgent = Program + "/" + Version()
-	project.Opper.MaxConnections = project.Concurrency
 	if err := p.httpClient(&project.Opper); err != nil {
 		return nil, err
 	}

@@ -314,7 +314,7 @@ func TestValuesReachWhatTheyConfigure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := cfg.Projects[0].Opper; got.MaxConnections != 7 || got.Header.Get("X-More") != "of this" || got.UserAgent != "opper_exporter/dev" {
+	if got := cfg.Projects[0].Opper; got.Header.Get("X-More") != "of this" || got.UserAgent != "opper_exporter/dev" {
 		t.Errorf("client: %+v", got)
 	}
 	if got := cfg.Projects[0]; got.UpstreamURL != "https://opper.example/v2" || got.Concurrency != 7 || got.SweepPause != time.Second/2 || !slices.Equal(got.Aggregate.Success, []string{"ok", "fine", "done"}) {

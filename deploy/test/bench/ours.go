@@ -43,7 +43,7 @@ func newOurs(url string, state collector.Store) (*ours, error) {
 			Success: []string{"success", "ok", "completed"}, Failure: []string{"error", "failed", "failure"},
 			MaxNames: 200, DurationBuckets: durationBuckets, TokenBuckets: tokenBuckets,
 		},
-		Opper: opper.Options{URL: url, Key: key, MaxConnections: concurrency},
+		Opper: opper.Options{URL: url, Key: key},
 	}}, collector.Deps{Logger: log.NewNopLogger(), Clock: collector.NewClock(), Store: state})
 	return &ours{collector: c}, err
 }
