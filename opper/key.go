@@ -1,6 +1,7 @@
 package opper
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -30,8 +31,8 @@ type heldKey struct {
 }
 
 // FixedKey returns a source of this key, without the white space around it. A
-// key that is empty, stands in quotes or behind a name, or has anything but
-// visible ASCII characters inside, is an error.
+// key that is empty, stands in quotes or behind a name, has anything but visible
+// ASCII characters inside, or is one that manages an organization, is an error.
 func FixedKey(key string) (KeySource, error) {
 	key, err := checkKey(key)
 	if err != nil {
@@ -62,9 +63,8 @@ func (KeySource) GoString() string { return "<key>" }
 // MarshalText returns a placeholder.
 func (KeySource) MarshalText() ([]byte, error) { return []byte("<key>"), nil }
 
-// IsManagement reports whether the key is one that manages an organization. Such
-// a key cannot list traces.
-func (k KeySource) IsManagement() bool { return strings.HasPrefix(k.current(), "op-mak-") }
+// Sum returns a hash of the key, to find out that two are equal.
+func (k KeySource) Sum() [sha256.Size]byte { return sha256.Sum256([]byte(k.current())) }
 
 // current returns the key to use now.
 func (k KeySource) current() string {
@@ -138,6 +138,9 @@ func checkKey(key string) (string, error) {
 	}
 	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return "", errors.New("the key has a line break, a blank, or a character that is not visible ASCII inside")
+	}
+	if strings.HasPrefix(key, "op-mak-") {
+		return "", errors.New("the key is a management key (op-mak-…), which cannot list traces: expected a project key")
 	}
 	return key, nil
 }

@@ -186,11 +186,35 @@ func TestKeyIsNotPrinted(t *testing.T) {
 	}
 }
 
-func TestIsManagement(t *testing.T) {
-	for text, want := range map[string]bool{"op-mak-ABC": true, " op-mak-ABC\n": true, "op-ABCDEFGHIJ0123456789": false, "other": false} {
-		key, err := FixedKey(text)
-		if err != nil || key.IsManagement() != want {
-			t.Errorf("%q: got %t, %v", text, key.IsManagement(), err)
+// A management key is refused, also when it replaces a project key.
+func TestManagementKeyIsRefused(t *testing.T) {
+	const want = "the key is a management key (op-mak-…), which cannot list traces: expected a project key"
+	for _, text := range []string{"op-mak-SECRET", " op-mak-SECRET\n"} {
+		if _, err := FixedKey(text); err == nil || err.Error() != want {
+			t.Errorf("%q: got %v, want %s", text, err, want)
 		}
+	}
+	path := filepath.Join(t.TempDir(), "key")
+	writeKey(t, path, testKey, time.Unix(1, 0))
+	source, err := KeyFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeKey(t, path, "op-mak-SECRET", time.Unix(2, 0))
+	if got := source.current(); got != testKey {
+		t.Errorf("got %q, want the last good key", got)
+	}
+}
+
+func TestSumTellsKeysApart(t *testing.T) {
+	sum := func(text string) any {
+		key, err := FixedKey(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key.Sum()
+	}
+	if sum("op-A") != sum(" op-A\n") || sum("op-A") == sum("op-B") {
+		t.Error("equal keys differ, or others are equal")
 	}
 }

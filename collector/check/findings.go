@@ -33,8 +33,6 @@ func failure(err error, cfg *config.Project) (text, advice string) {
 	case opper.HTML(err):
 		return "The URL answers with a web page, not with Opper's API (" + reason + ").",
 			"It is a login page, a proxy or a gateway. Check --opper.url, and the proxy in HTTPS_PROXY or --opper.http-config-file."
-	case opper.Refused(err) && cfg.Opper.Key.IsManagement():
-		return fmt.Sprintf("Opper refuses the key (%d): it is a management key (op-mak-…), which cannot list traces.", status), newKey + place(cfg) + "."
 	case status == 401:
 		return "Opper refuses the key (401): it is mistyped, revoked, or not of this URL.", newKey + place(cfg) + "."
 	case opper.Refused(err):

@@ -40,7 +40,7 @@ func addCommands(app *kingpin.Application, v *Validated) {
 	label(forget, "project", "Value of the label project.", &v.State.Project).Required()
 	// An empty one, such as of a variable that is not set, must not mean the whole project.
 	label(forget, "trace-name", "Value of the label trace_name.", &v.State.TraceName)
-	rename := state.Command("rename", "Give the state of a project, with its counts, to another --opper.project.")
+	rename := state.Command("rename", "Give the state of a project, with its counts, to another name.")
 	label(rename, "project", "Value of the label project.", &v.State.Project).Required()
 	label(rename, "new-project", "Its new value.", &v.State.NewProject).Required()
 	copyTo := state.Command("copy", "Copy the state into another directory, and verify the copy.")

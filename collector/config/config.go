@@ -10,8 +10,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -69,10 +67,24 @@ type Project struct {
 	Aggregate         aggregate.Config
 }
 
-// Parse reads and validates the arguments and the environment. It reports done if
-// they only ask for something to be printed, as --help does.
+// Parse reads and validates the arguments, the environment and the files that
+// they name. It reports done if the arguments only ask for something to be
+// printed, as --help does.
 func Parse(args []string, getenv func(string) string, stdout io.Writer) (cfg *Validated, done bool, err error) {
+	parsed, done, err := parseArgs(args, stdout)
+	if done || err != nil {
+		return nil, done, err
+	}
+	cfg, err = parsed.Validate(getenv)
+	if err == nil && parsed.checkOnly {
+		return nil, true, writeSummary(stdout, cfg.Projects)
+	}
+	return cfg, false, err
+}
+
+func parseArgs(args []string, stdout io.Writer) (parsed *Parsed, done bool, err error) {
 	app, parsed := NewApplication()
+	parsed.args = args
 	var usage bytes.Buffer // kingpin panics where it cannot write, as into a closed pipe
 	app.UsageWriter(&usage).ErrorWriter(io.Discard)
 	app.Terminate(func(int) {
@@ -88,44 +100,33 @@ func Parse(args []string, getenv func(string) string, stdout io.Writer) (cfg *Va
 	if err != nil {
 		return nil, false, suggest(app, err)
 	}
-	cfg, err = parsed.Validate(getenv)
-	return cfg, false, err
+	return parsed, false, nil
 }
 
 // Validate checks what the value of one flag alone does not show, and reads the
-// API key. Its errors name the flag.
+// files and the API keys. Its errors name the flag, or the file and its field.
 func (p *Parsed) Validate(getenv func(string) string) (*Validated, error) {
-	v, project := p.values, p.project
+	v := p.values
 	// They send no request, so they need no key.
 	if strings.HasPrefix(v.Command, CommandState+" ") {
 		return p.validateState()
 	}
 	var err error
-	if project.Opper.Key, project.KeyOrigin, err = p.key(getenv); err != nil {
+	if v.Projects, err = p.projects(getenv); err != nil {
 		return nil, err
 	}
-	project.Opper.UserAgent = Program + "/" + Version()
-	if err := p.httpClient(&project.Opper); err != nil {
-		return nil, err
+	if p.configFile != "" {
+		v.Reload = func() ([]Project, error) {
+			again, _, err := parseArgs(p.args, io.Discard)
+			if err != nil {
+				return nil, err
+			}
+			return again.projects(getenv)
+		}
 	}
-	client, err := opper.New(project.Opper)
-	if err != nil {
-		return nil, fmt.Errorf("--opper.%w", err)
-	}
-	project.UpstreamURL = client.URL()
-	if err := p.validateAggregate(&project.Aggregate); err != nil {
-		return nil, err
-	}
-	project.InitialLookback = p.lookback.duration
-	if !p.lookback.isSet && v.StoragePath == "" {
-		project.InitialLookback = new(time.Duration)
-	}
-	if rate := project.Opper.RequestsPerSecond; rate > 0 {
-		project.SweepPause = time.Duration(sweepShare / rate * float64(time.Second))
-	}
-	v.Projects = []Project{project}
 	v.Scrape.Program, v.Scrape.Version = Program, Version()
-	v.Scrape.SyncOnScrape = project.Interval == 0
+	// A reload may bring a project that is synced on scrape.
+	v.Scrape.SyncOnScrape = p.configFile != "" || v.Projects[0].Interval == 0
 	for _, address := range *v.Web.WebListenAddresses {
 		// Without a port, the system would choose one.
 		if _, port, err := net.SplitHostPort(address); (err != nil || port == "") && !strings.HasPrefix(address, "vsock://") {
@@ -146,67 +147,19 @@ func (p *Parsed) validateState() (*Validated, error) {
 	return &v, nil
 }
 
-// httpClient sets how requests to Opper are sent. A header of a flag replaces that
-// of the file.
-func (p *Parsed) httpClient(opts *opper.Options) error {
-	opts.Header = http.Header{}
-	for _, h := range p.headers {
-		name, value, ok := strings.Cut(h, ":")
-		if !ok {
-			return errors.New("--opper.header: expected 'Name: value'")
-		}
-		opts.Header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
+// projects returns those of the configuration file, or the one of the flags.
+func (p *Parsed) projects(getenv func(string) string) ([]Project, error) {
+	if p.configFile == "" {
+		project, err := p.validateProject(getenv)
+		return []Project{project}, err
 	}
-	if p.httpConfigFile == "" {
-		return nil
+	if p.isProjectSet || p.keyFile != "" {
+		return nil, errors.New("--config.file: excludes --opper.project and --opper.api-key-file, as each project has a name and a key of its own")
 	}
-	file, err := LoadHTTPClient(p.httpConfigFile)
-	if err != nil {
-		return fmt.Errorf("--opper.http-config-file: %w", err)
-	}
-	opts.Transport = file.Transport
-	for name, values := range file.Header {
-		if _, ok := opts.Header[name]; !ok {
-			opts.Header[name] = values
+	for _, name := range p.keyVariables {
+		if getenv(name) != "" {
+			return nil, fmt.Errorf("--config.file: excludes %s in the environment, as each project has a key of its own", name)
 		}
 	}
-	return nil
-}
-
-func (p *Parsed) validateAggregate(s *aggregate.Config) error {
-	for _, text := range p.rewrites {
-		rewrite, err := parseRewrite(text)
-		if err != nil {
-			return fmt.Errorf("--collector.trace-name-rewrite: %w", err)
-		}
-		s.Rewrites = append(s.Rewrites, rewrite)
-	}
-	s.Success, s.Failure = parseStatuses(p.success), parseStatuses(p.failure)
-	for _, status := range s.Success {
-		if slices.Contains(s.Failure, status) {
-			return fmt.Errorf("--collector.failure-status: %q is also a --collector.success-status", status)
-		}
-	}
-	return nil
-}
-
-// key also returns where the key comes from.
-func (p *Parsed) key(getenv func(string) string) (key opper.KeySource, origin string, err error) {
-	if p.keyFile != "" {
-		key, err := opper.KeyFile(p.keyFile)
-		if err != nil {
-			return key, "", fmt.Errorf("--opper.api-key-file: %w", err)
-		}
-		return key, "--opper.api-key-file " + p.keyFile, nil
-	}
-	for _, name := range []string{"OPPER_API_KEY", "OPPER_HTTP_BEARER"} {
-		if value := getenv(name); value != "" {
-			key, err := opper.FixedKey(value)
-			if err != nil {
-				return key, "", fmt.Errorf("%s: %w", name, err)
-			}
-			return key, "environment variable " + name, nil
-		}
-	}
-	return opper.KeySource{}, "", errors.New("no API key: set --opper.api-key-file, or OPPER_API_KEY in the environment")
+	return p.load(getenv)
 }

@@ -9,12 +9,21 @@ import (
 	"github.com/prometheus/exporter-toolkit/web/kingpinflag"
 )
 
-// Parsed holds the values of the flags, each of which is well-formed.
+// Parsed holds the values of the flags, each of which is well-formed. Copied, it
+// is that of another project.
 type Parsed struct {
+	args             []string
+	settings         map[string]kingpin.Value // of a project, by flag; they set this Parsed
+	configFile       string
+	checkOnly        bool
 	values           Validated // what needs no further check, without its projects
 	project          Project
+	isProjectSet     bool
 	keyFile          string
+	keyVariables     []string // of the environment: the first one that is set has the key
 	httpConfigFile   string
+	inlineHTTPClient string                // in place of httpConfigFile
+	httpClients      map[string]HTTPClient // those read so far
 	headers          []string
 	rewrites         []string
 	success, failure []string
@@ -25,16 +34,18 @@ type Parsed struct {
 // their values.
 func NewApplication() (*kingpin.Application, *Parsed) {
 	app := kingpin.New(Program, "Prometheus exporter for the traces of Opper. The API key comes from --opper.api-key-file, or from the environment: OPPER_API_KEY or OPPER_HTTP_BEARER.")
-	p := &Parsed{}
+	p := &Parsed{keyVariables: []string{"OPPER_API_KEY", "OPPER_HTTP_BEARER"}, httpClients: map[string]HTTPClient{}}
 	v := &p.values
 	o, c, s := &p.project.Opper, &p.project, &p.project.Aggregate
 
+	app.Flag("config.file", "File that lists projects, or directories with their keys, in place of --opper.project and --opper.api-key-file. The other flags are the defaults of each project.").PlaceHolder("FILE").StringVar(&p.configFile)
+	app.Flag("config.check", "Check the configuration, print what would run, and exit.").BoolVar(&p.checkOnly)
 	app.Flag("opper.url", "Base URL of the Opper API. /v2 is appended unless the path ends in a version.").Default("https://api.opper.ai").Envar("OPPER_BASE_URL").StringVar(&o.URL)
 	app.Flag("opper.api-key-file", "File that contains the API key. Read again when it changes and after a 401.").PlaceHolder("FILE").StringVar(&p.keyFile)
 	app.Flag("opper.http-config-file", "File with TLS, proxy and header settings for requests to Opper, in the HTTP client format of Prometheus. It must not contain credentials for Opper.").PlaceHolder("FILE").StringVar(&p.httpConfigFile)
 	app.Flag("opper.allow-plaintext", "Allow http:// to hosts other than loopback, and plain-text proxies for it. The API key is then sent unencrypted.").BoolVar(&o.AllowPlaintext)
 	app.Flag("opper.header", "Additional header for requests to Opper, as 'Name: value'. Repeatable.").PlaceHolder("HEADER").StringsVar(&p.headers)
-	checked(app, "opper.project", "Value of the label project. One API key belongs to one project.", "default", &c.Name, parseLabel)
+	checked(app, "opper.project", "Value of the label project. One API key belongs to one project.", "default", &c.Name, parseLabel).IsSetByUser(&p.isProjectSet)
 	app.Flag("opper.name-filter", "Name that Opper filters the list of traces by. Empty lists all.").PlaceHolder("NAME").StringVar(&o.Name)
 	checked(app, "opper.timeout", "Timeout of a request to Opper.", "30s", &o.Timeout, parsePositiveDuration)
 	checked(app, "opper.concurrency", "Maximum number of concurrent requests to Opper while many pages are read.", "4", &c.Concurrency, parseInt(1))
@@ -73,8 +84,26 @@ func NewApplication() (*kingpin.Application, *Parsed) {
 	app.Version(version.Print(Program)).VersionFlag.NoEnvar()
 	app.HelpFlag.Short('h')
 	addCommands(app, v)
+	p.settings = map[string]kingpin.Value{keyVariable: &checkedValue[[]string]{name: keyVariable, to: &p.keyVariables, parse: parseVariable}}
+	for _, f := range Fields {
+		if f.Flag != keyVariable {
+			p.settings[f.Flag] = app.GetFlag(f.Flag).Model().Value
+		}
+	}
 	return app, p
 }
+
+// flagError is what is wrong with a flag, or with the field that stands for it.
+type flagError struct {
+	flag string
+	err  error
+}
+
+// Error implements error.
+func (e *flagError) Error() string { return "--" + e.flag + ": " + e.err.Error() }
+
+// Unwrap returns the error without its flag.
+func (e *flagError) Unwrap() error { return e.err }
 
 // lookback is the flag whose default depends on another one.
 type lookback struct {
@@ -91,7 +120,7 @@ func (l *lookback) Set(text string) error {
 	}
 	d, err := parseDuration(text)
 	if err != nil {
-		return fmt.Errorf("--collector.initial-lookback: expected all, or a duration such as 6h, got %q", text)
+		return &flagError{"collector.initial-lookback", fmt.Errorf("expected all, or a duration such as 6h, got %q", text)}
 	}
 	l.duration = &d
 	return nil
@@ -117,7 +146,7 @@ func checked[T any](app *kingpin.Application, name, help, value string, to *T, p
 func (v *checkedValue[T]) Set(text string) error {
 	got, err := v.parse(text)
 	if err != nil {
-		return fmt.Errorf("--%s: %w", v.name, err)
+		return &flagError{v.name, err}
 	}
 	*v.to, v.text = got, text
 	return nil

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -31,21 +32,27 @@ type HTTPClient struct {
 // the environment. An error is one line that names the file and the field, and
 // quotes no value.
 func LoadHTTPClient(path string) (HTTPClient, error) {
-	client, err := loadHTTPClient(path)
+	content, err := os.ReadFile(path)
+	client := HTTPClient{}
+	if err == nil {
+		client, err = parseHTTPClient(content, path)
+	}
 	if err != nil {
-		return HTTPClient{}, fmt.Errorf("%s: %w", path, err)
+		return HTTPClient{}, fmt.Errorf("%s: %w", path, unnamed(err))
 	}
 	return client, nil
 }
 
-func loadHTTPClient(path string) (HTTPClient, error) {
-	content, err := os.ReadFile(path)
-	if err != nil {
-		if failed, ok := errors.AsType[*os.PathError](err); ok {
-			err = failed.Err // the path is named already
-		}
-		return HTTPClient{}, err
+// unnamed returns an error without the path of the file, which is named already.
+func unnamed(err error) error {
+	if failed, ok := err.(*os.PathError); ok { //nolint:errorlint // further in, the path is that of another file
+		return failed.Err
 	}
+	return err
+}
+
+// parseHTTPClient reads what the file at a path says about the HTTP client.
+func parseHTTPClient(content []byte, path string) (HTTPClient, error) {
 	var set map[string]any
 	if err := yaml.Unmarshal(content, &set); err != nil {
 		return HTTPClient{}, privateYAMLError(err)
@@ -60,6 +67,7 @@ func loadHTTPClient(path string) (HTTPClient, error) {
 	file.SetDirectory(filepath.Dir(path))
 
 	client := HTTPClient{Transport: opper.Transport{
+		ID:                 fmt.Sprintf("%x", sha256.Sum256([]byte(filepath.Dir(path)+"\n"+string(content)))),
 		ProxyConnectHeader: file.GetProxyConnectHeader(),
 		DisableHTTP2:       len(set) > 0 && !file.EnableHTTP2,
 	}}

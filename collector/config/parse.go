@@ -123,7 +123,14 @@ func parseBuckets(text string) ([]float64, error) {
 	return bounds, nil
 }
 
+// maxLabel is far above what a name needs, and far below what the state and URLs
+// can hold.
+const maxLabel = 1024
+
 func parseLabel(text string) (string, error) {
+	if len(text) > maxLabel {
+		return "", fmt.Errorf("expected at most %d bytes, got %d", maxLabel, len(text))
+	}
 	if text == "" || !utf8.ValidString(text) {
 		return "", fmt.Errorf("expected UTF-8 text that is not empty, got %q", text)
 	}

@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/agnivade/levenshtein"
 	"github.com/alecthomas/kingpin/v2"
@@ -20,14 +22,30 @@ func suggest(app *kingpin.Application, err error) error {
 	if match == nil {
 		return err
 	}
-	nearest, distance := "", min(maxTypos, len(match[2])/2)+1
+	var names []string
 	for _, flag := range app.Model().Flags {
-		if d := levenshtein.ComputeDistance(match[2], flag.Name); !flag.Hidden && d < distance {
-			nearest, distance = flag.Name, d
+		if !flag.Hidden {
+			names = append(names, flag.Name)
 		}
 	}
-	if nearest == "" {
-		return err
+	if nearest := nearest(match[2], names); nearest != "" {
+		return fmt.Errorf("%w, did you mean '--%s%s'?", err, match[1], nearest)
 	}
-	return fmt.Errorf("%w, did you mean '--%s%s'?", err, match[1], nearest)
+	return err
+}
+
+// nearest returns the name that was probably meant, or none.
+func nearest(word string, names []string) string {
+	found, distance := "", min(maxTypos, len(word)/2)+1
+	for _, name := range names {
+		if d := levenshtein.ComputeDistance(word, name); d < distance {
+			found, distance = name, d
+		}
+	}
+	if found == "" && word != "" {
+		if i := slices.IndexFunc(names, func(name string) bool { return strings.HasPrefix(name, word+"_") || strings.HasPrefix(name, word+"-") }); i >= 0 {
+			return names[i]
+		}
+	}
+	return found
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kingpin/v2"
+
+	"opper_exporter/collector/config"
 )
 
 // general is the section of flags whose names have one part.
@@ -65,6 +67,17 @@ func commandTable(app *kingpin.ApplicationModel) string {
 		rows = append(rows, row(strings.Join(name, " "), escaper.Replace(c.Help)))
 		for _, f := range c.Flags {
 			rows = append(rows, row(code(c.FullCommand)+" "+code("--"+f.Name), escaper.Replace(f.Help)))
+		}
+	}
+	return strings.Join(rows, "")
+}
+
+// fieldTable returns a row for each field of a project that replaces a flag.
+func fieldTable() string {
+	rows := []string{head("field", "in place of the flag")}
+	for _, f := range config.Fields {
+		if f.Flag != f.Name {
+			rows = append(rows, row(code(f.Name), code("--"+f.Flag)))
 		}
 	}
 	return strings.Join(rows, "")

@@ -80,7 +80,7 @@ func tables(ctx context.Context) (map[string]string, error) {
 	}
 	app, _ := config.NewApplication()
 	blocks := metricTables(families)
-	blocks["flags"], blocks["commands"] = flagTables(app.Model().Flags), commandTable(app.Model())
+	blocks["flags"], blocks["commands"], blocks["fields"] = flagTables(app.Model().Flags), commandTable(app.Model()), fieldTable()
 	return blocks, nil
 }
 

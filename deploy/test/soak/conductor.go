@@ -154,11 +154,17 @@ func (c *conductor) blackout(most time.Duration) time.Duration {
 	return min(most, c.scaled(retention)*3/4-c.watcher.lag())
 }
 
+// longest is how long bursts may make the list in a soak of an hour. In a shorter
+// one, so long a list would be read in full too seldom: a pause of ten times its
+// duration follows each sweep, and without sweeps little is certain.
+const longest = 8000
+
 // huge is the size of a burst of more traces than are listed, unless that is very
 // many already.
 func (c *conductor) huge(rng *rand.Rand) int {
 	listed := c.world.opper.Len()
-	return min(listed+100+rng.IntN(listed+100), max(8000-listed, 100))
+	most := max(int(longest*c.scaled(time.Hour).Hours()), 3000)
+	return min(listed+100+rng.IntN(listed+100), max(most-listed, 100))
 }
 
 func (c *conductor) listEpisodes() []episode {

@@ -35,8 +35,14 @@ func (v *watcher) rules(doubtful bool) oracle.Rules {
 		if len(v.timeline.during(s.Start, s.End, lying)) > 0 {
 			return
 		}
-		if slices.ContainsFunc(blind, func(b span) bool { return s.Start.Before(b.end) && s.End.After(b.start) }) {
-			return
+		for _, b := range blind {
+			switch {
+			case !s.Start.Before(b.end) || !s.End.After(b.start):
+			case s.Start.Before(b.seen):
+				return
+			case b.seen.After(s.SureSince):
+				s.SureSince = b.seen
+			}
 		}
 		r.Syncs = append(r.Syncs, s)
 	}
@@ -66,11 +72,16 @@ func (v *watcher) fullScans() (out []span) {
 	return out
 }
 
-// blind returns the times in which the exporter has said that it could not read
-// some rows: until a full scan has read them.
-func (v *watcher) blind(full []span) (out []span) {
+// blindness is a time in which some rows may not have been read: from the sync that
+// skipped them to the full scan that has read them.
+type blindness struct {
+	span
+	seen time.Time // when the exporter had said that it skipped rows: later ones are not among them
+}
+
+func (v *watcher) blind(full []span) (out []blindness) {
 	for _, g := range v.gaps {
-		b := span{g.start, time.Now()}
+		b := blindness{span{g.start, time.Now()}, g.end}
 		for _, end := range v.syncs {
 			if end.Before(g.start) {
 				b.start = end

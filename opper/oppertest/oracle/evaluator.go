@@ -12,6 +12,7 @@ import (
 // read is a Sync in microseconds.
 type read struct {
 	start, end int64
+	sureSince  int64
 	full       bool
 	initial    bool
 }
@@ -47,10 +48,14 @@ func newEvaluator(server oppertest.Config, r Rules) *evaluator {
 	}
 	if !r.InitialSyncDone.IsZero() {
 		e.initialDone = r.InitialSyncDone.UnixMicro()
-		e.reads = append(e.reads, read{r.InitialSync.UnixMicro(), e.initialDone, true, true})
+		e.reads = append(e.reads, read{r.InitialSync.UnixMicro(), e.initialDone, never, true, true})
 	}
 	for _, sync := range r.Syncs {
-		e.reads = append(e.reads, read{sync.Start.UnixMicro(), sync.End.UnixMicro(), sync.Full, false})
+		sureSince := int64(never)
+		if !sync.SureSince.IsZero() {
+			sureSince = sync.SureSince.UnixMicro()
+		}
+		e.reads = append(e.reads, read{sync.Start.UnixMicro(), sync.End.UnixMicro(), sureSince, sync.Full, false})
 	}
 	// By their ends, so that a sync that ran during a long sweep comes before it.
 	slices.SortStableFunc(e.reads, func(a, b read) int { return cmp.Compare(a.end, b.end) })
@@ -100,7 +105,7 @@ func (h *history) present() *oppertest.State { return &h.States[len(h.States)-1]
 // seenBy returns the state that a sync could read, if it could read one
 // throughout.
 func (h *history) seenBy(k read, needServed bool) (seen oppertest.State, ok bool) {
-	if h.From >= k.start || k.end >= h.To || k.start < h.readable {
+	if h.From >= k.start || h.From <= k.sureSince || k.end >= h.To || k.start < h.readable {
 		return oppertest.State{}, false
 	}
 	if needServed && !slices.ContainsFunc(h.Served, func(r oppertest.Served) bool {

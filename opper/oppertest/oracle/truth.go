@@ -17,6 +17,9 @@ import (
 type Sync struct {
 	Start, End time.Time
 	Full       bool // a full scan, which also finds rows that were inserted behind the head
+	// SureSince, if set, is when the exporter had last skipped rows: of those that
+	// were listed by then, some may be missing.
+	SureSince time.Time
 }
 
 // Rules say how the exporter under test was configured, and when it read the

@@ -225,7 +225,7 @@ func TestTruthOfTraffic(t *testing.T) {
 			for offset := 0; offset < w.s.Len(); offset += 100 {
 				get(t, w.s, fmt.Sprintf("/v2/traces?offset=%d", offset))
 			}
-			w.rules.Syncs = append(w.rules.Syncs, Sync{now, sec(at + 1), true})
+			w.rules.Syncs = append(w.rules.Syncs, Sync{Start: now, End: sec(at + 1), Full: true})
 			e := evaluator{success: set([]string{"success"}), failure: set([]string{"error"})}
 			w.s.Lives(func(_ int64, l oppertest.Life) {
 				if _, done := counted[l.ID]; done || l.To != oppertest.Forever {

@@ -29,11 +29,13 @@ func TestVerdict(t *testing.T) {
 		{"not read by the syncs", oppertest.Config{}, func(w *world) {
 			w.add(1, endedTrace())
 			w.c.set(100)
-			w.rules.Syncs = []Sync{{sec(10), sec(11), false}, {sec(50), sec(51), false}}
+			w.rules.Syncs = []Sync{{Start: sec(10), End: sec(11)}, {Start: sec(50), End: sec(51)}}
 		}, must, ""},
 		{"came at the instant of the sync", oppertest.Config{}, func(w *world) { w.add(10, endedTrace()); w.sync(10, 41) }, may, "1"},
 		{"left at the instant of the sync's end", oppertest.Config{}, func(w *world) { w.add(1, endedTrace()); w.sync(10, 41); w.delete(42) }, may, "1"},
 		{"left later", oppertest.Config{}, func(w *world) { w.add(1, endedTrace()); w.sync(10, 41); w.delete(43) }, must, "1"},
+		{"listed when rows were skipped", oppertest.Config{}, func(w *world) { w.add(1, endedTrace()); w.sync(10, 41); w.skipped(1) }, may, "1"},
+		{"listed after rows were skipped", oppertest.Config{}, func(w *world) { w.add(2, endedTrace()); w.sync(10, 41); w.skipped(1) }, must, "1"},
 		{"slack", oppertest.Config{}, func(w *world) { w.add(1, endedTrace()); w.sync(10, 38); w.rules.Slack = 2 * time.Second }, may, "1"},
 
 		{"late tokens in time", oppertest.Config{}, func(w *world) {
@@ -62,7 +64,7 @@ func TestVerdict(t *testing.T) {
 			w.add(1, endedTrace())
 			w.sync(10)
 			w.read(50)
-			w.rules.Syncs = append(w.rules.Syncs, Sync{sec(50), sec(60), true})
+			w.rules.Syncs = append(w.rules.Syncs, Sync{Start: sec(50), End: sec(60), Full: true})
 			w.update(55, tokens(2))
 			w.read(56)
 		}, may, "1 2"},
@@ -196,7 +198,7 @@ func TestVerdict(t *testing.T) {
 			w.add(1, endedTrace())
 			w.sweep(10)
 			w.read(41)
-			w.rules.Syncs = append(w.rules.Syncs, Sync{sec(50), sec(51), true})
+			w.rules.Syncs = append(w.rules.Syncs, Sync{Start: sec(50), End: sec(51), Full: true})
 		}, may, "1"},
 
 		{"poisoned", oppertest.Config{}, func(w *world) {

@@ -54,12 +54,19 @@ func (w *world) read(at int) {
 
 func (w *world) look(at int, full bool) {
 	w.read(at)
-	w.rules.Syncs = append(w.rules.Syncs, Sync{sec(at), w.c.set(at + 1), full})
+	w.rules.Syncs = append(w.rules.Syncs, Sync{Start: sec(at), End: w.c.set(at + 1), Full: full})
 }
 
 func (w *world) sync(at ...int) {
 	for _, at := range at {
 		w.look(at, false)
+	}
+}
+
+// skipped makes all syncs unsure of what was listed by then.
+func (w *world) skipped(at int) {
+	for i := range w.rules.Syncs {
+		w.rules.Syncs[i].SureSince = sec(at)
 	}
 }
 

@@ -1,0 +1,228 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kingpin/v2"
+	"go.yaml.in/yaml/v3"
+)
+
+const (
+	maxProjects = 10_000
+	// maxValues bounds the list of one field, which aliases can repeat.
+	maxValues = 1000
+)
+
+// loader makes projects of the file of --config.file.
+type loader struct {
+	parsed   *Parsed // for each project base, then changed by its fields
+	base     Parsed
+	getenv   func(string) string
+	projects []Project
+	names    map[string]string  // where the project of a name is
+	listings map[listing]string // where the project of a list is
+}
+
+// listing is what two projects would both count.
+type listing struct {
+	key              [32]byte
+	upstream, filter string
+}
+
+// load returns the projects of --config.file. An error says where in it.
+func (p *Parsed) load(getenv func(string) string) ([]Project, error) {
+	content, err := readConfigFile(p.configFile)
+	if err != nil {
+		return nil, fmt.Errorf("--config.file: %s: %w", p.configFile, err)
+	}
+	return p.parseProjects(content, getenv)
+}
+
+// parseProjects makes one line of each error. Somebody may have put a key where
+// it does not belong.
+func (p *Parsed) parseProjects(content []byte, getenv func(string) string) ([]Project, error) {
+	l := &loader{parsed: p, base: *p, getenv: getenv, names: map[string]string{}, listings: map[listing]string{}}
+	l.base.keyVariables = nil
+	root, err := parseYAML(content)
+	if err == nil {
+		err = l.load(root)
+	}
+	if err != nil {
+		text := p.configFile + ": " + keyLike.ReplaceAllString(err.Error(), "op-…")
+		return nil, errors.New(strings.Join(strings.Fields(text), " "))
+	}
+	return l.projects, nil
+}
+
+var keyLike = regexp.MustCompile(`\bop-(mak-\w[^\s"]*|[A-Za-z0-9]{16,})`)
+
+func (l *loader) load(root *yaml.Node) error {
+	adders := map[string]func(string, *yaml.Node) error{"projects": l.addProject, "project_key_directories": l.addDirectory}
+	sections, err := mapping(root, "", []string{"projects", "project_key_directories"})
+	if err != nil {
+		return err
+	}
+	if len(sections) == 0 {
+		return at(root, "", errors.New("expected projects, project_key_directories, or both"))
+	}
+	for _, section := range sections {
+		if section.value.Kind != yaml.SequenceNode {
+			return at(section.key, section.name, errors.New("expected a list"))
+		}
+		for i, item := range section.value.Content {
+			if err := adders[section.name](fmt.Sprintf("%s[%d]", section.name, i), resolve(item)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (l *loader) addProject(where string, node *yaml.Node) error {
+	names := make([]string, len(Fields))
+	for i, f := range Fields {
+		names[i] = f.Name
+	}
+	// First, so that errors can name the project.
+	if i := slices.IndexFunc(node.Content, func(n *yaml.Node) bool { return n.Value == "name" }); i >= 0 && i%2 == 0 && node.Kind == yaml.MappingNode {
+		if name, err := text(resolve(node.Content[i+1])); err == nil {
+			where = fmt.Sprintf("%s %q", where, name)
+		}
+	}
+	pairs, err := mapping(node, where, names)
+	if err != nil {
+		return err
+	}
+	*l.parsed = l.base
+	set := map[string]pair{} // by flag
+	for _, p := range pairs {
+		field := Fields[slices.Index(names, p.name)]
+		if err := l.set(field, p.value); err != nil {
+			return at(p.key, where+": "+p.name, err)
+		}
+		set[field.Flag] = p
+	}
+	if _, ok := set[nameFlag]; !ok {
+		return at(node, where, errors.New("expected a name"))
+	}
+	if (l.parsed.keyFile == "") == (l.parsed.keyVariables == nil) {
+		return at(node, where, errors.New("expected either api_key_file or api_key_env"))
+	}
+	project, err := l.parsed.validateProject(l.getenv)
+	if failed, ok := errors.AsType[*flagError](err); ok {
+		if p, ok := set[failed.flag]; ok {
+			err = failed.err
+			if failed, ok := errors.AsType[*keyFileError](err); ok {
+				err = errors.New(failed.reason()) // the path may be the key itself
+			}
+			return at(p.key, where+": "+p.name, err)
+		}
+	}
+	if err != nil {
+		return at(node, where, err)
+	}
+	return l.add(project, where, node)
+}
+
+// set sets a field by its flag.
+func (l *loader) set(field Field, node *yaml.Node) error {
+	if field.Flag == httpClientFlag && node.Kind == yaml.MappingNode {
+		inline, err := yaml.Marshal(node)
+		l.parsed.inlineHTTPClient = string(inline)
+		return err
+	}
+	value := l.parsed.settings[field.Flag]
+	var values []string
+	if repeatable, ok := value.(interface{ IsCumulative() bool }); ok && repeatable.IsCumulative() {
+		*value.(kingpin.Getter).Get().(*[]string) = nil
+		var err error
+		if values, err = texts(node, field.Flag == headerFlag); err != nil {
+			return err
+		}
+	} else {
+		value, err := text(node)
+		if err != nil {
+			return err
+		}
+		if field.isPath() && value != "" {
+			value = l.path(value)
+		}
+		values = []string{value}
+	}
+	for _, text := range values {
+		if err := value.Set(text); err != nil {
+			return errors.Unwrap(err) // without the flag
+		}
+	}
+	return nil
+}
+
+// path returns a path that is relative to the file.
+func (l *loader) path(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(l.base.configFile), path)
+}
+
+// addDirectory makes a project of each key file in a directory. What begins with
+// a dot is hidden, or how Kubernetes mounts a Secret.
+func (l *loader) addDirectory(where string, node *yaml.Node) error {
+	dir, err := text(node)
+	if err == nil && dir == "" {
+		err = errors.New("expected a directory")
+	}
+	if err != nil {
+		return at(node, where, err)
+	}
+	dir = l.path(dir)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return at(node, where, fmt.Errorf("%s: %w", dir, unnamed(err)))
+	}
+	for _, entry := range entries {
+		path := filepath.Join(dir, entry.Name())
+		if info, err := os.Stat(path); strings.HasPrefix(entry.Name(), ".") || err == nil && info.IsDir() {
+			continue
+		}
+		*l.parsed = l.base
+		l.parsed.keyFile = path
+		if err := l.parsed.settings[nameFlag].Set(entry.Name()); err != nil {
+			return at(node, where, fmt.Errorf("%q as the name of a project: %w", path, errors.Unwrap(err)))
+		}
+		project, err := l.parsed.validateProject(l.getenv)
+		if failed, ok := errors.AsType[*keyFileError](err); ok {
+			err = failed
+		}
+		if err != nil {
+			return at(node, where, err)
+		}
+		if err := l.add(project, where+": "+path, node); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add refuses projects that would be mixed up, or counted twice.
+func (l *loader) add(project Project, where string, node *yaml.Node) error {
+	if other, ok := l.names[project.Name]; ok {
+		return at(node, where, fmt.Errorf("the name is also that of %s", other))
+	}
+	traces := listing{project.Opper.Key.Sum(), project.UpstreamURL, project.Opper.Name}
+	if other, ok := l.listings[traces]; ok {
+		return at(node, where, fmt.Errorf("the key is also that of %s, with the same URL and name filter: their traces would be counted twice", other))
+	}
+	if len(l.projects) == maxProjects {
+		return at(node, where, fmt.Errorf("expected at most %d projects", maxProjects))
+	}
+	l.names[project.Name], l.listings[traces] = where, where
+	l.projects = append(l.projects, project)
+	return nil
+}

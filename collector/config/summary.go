@@ -1,0 +1,38 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+)
+
+// writeSummary prints what would run, without keys.
+func writeSummary(to io.Writer, projects []Project) error {
+	table := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintf(table, "PROJECT\tURL\tNAME FILTER\tINTERVAL\tKEY FROM\n") // Flush returns its error
+	for _, p := range projects {
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", printable(p.Name), p.UpstreamURL, cmp.Or(printable(p.Opper.Name), "-"), interval(p.Interval), printable(p.KeyOrigin))
+	}
+	_, _ = fmt.Fprintf(table, "%d in all, the configuration is valid\n", len(projects))
+	return table.Flush()
+}
+
+func interval(d time.Duration) string {
+	if d == 0 {
+		return "on scrape"
+	}
+	return d.String()
+}
+
+// printable returns a text as one cell of a table.
+func printable(text string) string {
+	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(text)
+	}
+	return text
+}
