@@ -5,9 +5,11 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // families returns the names of the families in a text.
@@ -135,6 +137,59 @@ func TestExporterMetricsAreLeftOut(t *testing.T) {
 		w := get(t, h, url)
 		if got := strings.Join(slices.Collect(maps.Keys(families(w.Body.String()))), " "); w.Code != http.StatusOK || got != want {
 			t.Errorf("%s: %d, %q", url, w.Code, got)
+		}
+	}
+}
+
+// A scraper is one of the projects that it is sent, and of no others.
+func TestPagesAreWatched(t *testing.T) {
+	now := new(clock)
+	scrapers := NewScrapers(now.now)
+	server := httptest.NewUnstartedServer(newWatchedHandler(t, Config{}, newProjects("a", "b"), scrapers, io.Discard, up()))
+	scrapers.Attach(server.Config)
+	server.Start()
+	defer server.Close()
+	for _, c := range []struct {
+		path string
+		read []string
+	}{
+		{"/probe?target=a", []string{"a"}},
+		{"/probe?target=b", []string{"b"}},
+		{"/metrics", []string{"a", "b"}},
+		{"/metrics/exporter", nil},
+		{"/probe?target=c", nil},
+	} {
+		since := now.now()
+		now.step(scraperExpiry + time.Second)
+		client := &http.Client{Transport: new(http.Transport)}
+		for range 2 {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+c.path, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("X-Prometheus-Scrape-Timeout-Seconds", "10")
+			resp, err := client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, resp.Body) // an error would be seen below
+			_ = resp.Body.Close()                 // it was read
+		}
+		client.CloseIdleConnections()
+		for _, project := range []string{"a", "b", "c"} {
+			want := slices.Contains(c.read, project) || c.path == "/metrics"
+			if got := scrapers.AllRead(project, since); got != want {
+				t.Errorf("%s: %q is read: %v", c.path, project, got)
+			}
+		}
+	}
+	scrapers.mu.Lock()
+	defer scrapers.mu.Unlock()
+	for s := range scrapers.all() {
+		for project := range s.scrapes {
+			if !slices.Contains([]string{"a", "b", allProjects}, project) {
+				t.Errorf("%q is remembered", project)
+			}
 		}
 	}
 }

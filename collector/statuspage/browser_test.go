@@ -89,7 +89,7 @@ func browse(t *testing.T, views []visit) []look {
 func TestPageInBrowser(t *testing.T) {
 	states := map[string][]status.Project{
 		"healthy": {healthy()}, "initial-sync": {initialSync()}, "failing": {failing()}, "stalled": {stalled()},
-		"hostile": {hostile()}, "several": {healthy(), failing()}, "none": nil,
+		"hostile": {hostile()}, "several": {healthy(), failing()}, "many": many(40), "none": nil,
 	}
 	var mu sync.Mutex
 	var asked []string
@@ -103,7 +103,7 @@ func TestPageInBrowser(t *testing.T) {
 			return
 		}
 		w.Header().Set("Content-Security-Policy", ContentSecurityPolicy)
-		if err := render(w, testConfig(), states[state], now); err != nil {
+		if err := render(w, testConfig(), states[state], len(states[state]) > 1, now); err != nil {
 			t.Error(err)
 		}
 	}))
@@ -160,5 +160,6 @@ var wantTexts = map[string][]string{
 	"failing":      {"Failing since 2026-03-01 02:11:15 UTC: opper answered 401 Unauthorized: invalid key", "2: traces may have been missed"},
 	"stalled":      {"Stalled: no answer from Opper for 4 min"},
 	"hostile":      {`<script>document.title = "injected"</script>`, `\u202e\u2067`, `nul\x00 escape\x1b[31m`},
-	"several":      {"Collecting", "Failing"},
+	"several":      {"2 projects", "1 failing or stalled, 0 starting, 1 collecting", "Collecting", "Failing since 2026-03-01 02:11:15 UTC: opper answered 401"},
+	"many":         {"40 projects", "21 failing or stalled, 10 starting, 9 collecting", `<script>document.title = "injected"</script>`, "Stalled no answer from Opper for 4 min"},
 }

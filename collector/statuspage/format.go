@@ -23,6 +23,17 @@ func visible(text string) string {
 	return b.String()
 }
 
+// maxCut is the maximum number of characters of a text in a table.
+const maxCut = 160
+
+// cut leaves the beginning of a long text.
+func cut(text string) string {
+	if runes := []rune(text); len(runes) > maxCut {
+		return string(runes[:maxCut]) + "…"
+	}
+	return text
+}
+
 // count writes a number with commas between thousands.
 func count(n any) string {
 	text := fmt.Sprint(n)

@@ -11,6 +11,7 @@ import (
 	"html/template"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -33,7 +34,7 @@ var html string
 var style string
 
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
-	"age": age, "bytes": size, "count": count, "duration": duration, "percent": percent, "rate": rate, "rfc3339": rfc3339, "visible": visible,
+	"age": age, "bytes": size, "count": count, "cut": cut, "duration": duration, "percent": percent, "rate": rate, "rfc3339": rfc3339, "visible": visible,
 }).Parse(html))
 
 // ContentSecurityPolicy allows what the page has: its style, and an icon of its own.
@@ -44,11 +45,25 @@ func hashOf(text string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// New returns the page about the projects that a function returns.
+// projectParam is the parameter of a URL that names a project.
+const projectParam = "project"
+
+// New returns the page about the projects that a function returns: about one, the one
+// in the URL or the only one, all that is known, of several a table.
 func New(cfg Config, projects func() []status.Project) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		shown := projects()
+		several := len(shown) > 1
+		if query := r.URL.Query(); query.Has(projectParam) {
+			name := query.Get(projectParam)
+			shown = slices.DeleteFunc(shown, func(p status.Project) bool { return p.Name != name })
+			if len(shown) == 0 {
+				http.Error(w, fmt.Sprintf("There is no project %.100q.", name), http.StatusNotFound)
+				return
+			}
+		}
 		var body bytes.Buffer
-		if err := render(&body, cfg, projects(), time.Now()); err != nil {
+		if err := render(&body, cfg, shown, several, time.Now()); err != nil {
 			http.Error(w, fmt.Sprintf("The status page cannot be rendered: %s", err), http.StatusInternalServerError)
 			return
 		}
@@ -60,20 +75,32 @@ func New(cfg Config, projects func() []status.Project) http.Handler {
 	})
 }
 
-func render(w io.Writer, cfg Config, projects []status.Project, now time.Time) error {
+// render writes the page about one project, or a table of more. There are several if
+// one is not the only one.
+func render(w io.Writer, cfg Config, projects []status.Project, several bool, now time.Time) error {
 	data := struct {
 		Config
-		Title    string
-		Style    template.CSS
-		Now      time.Time
-		Projects []view
-	}{cfg, cfg.Program, template.CSS(style), now.UTC(), nil} //nolint:gosec // it is a file of the program
+		Title   string
+		Style   template.CSS
+		Now     time.Time
+		Several bool
+		Project *view // nil without projects, and if there is a Table
+		Table   *table
+	}{Config: cfg, Title: cfg.Program, Style: template.CSS(style), Now: now.UTC(), Several: several} //nolint:gosec // it is a file of the program
+	var views []view
 	for i, p := range projects {
 		v := newView(cfg, p, data.Now)
-		if i == 0 || v.Badge.Level == "bad" {
+		if i == 0 || v.Badge.Level == bad {
 			data.Title = v.Badge.Word + " – " + cfg.Program
 		}
-		data.Projects = append(data.Projects, v)
+		views = append(views, v)
+	}
+	switch len(views) {
+	case 0:
+	case 1:
+		data.Project = &views[0]
+	default:
+		data.Table = newTable(views)
 	}
 	return page.Execute(w, data)
 }

@@ -14,7 +14,7 @@ import (
 func rendered(t *testing.T, cfg Config, projects ...status.Project) string {
 	t.Helper()
 	var text strings.Builder
-	if err := render(&text, cfg, projects, now); err != nil {
+	if err := render(&text, cfg, projects, len(projects) > 1, now); err != nil {
 		t.Fatal(err)
 	}
 	return text.String()

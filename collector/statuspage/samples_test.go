@@ -1,6 +1,7 @@
 package statuspage
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -112,4 +113,15 @@ func hostile() status.Project {
 		})
 	}
 	return p
+}
+
+// many are projects in all states, of which the first is hostile.
+func many(n int) []status.Project {
+	projects := []status.Project{hostile()}
+	for i := 1; i < n; i++ {
+		p := []func() status.Project{healthy, initialSync, failing, stalled}[i%4]()
+		p.Name = fmt.Sprintf("customer-%04d", i)
+		projects = append(projects, p)
+	}
+	return projects
 }

@@ -22,9 +22,16 @@ type view struct {
 	Refused  []status.Code // requests that did not get a 200
 }
 
+// The levels of a badge, which are classes of the style. The worst is the first.
+const (
+	bad  = "bad"
+	busy = "busy"
+	good = "good"
+)
+
 // badge says in a few words how a project is.
 type badge struct {
-	Level string // a class of the style
+	Level string
 	Word  string
 	Since time.Time // zero if that is not known
 	Text  string
@@ -88,15 +95,15 @@ func newView(cfg Config, p status.Project, now time.Time) view {
 func newBadge(p *status.Project, now time.Time) badge {
 	switch {
 	case p.Sync.Unanswered > 0:
-		return badge{Level: "bad", Word: "Stalled", Text: "no answer from Opper for " + duration(p.Sync.Unanswered)}
+		return badge{Level: bad, Word: "Stalled", Text: "no answer from Opper for " + duration(p.Sync.Unanswered)}
 	case !p.Sync.FailingSince.IsZero():
-		return badge{Level: "bad", Word: "Failing", Since: p.Sync.FailingSince, Text: p.Sync.LastError}
+		return badge{Level: bad, Word: "Failing", Since: p.Sync.FailingSince, Text: p.Sync.LastError}
 	case p.Initial != nil:
-		return badge{Level: "busy", Word: "Initial sync", Text: progressText(p.Initial, now)}
+		return badge{Level: busy, Word: "Initial sync", Text: progressText(p.Initial, now)}
 	case !p.Sync.Up:
-		return badge{Level: "busy", Word: "Waiting for a sync", Text: "the last one that succeeded was " + age(p.Sync.LastSuccess, now)}
+		return badge{Level: busy, Word: "Waiting for a sync", Text: "the last one that succeeded was " + age(p.Sync.LastSuccess, now)}
 	}
-	return badge{Level: "good", Word: "Collecting", Text: "last sync " + age(p.Sync.LastSuccess, now)}
+	return badge{Level: good, Word: "Collecting", Text: "last sync " + age(p.Sync.LastSuccess, now)}
 }
 
 func progressText(i *status.InitialSync, now time.Time) string {
