@@ -35,8 +35,8 @@ func (p *project) run(ctx context.Context) error {
 				return p.broken
 			case <-tick:
 				waiting = false
-				missed := max(time.Since(next), 0) / p.cfg.Interval
-				next = next.Add((missed + 1) * p.cfg.Interval)
+				missed := max(time.Since(next), 0).Truncate(p.cfg.Interval)
+				next = next.Add(missed + p.cfg.Interval)
 				timer.Reset(time.Until(next))
 			case <-p.wanted:
 				waiting = false

@@ -278,7 +278,7 @@ func TestSharedLimitYieldsForOneHost(t *testing.T) {
 		}
 		synctest.Wait()
 		for i := range 3 {
-			b.ask(t.Context(), other, PrioritySweep, fmt.Sprint("other ", i))
+			b.ask(t.Context(), other, PrioritySync, fmt.Sprint("other ", i))
 		}
 		b.ask(t.Context(), second, PrioritySync, "second")
 		pass(time.Minute)
@@ -346,6 +346,31 @@ func TestOwnLimitGoesFirst(t *testing.T) {
 	p.release()
 	if err := <-failed; err == nil || !strings.Contains(err.Error(), "opper asked to wait") || tokens() != 1 {
 		t.Errorf("got %v and %v tokens, want that the token is given back", err, tokens())
+	}
+}
+
+// Answers reach the limit of all projects.
+func TestSharedLimitLearnsFromAnswers(t *testing.T) {
+	limit := NewSharedLimit(100)
+	handler := inTurn(answer(429, ""), answer(429, ""), answer(200, samplePage))
+	f := newFixture(t, handler, func(o *Options) { o.Shared = limit })
+	other := &fixture{time: newFakeTime()}
+	other.connect(t, f.server.URL, func(o *Options) { o.Shared = limit })
+	rate := func() float64 {
+		limit.mu.Lock()
+		defer limit.mu.Unlock()
+		return f.total.host.rate
+	}
+	for _, c := range []*Client{f.WithRetries(0), other.WithRetries(0)} {
+		if _, err := c.List(t.Context(), 0, 1); status(err) != 429 {
+			t.Fatal(err)
+		}
+	}
+	if got := rate(); got != 50 {
+		t.Errorf("got a rate of %v after two projects were answered 429, want 50", got)
+	}
+	if _, err := f.List(t.Context(), 0, 1); err != nil || rate() != 52 {
+		t.Errorf("got %v and a rate of %v after a success, want 52", err, rate())
 	}
 }
 

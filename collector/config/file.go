@@ -92,7 +92,7 @@ func (l *loader) addProject(where string, node *yaml.Node) error {
 	// First, so that errors can name the project.
 	if i := slices.IndexFunc(node.Content, func(n *yaml.Node) bool { return n.Value == "name" }); i >= 0 && i%2 == 0 && node.Kind == yaml.MappingNode {
 		if name, err := text(resolve(node.Content[i+1])); err == nil {
-			where = fmt.Sprintf("%s %q", where, name)
+			where = fmt.Sprintf("%s %.100q", where, name)
 		}
 	}
 	pairs, err := mapping(node, where, names)

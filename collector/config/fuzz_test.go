@@ -120,7 +120,7 @@ func FuzzParsePath(f *testing.F) {
 // FuzzFlags gives any text to each flag that has a format.
 func FuzzFlags(f *testing.F) {
 	names := []string{
-		"opper.url", "opper.header", "opper.project", "opper.name-filter", "opper.timeout", "opper.concurrency", "opper.max-requests-per-second",
+		"opper.url", "opper.header", "opper.project", "opper.name-filter", "opper.timeout", "opper.concurrency", "opper.max-requests-per-second", "opper.max-requests-per-second-total",
 		"collector.interval", "collector.sweep-interval", "collector.initial-lookback", "collector.settle-delay", "collector.abandon-after",
 		"collector.success-status", "collector.failure-status", "collector.trace-name-include", "collector.trace-name-exclude", "collector.trace-name-rewrite",
 		"collector.max-trace-names", "collector.trace-name-expiry", "collector.duration-buckets", "collector.token-buckets",

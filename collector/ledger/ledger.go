@@ -145,16 +145,16 @@ func (l *Ledger) Observe(run Run, ev *Events) {
 	}
 }
 
-// EndFullScan takes in that a full scan that ended at now saw every row that kept
-// its place. An id that two of them, at least a day apart, have missed is
-// forgotten.
-func (l *Ledger) EndFullScan(now time.Time) {
+// EndFullScan takes in that a full scan, from its beginning to its end, saw every row
+// that kept its place. An id that two of them, at least a day apart, have missed is
+// forgotten. What came back while the second one ran may be missing in it.
+func (l *Ledger) EndFullScan(began, ended time.Time) {
 	for _, c := range slices.Clone(l.delisted.chunks) {
 		switch {
 		case c.missed.IsZero():
-			c.missed = now
+			c.missed = ended
 			l.delisted.touch(c)
-		case now.Sub(c.missed) >= forgetAfter:
+		case began.Sub(c.missed) >= forgetAfter:
 			for _, id := range c.ids {
 				l.setAbandoned(id, false)
 			}

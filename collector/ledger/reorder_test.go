@@ -83,7 +83,7 @@ func TestRowsBehindTheEndAreDelisted(t *testing.T) {
 
 func TestIDsAreForgottenAfterTwoFullScans(t *testing.T) {
 	const day = 24 * time.Hour
-	complete := func(b *book, after time.Duration) { b.EndFullScan(epoch.Add(after)) }
+	complete := func(b *book, after time.Duration) { b.EndFullScan(epoch.Add(after), epoch.Add(after)) }
 	b := newBook(t, 2)
 	complete(b, 0) // it saw both
 	b.list(0, ended(1))
@@ -92,6 +92,10 @@ func TestIDsAreForgottenAfterTwoFullScans(t *testing.T) {
 		if !b.HasSeen(num(2)) {
 			t.Fatalf("forgotten after %v", after)
 		}
+	}
+	b.EndFullScan(epoch.Add(time.Hour+day-1), epoch.Add(3*day))
+	if !b.HasSeen(num(2)) {
+		t.Error("forgotten after a full scan that began earlier")
 	}
 	complete(b, time.Hour+day)
 	if b.HasSeen(num(2)) || !b.HasSeen(num(1)) {

@@ -74,7 +74,7 @@ func TestRestoreAnywhere(t *testing.T) {
 			l.EndInitialSync()
 		}
 		if rng.IntN(50) == 0 {
-			l.EndFullScan(now)
+			l.EndFullScan(now, now)
 		}
 		for _, d := range l.Due(now) {
 			if d.Index < 0 {
@@ -186,8 +186,8 @@ func FuzzRestore(f *testing.F) {
 		}
 		l.Due(now)
 		l.IDs(0, l.Listed())
-		l.EndFullScan(now)
-		l.EndFullScan(now.Add(72 * time.Hour))
+		l.EndFullScan(now, now)
+		l.EndFullScan(now.Add(72*time.Hour), now.Add(72*time.Hour))
 		save(l, map[string][]byte{})
 	})
 }

@@ -31,7 +31,7 @@ func TestUnreadableRows(t *testing.T) {
 	// They take a place and nothing else.
 	b.list(settle, ended(1), unread)
 	b.list(settle, ended(1))
-	b.EndFullScan(epoch)
+	b.EndFullScan(epoch, epoch)
 	if due := b.Due(epoch.Add(abandon)); slices.ContainsFunc(due, func(d Due) bool { return d.ID.IsUnreadable() }) {
 		t.Error("an unreadable row is due")
 	}

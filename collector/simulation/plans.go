@@ -176,6 +176,10 @@ func Named(t *testing.T, target Target) {
 			orders(p, pick, 0, 1, 2, 3)
 			p.history, p.short, p.stuck = 130+pick(150), 0, 3
 		},
+		"offsets are refused": func(p *plan, pick func(n int) int) {
+			steady(p, pick, 100)
+			p.list.MaxOffset, p.list.NoGet, p.burst, p.idle = 100+pick(100), []int{0, 405, 500}[pick(3)], 3, false
+		},
 		"a list without end": func(p *plan, pick func(n int) int) { orders(p, pick, 0, 1, 2, 3); p.burst, p.endless = 6, 3 },
 		"retention only": func(p *plan, pick func(n int) int) {
 			orders(p, pick, oppertest.ByArrival, oppertest.ByStart)

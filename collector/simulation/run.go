@@ -219,6 +219,7 @@ func (s *simulation) sync() {
 	s.failing = !succeeded
 	s.tell("sync ends: %v", succeeded)
 	s.checkRefusal(start, succeeded, wasOurs)
+	s.leaveOutRefused()
 	if succeeded && ours && s.gotOther && !s.gotOurs {
 		s.fail("another list is taken for ours")
 	}

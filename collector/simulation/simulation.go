@@ -111,7 +111,7 @@ type simulation struct {
 	ids, open []string
 	left      map[string]time.Time // deleted by hand, and when
 	poisoned  map[string]bool      // rows that can't be read
-	denied    map[string]bool      // traces that an empty project does not have: that can only be believed
+	denied    map[string]bool      // traces that nobody can demand: an empty project does not have them, say, which can only be believed
 	made      int
 	listed    int // at the last step
 

@@ -94,6 +94,9 @@ func (s simulatedSource) List(_ context.Context, offset, limit int) (opper.Page,
 func (s *simulation) lieTold(foreign bool) {
 	s.spoiled, s.disturbed, s.lied = true, true, s.at
 	s.gotOther = s.gotOther || foreign
+	if !s.blind.IsZero() {
+		s.blinded() // a row that is read again now is read in vain
+	}
 }
 
 // madeUp is a page of a list without end.

@@ -18,6 +18,7 @@ const (
 	longOverlap = 1
 	overlap     = 10
 	maxOverlap  = maxLimit / 2
+	minFollow   = 3 // known rows in a row that show where a page stands
 	maxSteps    = 4 // how often a border is read again
 	// maxBacks is how often a cursor goes back because of an unreadable row. Where
 	// pages are longer than asked for, rows may seem unreadable that are not.
@@ -135,6 +136,10 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			} else {
 				c.size = 1
 			}
+		case c.isLoose() && c.backs < maxBacks:
+			c.stitchTo([]ledger.ID{c.carry[0].ID})
+			c.carry, c.next, c.size, c.retry = nil, c.next-1, max(c.size, 2), true
+			c.backs++
 		case c.prev == nil || c.stitched(p.rows) || p.offset == 0 && (c.again || slices.ContainsFunc(p.rows, c.listed)):
 			return c.take(p), nil
 		case steps > maxSteps || steps == maxSteps && !c.again || c.next == 0:
@@ -156,6 +161,12 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			steps++
 		}
 	}
+}
+
+// isLoose reports whether nothing shows that a page follows the last row: that one
+// was read alone, or before one that could not be read, and is not there any more.
+func (c *cursor) isLoose() bool {
+	return len(c.carry) > 0 && c.carry[len(c.carry)-1].Kind != ledger.Unreadable
 }
 
 func isUnreadable(p page) bool {
@@ -338,10 +349,11 @@ func (c *cursor) close() {
 }
 
 // stitched reports whether rows begin no later than where the page before them
-// ended: they share a row with it, and only rows that already stood before that
-// one do so now. Behind others, a row may have been moved by an update.
+// ended: they share a row with it, and only rows that already stood before that one do so
+// now. Behind others, a row may have been moved by an update. Before that page, rows
+// that follow each other as when they were read do as well.
 func (c *cursor) stitched(rows []ledger.Row) bool {
-	last := -1
+	last, follow := -1, 0
 	for j, r := range rows {
 		i := c.ledger.Index(r.ID)
 		if (j == 0 || i > last) && slices.Contains(c.prev, r.ID) {
@@ -350,7 +362,13 @@ func (c *cursor) stitched(rows []ledger.Row) bool {
 		if i < 0 {
 			return false
 		}
+		if follow++; i != last+1 {
+			follow = 1
+		}
 		last = max(last, i)
+		if follow == minFollow && i < c.ledger.Index(c.prev[0]) {
+			return true
+		}
 	}
 	return false
 }

@@ -35,7 +35,9 @@ func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 			}
 			until = max(until, i)
 		}
-		c.limit = until - at + 2*overlap + 1
+		if misses == 0 { // after a miss, a whole page: the row stands at some distance
+			c.limit = until - at + 2*overlap + 1
+		}
 		from := c.next
 		run, err := c.page(ctx)
 		// An unreadable row ends a page before the row that it was read for.

@@ -13,18 +13,22 @@ import (
 // A trace that moved up, because others before it were deleted, is found by
 // reading where it stands now, also if Opper does not give single traces.
 func TestRecheckFollowsDeletion(t *testing.T) {
-	for _, deleted := range []int{30, 150} { // it stands before the page that is read, and the list ends before that
-		t.Run(fmt.Sprint(deleted, " deleted"), func(t *testing.T) {
+	for name, c := range map[string]struct{ before, deleted, behind int }{
+		"before the page that is read":               {180, 30, 40},
+		"the list ends before that page":             {180, 150, 40},
+		"close to the end, far from where it is due": {220, 150, 8},
+	} {
+		t.Run(name, func(t *testing.T) {
 			b := newBench(t, oppertest.Config{NoGet: http.StatusMethodNotAllowed, OldestFirst: true})
-			b.arrive("before", 180, time.Second)
+			b.arrive("before", c.before, time.Second)
 			open := endedTrace("open", b.now())
 			open.End, open.DurationMS, open.Status = nil, nil, nil
 			b.opper.Add(open)
-			b.arrive("behind", 40, time.Second)
+			b.arrive("behind", c.behind, time.Second)
 			b.mustSync()
 			b.quiet()
 			before := len(b.counted)
-			for _, row := range b.opper.Snapshot()[20 : 20+deleted] {
+			for _, row := range b.opper.Snapshot()[20 : 20+c.deleted] {
 				b.opper.Delete(row.ID)
 			}
 			b.opper.Update(open.ID, func(tr *oppertest.Trace) { tr.End = new(b.now()) })

@@ -16,9 +16,10 @@ import (
 // sweep is a full scan in the background, a page between two syncs. It finds rows
 // that were inserted behind the head.
 type sweep struct {
-	Took time.Duration `json:"took"` // in reading
-	Last []ledger.ID   `json:"last"` // the last rows that it read; the next page has to share one
-	Done bool          `json:"done"` // the end was reached; a head read after it completes the sweep
+	Began time.Time     `json:"began"`
+	Took  time.Duration `json:"took"` // in reading
+	Last  []ledger.ID   `json:"last"` // the last rows that it read; the next page has to share one
+	Done  bool          `json:"done"` // the end was reached; a head read after it completes the sweep
 }
 
 // IsSweepDue reports whether a page of a sweep may be read now.
@@ -48,11 +49,11 @@ func (w *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 	if w.retryDue() {
 		return w.ev, w.retryUnreadable(ctx, &reader{src: src, now: w.cfg.Now, end: max(w.ledger.Listed(), w.total), good: -1})
 	}
+	began := w.cfg.Now()
 	if w.sweep == nil {
-		w.sweep = &sweep{}
+		w.sweep = &sweep{Began: began}
 		w.trend, w.sampled = trend{}, true
 	}
-	began := w.cfg.Now()
 	defer func(s *sweep) { s.Took += w.cfg.Now().Sub(began) }(w.sweep)
 	r := &reader{src: src, now: w.cfg.Now, end: max(w.ledger.Listed(), w.total), good: -1}
 	c := newCursor(r, w.ledger, 0, w.total)

@@ -1,8 +1,11 @@
 package syncer
 
 import (
+	"strings"
 	"testing"
+	"time"
 
+	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -94,5 +97,55 @@ func TestInitialSyncBeginsAgain(t *testing.T) {
 	if got := b.ledger.Listed(); got != 250 {
 		t.Errorf("%d are listed", got)
 	}
+	b.check()
+}
+
+// Rows that are deleted before a small page, more of them than it holds, do not keep a
+// sweep from what follows.
+func TestDeletionsBeforeSmallPages(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	b.fill(2000)
+	b.mustSync()
+	b.quiet()
+	b.step(sweepEvery)
+	b.mustSync()
+	src := &wrongLists{inner: b.client, list: func(n, offset, limit int) opper.Page {
+		if rows := b.opper.Snapshot(); offset > 1500 && len(rows) == 2000 {
+			for _, row := range rows[1000:1060] {
+				b.opper.Delete(row.ID)
+			}
+		}
+		traces, total, _ := b.opper.List(offset, min(limit, 16))
+		return pageOf(traces, *total, true)
+	}}
+	for n := 0; n < 1000 && b.syncer.IsSweepDue(); n++ {
+		if _, err := b.syncer.Sweep(t.Context(), src); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b.syncer.IsSweepDue() || strings.Contains(b.log.String(), "aborted") {
+		t.Errorf("the sweep did not end: %s", b.log.String())
+	}
+}
+
+// A trace that comes back behind what a sweep has read is not forgotten, and not counted
+// again, if a sync completes the sweep much later.
+func TestTraceComesBackDuringSweep(t *testing.T) {
+	b := newBench(t, oppertest.Config{SortBy: oppertest.ByStart})
+	rows := b.fill(300)
+	b.mustSync()
+	b.opper.Delete(rows[150].ID)
+	b.step(sweepEvery)
+	b.quiet()
+	b.step(23 * time.Hour)
+	b.sweep(10)
+	if b.syncer.sweep == nil || !b.syncer.sweep.Done {
+		t.Fatal("no sweep waits for a sync")
+	}
+	b.opper.Add(rows[150])
+	b.step(2 * time.Hour)
+	b.mustSync()
+	b.step(sweepEvery)
+	b.quiet()
 	b.check()
 }

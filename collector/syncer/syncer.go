@@ -147,7 +147,7 @@ func (w *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 	var whole, reached bool
 	var headEnd int
 	var err error
-	initialSync := w.ledger.IsInitialSync()
+	began, initialSync := w.cfg.Now(), w.ledger.IsInitialSync()
 	if !initialSync || w.ledger.Listed() > 0 {
 		if whole, headEnd, err = w.head(ctx, r); err != nil {
 			return err
@@ -184,12 +184,12 @@ func (w *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 	}
 	now := w.cfg.Now()
 	if swept {
-		w.sweep = nil
+		began, w.sweep = w.sweep.Began, nil
 	}
 	if swept || reached || whole && !w.skipped {
 		w.lastFullScan = now
 		if w.ledger.Listed() > 0 {
-			w.ledger.EndFullScan(now)
+			w.ledger.EndFullScan(began, now)
 		}
 	} else if initialSync {
 		w.lastFullScan = now // it could not be complete: a sweep follows on schedule

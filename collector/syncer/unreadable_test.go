@@ -284,3 +284,25 @@ func TestAllExpiredBehindUnreadableRow(t *testing.T) {
 		})
 	}
 }
+
+// What follows a row that was read alone is tied to it, too: the row that could not be
+// read behind it may be gone, with others before it.
+func TestUnreadableRowIsDeleted(t *testing.T) {
+	for at := 101; at < 160; at++ {
+		b := newBench(t, oppertest.Config{TotalCount: func(int) *int { return nil }})
+		rows := b.fill(300)
+		deleted := 0
+		b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: rows[at].ID, Times: -1})
+		b.opper.OnRequest(func(r oppertest.Request) {
+			if r.Offset == at && deleted == 0 {
+				deleted = 2
+				b.opper.Delete(rows[0].ID)
+				b.opper.Delete(rows[at].ID)
+			}
+		})
+		b.mustSync()
+		if got := b.ledger.Listed(); got != 300-deleted || deleted == 0 {
+			t.Errorf("row %d: %d are deleted, %d are listed", at, deleted, got)
+		}
+	}
+}

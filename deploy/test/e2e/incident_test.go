@@ -44,6 +44,24 @@ func accelerated(t *testing.T, rules string) string {
 	})
 }
 
+// acceleratedRules returns the delivered rules by file, and a list of the files.
+func acceleratedRules(t *testing.T) (rules map[string]string, files string) {
+	t.Helper()
+	rules = map[string]string{}
+	for _, file := range []string{"opper_thresholds.yml", "opper_rules.yml", "opper_alerts.yml"} {
+		text, err := os.ReadFile(filepath.Join("..", "..", "prometheus", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules[file] = accelerated(t, string(text))
+	}
+	list, err := json.Marshal(slices.Sorted(maps.Keys(rules)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rules, string(list)
+}
+
 // alert is one that is pending or fires.
 type alert struct {
 	Labels      map[string]string `json:"labels"`
@@ -119,18 +137,7 @@ func TestIncidentFiresAndResolvesItsAlert(t *testing.T) {
 	address := exporter(t, s, "--opper.project=shop", "--collector.interval=250ms", noSettle)
 	traffic(t, s, &fails, agents...)
 
-	rules := map[string]string{}
-	for _, file := range []string{"opper_thresholds.yml", "opper_rules.yml", "opper_alerts.yml"} {
-		text, err := os.ReadFile(filepath.Join("..", "..", "prometheus", file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		rules[file] = accelerated(t, string(text))
-	}
-	files, err := json.Marshal(slices.Sorted(maps.Keys(rules)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	rules, files := acceleratedRules(t)
 	server := promtest.Start(t, promtest.Config{
 		YAML: fmt.Sprintf(`
 global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}

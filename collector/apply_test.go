@@ -1,0 +1,248 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"opper_exporter/collector/config"
+	"opper_exporter/collector/storetest"
+	"opper_exporter/opper"
+	"opper_exporter/opper/oppertest"
+)
+
+func settleLater(p *config.Project)  { p.SettleDelay *= 2 }
+func otherBuckets(p *config.Project) { p.Aggregate.DurationBuckets = []float64{1, 2} }
+
+// A project that is as it was goes on: not even a request in flight is canceled.
+func TestApplyLeavesUnchangedProjectsAlone(t *testing.T) {
+	f := newFleet(t)
+	f.opper("changed", 3)
+	f.opper("same", 3)
+	f.start(f.project("same"), f.project("changed"))
+	f.awaitAll("same")
+	f.awaitAll("changed")
+	same, changed := f.c.find("same"), f.c.find("changed")
+	reached, release := f.hold("sync", "same")
+	reached()
+	failures := f.gather(f.c.Gatherer("same"))["opper_exporter_syncs_total{error}"]
+	before := f.gather(f.c.Gatherer("changed"))
+
+	f.opper("added", 5)
+	f.apply(f.project("added"), f.project("same"), f.project("changed", settleLater))
+	f.awaitAll("added")
+	if f.c.find("same") != same || f.c.find("changed") == changed {
+		t.Error("the wrong project was replaced")
+	}
+	// Counters of the process go on, and what was published stays.
+	for key, n := range f.gather(f.c.Gatherer("changed")) {
+		if strings.Contains(key, "_total{") && n < before[key] || key == "opper_up{}" && n != 1 {
+			t.Errorf("%s is %v, was %v", key, n, before[key])
+		}
+	}
+	if st := f.c.find("changed").status(); st.Traffic.Since != changed.activity.started || st.Traffic.Requests() < 1 {
+		t.Errorf("traffic: %+v", st.Traffic)
+	}
+	release()
+	syncs := f.gather(f.c.Gatherer("same"))["opper_exporter_syncs_total{success}"]
+	f.await("synced again", func() bool {
+		got := f.gather(f.c.Gatherer("same"))
+		if n := got["opper_exporter_syncs_total{error}"]; n != failures {
+			t.Fatalf("%v syncs have failed, not %v", n, failures)
+		}
+		return got["opper_exporter_syncs_total{success}"] > syncs
+	})
+	if got := f.c.Projects(); !slices.Equal(got, []string{"added", "changed", "same"}) {
+		t.Errorf("projects %q", got)
+	}
+	if line := f.log.Lines("projects changed"); len(line) != 1 || !strings.Contains(line[0], "projects=3 added=added changed=changed removed=") {
+		t.Errorf("log: %q", line)
+	}
+	f.end()
+}
+
+// The series of a removed project end. Its state is kept, and it goes on from there.
+func TestRemovedProjectKeepsItsState(t *testing.T) {
+	f := newFleet(t)
+	f.opper("goes", 250)
+	f.start(f.project("goes"), f.project("stays"))
+	f.awaitAll("goes")
+	f.observe()
+	gone := f.c.find("goes")
+	f.apply(f.project("stays"))
+	if f.c.Gatherer("goes") != nil || f.c.IsReady("goes") || f.gather(f.c.Gatherer(""))["opper_exporter_gaps_total{}"] != 0 {
+		t.Error("it is still there")
+	}
+	gone.mu.Lock()
+	if !gone.stopped {
+		t.Error("it still runs")
+	}
+	gone.mu.Unlock()
+	f.trace(f.opper("goes", 0), 3)
+	f.apply(f.project("stays"), f.project("goes", settleLater))
+	if got := f.counted(f.c.find("goes")); len(got) < 250 {
+		t.Errorf("it begins with %d traces", len(got))
+	}
+	f.awaitAll("goes")
+	f.observe()
+	if n := len(f.log.Lines("initial sync complete", "project=goes")); n != 1 {
+		t.Errorf("%d initial syncs", n)
+	}
+	f.end()
+}
+
+// What cannot be applied changes nothing, and all goes on.
+func TestApplyIsAllOrNothing(t *testing.T) {
+	f := newFleet(t)
+	f.opper("a", 3)
+	f.opper("b", 3)
+	f.start(f.project("a"), f.project("b"))
+	f.awaitAll("a")
+	f.awaitAll("b")
+	// It has a state that cannot be read.
+	f.opper("c", 3)
+	f.apply(f.project("a"), f.project("b"), f.project("c"))
+	f.awaitAll("c")
+	f.apply(f.project("a"), f.project("b"))
+	noURL := func(p *config.Project) { p.Opper.URL = "nowhere" }
+	for name, c := range map[string]struct {
+		projects []config.Project
+		unusable string
+		want     string
+	}{
+		"two of one name":          {[]config.Project{f.project("b", settleLater), f.project("a"), f.project("a")}, "", `there are two projects with the name "a"`},
+		"no client":                {[]config.Project{f.project("a", settleLater), f.project("b", noURL)}, "", `project "b": url: `},
+		"state of an added one":    {[]config.Project{f.project("a", otherBuckets), f.project("c")}, "c", `state of project "c": `},
+		"state of a changed one":   {[]config.Project{f.project("a", otherBuckets), f.project("b", settleLater)}, "b", `state of project "b": `},
+		"state of the only change": {[]config.Project{f.project("a", otherBuckets), f.project("b")}, "a", `state of project "a": `},
+	} {
+		before := f.c.all()
+		f.store.unusable.Store(&c.unusable)
+		if err := f.c.Apply(c.projects); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", name, err)
+		}
+		f.store.unusable.Store(nil)
+		if !slices.Equal(before, f.c.all()) {
+			t.Errorf("%s: other projects run", name)
+		}
+		for _, project := range []string{"a", "b"} {
+			f.trace(f.opper(project, 0), 2)
+			f.awaitAll(project)
+		}
+		f.observe()
+	}
+	// Nothing of it is in the state either.
+	f.end()
+	lines := len(f.log.Lines("buckets have changed"))
+	f.start(f.project("a"), f.project("b"))
+	if n := len(f.log.Lines("buckets have changed")); n != lines {
+		t.Error("the state has other buckets")
+	}
+	f.observe()
+	f.end()
+}
+
+// fullStore refuses commits while it is full.
+type fullStore struct {
+	storetest.Memory
+	isFull bool
+}
+
+func (s *fullStore) Commit(project string, changes map[string][]byte, fresh bool) error {
+	if s.isFull {
+		return errors.New("no space left on device")
+	}
+	return s.Memory.Commit(project, changes, fresh)
+}
+
+// Where the state cannot be written, new buckets wait for the first commit.
+func TestChangedBucketsWaitForTheirCommit(t *testing.T) {
+	cfg := testConfig()
+	kept := new(fullStore)
+	cfg.Store = kept
+	b := newBench(t, oppertest.Config{}, cfg)
+	b.opper.Add(b.trace(1, "a"))
+	b.step(settle)
+	b.sync()
+	kept.isFull = true
+	cfg.Aggregate.DurationBuckets = []float64{1, 2}
+	b.restarted(cfg)
+	if b.project.isPublished() {
+		t.Error("buckets are exposed that are not in the state")
+	}
+	kept.isFull = false
+	b.sync()
+	if got := b.gather(); got["opper_traces_total{success,a}"] != 1 || got["opper_trace_duration_seconds_count{success,a}"] != 0 {
+		t.Errorf("after the commit: %v", got.of(sumFamilies...))
+	}
+}
+
+// One bad key does not keep the process from being ready, nor does a project that is
+// added later.
+func TestReadiness(t *testing.T) {
+	f := newFleet(t)
+	f.opper("good", 3)
+	f.opper("bad", 3)
+	f.opper("slow", 250)
+	wrong, err := opper.FixedKey("wrong")
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow := f.project("slow")
+	f.start(f.project("good"), f.project("bad", func(p *config.Project) { p.Opper.Key = wrong }))
+	f.await("ready", func() bool { return f.c.IsReady("") })
+	if !f.c.IsReady("good") || !f.c.IsReady("bad") || f.c.IsReady("none") {
+		t.Error("one is not ready")
+	}
+	reached, release := f.hold("initial sync", "slow")
+	f.apply(f.project("good"), slow)
+	reached()
+	if f.c.IsReady("slow") || !f.c.IsReady("") {
+		t.Error("the initial sync of one that was added decides for all")
+	}
+	release()
+	f.await("ready", func() bool { return f.c.IsReady("slow") })
+	f.end()
+}
+
+// A scrape that waits for a sync is not left waiting when its project stops.
+func TestStoppedProjectLetsScrapesGo(t *testing.T) {
+	f := newFleet(t)
+	f.opper("a", 3)
+	onScrape := func(p *config.Project) { p.Interval = 0 }
+	f.start(f.project("a", onScrape))
+	f.await("ready", func() bool { return f.c.IsReady("") })
+	old := f.c.find("a")
+	reached, release := f.hold("sync", "a")
+	var waiting sync.WaitGroup
+	waiting.Go(func() { f.c.Refresh(context.Background(), "") })
+	reached()
+	f.apply(f.project("a"))
+	waiting.Wait()
+	release()
+	old.refresh(context.Background())
+	f.c.Refresh(context.Background(), "") // has an interval: there is nothing to wait for
+	f.end()
+}
+
+// Projects have clocks of their own: one that continues from a state that was written
+// when the clock of the system was wrong moves no other one's.
+func TestOpenedProjectMovesNoOtherClock(t *testing.T) {
+	h := newHost()
+	deps := Deps{Clock: h.clock()}
+	st := deps.Clock.state()
+	h.set(day)
+	h.wait(time.Hour)
+	running, opened := deps.Clock.another(), deps.Clock.another()
+	opened.restore(st)
+	if off := opened.Now().Sub(h.wall); off != -day {
+		t.Errorf("the clock of the state is %v off", off)
+	}
+	if off := running.Now().Sub(h.wall); off != 0 {
+		t.Errorf("the other clock is %v off", off)
+	}
+}

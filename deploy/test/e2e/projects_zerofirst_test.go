@@ -1,0 +1,90 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"opper_exporter/deploy/test/exportertest"
+	"opper_exporter/deploy/test/promtest"
+)
+
+// The targets of a job share connections. The first counts of a new name of one
+// project are not lost to any job nevertheless, and those of TLS do not wait for
+// connections.
+func TestFirstIncrementIsNotLostByDiscovery(t *testing.T) {
+	t.Parallel()
+	for name, patience := range map[string]time.Duration{"shared connections": 12 * time.Minute, "TLS": 2 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			firstCountsByDiscovery(t, name == "TLS", patience)
+		})
+	}
+}
+
+func firstCountsByDiscovery(t *testing.T, secure bool, patience time.Duration) {
+	t.Helper()
+	var names []string
+	for i := range 20 {
+		names = append(names, fmt.Sprintf("project-%02d", i))
+	}
+	args, url, more := []string{"--collector.interval=500ms"}, "http://", ""
+	if secure {
+		path, _ := exportertest.WebConfig(t, "")
+		args, url, more = append(args, "--web.config.file="+path), "https://", "tls_config: {insecure_skip_verify: true}, "
+	}
+	o := newOrganization(t, len(names), names, args...)
+	process := exportertest.MustStart(t, o.command())
+	process.AwaitListening(t)
+	jobs := map[string]bool{"honored": true, "renamed": false} // whether labels are honored
+	yaml := "global: {scrape_interval: 500ms, scrape_timeout: 500ms}\nscrape_configs:\n"
+	for job, honor := range jobs {
+		yaml += fmt.Sprintf("- {job_name: %s, honor_labels: %v, %shttp_sd_configs: [{%[3]surl: %q, refresh_interval: 1s}]}\n", job, honor, more, url+o.address+"/sd")
+	}
+	server := promtest.Start(t, promtest.Config{YAML: yaml})
+	gives := func(want float64, promql string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if err := process.Await(ctx, func() error {
+			got, err := values(ctx, server, promql)
+			if err == nil && got[""] != want {
+				err = fmt.Errorf("%v", got)
+			}
+			return err
+		}); err != nil {
+			t.Fatalf("%s is not %v: %v", promql, want, err)
+		}
+	}
+	for job := range jobs {
+		gives(float64(len(names)), fmt.Sprintf(`count(count by (project) (opper_up{job=%q} == 1))`, job))
+		server.WaitScrapes(t, job, 2)
+	}
+
+	// Names of all projects at once, so that each is as it may be with one.
+	for _, project := range names {
+		o.add(project, many(3, "new", "success", time.Now())...)
+		o.add(project, many(1, "new", "error", time.Now())...)
+	}
+	began := time.Now()
+	for job := range jobs {
+		gives(float64(4*len(names)), fmt.Sprintf(`sum(opper_traces_total{job=%q,trace_name="new"})`, job))
+		t.Logf("all counts are in the job %s after %v", job, time.Since(began))
+		failures := fmt.Sprintf(`opper_traces_total{job=%q,trace_name="new",outcome="failure"}`, job)
+		series, err := server.Samples(t.Context(), failures, window)
+		if err != nil || len(series) != len(names) {
+			t.Fatalf("%d series of %s, %v", len(series), failures, err)
+		}
+		for _, s := range series {
+			if s.Values[0].Value != 0 {
+				t.Errorf("%v begins at %v", s.Metric, s.Values[0].Value)
+			}
+		}
+		lost, err := values(t.Context(), server, fmt.Sprintf(`increase(%s[15m]) < 1`, failures), "project")
+		if err != nil || len(lost) > 0 {
+			t.Errorf("job %s does not see the first failure of %v, %v", job, lost, err)
+		}
+	}
+	process.Stop(t)
+}
