@@ -169,6 +169,10 @@ func TestCalmProjectsKeepTheirInterval(t *testing.T) {
 					if counts := o.requestsOf("huge"); len(counts) != kinds["huge"] || counts[0] < 200 {
 						t.Errorf("the initial syncs made %v requests, want that they go on", counts)
 					}
+					families, err := c.Gatherer("huge-0").Gather()
+					if err != nil || valuesOf(families)["opper_exporter_api_limit_wait_seconds_total{}"] < 1 {
+						t.Errorf("got %v and %v, want that waits are counted", err, valuesOf(families).of("opper_exporter_api_limit_wait_seconds_total"))
+					}
 				})
 			})
 		})

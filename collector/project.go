@@ -96,7 +96,7 @@ func openProject(cfg config.Project, deps Deps, old *project) (*project, error) 
 	}
 	opts := cfg.Opper
 	opts.Shared, opts.Transports = deps.Limit, deps.transports
-	opts.Observe, opts.Received = metrics.observeRequest, metrics.observeReceived
+	opts.Observe, opts.Received, opts.Waited = metrics.observeRequest, metrics.observeReceived, metrics.observeWait
 	opts.Logger = log.With(deps.Logger, "project", cfg.Name)
 	client, err := opper.New(opts)
 	if err != nil {

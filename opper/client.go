@@ -58,6 +58,9 @@ type Options struct {
 	// response body that arrives, after decompression, maybe from several
 	// goroutines at once.
 	Received func(bytes int)
+	// Waited, if set, is called with how long a request waited for the limits, maybe
+	// from several goroutines at once.
+	Waited func(time.Duration)
 	// Logger gets a debug line for each request that failed, with Opper's
 	// error code.
 	Logger log.Logger
@@ -127,6 +130,9 @@ func New(opts Options) (*Client, error) {
 	}
 	if opts.Received == nil {
 		opts.Received = func(int) {}
+	}
+	if opts.Waited == nil {
+		opts.Waited = func(time.Duration) {}
 	}
 	if opts.Logger == nil {
 		opts.Logger = log.NewNopLogger()

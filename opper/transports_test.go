@@ -99,11 +99,10 @@ func TestProjectsShareConnections(t *testing.T) {
 // streams.
 func TestHungProjectBlocksNoConnection(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
-		var hung sync.WaitGroup
-		hung.Add(30)
+		hung := make(chan bool, 1000)
 		clients, _ := projectsOf(t, 3, http2, func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Authorization") != "Bearer key-2" {
-				hung.Done()
+				hung <- true
 				<-r.Context().Done()
 				return
 			}
@@ -116,7 +115,14 @@ func TestHungProjectBlocksNoConnection(t *testing.T) {
 				ended.Go(func() { _, _ = c.List(ctx, 0, 100) })
 			}
 		}
-		hung.Wait()
+		late := time.After(20 * time.Second) // the first ones time out later
+		for n := range 30 {
+			select {
+			case <-hung:
+			case <-late:
+				t.Fatalf("HTTP/2 %t: %d of 30 requests reach the server at once", http2, n)
+			}
+		}
 		for range 10 {
 			soon, cancel := context.WithTimeout(t.Context(), 20*time.Second) // the others time out later
 			_, err := clients[2].List(soon, 0, 100)
