@@ -25,6 +25,7 @@ var builtinValues = map[string]string{"__interval": "1s", "__rate_interval": "4s
 // by what they contain, and why they may.
 var mayBeEmpty = []struct{ pattern, reason string }{
 	{`^opper:threshold:\w+\{.*!=""`, "as it comes, no project and no name has a threshold of its own"},
+	{`^job_project:opper_up:absent\b`, "no project is absent"},
 }
 
 // expression is one that Grafana or Prometheus will ask.

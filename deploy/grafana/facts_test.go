@@ -37,8 +37,9 @@ func newFacts(families map[string]*dto.MetricFamily, files []*ruleFile) *facts {
 		f.scraped[name] = m
 		maps.Copy(f.labels, m.labels)
 	}
+	// With service discovery, the target of a project has its label.
 	for _, name := range []string{"up", "scrape_duration_seconds", "scrape_samples_scraped", "scrape_samples_post_metric_relabeling", "scrape_series_added"} {
-		add(name, false)
+		add(name, false, "project")
 	}
 	// What the server writes of the alerts of the rules.
 	add("ALERTS", false, "alertname", "alertstate", "project", "trace_name")

@@ -165,6 +165,39 @@ func TestRulesPassTheirTests(t *testing.T) {
 	}
 }
 
+// The scrape by service discovery is that of the example, but for how targets are found.
+func TestScrapeOfManyProjectsIsThatOfTheExample(t *testing.T) {
+	_, block, _ := strings.Cut(read(t, "README.md"), "## Many projects\n")
+	_, block, _ = strings.Cut(block, "```yaml\n")
+	block, _, _ = strings.Cut(block, "```")
+	path := filepath.Join(t.TempDir(), "prometheus.yml")
+	if err := os.WriteFile(path, []byte(block), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := promtest.Promtool(t, nil, "check", "config", "--lint=all", "--lint-fatal", path); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	var many, one struct {
+		Scrapes []map[string]any `yaml:"scrape_configs"`
+	}
+	if err := yaml.Unmarshal([]byte(block), &many); err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal([]byte(read(t, "prometheus.yml")), &one); err != nil {
+		t.Fatal(err)
+	}
+	if many.Scrapes[0]["honor_labels"] != true {
+		t.Error("the label project of the exporter would become exported_project")
+	}
+	for _, name := range []string{"honor_labels", "sample_limit", "http_sd_configs"} {
+		delete(many.Scrapes[0], name)
+	}
+	delete(one.Scrapes[0], "static_configs")
+	if !reflect.DeepEqual(many, one) {
+		t.Errorf("the README has\n%v\nthe example\n%v", many, one)
+	}
+}
+
 // The scrape configuration is that of the README.
 func TestConfigIsThatOfTheReadme(t *testing.T) {
 	_, block, _ := strings.Cut(read(t, "../../README.md"), "```yaml\n")

@@ -58,6 +58,7 @@ var variants = map[string]struct {
 	"demo":     {files: []string{"compose.yaml"}, target: "demo"},
 	"key":      {[]string{"compose.yaml", "compose.key.yaml"}, []string{"OPPER_API_KEY=k", "OPPER_PROJECT=shop"}, "exporter", "", "OPPER_API_KEY="},
 	"key file": {[]string{"compose.yaml", "compose.key-file.yaml"}, []string{"OPPER_API_KEY_DIR=/keys", "OPPER_PROJECT=shop"}, "exporter", "/keys", "OPPER_API_KEY_DIR="},
+	"projects": {[]string{"compose.yaml", "compose.projects.yaml"}, []string{"OPPER_CONFIG_DIR=/config"}, "exporter", "/config", "OPPER_CONFIG_DIR="},
 }
 
 func TestComposeFileIsValid(t *testing.T) {
@@ -104,7 +105,7 @@ func TestComposeFileIsValid(t *testing.T) {
 			if v.target == "demo" {
 				return
 			}
-			if !slices.Contains(s.Command, "--opper.project=shop") {
+			if !slices.Contains(s.Command, "--opper.project=shop") && !slices.Contains(s.Command, "--config.file=/etc/opper/opper.yml") {
 				t.Errorf("the project is not that of OPPER_PROJECT: %v", s.Command)
 			}
 			i := slices.IndexFunc(s.Command, func(arg string) bool { return strings.HasPrefix(arg, "--storage.path=") })

@@ -16,7 +16,7 @@ import (
 var setByValues = []string{
 	"opper.url", "opper.project", "opper.api-key-file", "storage.path",
 	"web.listen-address", "web.health-listen-address", "web.systemd-socket", "web.config.file",
-	"help", "version",
+	"config.file", "config.check", "help", "version",
 }
 
 // flagsBlock is the value flags in the schema.

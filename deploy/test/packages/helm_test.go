@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 )
 
@@ -116,6 +117,12 @@ func TestChartRefusesBadValues(t *testing.T) {
 		want string
 	}{
 		"no key":             {nil, "set opper.apiKey, or opper.existingSecret to the name of a Secret that holds the key"},
+		"one and many":       {[]string{"opper.apiKey=k", "projects.existingSecret=keys"}, "for one project, or projects for many, not both"},
+		"one name for many":  {[]string{"opper.project=a", "projects.existingSecret=keys"}, "for one project, or projects for many, not both"},
+		"an unnamed project": {[]string{"projects.config.projects[0].interval=1m"}, "at '/projects/config/projects/0': missing property 'name'"},
+		"unknown section":    {[]string{"projects.config.project=a"}, "at '/projects/config': additional properties 'project' not allowed"},
+		"relative directory": {[]string{"projects.config.project_key_directories={keys}"}, "at '/projects/config/project_key_directories/0': 'keys' does not match pattern"},
+		"the file as a flag": {[]string{"opper.apiKey=k", `flags.config\.file=/x`}, "at '/flags': additional properties 'config.file' not allowed"},
 		"unknown at the top": {[]string{"opper.apiKey=k", "replica=2"}, "at '': additional properties 'replica' not allowed"},
 		"unknown value":      {[]string{"opper.apikey=k"}, "at '/opper': additional properties 'apikey' not allowed"},
 		"not a number":       {[]string{"opper.apiKey=k", "replicas=two"}, "at '/replicas': got string, want integer"},
@@ -291,13 +298,22 @@ func TestChartTakesTheDocumentedValues(t *testing.T) {
 	for _, document := range []string{"deploy/helm/README.md", "deploy/docs/configuration.md"} {
 		found := 0
 		for _, block := range yamlBlock.FindAllStringSubmatch(read(t, filepath.Join(top, document)), -1) {
-			if !strings.Contains(block[1], "webConfig:") && !strings.Contains(block[1], "extraVolumes:") {
+			if strings.HasPrefix(block[1], "apiVersion:") {
+				manifests(t, block[1])
+				continue
+			}
+			values := []string{"webConfig:", "extraVolumes:", "existingSecret:"}
+			if !slices.ContainsFunc(values, func(value string) bool { return strings.Contains(block[1], value) }) {
 				continue
 			}
 			found++
-			values := filepath.Join(t.TempDir(), "values.yaml")
-			write(t, values, block[1])
-			out, log, err := helmRun(t, "template", release, chart, "--values="+values, "--set=opper.apiKey=k")
+			set := "--set=opper.apiKey=k"
+			if strings.HasPrefix(block[1], "projects:") {
+				set = "--set=replicas=1"
+			}
+			path := filepath.Join(t.TempDir(), "values.yaml")
+			write(t, path, block[1])
+			out, log, err := helmRun(t, "template", release, chart, "--values="+path, set)
 			if err != nil {
 				t.Errorf("%s: %v\n%s", document, err, log)
 				continue
@@ -311,3 +327,51 @@ func TestChartTakesTheDocumentedValues(t *testing.T) {
 }
 
 var yamlBlock = regexp.MustCompile("(?s)```yaml\n(.*?)```")
+
+// The exporter takes the arguments and the configuration that the chart gives it for
+// many projects, with the Secret as the kubelet mounts it.
+func TestChartConfiguresManyProjects(t *testing.T) {
+	t.Parallel()
+	binary := exportertest.Binary(t)
+	for _, test := range []struct {
+		values string
+		want   []string
+	}{
+		{"projects: {existingSecret: keys}", []string{"checkout", "support", "2 in all"}},
+		{"projects: {existingSecret: keys, config: {projects: [{name: a b/c, interval: 1m, api_key_file: /run/secrets/opper/support}]}}", []string{"a b/c", "1m", "1 in all"}},
+	} {
+		mount := t.TempDir()
+		values := filepath.Join(mount, "values.yaml")
+		write(t, values, test.values)
+		out, log, err := helmRun(t, "template", release, chart, "--values="+values)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, log)
+		}
+		_, file, _ := strings.Cut(out, "  opper.yml: |\n")
+		file, _, _ = strings.Cut(file, "\n---")
+		at := strings.NewReplacer("/run/secrets/opper", filepath.Join(mount, "keys"), "/etc/opper_projects", mount)
+		write(t, filepath.Join(mount, "opper.yml"), at.Replace(file))
+		for _, name := range []string{"checkout", "support"} {
+			write(t, filepath.Join(mount, "keys/..2026/", name), "the-key-of-"+name)
+			if err := os.Symlink("..data/"+name, filepath.Join(mount, "keys", name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Symlink("..2026", filepath.Join(mount, "keys/..data")); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), binary, "--config.check")
+		for _, arg := range args(t, out) {
+			cmd.Args = append(cmd.Args, at.Replace(arg))
+		}
+		checked, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("%v\n%s", err, checked)
+		}
+		for _, want := range test.want {
+			if !strings.Contains(string(checked), want) {
+				t.Errorf("no %s in\n%s", want, checked)
+			}
+		}
+	}
+}

@@ -39,8 +39,39 @@ func TestUnitsAreValid(t *testing.T) {
 		write(t, filepath.Join(to, name), strings.ReplaceAll(text, installed, binary))
 		verify = append(verify, filepath.Join(to, name))
 	}
-	out, err := exec.CommandContext(t.Context(), verify[0], verify[1:]...).CombinedOutput()
-	if err != nil || len(out) > 0 {
+	dropIn := strings.ReplaceAll(read(t, filepath.Join(units, "projects.conf")), installed, binary)
+	for _, content := range []string{"", dropIn} {
+		write(t, filepath.Join(to, "opper_exporter.service.d/projects.conf"), content)
+		out, err := exec.CommandContext(t.Context(), verify[0], verify[1:]...).CombinedOutput()
+		if err != nil || len(out) > 0 {
+			t.Errorf("%v\n%s", err, out)
+		}
+	}
+	// A mistake in the drop-in would be found.
+	write(t, filepath.Join(to, "opper_exporter.service.d/projects.conf"), strings.Replace(dropIn, "ExecStart=\n", "", 1))
+	if out, err := exec.CommandContext(t.Context(), verify[0], verify[1:]...).CombinedOutput(); err == nil && len(out) == 0 {
+		t.Error("the drop-in is not read")
+	}
+}
+
+// With the drop-in, one service runs the projects of a file, whose keys are where systemd
+// puts the files of a directory of credentials.
+func TestUnitRunsManyProjects(t *testing.T) {
+	t.Parallel()
+	binary := exportertest.Binary(t)
+	directory := t.TempDir()
+	for _, name := range []string{"checkout", "support"} {
+		write(t, filepath.Join(directory, "credentials", "keys_"+name), "the-key-of-"+name)
+	}
+	file := filepath.Join(directory, "opper.yml")
+	write(t, file, strings.ReplaceAll(read(t, filepath.Join(units, "opper.yml")), "/run/credentials/opper_exporter.service", filepath.Join(directory, "credentials")))
+	lines := execStart.FindAllStringSubmatch(read(t, filepath.Join(units, "projects.conf")), -1)
+	if len(lines) != 2 || lines[0][1] != "" {
+		t.Fatalf("the drop-in does not replace ExecStart: %q", lines)
+	}
+	command := strings.Fields(strings.NewReplacer(installed, binary, "/etc/opper_exporter/opper.yml", file, "%S", directory, "$OPTIONS", "--config.check").Replace(lines[1][1]))
+	out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "checkout") || !strings.Contains(string(out), "2 in all") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -34,8 +34,18 @@ labels:
   {{- include "opper-exporter.labels" . | nindent 2 }}
 {{- end }}
 
+{{/* Not empty with many projects. */}}
+{{- define "opper-exporter.many" -}}
+{{- if or .Values.projects.existingSecret .Values.projects.config }}true{{ end }}
+{{- end }}
+
+{{/* The Secret with the keys, if there is one. */}}
 {{- define "opper-exporter.secret" -}}
+{{- if include "opper-exporter.many" . }}
+{{- .Values.projects.existingSecret }}
+{{- else }}
 {{- default (include "opper-exporter.fullname" .) .Values.opper.existingSecret }}
+{{- end }}
 {{- end }}
 
 {{- define "opper-exporter.serviceAccount" -}}

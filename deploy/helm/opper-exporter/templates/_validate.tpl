@@ -1,7 +1,11 @@
 {{/* Refuses what contradicts itself, which no schema can see. */}}
 {{- define "opper-exporter.validate" -}}
-{{- if and (not .Values.opper.apiKey) (not .Values.opper.existingSecret) }}
-{{- fail "set opper.apiKey, or opper.existingSecret to the name of a Secret that holds the key" }}
+{{- if include "opper-exporter.many" . }}
+{{- if or .Values.opper.apiKey .Values.opper.existingSecret (ne .Values.opper.project "default") }}
+{{- fail "set opper.apiKey, opper.existingSecret and opper.project for one project, or projects for many, not both" }}
+{{- end }}
+{{- else if and (not .Values.opper.apiKey) (not .Values.opper.existingSecret) }}
+{{- fail "set opper.apiKey, or opper.existingSecret to the name of a Secret that holds the key, or projects.existingSecret to that of one with the keys of many projects" }}
 {{- end }}
 {{- with regexFind "^v?[0-9]+[.][0-9]+[.][0-9]+" .Values.image.tag }}
 {{- if ne (trimPrefix "v" .) (regexFind "^[0-9]+[.][0-9]+[.][0-9]+" $.Chart.AppVersion) }}
