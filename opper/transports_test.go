@@ -42,6 +42,40 @@ func TestEqualSettingsShareATransport(t *testing.T) {
 	}
 }
 
+// Connections are closed with their last user, however often one is closed.
+func TestLastClientClosesConnections(t *testing.T) {
+	closed := make(chan bool, 10)
+	server := httptest.NewUnstartedServer(answer(200, samplePage))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			closed <- true
+		}
+	}
+	server.Start()
+	defer server.Close()
+	transports := NewTransports()
+	var clients []*fixture
+	for range 2 {
+		f := &fixture{time: newFakeTime()}
+		f.connect(t, server.URL, func(o *Options) { o.Transports = transports })
+		clients = append(clients, f)
+	}
+	for range 3 {
+		if _, err := clients[0].List(t.Context(), 0, 100); err != nil {
+			t.Fatal(err)
+		}
+		clients[1].Close()
+		if len(closed) > 0 || len(transports.made) != 1 {
+			t.Fatal("a client closes the connections of another one")
+		}
+	}
+	clients[0].Close()
+	<-closed
+	if len(transports.made) != 0 {
+		t.Error("a transport is kept that no client uses")
+	}
+}
+
 // projectsOf returns clients of a server that share their connections, each with
 // its own key, and a count of the connections.
 func projectsOf(t *testing.T, n int, http2 bool, handler http.HandlerFunc) (clients []*Client, connections *atomic.Int64) {

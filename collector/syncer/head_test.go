@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"opper_exporter/collector/ledger"
 	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
 )
@@ -159,6 +160,39 @@ func TestTailBeginsWithMovedRow(t *testing.T) {
 	// That rows were deleted in the middle shows in a sweep.
 	if n := b.ledger.Listed() - 200; n != 5 {
 		t.Errorf("one sync found %d of 5 new traces", n)
+	}
+}
+
+// Nor does it where the tail jumps to it from a page further up, behind which many rows
+// have been deleted.
+func TestTailJumpsToMovedRow(t *testing.T) {
+	for _, seed := range []uint64{6, 32, 125, 505} { // with these, the tail jumps to that row
+		rng := rand.New(rand.NewPCG(seed, 2))
+		b := newBench(t, oppertest.Config{SortBy: oppertest.ByUpdate, OldestFirst: true})
+		b.arrive("old", 400, time.Millisecond)
+		rows := b.opper.Snapshot()
+		b.mustSync()
+		b.quiet()
+		for i := range 390 {
+			if i < 150 && i%3 == 0 || i > 150 && rng.IntN(2) == 0 {
+				b.opper.Delete(rows[i].ID)
+			}
+		}
+		before := 20 + rng.IntN(100)
+		b.arrive("before", before, time.Second)
+		b.renew(rows[390+rng.IntN(10)].ID)
+		b.arrive("behind", 150, time.Second)
+		b.step(time.Second)
+		b.mustSync()
+		missed := 0
+		for _, row := range b.opper.Snapshot() {
+			if !b.ledger.HasSeen(ledger.KeyOf(row.ID)) {
+				missed++
+			}
+		}
+		if missed > 0 {
+			t.Errorf("seed %d, %d before: %d missed", seed, before, missed)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -149,6 +150,26 @@ func TestRefusedOffsets(t *testing.T) {
 	}
 	if n := b.idleCost(); n > 2 {
 		t.Errorf("an idle sync makes %d requests", n)
+	}
+}
+
+// A refusal that was only trouble leaves nothing out for long.
+func TestOffsetRefusedOnce(t *testing.T) {
+	b := newBench(t, oppertest.Config{TotalCount: func(int) *int { return nil }})
+	b.fill(1000)
+	b.mustSync()
+	b.quiet()
+	b.arrive("new", 500, time.Millisecond)
+	b.step(time.Second)
+	b.opper.Fail(oppertest.Fault{After: 3, Times: 1, Answer: oppertest.Errors(http.StatusUnprocessableEntity)["plain"]})
+	b.mustSync()
+	b.quiet()
+	if n := b.ledger.Listed(); n != 1500 || b.events.Gaps != 1 {
+		t.Errorf("%d listed, %d gaps", n, b.events.Gaps)
+	}
+	b.check()
+	if b.step(sweepEvery / 2); b.syncer.IsSweepDue() {
+		t.Error("sweeps go on")
 	}
 }
 

@@ -30,6 +30,8 @@ func (w *Syncer) tail(ctx context.Context, r *reader) error {
 		w.note(c.total)
 		w.take(run)
 		if run.AtEnd {
+			// What was refused once may have been left out by a head.
+			w.fullScanWanted = w.fullScanWanted || w.refused > 0
 			w.refused, w.totalCapped = 0, c.total >= 0 && c.end > c.total
 			return nil
 		}
@@ -71,14 +73,20 @@ func (s *tailSearch) start(ctx context.Context, at int) (*cursor, ledger.Run, er
 }
 
 // isClosed reports whether all rows before an offset are known: if new rows are at
-// the end of the list, there may be no more of them than we know, and the first ones
-// from there on must follow each other as before. One may have moved behind new ones.
+// the end of the list, there may be no more of them than we know.
 func (s *tailSearch) isClosed(rows []ledger.Row, at int) bool {
 	if len(rows) == 0 {
 		return false
 	}
 	i := s.w.ledger.Index(rows[0].ID)
-	return i >= 0 && !s.w.newestLast || i >= at && s.w.standFrom(i, rows) > idleRows/2
+	return i >= 0 && (!s.w.newestLast || i >= at) && s.hasPlace(rows, i)
+}
+
+// hasPlace reports whether rows stand from an index on, as they are believed to. If
+// new rows are at the end of the list, the first one may have moved behind new ones: the
+// first few must follow each other as before.
+func (s *tailSearch) hasPlace(rows []ledger.Row, i int) bool {
+	return !s.w.newestLast || s.w.standFrom(i, rows) > idleRows/2
 }
 
 // next reads the next page, or one closer to the end where many rows are
@@ -95,7 +103,8 @@ func (s *tailSearch) next(ctx context.Context, c *cursor, read ledger.Run) (*cur
 			return nil, run, err
 		}
 		// More rows between than are known to be there have to be read.
-		if known := s.w.ledger.Index(run.Rows[0].ID) - last; known > 0 && at-(c.end-1) <= known {
+		i := s.w.ledger.Index(run.Rows[0].ID)
+		if known := i - last; known > 0 && at-(c.end-1) <= known && s.hasPlace(run.Rows, i) {
 			return closer, run, nil
 		}
 		s.unknown = true

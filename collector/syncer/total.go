@@ -9,6 +9,9 @@ import (
 // balance compares what is believed to be listed with what Opper says. A
 // surplus that lasts for two syncs was inserted behind the head.
 func (w *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int) error {
+	if whole {
+		w.fullScanWanted = false
+	}
 	if w.least < 0 {
 		if w.warnOnce(noTotal) {
 			level.Warn(w.cfg.Logger).Log("msg", "total_count is missing, only sweeps find out-of-order traces")
@@ -22,7 +25,7 @@ func (w *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int
 	w.surplus = w.least - w.ledger.Listed()
 	switch {
 	case whole && w.surplus <= 0:
-		w.unexplained, w.totalUnreliable, w.fullScanWanted = 0, false, false
+		w.unexplained, w.totalUnreliable = 0, false
 	case whole:
 		w.unexplained++
 		w.fullScanWanted = w.unexplained == 1

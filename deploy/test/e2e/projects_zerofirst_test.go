@@ -37,10 +37,11 @@ func firstCountsByDiscovery(t *testing.T, secure bool, patience time.Duration) {
 	o := newOrganization(t, len(names), names, args...)
 	process := exportertest.MustStart(t, o.command())
 	process.AwaitListening(t)
-	jobs := map[string]bool{"honored": true, "renamed": false} // whether labels are honored
-	yaml := "global: {scrape_interval: 500ms, scrape_timeout: 500ms}\nscrape_configs:\n"
-	for job, honor := range jobs {
-		yaml += fmt.Sprintf("- {job_name: %s, honor_labels: %v, %shttp_sd_configs: [{%[3]surl: %q, refresh_interval: 1s}]}\n", job, honor, more, url+o.address+"/sd")
+	// What is released to the quick one is not lost to the slow one.
+	jobs := map[string]string{"quick": "500ms, honor_labels: true", "slow": "5s"}
+	yaml := "scrape_configs:\n"
+	for job, settings := range jobs {
+		yaml += fmt.Sprintf("- {job_name: %s, scrape_timeout: 500ms, scrape_interval: %s, %shttp_sd_configs: [{%[3]surl: %q, refresh_interval: 1s}]}\n", job, settings, more, url+o.address+"/sd")
 	}
 	server := promtest.Start(t, promtest.Config{YAML: yaml})
 	gives := func(want float64, promql string) {
