@@ -154,11 +154,11 @@ func (p *Parsed) projects(getenv func(string) string) ([]Project, error) {
 		return []Project{project}, err
 	}
 	if p.isProjectSet || p.keyFile != "" {
-		return nil, errors.New("--config.file: excludes --opper.project and --opper.api-key-file, as each project has a name and a key of its own")
+		return nil, errors.New("--config.file: cannot be combined with --opper.project and --opper.api-key-file, as each project has a name and a key of its own")
 	}
 	for _, name := range p.keyVariables {
 		if getenv(name) != "" {
-			return nil, fmt.Errorf("--config.file: excludes %s in the environment, as each project has a key of its own", name)
+			return nil, fmt.Errorf("--config.file: cannot be combined with %s in the environment, as each project has a key of its own", name)
 		}
 	}
 	return p.load(getenv)

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -25,8 +26,15 @@ type loader struct {
 	base     Parsed
 	getenv   func(string) string
 	projects []Project
+	keyFiles map[string]keyFile // of the directories, by the name of the project
 	names    map[string]string  // where the project of a name is
 	listings map[listing]string // where the project of a list is
+}
+
+// keyFile makes a project, or gives its key to the entry of that name.
+type keyFile struct {
+	path, where string
+	directory   *yaml.Node
 }
 
 // listing is what two projects would both count.
@@ -47,7 +55,7 @@ func (p *Parsed) load(getenv func(string) string) ([]Project, error) {
 // parseProjects makes one line of each error. Somebody may have put a key where
 // it does not belong.
 func (p *Parsed) parseProjects(content []byte, getenv func(string) string) ([]Project, error) {
-	l := &loader{parsed: p, base: *p, getenv: getenv, names: map[string]string{}, listings: map[listing]string{}}
+	l := &loader{parsed: p, base: *p, getenv: getenv, keyFiles: map[string]keyFile{}, names: map[string]string{}, listings: map[listing]string{}}
 	l.base.keyVariables = nil
 	root, err := parseYAML(content)
 	if err == nil {
@@ -63,7 +71,6 @@ func (p *Parsed) parseProjects(content []byte, getenv func(string) string) ([]Pr
 var keyLike = regexp.MustCompile(`\bop-(mak-\w[^\s"]*|[A-Za-z0-9]{16,})`)
 
 func (l *loader) load(root *yaml.Node) error {
-	adders := map[string]func(string, *yaml.Node) error{"projects": l.addProject, "project_key_directories": l.addDirectory}
 	sections, err := mapping(root, "", []string{"projects", "project_key_directories"})
 	if err != nil {
 		return err
@@ -71,12 +78,27 @@ func (l *loader) load(root *yaml.Node) error {
 	if len(sections) == 0 {
 		return at(root, "", errors.New("expected projects, project_key_directories, or both"))
 	}
+	items := map[string][]*yaml.Node{}
 	for _, section := range sections {
 		if section.value.Kind != yaml.SequenceNode {
 			return at(section.key, section.name, errors.New("expected a list"))
 		}
-		for i, item := range section.value.Content {
-			if err := adders[section.name](fmt.Sprintf("%s[%d]", section.name, i), resolve(item)); err != nil {
+		items[section.name] = section.value.Content
+	}
+	// First, as a project can take its key from one.
+	for i, item := range items["project_key_directories"] {
+		if err := l.readDirectory(fmt.Sprintf("project_key_directories[%d]", i), resolve(item)); err != nil {
+			return err
+		}
+	}
+	for i, item := range items["projects"] {
+		if err := l.addProject(fmt.Sprintf("projects[%d]", i), resolve(item)); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.keyFiles)) {
+		if _, ok := l.names[name]; !ok {
+			if err := l.addKeyFile(name, l.keyFiles[name]); err != nil {
 				return err
 			}
 		}
@@ -111,8 +133,15 @@ func (l *loader) addProject(where string, node *yaml.Node) error {
 	if _, ok := set[nameFlag]; !ok {
 		return at(node, where, errors.New("expected a name"))
 	}
-	if (l.parsed.keyFile == "") == (l.parsed.keyVariables == nil) {
+	if l.parsed.keyFile != "" && l.parsed.keyVariables != nil {
 		return at(node, where, errors.New("expected either api_key_file or api_key_env"))
+	}
+	if l.parsed.keyFile == "" && l.parsed.keyVariables == nil {
+		file, ok := l.keyFiles[l.parsed.project.Name]
+		if !ok {
+			return at(node, where, errors.New("expected api_key_file, api_key_env, or a file of that name in project_key_directories"))
+		}
+		l.parsed.keyFile = file.path
 	}
 	project, err := l.parsed.validateProject(l.getenv)
 	if failed, ok := errors.AsType[*flagError](err); ok {
@@ -123,6 +152,9 @@ func (l *loader) addProject(where string, node *yaml.Node) error {
 			}
 			return at(p.key, where+": "+p.name, err)
 		}
+	}
+	if failed, ok := errors.AsType[*keyFileError](err); ok {
+		err = failed
 	}
 	if err != nil {
 		return at(node, where, err)
@@ -171,9 +203,9 @@ func (l *loader) path(path string) string {
 	return filepath.Join(filepath.Dir(l.base.configFile), path)
 }
 
-// addDirectory makes a project of each key file in a directory. What begins with
-// a dot is hidden, or how Kubernetes mounts a Secret.
-func (l *loader) addDirectory(where string, node *yaml.Node) error {
+// readDirectory finds the key files of a directory. What begins with a dot is
+// hidden, or how Kubernetes mounts a Secret.
+func (l *loader) readDirectory(where string, node *yaml.Node) error {
 	dir, err := text(node)
 	if err == nil && dir == "" {
 		err = errors.New("expected a directory")
@@ -191,29 +223,39 @@ func (l *loader) addDirectory(where string, node *yaml.Node) error {
 		if info, err := os.Stat(path); strings.HasPrefix(entry.Name(), ".") || err == nil && info.IsDir() {
 			continue
 		}
-		*l.parsed = l.base
-		l.parsed.keyFile = path
-		if err := l.parsed.settings[nameFlag].Set(entry.Name()); err != nil {
-			return at(node, where, fmt.Errorf("%q as the name of a project: %w", path, errors.Unwrap(err)))
+		file := keyFile{path, where + ": " + path, node}
+		if other, ok := l.keyFiles[entry.Name()]; ok {
+			return at(node, file.where, nameTaken(other.where))
 		}
-		project, err := l.parsed.validateProject(l.getenv)
-		if failed, ok := errors.AsType[*keyFileError](err); ok {
-			err = failed
-		}
-		if err != nil {
-			return at(node, where, err)
-		}
-		if err := l.add(project, where+": "+path, node); err != nil {
-			return err
-		}
+		l.keyFiles[entry.Name()] = file
 	}
 	return nil
 }
 
+// addKeyFile makes a project of a key file.
+func (l *loader) addKeyFile(name string, file keyFile) error {
+	directory, _, _ := strings.Cut(file.where, ": ")
+	*l.parsed = l.base
+	l.parsed.keyFile = file.path
+	if err := l.parsed.settings[nameFlag].Set(name); err != nil {
+		return at(file.directory, directory, fmt.Errorf("%q as the name of a project: %w", file.path, errors.Unwrap(err)))
+	}
+	project, err := l.parsed.validateProject(l.getenv)
+	if failed, ok := errors.AsType[*keyFileError](err); ok {
+		err = failed
+	}
+	if err != nil {
+		return at(file.directory, directory, err)
+	}
+	return l.add(project, file.where, file.directory)
+}
+
+func nameTaken(by string) error { return fmt.Errorf("the name is also that of %s", by) }
+
 // add refuses projects that would be mixed up, or counted twice.
 func (l *loader) add(project Project, where string, node *yaml.Node) error {
 	if other, ok := l.names[project.Name]; ok {
-		return at(node, where, fmt.Errorf("the name is also that of %s", other))
+		return at(node, where, nameTaken(other))
 	}
 	traces := listing{project.Opper.Key.Sum(), project.UpstreamURL, project.Opper.Name}
 	if other, ok := l.listings[traces]; ok {

@@ -93,6 +93,27 @@ projects:
 	}
 }
 
+// An entry of the list takes the place of the key file of its name, and the key in it if it
+// names none.
+func TestEntryOverridesKeyFile(t *testing.T) {
+	path := files(t, map[string]string{
+		"keys/a": "op-A1", "keys/b": "op-B1", "keys/c": "", "keys/d": "op-D1",
+		"opper.yml": "project_key_directories: [keys]\nprojects:\n  - {name: b, interval: 2m}\n  - {name: c, api_key_env: KEY_C}\n",
+	})
+	cfg, err := parseFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, p := range cfg.Projects {
+		got = append(got, fmt.Sprint(p.Name, " ", p.Interval, " ", strings.ReplaceAll(p.KeyOrigin, filepath.Dir(path), "DIR")))
+	}
+	slices.Sort(got)
+	if want := []string{"a 30s file DIR/keys/a", "b 2m0s file DIR/keys/b", "c 30s environment variable KEY_C", "d 30s file DIR/keys/d"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestFileItselfIsRefused(t *testing.T) {
 	path := files(t, map[string]string{"opper.yml": "projects: [{name: a, api_key_env: KEY_A}]\n", "large.yml": strings.Repeat("#", 8<<20+1)})
 	dir := filepath.Dir(path)
@@ -104,10 +125,10 @@ func TestFileItselfIsRefused(t *testing.T) {
 		"missing":     {filepath.Join(dir, "none.yml"), "--config.file: " + dir + "/none.yml: no such file or directory", nil, ""},
 		"directory":   {dir, "--config.file: " + dir + ": expected a regular file of at most 8 MiB", nil, ""},
 		"large":       {filepath.Join(dir, "large.yml"), "--config.file: " + dir + "/large.yml: expected a regular file of at most 8 MiB", nil, ""},
-		"project":     {path, "--config.file: excludes --opper.project and --opper.api-key-file, as each project has a name and a key of its own", []string{"--opper.project=default"}, ""},
-		"key file":    {path, "--config.file: excludes --opper.project and --opper.api-key-file, as each project has a name and a key of its own", []string{"--opper.api-key-file=a"}, ""},
-		"environment": {path, "--config.file: excludes OPPER_API_KEY in the environment, as each project has a key of its own", nil, "OPPER_API_KEY"},
-		"bearer":      {path, "--config.file: excludes OPPER_HTTP_BEARER in the environment, as each project has a key of its own", nil, "OPPER_HTTP_BEARER"},
+		"project":     {path, "--config.file: cannot be combined with --opper.project and --opper.api-key-file, as each project has a name and a key of its own", []string{"--opper.project=default"}, ""},
+		"key file":    {path, "--config.file: cannot be combined with --opper.project and --opper.api-key-file, as each project has a name and a key of its own", []string{"--opper.api-key-file=a"}, ""},
+		"environment": {path, "--config.file: cannot be combined with OPPER_API_KEY in the environment, as each project has a key of its own", nil, "OPPER_API_KEY"},
+		"bearer":      {path, "--config.file: cannot be combined with OPPER_HTTP_BEARER in the environment, as each project has a key of its own", nil, "OPPER_HTTP_BEARER"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			getenv := func(name string) string {
@@ -280,7 +301,7 @@ project_key_directories: [keys]
 	want := `PROJECT  URL                      NAME FILTER  INTERVAL   KEY FROM
 größe    https://b.example/v2     x            on scrape  environment variable KEY_A
 "a\tb"   https://api.opper.ai/v2  -            30s        "file DIR/keys/a\tb"
-2 in all, the configuration is valid
+configuration is valid: 2 projects
 `
 	if got := strings.ReplaceAll(out.String(), filepath.Dir(path), "DIR"); cfg != nil || !done || err != nil || got != want {
 		t.Errorf("%v, %t, %v, %s", cfg, done, err, got)

@@ -18,7 +18,11 @@ func writeSummary(to io.Writer, projects []Project) error {
 	for _, p := range projects {
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", printable(p.Name), p.UpstreamURL, cmp.Or(printable(p.Opper.Name), "-"), interval(p.Interval), printable(p.KeyOrigin))
 	}
-	_, _ = fmt.Fprintf(table, "%d in all, the configuration is valid\n", len(projects))
+	unit := "projects"
+	if len(projects) == 1 {
+		unit = "project"
+	}
+	_, _ = fmt.Fprintf(table, "configuration is valid: %d %s\n", len(projects), unit)
 	return table.Flush()
 }
 

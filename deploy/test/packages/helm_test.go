@@ -337,8 +337,8 @@ func TestChartConfiguresManyProjects(t *testing.T) {
 		values string
 		want   []string
 	}{
-		{"projects: {existingSecret: keys}", []string{"checkout", "support", "2 in all"}},
-		{"projects: {existingSecret: keys, config: {projects: [{name: a b/c, interval: 1m, api_key_file: /run/secrets/opper/support}]}}", []string{"a b/c", "1m", "1 in all"}},
+		{"projects: {existingSecret: keys}", []string{"checkout", "support", "valid: 2 projects"}},
+		{"projects: {existingSecret: keys, config: {projects: [{name: a b/c, interval: 1m, api_key_file: /run/secrets/opper/support}]}}", []string{"a b/c", "1m", "valid: 1 project"}},
 	} {
 		mount := t.TempDir()
 		values := filepath.Join(mount, "values.yaml")

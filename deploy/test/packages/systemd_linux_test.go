@@ -71,7 +71,7 @@ func TestUnitRunsManyProjects(t *testing.T) {
 	}
 	command := strings.Fields(strings.NewReplacer(installed, binary, "/etc/opper_exporter/opper.yml", file, "%S", directory, "$OPTIONS", "--config.check").Replace(lines[1][1]))
 	out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "checkout") || !strings.Contains(string(out), "2 in all") {
+	if err != nil || !strings.Contains(string(out), "checkout") || !strings.Contains(string(out), "valid: 2 projects") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
