@@ -24,7 +24,7 @@ func TestInitialSyncsTakeTurns(t *testing.T) {
 			}
 		})
 		o.run(t, 0, time.Minute, kinds, 3*turnLength, func(*Collector) {
-			if counts := o.requestsOf("huge"); counts[0] < 40 || counts[11] > 80 {
+			if counts := o.requestsOf("huge"); counts[0] < 40 || counts[11] > 400 {
 				t.Errorf("three turns: %v requests, want that each project had one", counts)
 			}
 		})
@@ -46,10 +46,12 @@ func TestInitialSyncsOfOthersGoOn(t *testing.T) {
 	})
 }
 
-// answering is a Source that answers.
+// answering is a Source that answers with full pages.
 type answering struct{ syncer.Source }
 
-func (answering) List(context.Context, int, int) (opper.Page, error) { return opper.Page{}, nil }
+func (answering) List(_ context.Context, _, limit int) (opper.Page, error) {
+	return opper.Page{Traces: make([]opper.Trace, limit)}, nil
+}
 
 // A page that was read ahead may arrive when the sync has ended already.
 func TestEndedSyncTakesNoTurn(t *testing.T) {
