@@ -39,7 +39,8 @@ type Store interface {
 	// their keys, and reports whether there are any.
 	Load(project string, visit func(key string, body []byte) error) (bool, error)
 	// Commit stores the entries of a project that have changed, by key, and deletes
-	// those without a body. With fresh, it deletes all others too.
+	// those without a body. With fresh, it deletes all others too. Without any change,
+	// it looks whether what is on disk is still what was committed.
 	// When it returns nil, they are durable. store.ErrBroken is final: what is on
 	// disk is not, or no longer, what was committed.
 	Commit(project string, changes map[string][]byte, fresh bool) error
