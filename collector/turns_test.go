@@ -15,7 +15,7 @@ import (
 
 func TestInitialSyncsTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := new(organization)
+		o := &organization{ownLimit: 5}
 		kinds := map[string]int{"huge": 12}
 		o.run(t, 0, time.Minute, kinds, turnLength-time.Second, func(*Collector) {
 			// The others have shown that Opper answers them.
@@ -36,7 +36,7 @@ func TestInitialSyncsTakeTurns(t *testing.T) {
 func TestInitialSyncsOfOthersGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kinds := map[string]int{"hung": 4, "once": 4, "refused": 4, "huge": 4, "small": 8}
-		new(organization).run(t, 0, time.Minute, kinds, time.Minute, func(c *Collector) {
+		(&organization{ownLimit: 5}).run(t, 0, time.Minute, kinds, time.Minute, func(c *Collector) {
 			for i := range kinds["small"] {
 				if name := fmt.Sprint("small-", i); !c.find(name).isPublished() {
 					t.Errorf("%s has not published within a minute", name)
@@ -74,7 +74,7 @@ func TestEndedSyncTakesNoTurn(t *testing.T) {
 func TestProjectIsUpWhileItWaitsForItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const projects = 40
-		o := new(organization)
+		o := &organization{ownLimit: 5}
 		o.run(t, 0, time.Second, map[string]int{"huge": projects}, 9*turnLength, func(c *Collector) {
 			for i := range projects {
 				families, err := c.Gatherer(fmt.Sprint("huge-", i)).Gather()
