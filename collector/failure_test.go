@@ -119,7 +119,8 @@ func (b *bench) checkDown(failed float64) {
 	if n := len(got.of("opper_traces_total")); n != 0 {
 		b.t.Errorf("%d series of traces that were never read", n)
 	}
-	if code := get(b.t, scrape.ReadyHandler(b.collector())).Code; code != http.StatusServiceUnavailable {
+	// It must not keep other projects from being scraped.
+	if code := get(b.t, scrape.ReadyHandler(b.collector())).Code; code != http.StatusOK {
 		b.t.Errorf("readiness %d", code)
 	}
 	if !strings.Contains(b.log.String(), "level=error project=default msg=\"sync failed\"") {

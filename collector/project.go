@@ -140,12 +140,10 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 	return p
 }
 
-// expose publishes what was restored, if it is known to be what is configured.
+// expose publishes what was restored, if it is known to be what is configured. Buckets
+// that have changed are committed first.
 func (p *project) expose() {
-	if p.ledger.IsInitialSync() || p.isUnproven() {
-		return
-	}
-	if p.hasReset && !p.commit() {
+	if p.hasReset && !p.commit() || p.ledger.IsInitialSync() || p.isUnproven() {
 		return
 	}
 	p.publish()

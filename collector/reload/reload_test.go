@@ -116,6 +116,7 @@ func (f *files) want(t *testing.T, applied string, successful, isNew bool, lines
 
 func TestChangesAreApplied(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *files) {
+		t.Helper()
 		f.want(t, "", true, true, 0) // the start
 		pass(t)
 		f.want(t, "", true, false, 0)
@@ -154,6 +155,7 @@ func TestChangesAreApplied(t *testing.T) {
 
 func TestReloadOnDemand(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *files) {
+		t.Helper()
 		f.want(t, "", true, true, 0)
 		post := func() (int, string) {
 			w := httptest.NewRecorder()
