@@ -61,6 +61,9 @@ type project struct {
 	failing            bool
 	sweptAt            time.Time // when a page of a sweep was read last
 	origin             origin
+	documentsAt        time.Time          // when the documents were committed last; zero if there is more in them than times
+	committedTotal     int                // in them
+	committed          map[string][]byte  // all other entries of that commit, if they were few
 	upstream           upstream           // of what is counted
 	fresh              bool               // the state on disk, if any, is to be replaced
 	broken             error              // why the store is broken
@@ -193,6 +196,9 @@ func (p *project) sync(ctx context.Context) bool {
 	p.lastSuccess = ended
 	before := p.upstream
 	p.upstream = p.configured() // the syncer has proven it
+	if before != p.upstream {
+		p.documentsAt = time.Time{}
+	}
 	committed := p.commit()
 	p.activity.synced(took, p.commitErr)
 	if !committed {
@@ -219,7 +225,7 @@ func (p *project) sync(ctx context.Context) bool {
 // sweep reads a page of a sweep. It reports whether another one may follow
 // before the next sync, which publishes what was read.
 func (p *project) sweep(ctx context.Context) bool {
-	p.sweptAt = time.Now()
+	p.sweptAt, p.documentsAt = time.Now(), time.Time{}
 	p.metrics.stall.begin()
 	defer p.metrics.stall.end()
 	ev, err := p.syncer.Sweep(ctx, watchedSource{p.source(opper.PrioritySweep), p.metrics.stall})
