@@ -136,6 +136,20 @@ func TestConnectionFails(t *testing.T) {
 	b.checkDown(2)
 }
 
+// Opper may take minutes not to answer. A project that waits for it keeps no other from
+// being scraped.
+func TestStalledProjectIsReady(t *testing.T) {
+	b := newBench(t, oppertest.Config{}, testConfig())
+	b.project.metrics.stall.begin()
+	if b.collector().IsReady("") {
+		t.Error("ready at the start of the initial sync")
+	}
+	b.step(b.project.metrics.stall.limit)
+	if !b.collector().IsReady("") {
+		t.Error("not ready while the initial sync makes no progress")
+	}
+}
+
 // A key that comes to belong to another project counts none of its traces.
 func TestKeyOfAnotherProjectCountsNothing(t *testing.T) {
 	b := newBench(t, oppertest.Config{}, testConfig())

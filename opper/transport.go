@@ -33,8 +33,8 @@ const (
 // Transport changes how a Client connects. The zero value trusts the system's
 // root certificates, and uses the proxy that the environment names.
 type Transport struct {
-	// ID identifies the settings: equal ones have the same. It is empty for the
-	// zero value.
+	// ID identifies the settings, for Transports: equal ones have the same. Without one,
+	// only the zero value is shared.
 	ID string
 	// Proxy returns the proxy of a request, or none.
 	Proxy func(*http.Request) (*url.URL, error)
@@ -71,9 +71,10 @@ func NewTransports() *Transports {
 }
 
 // get returns the transport that has these settings, and what is to be called when it
-// is not used any more. Nil Transports make one.
+// is not used any more. It is another one each time from nil Transports, and for
+// settings that nothing identifies: a key must not go through another project's proxy.
 func (t *Transports) get(settings Transport, loopbackOnly bool) (transport http.RoundTripper, release func(), err error) {
-	if t == nil {
+	if t == nil || settings.ID == "" && !settings.isZero() {
 		made, err := settings.build(loopbackOnly)
 		return made, func() { closeIdle(made) }, err
 	}
@@ -98,6 +99,10 @@ func (t *Transports) get(settings Transport, loopbackOnly bool) (transport http.
 			closeIdle(used.RoundTripper)
 		}
 	}), nil
+}
+
+func (o Transport) isZero() bool {
+	return o.Proxy == nil && o.ProxyConnectHeader == nil && !o.DisableHTTP2 && o.Build == nil
 }
 
 func closeIdle(t http.RoundTripper) {

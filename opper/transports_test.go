@@ -29,6 +29,7 @@ func TestEqualSettingsShareATransport(t *testing.T) {
 		"equal":          {"https://opper.example", none, true},
 		"another host":   {"https://elsewhere.example", none, true},
 		"other settings": {"https://opper.example", func(o *Options) { o.Transport.ID = "a file" }, false},
+		"no ID":          {"https://opper.example", func(o *Options) { o.Transport.DisableHTTP2 = true }, false},
 		"loopback only":  {"http://localhost", none, false},
 		"plaintext":      {"http://localhost", func(o *Options) { o.AllowPlaintext = true }, true},
 		"its own":        {"https://opper.example", func(o *Options) { o.Transports = nil }, false},

@@ -100,6 +100,9 @@ func write(tx *bbolt.Tx, project string, changes map[string][]byte, fresh bool) 
 			return err
 		}
 	}
+	// Most entries are written once, or stay as large as they are: half a page of room
+	// for others, as bbolt leaves it, would only be mapped and read at the start.
+	b.FillPercent = 0.9
 	// In the order of the keys: bbolt divides a leaf only when it commits, and
 	// until then moves all of it that stands behind what is put into it.
 	for _, entry := range slices.Sorted(maps.Keys(changes)) {

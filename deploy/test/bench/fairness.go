@@ -39,7 +39,7 @@ func (b *bench) fairness(ctx context.Context) error {
 	server.StartTLS()
 	defer server.Close()
 	trust := server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
-	transport := opper.Transport{Build: func(newTransport func(*tls.Config) (http.RoundTripper, error)) (http.RoundTripper, error) {
+	transport := opper.Transport{ID: "bench", Build: func(newTransport func(*tls.Config) (http.RoundTripper, error)) (http.RoundTripper, error) {
 		return newTransport(&tls.Config{RootCAs: trust, MinVersion: tls.VersionTLS12})
 	}}
 

@@ -46,8 +46,8 @@ func (b *bench) projects(ctx context.Context) error {
 	rows := [][]string{
 		{"initial syncs of all"},
 		{"start with that state, until ready"},
-		{"its processor time"},
-		{"commits of the first syncs, and their transactions"},
+		{"processor time of that start"},
+		{"commits of all first syncs, and their transactions"},
 		{"quiet: requests of a sync"},
 		{"quiet: processor time, share of one"},
 		{"quiet: transactions a minute"},
@@ -56,10 +56,10 @@ func (b *bench) projects(ctx context.Context) error {
 		{"with the state file mapped, MiB"},
 		{"state file, MiB"},
 		{"`/probe` of one, KiB"},
-		{"its time"},
+		{"`/probe` of one, time"},
 		{"`/metrics`, KiB"},
-		{"its time"},
-		{"most memory after that, MiB"},
+		{"`/metrics`, time"},
+		{"peak of memory by then, MiB"},
 		{"reload with one changed"},
 	}
 	for _, n := range []int{1, 100, 1000} {
@@ -77,7 +77,7 @@ func (b *bench) projects(ctx context.Context) error {
 	}
 	goals := map[string]string{
 		"quiet: requests of a sync": "2", "quiet: processor time, share of one": "25 %", "with the state file mapped, MiB": "300",
-		"its time": "", "`/probe` of one, KiB": "", "reload with one changed": "1 s",
+		"`/probe` of one, time": "1 ×", "reload with one changed": "1 s",
 	}
 	for i := range rows {
 		rows[i] = append(rows[i], goals[rows[i][0]])
@@ -168,8 +168,11 @@ func (s *scaled) measure(ctx context.Context) (figures []string, err error) {
 		fmt.Sprintf("%.0f", float64(written>>10)/minutes),
 		strconv.Itoa(anonymous), strconv.Itoa(anonymous+file), strconv.FormatInt(info.Size()>>20, 10))
 
-	for _, path := range []string{"/probe?target=changing", "/metrics"} {
-		size, took, err := s.scraped(ctx, address+path)
+	for _, page := range []struct {
+		path  string
+		times int
+	}{{"/probe?target=changing", 20 * s.rounds}, {"/metrics", s.rounds}} {
+		size, took, err := s.scraped(ctx, address+page.path, page.times)
 		if err != nil {
 			return nil, err
 		}
@@ -235,8 +238,8 @@ func (s *scaled) counts(ctx context.Context) (transactions, requests int, err er
 }
 
 // scraped returns the size of a page and the least time that it took.
-func (s *scaled) scraped(ctx context.Context, url string) (size int64, took time.Duration, err error) {
-	for range s.rounds {
+func (s *scaled) scraped(ctx context.Context, url string, times int) (size int64, took time.Duration, err error) {
+	for range times {
 		began := time.Now()
 		body, err := s.get(ctx, http.MethodGet, url)
 		if err != nil {
