@@ -119,6 +119,7 @@ func TestChartRefusesBadValues(t *testing.T) {
 		"no key":             {nil, "set opper.apiKey, or opper.existingSecret to the name of a Secret that holds the key"},
 		"one and many":       {[]string{"opper.apiKey=k", "projects.existingSecret=keys"}, "for one project, or projects for many, not both"},
 		"one name for many":  {[]string{"opper.project=a", "projects.existingSecret=keys"}, "for one project, or projects for many, not both"},
+		"targets, no scrape": {[]string{"projects.existingSecret=keys", "serviceMonitor.targetPerProject=true"}, "serviceMonitor.targetPerProject needs serviceMonitor.enabled"},
 		"an unnamed project": {[]string{"projects.config.projects[0].interval=1m"}, "at '/projects/config/projects/0': missing property 'name'"},
 		"unknown section":    {[]string{"projects.config.project=a"}, "at '/projects/config': additional properties 'project' not allowed"},
 		"relative directory": {[]string{"projects.config.project_key_directories={keys}"}, "at '/projects/config/project_key_directories/0': 'keys' does not match pattern"},
@@ -339,6 +340,10 @@ func TestChartConfiguresManyProjects(t *testing.T) {
 	}{
 		{"projects: {existingSecret: keys}", []string{"checkout", "support", "valid: 2 projects"}},
 		{"projects: {existingSecret: keys, config: {projects: [{name: a b/c, interval: 1m, api_key_file: /run/secrets/opper/support}]}}", []string{"a b/c", "1m", "valid: 1 project"}},
+		{
+			"projects: {existingSecret: keys, config: {project_key_directories: [/run/secrets/opper], projects: [{name: support, interval: 1m}]}}",
+			[]string{"checkout", "support", "1m", "valid: 2 projects"},
+		},
 	} {
 		mount := t.TempDir()
 		values := filepath.Join(mount, "values.yaml")

@@ -28,6 +28,9 @@
 {{- end }}
 {{- end }}
 {{- end }}
+{{- if and .Values.serviceMonitor.targetPerProject (not .Values.serviceMonitor.enabled) }}
+{{- fail "serviceMonitor.targetPerProject needs serviceMonitor.enabled: without it, nothing is scraped" }}
+{{- end }}
 {{- with .Values.prometheusRule }}
 {{- if and .enabled .thresholds }}
 {{- $want := include "opper-exporter.thresholds" ($.Files.Get "files/rules/opper_thresholds.yml") | fromJson }}
