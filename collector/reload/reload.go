@@ -43,7 +43,7 @@ func New(projects []config.Project, load func() ([]config.Project, error), apply
 		load: load, apply: apply, logger: logger, last: digest(projects),
 		successful: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "opper_exporter_config_last_reload_successful",
-			Help: "1 if the last attempt to load the configuration succeeded, else 0: what ran before goes on.",
+			Help: "1 if the last attempt to load the configuration succeeded, else 0: the previous configuration stays in effect.",
 		}),
 		lastSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "opper_exporter_config_last_reload_success_timestamp_seconds",
