@@ -26,6 +26,7 @@ var builtinValues = map[string]string{"__interval": "1s", "__rate_interval": "4s
 var mayBeEmpty = []struct{ pattern, reason string }{
 	{`^opper:threshold:\w+\{.*!=""`, "as it comes, no project and no name has a threshold of its own"},
 	{`^job_project:opper_up:absent\b`, "no project is absent"},
+	{`^up\{project!=""`, "the project is no target of its own"},
 }
 
 // expression is one that Grafana or Prometheus will ask.
