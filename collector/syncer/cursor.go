@@ -34,7 +34,7 @@ const (
 	totalFactor  = 10
 	totalSlack   = 20_000
 	maxUncounted = 5_000_000 // without a total_count
-	maxRepeats   = 3         // pages in a row that lead no further
+	maxRepeats   = 3         // whole pages in a row that lead no further; of smaller ones, maxLimit
 )
 
 var (
@@ -71,7 +71,7 @@ type cursor struct {
 	shift int          // how much further down than believed rows stand
 	sure  bool         // the last row that was read says so
 	blind bool         // rows known to be unreadable were not tried
-	same  int          // pages in a row that led no further
+	same  int          // pages in a row that led no further, by their weight
 	backs int          // how often it went back because of an unreadable row
 	loose bool         // the last run begins with new rows that were not read together with its others
 
@@ -184,6 +184,10 @@ func (c *cursor) progress(p page) error {
 	if end > limit && len(p.rows) > 0 {
 		return fmt.Errorf("%w: a row at offset %d, total_count %d", errEndless, end-1, c.total)
 	}
+	weight := 1 // so few rows can be the same again
+	if p.asked == maxLimit {
+		weight = maxLimit/maxRepeats + 1
+	}
 	switch {
 	case len(p.rows) == 0 || p.rows[0].Kind == ledger.Unreadable:
 		return nil
@@ -192,15 +196,11 @@ func (c *cursor) progress(p page) error {
 	default:
 		if c.prev == nil || hasNew(p.rows, c.prev) && c.stitched(p.rows) {
 			// One new row at the start makes all pages new where offset is ignored.
-			c.same = max(c.same-1, 0)
+			c.same = max(c.same-weight, 0)
 		}
 		return nil
 	}
-	most := maxRepeats
-	if p.asked < maxLimit {
-		most = maxLimit // so few rows can be the same again
-	}
-	if c.same++; c.same >= most {
+	if c.same += weight; c.same >= maxLimit {
 		return fmt.Errorf("%w, the last of them at %d", errRepeated, p.offset)
 	}
 	return nil
