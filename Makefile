@@ -60,8 +60,8 @@ test: tools ## the tests, about five minutes of them
 test-long: ## many more random schedules and kills, fuzzing, and ten minutes of soak
 	@echo '=== running 10000 random schedules'
 	$(GO) test -timeout 60m ./collector -run 'TestSimulation|TestSchedules' -schedules 10000
-	@echo '=== killing exporters 80 times'
-	$(GO) test -race -timeout 60m ./deploy/test/e2e -run TestCountsSurviveSIGKILL -kills 40
+	@echo '=== killing exporters 80 times, and scraping 20 projects over shared connections'
+	$(GO) test -race -timeout 60m ./deploy/test/e2e -run 'TestCountsSurviveSIGKILL|TestFirstIncrementIsNotLostByDiscovery' -parallel 4 -kills 40 -shared-connections
 	@echo '=== fuzzing'
 	$(MAKE) fuzz FUZZTIME=2000x
 	@echo '=== ten minutes of soak'

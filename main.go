@@ -32,6 +32,7 @@ import (
 	"opper_exporter/collector/scrape"
 	"opper_exporter/collector/state"
 	"opper_exporter/collector/store"
+	"opper_exporter/opper"
 )
 
 const (
@@ -93,7 +94,7 @@ func exitStatus(err error, failed int, stderr io.Writer) int {
 func serve(ctx context.Context, cfg *config.Validated, hangups <-chan os.Signal, logger log.Logger, webLogger *slog.Logger) (err error) {
 	clock := collector.NewClock()
 	scrapers := scrape.NewScrapers(clock.Now)
-	deps := collector.Deps{Logger: logger, Clock: clock, AllRead: scrapers.AllRead}
+	deps := collector.Deps{Logger: logger, Clock: clock, AllRead: scrapers.AllRead, Limit: opper.NewSharedLimit(cfg.MaxRequestsPerSecondTotal)}
 	verify := func() error { return nil }
 	var snapshot scrape.Snapshot
 	if slices.ContainsFunc(cfg.Projects, func(p config.Project) bool { return !p.ClassicHistograms && !p.NativeHistograms }) {

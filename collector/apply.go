@@ -136,5 +136,8 @@ func names(projects []*project) string {
 	for _, p := range projects[:min(len(projects), maxNamesLogged)] {
 		list = append(list, p.cfg.Name)
 	}
+	if more := len(projects) - len(list); more > 0 {
+		list = append(list, fmt.Sprintf("and %d more", more))
+	}
 	return strings.Join(list, ", ")
 }

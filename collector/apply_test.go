@@ -44,6 +44,9 @@ func TestApplyLeavesUnchangedProjectsAlone(t *testing.T) {
 			t.Errorf("%s is %v, was %v", key, n, before[key])
 		}
 	}
+	if clock := f.c.find("changed").clock; clock != changed.clock || clock == same.clock {
+		t.Error("ages are measured by another clock")
+	}
 	if st := f.c.find("changed").status(); st.Traffic.Since != changed.activity.started || st.Traffic.Requests() < 1 {
 		t.Errorf("traffic: %+v", st.Traffic)
 	}

@@ -39,7 +39,8 @@ type Store interface {
 	// their keys, and reports whether there are any.
 	Load(project string, visit func(key string, body []byte) error) (bool, error)
 	// Commit stores the entries of a project that have changed, by key, and deletes
-	// those without a body. With fresh, it deletes all others too.
+	// those without a body. With fresh, it deletes all others too. Without any change,
+	// it looks whether what is on disk is still what was committed.
 	// When it returns nil, they are durable. store.ErrBroken is final: what is on
 	// disk is not, or no longer, what was committed.
 	Commit(project string, changes map[string][]byte, fresh bool) error
@@ -123,11 +124,11 @@ func (c *Collector) Refresh(ctx context.Context, project string) {
 }
 
 // IsReady reports whether a project has published, or could not because a sync
-// failed. With an empty name, it reports whether that was once so of all: one that
+// failed or makes no progress. With an empty name, it reports whether that was once so of all: one that
 // is added later must not take the others out of a load balancer.
 func (c *Collector) IsReady(name string) bool {
 	matching := c.matching(name)
-	ready := !slices.ContainsFunc(matching, func(p *project) bool { return !p.isPublished() && !p.hasFailed.Load() })
+	ready := !slices.ContainsFunc(matching, func(p *project) bool { return !p.isPublished() && !p.hasFailed.Load() && p.metrics.stall.update() == 0 })
 	if name != "" {
 		return ready && len(matching) > 0
 	}

@@ -119,7 +119,8 @@ func (b *bench) checkDown(failed float64) {
 	if n := len(got.of("opper_traces_total")); n != 0 {
 		b.t.Errorf("%d series of traces that were never read", n)
 	}
-	if code := get(b.t, scrape.ReadyHandler(b.collector())).Code; code != http.StatusServiceUnavailable {
+	// It must not keep other projects from being scraped.
+	if code := get(b.t, scrape.ReadyHandler(b.collector())).Code; code != http.StatusOK {
 		b.t.Errorf("readiness %d", code)
 	}
 	if !strings.Contains(b.log.String(), "level=error project=default msg=\"sync failed\"") {
@@ -133,6 +134,20 @@ func TestConnectionFails(t *testing.T) {
 	b.project.sync(t.Context())
 	b.project.sync(t.Context())
 	b.checkDown(2)
+}
+
+// Opper may take minutes not to answer. A project that waits for it keeps no other from
+// being scraped.
+func TestStalledProjectIsReady(t *testing.T) {
+	b := newBench(t, oppertest.Config{}, testConfig())
+	b.project.metrics.stall.begin()
+	if b.collector().IsReady("") {
+		t.Error("ready at the start of the initial sync")
+	}
+	b.step(b.project.metrics.stall.limit)
+	if !b.collector().IsReady("") {
+		t.Error("not ready while the initial sync makes no progress")
+	}
 }
 
 // A key that comes to belong to another project counts none of its traces.

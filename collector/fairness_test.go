@@ -23,6 +23,7 @@ import (
 // organization is an Opper without a network. What it answers depends on the first
 // word of a project's name, which is its key.
 type organization struct {
+	ownLimit float64 // requests per second of a project
 	mu       sync.Mutex
 	heads    map[string][]time.Time // when a project asked for the head of its list
 	requests map[string]int         // of a project
@@ -93,7 +94,7 @@ func (o *organization) run(t *testing.T, limit float64, interval time.Duration, 
 			if err != nil {
 				t.Fatal(err)
 			}
-			cfg.Opper = opper.Options{URL: "https://opper.example", Key: key, RequestsPerSecond: 5, Transport: opper.Transport{
+			cfg.Opper = opper.Options{URL: "https://opper.example", Key: key, RequestsPerSecond: o.ownLimit, Transport: opper.Transport{
 				Build: func(func(*tls.Config) (http.RoundTripper, error)) (http.RoundTripper, error) { return o, nil },
 			}}
 			projects = append(projects, cfg)
@@ -133,14 +134,18 @@ func (o *organization) requestsOf(kind string) []int {
 // A project with little to do keeps its interval beside those that hang, are refused
 // or have much to read.
 func TestCalmProjectsKeepTheirInterval(t *testing.T) {
-	for name, kinds := range map[string]map[string]int{
-		"one of each":       {"calm": 997, "hung": 1, "refused": 1, "huge": 1},
-		"more than allowed": {"calm": 985, "hung": 5, "refused": 5, "huge": 5},
+	for name, test := range map[string]struct {
+		ownLimit float64
+		kinds    map[string]int
+	}{
+		"one of each":                 {5, map[string]int{"calm": 997, "hung": 1, "refused": 1, "huge": 1}},
+		"without limits of their own": {0, map[string]int{"calm": 985, "hung": 5, "refused": 5, "huge": 5}},
 	} {
+		kinds := test.kinds
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const warmUp, length = 3 * time.Minute, 5 * time.Minute
-				o, began := new(organization), time.Now()
+				o, began := &organization{ownLimit: test.ownLimit}, time.Now()
 				o.run(t, 50, time.Minute, kinds, length, func(c *Collector) {
 					shortest, longest := time.Hour, time.Duration(0)
 					for i := range kinds["calm"] {
@@ -168,6 +173,10 @@ func TestCalmProjectsKeepTheirInterval(t *testing.T) {
 					}
 					if counts := o.requestsOf("huge"); len(counts) != kinds["huge"] || counts[0] < 200 {
 						t.Errorf("the initial syncs made %v requests, want that they go on", counts)
+					}
+					families, err := c.Gatherer("huge-0").Gather()
+					if err != nil || valuesOf(families)["opper_exporter_api_limit_wait_seconds_total{}"] < 1 {
+						t.Errorf("got %v and %v, want that waits are counted", err, valuesOf(families).of("opper_exporter_api_limit_wait_seconds_total"))
 					}
 				})
 			})

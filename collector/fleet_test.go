@@ -199,8 +199,9 @@ func (f *fleet) hold(moment, project string) (reached, release func()) {
 	}, release
 }
 
-// patience is how long a condition is awaited that holds at once.
-const patience = 2 * time.Minute
+// patience is how long a condition is awaited that holds at once. It is less than the
+// time after which an idle connection is closed anyway.
+const patience = time.Minute
 
 // await waits for a condition.
 func (f *fleet) await(what string, condition func() bool) {

@@ -103,7 +103,7 @@ func TestGoldenExposition(t *testing.T) {
 		for _, m := range f.GetMetric() {
 			// client_golang makes these, with the real time.
 			switch f.GetName() {
-			case "opper_exporter_syncs_total", "opper_exporter_state_commits_total", "opper_exporter_api_requests_total", "opper_exporter_api_received_bytes_total":
+			case "opper_exporter_syncs_total", "opper_exporter_state_commits_total", "opper_exporter_api_requests_total", "opper_exporter_api_received_bytes_total", "opper_exporter_api_limit_wait_seconds_total":
 				m.Counter.CreatedTimestamp = timestamppb.New(epoch)
 			case "opper_exporter_sync_duration_seconds", "opper_exporter_api_request_duration_seconds":
 				m.Histogram.CreatedTimestamp = timestamppb.New(epoch)

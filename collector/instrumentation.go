@@ -14,7 +14,7 @@ type instrumentation struct {
 	syncDuration                 prometheus.Histogram
 	requests                     *prometheus.CounterVec
 	requestDuration              prometheus.Histogram
-	received                     prometheus.Counter
+	received, limitWait          prometheus.Counter
 	stall                        *stall
 }
 
@@ -64,6 +64,11 @@ func newInstrumentation(project string, native bool) *instrumentation {
 			Help:        "Size of the response bodies from Opper, in bytes after decompression. Opper's list carries the input and output of every trace in it.",
 			ConstLabels: labels,
 		}),
+		limitWait: prometheus.NewCounter(prometheus.CounterOpts{
+			Name:        "opper_exporter_api_limit_wait_seconds_total",
+			Help:        "Time that requests to Opper waited for --opper.max-requests-per-second and --opper.max-requests-per-second-total; that of concurrent ones adds up.",
+			ConstLabels: labels,
+		}),
 	}
 }
 
@@ -71,12 +76,12 @@ func newInstrumentation(project string, native bool) *instrumentation {
 // stays what it was.
 func (i *instrumentation) continueFrom(old *instrumentation) {
 	i.syncs, i.commits, i.syncDuration = old.syncs, old.commits, old.syncDuration
-	i.requests, i.requestDuration, i.received = old.requests, old.requestDuration, old.received
+	i.requests, i.requestDuration, i.received, i.limitWait = old.requests, old.requestDuration, old.received, old.limitWait
 	i.up.Set(valueOf(old.up).GetGauge().GetValue())
 }
 
 func (i *instrumentation) collectors() []prometheus.Collector {
-	return []prometheus.Collector{i.up, i.lastSuccess, i.initialSync, i.syncs, i.commits, i.syncDuration, i.requests, i.requestDuration, i.received}
+	return []prometheus.Collector{i.up, i.lastSuccess, i.initialSync, i.syncs, i.commits, i.syncDuration, i.requests, i.requestDuration, i.received, i.limitWait}
 }
 
 // Describe implements prometheus.Collector.
@@ -102,6 +107,10 @@ func (i *instrumentation) observeRequest(code string, took time.Duration) {
 
 // observeReceived counts bytes from Opper. It is safe for concurrent use.
 func (i *instrumentation) observeReceived(bytes int) { i.received.Add(float64(bytes)) }
+
+// observeWait counts the wait of one request for the limits. It is safe for
+// concurrent use.
+func (i *instrumentation) observeWait(took time.Duration) { i.limitWait.Add(max(took, 0).Seconds()) }
 
 // published notes that the snapshot of the sync that ended then is exposed.
 func (i *instrumentation) published(synced time.Time) {

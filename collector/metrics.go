@@ -1,13 +1,6 @@
 package collector
 
-import (
-	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
-
-	"opper_exporter/collector/aggregate"
-)
+import "github.com/prometheus/client_golang/prometheus"
 
 // The metric families of the traces. Dashboards and alerts are written against
 // them, so names and labels are part of the project's contract.
@@ -68,100 +61,4 @@ var descs = []*prometheus.Desc{
 
 func newDesc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, append([]string{"project"}, labels...), nil)
-}
-
-func newGauge(desc *prometheus.Desc, value float64, labels ...string) prometheus.Metric {
-	return prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
-}
-
-func newCounter(desc *prometheus.Desc, value float64, created time.Time, labels ...string) prometheus.Metric {
-	return prometheus.MustNewConstMetricWithCreatedTimestamp(desc, prometheus.CounterValue, value, created, labels...)
-}
-
-// scale says which buckets of a histogram are exposed, and in which unit.
-type scale struct {
-	bounds          []float64
-	perOne          float64 // units of the sum in one of the values that the buckets count
-	classic, native bool
-}
-
-// renderedMetric is a metric that is encoded when its snapshot is built, so that a
-// scrape only hands it out.
-type renderedMetric struct {
-	desc *prometheus.Desc
-	dto  *dto.Metric
-}
-
-// Desc implements prometheus.Metric.
-func (m *renderedMetric) Desc() *prometheus.Desc { return m.desc }
-
-// Write implements prometheus.Metric.
-func (m *renderedMetric) Write(out *dto.Metric) error {
-	out.Label, out.Histogram = m.dto.Label, m.dto.Histogram
-	return nil
-}
-
-// newHistogram returns a histogram with classic and native buckets. There is no
-// constructor for both in one, so the classic buckets of one are put into the
-// other.
-func newHistogram(desc *prometheus.Desc, h *aggregate.Histogram, sc *scale, created time.Time, labels ...string) prometheus.Metric {
-	sum := float64(h.Sum) / sc.perOne
-	var bounds map[float64]uint64
-	var exemplars []prometheus.Exemplar
-	if sc.classic {
-		bounds = make(map[float64]uint64, len(sc.bounds))
-		var count uint64
-		for i, bound := range sc.bounds {
-			if h.Count > 0 {
-				count += h.Classic[i]
-			}
-			bounds[bound] = count
-		}
-		for _, e := range h.Exemplars {
-			exemplars = addExemplar(exemplars, e)
-		}
-	}
-	classic, err := encode(prometheus.MustNewConstHistogramWithCreatedTimestamp(desc, h.Count, sum, bounds, created, labels...), exemplars)
-	if err != nil || !sc.native {
-		return metricOr(desc, classic, err)
-	}
-	buckets := make(map[int]int64, len(h.Positive))
-	for _, b := range h.Positive {
-		buckets[int(b.Key)] = int64(b.Count)
-	}
-	n, err := prometheus.NewConstNativeHistogram(desc, h.Count, sum, buckets, nil, h.Zero, h.Schema(), aggregate.ZeroThreshold, created, labels...)
-	if err != nil {
-		return prometheus.NewInvalidMetric(desc, err)
-	}
-	// A server drops exemplars that are not newer than all that it has of a series.
-	native, err := encode(n, addExemplar(nil, h.Latest()))
-	if err == nil {
-		native.Histogram.Bucket = classic.Histogram.Bucket
-	}
-	return metricOr(desc, native, err)
-}
-
-func metricOr(desc *prometheus.Desc, m *dto.Metric, err error) prometheus.Metric {
-	if err != nil {
-		return prometheus.NewInvalidMetric(desc, err)
-	}
-	return &renderedMetric{desc: desc, dto: m}
-}
-
-func encode(m prometheus.Metric, exemplars []prometheus.Exemplar) (*dto.Metric, error) {
-	if len(exemplars) > 0 {
-		var err error
-		if m, err = prometheus.NewMetricWithExemplars(m, exemplars...); err != nil {
-			return nil, err
-		}
-	}
-	out := new(dto.Metric)
-	return out, m.Write(out)
-}
-
-func addExemplar(to []prometheus.Exemplar, e aggregate.Exemplar) []prometheus.Exemplar {
-	if e.TraceID == "" {
-		return to
-	}
-	return append(to, prometheus.Exemplar{Value: e.Value, Labels: prometheus.Labels{"trace_id": e.TraceID}, Timestamp: e.Time})
 }

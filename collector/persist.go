@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -26,6 +27,11 @@ const (
 	docIdentity = partDocument + "identity"
 	docSyncer   = partDocument + "syncer"
 )
+
+// documentsInterval is for how long a project in which nothing changes commits nothing.
+// Its documents then say nothing new but when it synced last, and how old its list was:
+// as if the process had been killed after an earlier one of these syncs.
+const documentsInterval = 5 * time.Minute
 
 // identity says what the numbers of a state mean.
 type identity struct {
@@ -168,22 +174,39 @@ func (p *project) commit() bool {
 
 func (p *project) save() error {
 	if p.deps.Store != nil {
-		changes, err := p.changes()
+		entries := map[string][]byte{}
+		p.ledger.Changes(func(key string, body []byte) { entries[partLedger+key] = body })
+		p.aggregates.Changes(func(key string, body []byte) { entries[partAggregates+key] = body })
+		changes, err := p.changes(entries)
 		if err != nil {
 			return err
 		}
 		if err := p.deps.Store.Commit(p.cfg.Name, changes, p.fresh); err != nil {
 			return p.stateError(err)
 		}
-		p.fresh = false
+		if p.fresh = false; changes != nil {
+			p.documentsAt, p.committedTotal, p.committed = p.clock.Now(), p.syncer.Total(), nil
+			if len(entries) <= entriesEachTime {
+				p.committed = entries
+			}
+		}
 	}
 	p.ledger.Committed()
 	p.aggregates.Committed()
 	return nil
 }
 
-// changes returns the entries that have changed.
-func (p *project) changes() (map[string][]byte, error) {
+// entriesEachTime is the number of entries that ledger and aggregates put if nothing has
+// changed.
+const entriesEachTime = 2
+
+// changes returns what is to be committed, which is nothing if these entries are stored
+// and the documents can wait.
+func (p *project) changes(entries map[string][]byte) (map[string][]byte, error) {
+	if !p.fresh && p.clock.Now().Sub(p.documentsAt) < documentsInterval &&
+		p.syncer.Total() == p.committedTotal && maps.EqualFunc(entries, p.committed, bytes.Equal) {
+		return nil, nil
+	}
 	id, err := json.Marshal(identity{
 		upstream:        p.upstream,
 		DurationBuckets: p.cfg.Aggregate.DurationBuckets, TokenBuckets: p.cfg.Aggregate.TokenBuckets,
@@ -196,8 +219,7 @@ func (p *project) changes() (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	changes := map[string][]byte{docIdentity: id, docSyncer: synced}
-	p.ledger.Changes(func(key string, body []byte) { changes[partLedger+key] = body })
-	p.aggregates.Changes(func(key string, body []byte) { changes[partAggregates+key] = body })
+	changes := maps.Clone(entries)
+	changes[docIdentity], changes[docSyncer] = id, synced
 	return changes, nil
 }

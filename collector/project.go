@@ -61,6 +61,9 @@ type project struct {
 	failing            bool
 	sweptAt            time.Time // when a page of a sweep was read last
 	origin             origin
+	documentsAt        time.Time          // when the documents were committed last; zero if there is more in them than times
+	committedTotal     int                // in them
+	committed          map[string][]byte  // all other entries of that commit, if they were few
 	upstream           upstream           // of what is counted
 	fresh              bool               // the state on disk, if any, is to be replaced
 	broken             error              // why the store is broken
@@ -93,7 +96,7 @@ func openProject(cfg config.Project, deps Deps, old *project) (*project, error) 
 	}
 	opts := cfg.Opper
 	opts.Shared, opts.Transports = deps.Limit, deps.transports
-	opts.Observe, opts.Received = metrics.observeRequest, metrics.observeReceived
+	opts.Observe, opts.Received, opts.Waited = metrics.observeRequest, metrics.observeReceived, metrics.observeWait
 	opts.Logger = log.With(deps.Logger, "project", cfg.Name)
 	client, err := opper.New(opts)
 	if err != nil {
@@ -137,12 +140,10 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 	return p
 }
 
-// expose publishes what was restored, if it is known to be what is configured.
+// expose publishes what was restored, if it is known to be what is configured. Buckets
+// that have changed are committed first.
 func (p *project) expose() {
-	if p.ledger.IsInitialSync() || p.isUnproven() {
-		return
-	}
-	if p.hasReset && !p.commit() {
+	if p.hasReset && !p.commit() || p.ledger.IsInitialSync() || p.isUnproven() {
 		return
 	}
 	p.publish()
@@ -195,6 +196,9 @@ func (p *project) sync(ctx context.Context) bool {
 	p.lastSuccess = ended
 	before := p.upstream
 	p.upstream = p.configured() // the syncer has proven it
+	if before != p.upstream {
+		p.documentsAt = time.Time{}
+	}
 	committed := p.commit()
 	p.activity.synced(took, p.commitErr)
 	if !committed {
@@ -221,7 +225,7 @@ func (p *project) sync(ctx context.Context) bool {
 // sweep reads a page of a sweep. It reports whether another one may follow
 // before the next sync, which publishes what was read.
 func (p *project) sweep(ctx context.Context) bool {
-	p.sweptAt = time.Now()
+	p.sweptAt, p.documentsAt = time.Now(), time.Time{}
 	p.metrics.stall.begin()
 	defer p.metrics.stall.end()
 	ev, err := p.syncer.Sweep(ctx, watchedSource{p.source(opper.PrioritySweep), p.metrics.stall})

@@ -5,11 +5,28 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/config"
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/status"
+)
+
+// Labels that are the same in all projects.
+var (
+	reasonNoID         = newLabel("reason", "no_id")
+	reasonVanishedOpen = newLabel("reason", "vanished_open")
+	reasonMissing      = newLabel("reason", "missing")
+	reasonNegative     = newLabel("reason", "negative")
+
+	outcomes = func() (labels [len(aggregate.Outcomes)]*dto.LabelPair) {
+		for _, o := range aggregate.Outcomes {
+			labels[o] = newLabel("outcome", o.String())
+		}
+		return labels
+	}()
 )
 
 // snapshot is what one sync published of the traces. It is immutable.
@@ -18,22 +35,24 @@ type snapshot []prometheus.Metric
 // snapshots builds snapshots. Only the metrics of names whose aggregate has changed
 // are built anew.
 type snapshots struct {
-	project           string
+	project           labels // that one alone
 	maxNames          int
 	durations, tokens scale
 	names             map[string]nameMetrics // by label
+	metrics           int                    // of the last snapshot
 }
 
 type nameMetrics struct {
 	changes uint64
 	created time.Time
+	labels  labels
 	metrics []prometheus.Metric
 	traces  [len(aggregate.Outcomes)]uint64
 }
 
 func newSnapshots(cfg *config.Project) *snapshots {
 	return &snapshots{
-		project:   cfg.Name,
+		project:   labels{newLabel("project", cfg.Name)},
 		maxNames:  cfg.Aggregate.MaxNames,
 		durations: scale{bounds: cfg.Aggregate.DurationBuckets, perOne: 1e6, classic: cfg.ClassicHistograms, native: cfg.NativeHistograms},
 		tokens:    scale{bounds: cfg.Aggregate.TokenBuckets, perOne: 1, classic: cfg.ClassicHistograms, native: cfg.NativeHistograms},
@@ -44,7 +63,7 @@ func newSnapshots(cfg *config.Project) *snapshots {
 // build returns a snapshot, and the same for the status. listed is negative if
 // Opper did not say how many traces it lists.
 func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) (snapshot, *status.Published) {
-	var out snapshot
+	out := make(snapshot, 0, b.metrics)
 	st := &status.Published{
 		Since: s.Since, Listed: listed, Distinct: s.Distinct(),
 		Gaps: s.Gaps, NoID: s.NoID, VanishedOpen: s.VanishedOpen, Overflow: s.Overflow, Failures: s.Failures(),
@@ -76,39 +95,52 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) (sna
 			st.Outcomes[o].Traces += traces
 		}
 		out = append(out, m.metrics...)
-		out = append(out, newGauge(tracesOpen, float64(open[n]), b.project, n.Label))
+		out = append(out, &gauge{tracesOpen, m.labels, float64(open[n])})
 	}
 	if len(b.names) > len(all) {
 		b.forget(all)
 	}
 	if listed >= 0 {
-		out = append(out, newGauge(tracesListed, float64(listed), b.project))
+		out = append(out, &gauge{tracesListed, b.project, float64(listed)})
 	}
+	since := timestamppb.New(s.Since)
 	for _, c := range []struct {
 		desc   *prometheus.Desc
 		value  uint64
-		reason []string
+		reason *dto.LabelPair
 	}{
 		{gapsTotal, s.Gaps, nil},
-		{skippedTotal, s.NoID, []string{"no_id"}},
-		{skippedTotal, s.VanishedOpen, []string{"vanished_open"}},
-		{unusableTotal, s.NoDuration, []string{"missing"}},
-		{unusableTotal, s.BadDuration, []string{"negative"}},
+		{skippedTotal, s.NoID, reasonNoID},
+		{skippedTotal, s.VanishedOpen, reasonVanishedOpen},
+		{unusableTotal, s.NoDuration, reasonMissing},
+		{unusableTotal, s.BadDuration, reasonNegative},
 		{lateEndsTotal, s.LateEnds, nil},
 		{overflowTotal, s.Overflow, nil},
 		{namesExpiredTotal, s.Expired, nil},
 	} {
-		out = append(out, newCounter(c.desc, float64(c.value), s.Since, append([]string{b.project}, c.reason...)...))
+		labels := b.project
+		if c.reason != nil {
+			labels = b.with(c.reason)
+		}
+		out = append(out, &counter{c.desc, labels, float64(c.value), since})
 	}
 	for _, u := range s.Unmapped() {
-		out = append(out, newCounter(unmappedTotal, float64(u.Exposed()), u.Created, b.project, u.Label))
+		out = append(out, &counter{unmappedTotal, b.with(newLabel("status", u.Label)), float64(u.Exposed()), timestamppb.New(u.Created)})
 		st.Unmapped = append(st.Unmapped, status.Unmapped{Status: u.Label, Traces: u.Exposed()})
 	}
-	return append(out,
-		newGauge(traceNames, st.Distinct, b.project),
-		newGauge(traceNamesLimit, float64(b.maxNames), b.project),
-		newGauge(namesZeroPending, float64(st.ZeroPending), b.project)), st
+	out = append(out,
+		&gauge{traceNames, b.project, st.Distinct},
+		&gauge{traceNamesLimit, b.project, float64(b.maxNames)},
+		&gauge{namesZeroPending, b.project, float64(st.ZeroPending)})
+	if len(out) > b.metrics { // append left room
+		out = slices.Clone(out)
+	}
+	b.metrics = len(out)
+	return out, st
 }
+
+// with returns the project's label and another that is behind it in their order.
+func (b *snapshots) with(label *dto.LabelPair) labels { return labels{b.project[0], label} }
 
 // forget drops the metrics of names that are no longer there.
 func (b *snapshots) forget(all []*aggregate.Aggregate) {
@@ -121,24 +153,26 @@ func (b *snapshots) forget(all []*aggregate.Aggregate) {
 
 // buildName returns the metrics of one trace name: all of them, from 0 on.
 func (b *snapshots) buildName(n *aggregate.Aggregate) nameMetrics {
-	m := nameMetrics{changes: n.Changes, created: n.Created}
+	m := nameMetrics{changes: n.Changes, created: n.Created, labels: b.with(newLabel("trace_name", n.Label))}
 	n = n.Exposed()
+	created := timestamppb.New(n.Created)
+	durationsCreated, tokensCreated := timestamppb.New(latest(n.Created, n.DurationsCreated)), timestamppb.New(latest(n.Created, n.TokensCreated))
 	var out []prometheus.Metric
 	for _, o := range aggregate.Outcomes {
-		t, outcome := &n.ByOutcome[o], o.String()
+		t, labels := &n.ByOutcome[o], append(labels{outcomes[o]}, m.labels...)
 		m.traces[o] = t.Traces
 		out = append(out,
-			newCounter(tracesTotal, float64(t.Traces), n.Created, b.project, n.Label, outcome),
-			newCounter(traceTokens, float64(t.Tokens), n.Created, b.project, n.Label, outcome))
+			&counter{tracesTotal, labels, float64(t.Traces), created},
+			&counter{traceTokens, labels, float64(t.Tokens), created})
 		if o != aggregate.Abandoned {
-			out = append(out, newHistogram(traceDuration, &t.Durations, &b.durations, latest(n.Created, n.DurationsCreated), b.project, n.Label, outcome))
+			out = append(out, newHistogram(traceDuration, &t.Durations, &b.durations, durationsCreated, labels))
 		}
 	}
-	out = append(out, newHistogram(tokensPerTrace, &n.Tokens, &b.tokens, latest(n.Created, n.TokensCreated), b.project, n.Label))
+	out = append(out, newHistogram(tokensPerTrace, &n.Tokens, &b.tokens, tokensCreated, m.labels))
 	if !n.LastEnd.IsZero() {
-		out = append(out, newGauge(traceLastEnd, float64(n.LastEnd.UnixMicro())/1e6, b.project, n.Label))
+		out = append(out, &gauge{traceLastEnd, m.labels, float64(n.LastEnd.UnixMicro()) / 1e6})
 	}
-	m.metrics = slices.Clip(out)
+	m.metrics = slices.Clone(out)
 	return m
 }
 

@@ -13,9 +13,12 @@ const (
 	// maxInitialSyncs is the maximum number of initial syncs that go on at once: each
 	// holds pages that it has read ahead, and commits a lot.
 	maxInitialSyncs = 4
-	// turnLength is how long one goes on before the others that wait: a list of
-	// millions of traces, or an Opper that stops to answer, delays them by no more.
-	turnLength = 10 * time.Second
+	// turnLength is how long one goes on before the others that wait. Most end
+	// within it, so that projects publish one after the other, not all at last; a
+	// list of millions of traces delays the others by no more.
+	turnLength = 30 * time.Second
+	// turnSilence ends the turn of a project that Opper does not answer any more.
+	turnSilence = 10 * time.Second
 )
 
 // turns are the initial syncs of all projects that go on; the others wait in the order
@@ -39,7 +42,8 @@ func (p *project) syncSource() (src syncer.Source, end func()) {
 }
 
 // turnSource is the Source of one initial sync. It waits for a turn only after Opper
-// has answered: who is refused or gets no answer takes none.
+// has answered with a full page: who is refused, gets no answer, or has a short list
+// takes none.
 type turnSource struct {
 	syncer.Source
 	turns   turns
@@ -48,13 +52,18 @@ type turnSource struct {
 
 	mu     sync.Mutex
 	timer  *time.Timer // ends the turn; nil if there is none
+	ends   time.Time   // when the turn ends at the latest
 	closed bool
 }
 
 // List implements syncer.Source.
 func (s *turnSource) List(ctx context.Context, offset, limit int) (opper.Page, error) {
 	if s.hasTurn() {
-		return s.Source.List(ctx, offset, limit)
+		page, err := s.Source.List(ctx, offset, limit)
+		if err == nil {
+			s.answered()
+		}
+		return page, err
 	}
 	select {
 	case s.asking <- struct{}{}:
@@ -63,7 +72,7 @@ func (s *turnSource) List(ctx context.Context, offset, limit int) (opper.Page, e
 		return opper.Page{}, ctx.Err()
 	}
 	page, err := s.Source.List(ctx, offset, limit)
-	if err == nil && !s.hasTurn() {
+	if err == nil && len(page.Traces) >= limit && !s.hasTurn() {
 		err = s.wait(ctx)
 	}
 	return page, err
@@ -91,8 +100,18 @@ func (s *turnSource) wait(ctx context.Context) error {
 		<-s.turns
 		return nil
 	}
-	s.timer = time.AfterFunc(turnLength, s.end)
+	s.ends = time.Now().Add(turnLength)
+	s.timer = time.AfterFunc(turnSilence, s.end)
 	return nil
+}
+
+// answered extends the turn, up to its length.
+func (s *turnSource) answered() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.timer != nil {
+		s.timer.Reset(min(turnSilence, time.Until(s.ends)))
+	}
 }
 
 // end ends the turn.

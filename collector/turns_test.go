@@ -15,7 +15,7 @@ import (
 
 func TestInitialSyncsTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := new(organization)
+		o := &organization{ownLimit: 5}
 		kinds := map[string]int{"huge": 12}
 		o.run(t, 0, time.Minute, kinds, turnLength-time.Second, func(*Collector) {
 			// The others have shown that Opper answers them.
@@ -24,7 +24,7 @@ func TestInitialSyncsTakeTurns(t *testing.T) {
 			}
 		})
 		o.run(t, 0, time.Minute, kinds, 3*turnLength, func(*Collector) {
-			if counts := o.requestsOf("huge"); counts[0] < 40 || counts[11] > 80 {
+			if counts := o.requestsOf("huge"); counts[0] < 40 || counts[11] > 400 {
 				t.Errorf("three turns: %v requests, want that each project had one", counts)
 			}
 		})
@@ -36,7 +36,7 @@ func TestInitialSyncsTakeTurns(t *testing.T) {
 func TestInitialSyncsOfOthersGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kinds := map[string]int{"hung": 4, "once": 4, "refused": 4, "huge": 4, "small": 8}
-		new(organization).run(t, 0, time.Minute, kinds, time.Minute, func(c *Collector) {
+		(&organization{ownLimit: 5}).run(t, 0, time.Minute, kinds, time.Minute, func(c *Collector) {
 			for i := range kinds["small"] {
 				if name := fmt.Sprint("small-", i); !c.find(name).isPublished() {
 					t.Errorf("%s has not published within a minute", name)
@@ -46,10 +46,12 @@ func TestInitialSyncsOfOthersGoOn(t *testing.T) {
 	})
 }
 
-// answering is a Source that answers.
+// answering is a Source that answers with full pages.
 type answering struct{ syncer.Source }
 
-func (answering) List(context.Context, int, int) (opper.Page, error) { return opper.Page{}, nil }
+func (answering) List(_ context.Context, _, limit int) (opper.Page, error) {
+	return opper.Page{Traces: make([]opper.Trace, limit)}, nil
+}
 
 // A page that was read ahead may arrive when the sync has ended already.
 func TestEndedSyncTakesNoTurn(t *testing.T) {
@@ -72,7 +74,7 @@ func TestEndedSyncTakesNoTurn(t *testing.T) {
 func TestProjectIsUpWhileItWaitsForItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const projects = 40
-		o := new(organization)
+		o := &organization{ownLimit: 5}
 		o.run(t, 0, time.Second, map[string]int{"huge": projects}, 9*turnLength, func(c *Collector) {
 			for i := range projects {
 				families, err := c.Gatherer(fmt.Sprint("huge-", i)).Gather()

@@ -58,6 +58,9 @@ type Options struct {
 	// response body that arrives, after decompression, maybe from several
 	// goroutines at once.
 	Received func(bytes int)
+	// Waited, if set, is called with how long a request waited for the limits, maybe
+	// from several goroutines at once.
+	Waited func(time.Duration)
 	// Logger gets a debug line for each request that failed, with Opper's
 	// error code.
 	Logger log.Logger
@@ -77,6 +80,7 @@ type shared struct {
 	opts      Options
 	base      string // the URL up to the version
 	transport http.RoundTripper
+	release   func() // of the transport
 	limit     *limiter
 	total     *sharedProject // the limit over all projects
 	clock     clock
@@ -128,10 +132,13 @@ func New(opts Options) (*Client, error) {
 	if opts.Received == nil {
 		opts.Received = func(int) {}
 	}
+	if opts.Waited == nil {
+		opts.Waited = func(time.Duration) {}
+	}
 	if opts.Logger == nil {
 		opts.Logger = log.NewNopLogger()
 	}
-	transport, err := opts.Transports.get(opts.Transport, loopbackOnly)
+	transport, release, err := opts.Transports.get(opts.Transport, loopbackOnly)
 	if err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
@@ -140,6 +147,7 @@ func New(opts Options) (*Client, error) {
 		opts:      opts,
 		base:      strings.TrimRight(base.String(), "/"),
 		transport: transport,
+		release:   release,
 		limit:     newLimiter(opts.RequestsPerSecond),
 		total:     opts.Shared.project(strings.ToLower(base.Host)),
 		clock:     realClock(),
@@ -193,12 +201,9 @@ func checkHeader(header http.Header) error {
 // URL returns the base URL with its version.
 func (c *Client) URL() string { return c.base }
 
-// Close closes connections that are idle. No request may follow, nor be made.
-func (c *Client) Close() {
-	if t, ok := c.transport.(interface{ CloseIdleConnections() }); ok {
-		t.CloseIdleConnections()
-	}
-}
+// Close closes connections that are idle, if no other client shares them. No request
+// may follow, nor be made.
+func (c *Client) Close() { c.release() }
 
 // WithRetries returns a client that shares everything with c but makes at most
 // n retries over its whole life, over all of its requests: the budget of one

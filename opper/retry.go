@@ -113,10 +113,7 @@ func (c *Client) admit(ctx context.Context) error {
 	if err := c.heldOff(); err != nil {
 		return err
 	}
-	if err := c.limit.wait(ctx, c.clock); err != nil {
-		return err
-	}
-	if err := c.total.wait(ctx, c.priority); err != nil {
+	if err := c.awaitLimits(ctx); err != nil {
 		return err
 	}
 	// Another request may have got a later retry time meanwhile.
@@ -125,6 +122,17 @@ func (c *Client) admit(ctx context.Context) error {
 		c.total.release()
 	}
 	return err
+}
+
+// awaitLimits takes a token of each limit. That of all projects comes last: a request
+// that waits for its own project's keeps none from others.
+func (c *Client) awaitLimits(ctx context.Context) error {
+	began := c.clock.now()
+	defer func() { c.opts.Waited(c.clock.now().Sub(began)) }()
+	if err := c.limit.wait(ctx, c.clock); err != nil {
+		return err
+	}
+	return c.total.wait(ctx, c.priority)
 }
 
 // holdOff delays all requests for a while.

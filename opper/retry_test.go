@@ -271,7 +271,11 @@ func TestKeyIsRenewedOncePerRequest(t *testing.T) {
 }
 
 func TestThrottledRate(t *testing.T) {
-	f := newFixture(t, inTurn(answer(429, ""), answer(200, samplePage)), func(o *Options) { o.RequestsPerSecond = 1 })
+	var waited []time.Duration
+	f := newFixture(t, inTurn(answer(429, ""), answer(200, samplePage)), func(o *Options) {
+		o.RequestsPerSecond = 1
+		o.Waited = func(d time.Duration) { waited = append(waited, d) }
+	})
 	if _, err := f.List(t.Context(), 0, 100); err != nil {
 		t.Fatal(err)
 	}
@@ -281,6 +285,9 @@ func TestThrottledRate(t *testing.T) {
 	// The second attempt needs a token too: 250 ms of backoff earned half of a quarter.
 	if got := f.time.slept(); len(got) != 2 || got[1] != 1750*time.Millisecond {
 		t.Errorf("got waits of %v", got)
+	}
+	if len(waited) != 2 || waited[0] != 0 || waited[1] != 1750*time.Millisecond {
+		t.Errorf("waited %v for the limit, want nothing and 1.75s", waited)
 	}
 }
 

@@ -33,9 +33,8 @@ const (
 
 // SharedLimit is a token bucket over the requests of all projects. Requests that
 // wait for it go by priority, and those of one priority by project in turn: many
-// requests of one project delay those of another by one at most. A request must have
-// passed the limit of its own project before, as it would keep the token from others
-// while it waits for that. A nil SharedLimit does not limit.
+// requests of one project delay those of another by one at most. A nil SharedLimit
+// does not limit.
 type SharedLimit struct {
 	mu     sync.Mutex
 	bucket bucket
@@ -223,7 +222,7 @@ func (l *SharedLimit) serve() {
 }
 
 // next returns the place in the queues of whose turn it is. That is negative if
-// none has a token, with the time until one has; the maximum if none waits.
+// none has a token, with the time until one may have; the maximum if none waits.
 func (l *SharedLimit) next(now time.Time) (priority, i int, delay time.Duration) {
 	first := 0
 	if l.served%turnEvery == turnEvery-1 {
@@ -234,14 +233,14 @@ func (l *SharedLimit) next(now time.Time) (priority, i int, delay time.Duration)
 	for n := range int(numPriorities) {
 		priority = (first + n) % int(numPriorities)
 		for i, p := range l.queues[priority] {
-			d := max(missing, p.host.missing(now, 1))
+			if missing > 0 {
+				return priority, -1, missing
+			}
+			d := p.host.missing(now, 1)
 			if d == 0 {
 				return priority, i, 0
 			}
 			delay = min(delay, d)
-			if missing > 0 {
-				break // no other one has a token either
-			}
 		}
 	}
 	return priority, -1, delay

@@ -33,8 +33,8 @@ const (
 // Transport changes how a Client connects. The zero value trusts the system's
 // root certificates, and uses the proxy that the environment names.
 type Transport struct {
-	// ID identifies the settings: equal ones have the same. It is empty for the
-	// zero value.
+	// ID identifies the settings, for Transports: equal ones have the same. Without one,
+	// only the zero value is shared.
 	ID string
 	// Proxy returns the proxy of a request, or none.
 	Proxy func(*http.Request) (*url.URL, error)
@@ -52,7 +52,7 @@ type Transport struct {
 // need no more than their concurrent requests do.
 type Transports struct {
 	mu   sync.Mutex
-	made map[transportKey]http.RoundTripper
+	made map[transportKey]*usedTransport
 }
 
 type transportKey struct {
@@ -60,27 +60,55 @@ type transportKey struct {
 	loopbackOnly bool
 }
 
-// NewTransports returns Transports without any connection.
-func NewTransports() *Transports {
-	return &Transports{made: map[transportKey]http.RoundTripper{}}
+type usedTransport struct {
+	http.RoundTripper
+	users int
 }
 
-// get returns the transport that has these settings. Nil Transports make one.
-func (t *Transports) get(settings Transport, loopbackOnly bool) (http.RoundTripper, error) {
-	if t == nil {
-		return settings.build(loopbackOnly)
+// NewTransports returns Transports without any connection.
+func NewTransports() *Transports {
+	return &Transports{made: map[transportKey]*usedTransport{}}
+}
+
+// get returns the transport that has these settings, and what is to be called when it
+// is not used any more. It is another one each time from nil Transports, and for
+// settings that nothing identifies: a key must not go through another project's proxy.
+func (t *Transports) get(settings Transport, loopbackOnly bool) (transport http.RoundTripper, release func(), err error) {
+	if t == nil || settings.ID == "" && !settings.isZero() {
+		made, err := settings.build(loopbackOnly)
+		return made, func() { closeIdle(made) }, err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	key := transportKey{settings.ID, loopbackOnly}
-	if made, ok := t.made[key]; ok {
-		return made, nil
+	used := t.made[key]
+	if used == nil {
+		made, err := settings.build(loopbackOnly)
+		if err != nil {
+			return nil, nil, err
+		}
+		used = &usedTransport{RoundTripper: made}
+		t.made[key] = used
 	}
-	made, err := settings.build(loopbackOnly)
-	if err == nil {
-		t.made[key] = made
+	used.users++
+	return used.RoundTripper, sync.OnceFunc(func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if used.users--; used.users == 0 {
+			delete(t.made, key)
+			closeIdle(used.RoundTripper)
+		}
+	}), nil
+}
+
+func (o Transport) isZero() bool {
+	return o.Proxy == nil && o.ProxyConnectHeader == nil && !o.DisableHTTP2 && o.Build == nil
+}
+
+func closeIdle(t http.RoundTripper) {
+	if t, ok := t.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
 	}
-	return made, err
 }
 
 // build returns a transport that, with loopbackOnly, reaches nothing but this

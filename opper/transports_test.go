@@ -29,6 +29,7 @@ func TestEqualSettingsShareATransport(t *testing.T) {
 		"equal":          {"https://opper.example", none, true},
 		"another host":   {"https://elsewhere.example", none, true},
 		"other settings": {"https://opper.example", func(o *Options) { o.Transport.ID = "a file" }, false},
+		"no ID":          {"https://opper.example", func(o *Options) { o.Transport.DisableHTTP2 = true }, false},
 		"loopback only":  {"http://localhost", none, false},
 		"plaintext":      {"http://localhost", func(o *Options) { o.AllowPlaintext = true }, true},
 		"its own":        {"https://opper.example", func(o *Options) { o.Transports = nil }, false},
@@ -39,6 +40,40 @@ func TestEqualSettingsShareATransport(t *testing.T) {
 	}
 	if a, b := get("http://localhost", none), get("http://127.0.0.1", none); a != b || a.(*http.Transport).DialContext == nil {
 		t.Error("what reaches this host alone is not shared")
+	}
+}
+
+// Connections are closed with their last user, however often one is closed.
+func TestLastClientClosesConnections(t *testing.T) {
+	closed := make(chan bool, 10)
+	server := httptest.NewUnstartedServer(answer(200, samplePage))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			closed <- true
+		}
+	}
+	server.Start()
+	defer server.Close()
+	transports := NewTransports()
+	var clients []*fixture
+	for range 2 {
+		f := &fixture{time: newFakeTime()}
+		f.connect(t, server.URL, func(o *Options) { o.Transports = transports })
+		clients = append(clients, f)
+	}
+	for range 3 {
+		if _, err := clients[0].List(t.Context(), 0, 100); err != nil {
+			t.Fatal(err)
+		}
+		clients[1].Close()
+		if len(closed) > 0 || len(transports.made) != 1 {
+			t.Fatal("a client closes the connections of another one")
+		}
+	}
+	clients[0].Close()
+	<-closed
+	if len(transports.made) != 0 {
+		t.Error("a transport is kept that no client uses")
 	}
 }
 
@@ -99,11 +134,10 @@ func TestProjectsShareConnections(t *testing.T) {
 // streams.
 func TestHungProjectBlocksNoConnection(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
-		var hung sync.WaitGroup
-		hung.Add(30)
+		hung := make(chan bool, 1000)
 		clients, _ := projectsOf(t, 3, http2, func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Authorization") != "Bearer key-2" {
-				hung.Done()
+				hung <- true
 				<-r.Context().Done()
 				return
 			}
@@ -116,7 +150,14 @@ func TestHungProjectBlocksNoConnection(t *testing.T) {
 				ended.Go(func() { _, _ = c.List(ctx, 0, 100) })
 			}
 		}
-		hung.Wait()
+		late := time.After(20 * time.Second) // the first ones time out later
+		for n := range 30 {
+			select {
+			case <-hung:
+			case <-late:
+				t.Fatalf("HTTP/2 %t: %d of 30 requests reach the server at once", http2, n)
+			}
+		}
 		for range 10 {
 			soon, cancel := context.WithTimeout(t.Context(), 20*time.Second) // the others time out later
 			_, err := clients[2].List(soon, 0, 100)

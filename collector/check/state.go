@@ -3,6 +3,7 @@ package check
 import (
 	"errors"
 	"io/fs"
+	"sync"
 	"time"
 
 	"opper_exporter/collector"
@@ -31,13 +32,41 @@ const (
 	stateUntold   = "not comparable" // all that was read may be newer
 )
 
-// newState compares the state in a directory with a sample, if there is one.
-func newState(dir, project string, s *sample) State {
-	if dir == "" {
+// keptState is the state in a directory, if there is one. It is opened when it is
+// first needed, as no exporter can start until it is closed. It is safe for concurrent
+// use.
+type keptState struct {
+	dir   string // empty if persistence is disabled
+	once  sync.Once
+	store *store.Store
+	err   error // why there is none
+}
+
+func (k *keptState) close() {
+	if k.store != nil {
+		_ = k.store.Close() // it was only read
+	}
+}
+
+// read reads what is known of a project; nil if nothing is.
+func (k *keptState) read(project string) (*collector.Known, error) {
+	k.once.Do(func() { k.store, k.err = store.OpenReadOnly(k.dir) })
+	switch {
+	case errors.Is(k.err, fs.ErrNotExist):
+		return nil, nil
+	case k.err != nil:
+		return nil, k.err
+	}
+	return collector.ReadKnown(k.store, project)
+}
+
+// compare compares the state of a project with a sample of its list.
+func (k *keptState) compare(project string, s *sample) State {
+	if k.dir == "" {
 		return State{Result: stateDisabled}
 	}
-	state := State{Path: dir}
-	known, err := readKnown(dir, project)
+	state := State{Path: k.dir}
+	known, err := k.read(project)
 	switch {
 	case errors.Is(err, store.ErrInUse):
 		state.Result = stateInUse
@@ -67,16 +96,4 @@ func newState(dir, project string, s *sample) State {
 		state.Result = stateUntold
 	}
 	return state
-}
-
-func readKnown(dir, project string) (*collector.Known, error) {
-	state, err := store.OpenReadOnly(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer state.Close() //nolint:errcheck // it was only read
-	return collector.ReadKnown(state, project)
 }

@@ -82,7 +82,7 @@ projects:
 	}
 	if b.Name != "b" || b.KeyOrigin != "environment variable KEY_B" || b.UpstreamURL != "https://b.example/v3" || !b.Opper.Transport.DisableHTTP2 ||
 		!maps.EqualFunc(b.Opper.Header, http.Header{"X-Team": {"agents"}, "X-Number": {"07"}}, slices.Equal) ||
-		b.Opper.Name != "yes" || b.Opper.Timeout != 9*time.Second || b.SweepPause != 0 ||
+		b.Opper.Name != "yes" || b.Opper.Timeout != 9*time.Second || b.Concurrency != 3 || b.SweepPause != 0 ||
 		b.Interval != time.Minute || b.SweepInterval != 0 || *b.InitialLookback != 24*time.Hour || b.SettleDelay != 5*time.Second || b.AbandonAfter != 2*time.Hour ||
 		!slices.Equal(b.Aggregate.Success, []string{"fine"}) || !slices.Equal(b.Aggregate.Failure, []string{"bad", "worse"}) ||
 		b.Aggregate.Include == nil || b.Aggregate.Exclude != nil || len(b.Aggregate.Rewrites) != 2 || b.Aggregate.MaxNames != 500 || b.Aggregate.NameExpiry != 24*time.Hour {

@@ -45,8 +45,8 @@ func discovery(projects func() []string, exporterPath string) http.Handler {
 
 var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?\.?$`)
 
-// isAddress reports whether a text is host:port, or a host alone: who asks chooses it,
-// and where it is sent to, something is read from that address.
+// isAddress reports whether a text is host:port, or a host alone. The client chooses
+// it, and a server scrapes what it names.
 func isAddress(text string) bool {
 	host, port, err := net.SplitHostPort(text)
 	if err != nil {

@@ -44,6 +44,27 @@ func TestDiscovery(t *testing.T) {
 	}
 }
 
+// The metrics of the process are below those of all.
+func TestProcessIsBelowTheTelemetryPath(t *testing.T) {
+	h := newTestHandler(t, Config{TelemetryPath: "/a/b"}, newProjects("a"), io.Discard, up())
+	var groups []targetGroup
+	if err := json.Unmarshal(discovered(t, h, "x:1", false).Body.Bytes(), &groups); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range groups {
+		path := g.Labels["__metrics_path__"]
+		if path != "/a/b/exporter" && path != "/probe" {
+			t.Errorf("path %s", path)
+		}
+		if w := get(t, h, path+"?target=a"); w.Code != http.StatusOK {
+			t.Errorf("%s: %d", path, w.Code)
+		}
+	}
+	if w := get(t, h, "/metrics/exporter"); w.Code != http.StatusNotFound || len(groups) != 2 {
+		t.Errorf("%d, %d groups", w.Code, len(groups))
+	}
+}
+
 // What is sent to a server as an address is one.
 func TestDiscoveryChecksTheHost(t *testing.T) {
 	h := newTestHandler(t, Config{}, newProjects("a"), io.Discard, up())

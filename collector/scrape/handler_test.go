@@ -1,6 +1,7 @@
 package scrape
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/http"
@@ -21,12 +22,13 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// projects is a Syncer that a test controls: its projects have the same metrics.
+// projects is a Syncer that a test controls.
 type projects struct {
 	names   []string
 	unready string // this one is not ready
 	refresh func(ctx context.Context, project string)
 	metrics prometheus.Gatherer
+	alone   prometheus.Gatherer // of each project; nil is metrics
 }
 
 func (p *projects) IsReady(project string) bool {
@@ -38,6 +40,9 @@ func (p *projects) Projects() []string                          { return p.names
 func (p *projects) Gatherer(project string) prometheus.Gatherer {
 	if project != "" && !slices.Contains(p.names, project) {
 		return nil
+	}
+	if project != "" && p.alone != nil {
+		return p.alone
 	}
 	return p.metrics
 }
@@ -54,7 +59,7 @@ func newTestHandler(t *testing.T, cfg Config, p *projects, logged io.Writer, met
 
 func newWatchedHandler(t *testing.T, cfg Config, p *projects, scrapers *Scrapers, logged io.Writer, metrics ...prometheus.Collector) http.Handler {
 	t.Helper()
-	cfg.Program, cfg.Version, cfg.TelemetryPath = "opper_exporter", "dev", "/metrics"
+	cfg.Program, cfg.Version, cfg.TelemetryPath = "opper_exporter", "dev", cmp.Or(cfg.TelemetryPath, "/metrics")
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics...)
 	p.metrics = registry

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // families returns the names of the families in a text.
@@ -27,8 +29,11 @@ func families(text string) map[string]bool {
 // A project alone comes without the process, the process without projects, and
 // together they are everything, once.
 func TestMetricsInPieces(t *testing.T) {
+	one := prometheus.NewRegistry()
+	one.MustRegister(up())
 	p := newProjects("a b/ü&")
-	h := newTestHandler(t, Config{}, p, io.Discard, up())
+	h := newTestHandler(t, Config{}, p, io.Discard, up(), prometheus.NewGauge(prometheus.GaugeOpts{Name: "opper_up_of_others"}))
+	p.alone = one
 	all, process, project := get(t, h, "/metrics"), get(t, h, "/metrics/exporter"), get(t, h, "/probe?target=a+b%2F%C3%BC%26")
 	if text := project.Body.String(); project.Code != http.StatusOK || text != "# HELP opper_up \n# TYPE opper_up gauge\nopper_up 1\n" {
 		t.Errorf("the project: %d, %s", project.Code, text)
@@ -42,7 +47,7 @@ func TestMetricsInPieces(t *testing.T) {
 	if got["opper_up"] {
 		t.Error("the process has metrics of a project")
 	}
-	got["opper_up"] = true
+	got["opper_up"], got["opper_up_of_others"] = true, true
 	if want := families(all.Body.String()); !maps.Equal(got, want) {
 		t.Errorf("together %d families, in pieces %d", len(want), len(got))
 	}

@@ -50,8 +50,10 @@ func DefaultLimits() Limits {
 		// Far above what scrapers and probes need, and far below the usual limit
 		// of 1024 file descriptors.
 		MaxConnections: 256,
-		// A scraper has one. Each may take the memory of a header.
-		MaxStreams: 8,
+		// A scraper has one for each target that it scrapes at the moment. For more it
+		// opens another connection, and then new names wait for both. Each may take
+		// the memory of a header.
+		MaxStreams: 16,
 	}
 }
 

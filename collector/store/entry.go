@@ -14,21 +14,24 @@ import (
 	"opper_exporter/collector/codec"
 )
 
+// checksumSize is the size of what stands before the body of an entry.
+const checksumSize = 4
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // seal returns the value to store under key: a checksum of both, and the body.
 func seal(key, body []byte) []byte {
 	sum := crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, body)
-	value := make([]byte, 0, 4+len(body))
+	value := make([]byte, 0, checksumSize+len(body))
 	return append(binary.LittleEndian.AppendUint32(value, sum), body...)
 }
 
 // unseal returns the body of a value.
 func unseal(key, value []byte) ([]byte, error) {
-	if len(value) < 4 {
+	if len(value) < checksumSize {
 		return nil, fmt.Errorf("entry %.24q has no checksum", key)
 	}
-	body := value[4:]
+	body := value[checksumSize:]
 	if crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, body) != binary.LittleEndian.Uint32(value) {
 		return nil, fmt.Errorf("checksum of entry %.24q is wrong", key)
 	}
@@ -97,6 +100,9 @@ func write(tx *bbolt.Tx, project string, changes map[string][]byte, fresh bool) 
 			return err
 		}
 	}
+	// Most entries are written once, or stay as large as they are: half a page of room
+	// for others, as bbolt leaves it, would only be mapped and read at the start.
+	b.FillPercent = 0.9
 	// In the order of the keys: bbolt divides a leaf only when it commits, and
 	// until then moves all of it that stands behind what is put into it.
 	for _, entry := range slices.Sorted(maps.Keys(changes)) {

@@ -122,3 +122,33 @@ func TestSize(t *testing.T) {
 		})
 	}
 }
+
+// BenchmarkSharedCommit makes the small commits of many projects at once.
+func BenchmarkSharedCommit(b *testing.B) {
+	for _, projects := range []int{1, 100} {
+		b.Run(fmt.Sprint(projects), func(b *testing.B) {
+			s := mustOpen(b, b.TempDir())
+			for i := range 1000 {
+				mustCommit(b, s, fmt.Sprint("project ", i), newList(false).grow(1000), false)
+			}
+			before := s.written()
+			b.ResetTimer()
+			done := make(chan error)
+			for i := range projects {
+				go func() {
+					var err error
+					for n := i; n < b.N && err == nil; n += projects {
+						err = s.Commit(fmt.Sprint("project ", i), state{"d": fmt.Append(nil, n)}, false)
+					}
+					done <- err
+				}()
+			}
+			for range projects {
+				if err := <-done; err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(s.written()-before)/float64(b.N), "written/op")
+		})
+	}
+}

@@ -1,4 +1,5 @@
-// Package store persists the state of projects, in one transaction per sync.
+// Package store persists the state of projects, in one transaction per sync. Syncs
+// that wait for each other share one.
 //
 // A file has a bucket "meta", which holds the version of the file, the revision
 // of the last commit and a digest of each project, and a bucket for each project.
@@ -7,7 +8,6 @@ package store
 
 import (
 	"bytes"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -62,6 +62,9 @@ type Store struct {
 
 	identity
 	scan func() error // while a commit is written, see commitLog
+
+	joining sync.Mutex
+	next    *group // which commits can still join; nil if none waits
 
 	copying sync.Mutex // one Snapshot at a time
 }
@@ -224,58 +227,14 @@ func (s *Store) Load(project string, visit func(key string, body []byte) error) 
 	return found && err == nil, err
 }
 
-// Commit stores the entries of a project that have changed, by key, and deletes
-// those without a body; if fresh, it deletes all others too. They are on disk when
-// Commit returns nil. After an error other than ErrBroken a later Commit may try
-// these changes and further ones.
-func (s *Store) Commit(project string, changes map[string][]byte, fresh bool) error {
-	return s.use(func() error {
-		if err := s.verify(); err != nil {
-			return err
-		}
-		return s.commit(func(tx *bbolt.Tx) error { return write(tx, project, changes, fresh) })
-	})
-}
-
-func (s *Store) commit(f func(*bbolt.Tx) error) error {
-	err := s.update(f)
-	// A commit to a file that is no longer at its path is lost.
-	return errors.Join(err, s.remember())
-}
-
-// update is bbolt's Update with a new revision, but does not read all pages again
-// when f panics: the page that made it panic is among them.
-func (s *Store) update(f func(*bbolt.Tx) error) error {
-	tx, err := s.db.Begin(true)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() //nolint:errcheck // does nothing after a commit
-	scan := scanPages(tx, s.file)
-	if err := f(tx); err != nil {
-		return err
-	}
-	revision := make([]byte, 16)
-	_, _ = rand.Read(revision) // never fails
-	revision = seal(revisionKey, revision)
-	if err := tx.Bucket(metaBucket).Put(revisionKey, revision); err != nil {
-		return err
-	}
-	s.attempted, s.scan = revision, scan
-	defer func() { s.scan = nil }()
-	// Even if nothing differs: the commit before may have failed between its
-	// last write and the sync, and only a sync tells.
-	if err := tx.Commit(); err != nil {
-		return refusedError{err}
-	}
-	s.committed = revision
-	return nil
-}
-
 // use runs an operation on the open file. Damage breaks the store.
 func (s *Store) use(f func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.locked(f)
+}
+
+func (s *Store) locked(f func() error) error {
 	switch {
 	case s.broken != nil:
 		return s.broken

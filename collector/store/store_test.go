@@ -135,6 +135,9 @@ func randomChanges(rng *rand.Rand, n int) state {
 	return ch
 }
 
+// step returns what commit i of many changes.
+func step(i int) state { return randomChanges(rand.New(rand.NewPCG(13, uint64(i))), 10) }
+
 // chunkKey returns the key of entries that are stored in the order of numbers.
 func chunkKey(kind string, number uint64) string {
 	return kind + string(binary.BigEndian.AppendUint64(nil, number))

@@ -173,9 +173,6 @@ func again(t *testing.T, dir string) *exec.Cmd {
 
 func childDir() string { return os.Getenv("STORE_TEST_DIR") }
 
-// step returns what commit i of the killed process changes.
-func step(i int) state { return randomChanges(rand.New(rand.NewPCG(13, uint64(i))), 10) }
-
 func isFresh(i int) bool { return i%17 == 16 }
 
 // A process killed in the middle of commits leaves the last one that returned,

@@ -100,6 +100,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 		"--opper.project=demo",
 		// The limit is there to spare the real Opper: a day of history would take minutes.
 		"--opper.max-requests-per-second=0",
+		"--opper.max-requests-per-second-total=0",
 		// There are no pages about these traces.
 		"--web.trace-url=")
 	exporter := exec.CommandContext(ctx, *binary, exporterFlags...) //nolint:gosec // binary and flags are the user's own

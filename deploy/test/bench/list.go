@@ -2,10 +2,12 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math"
 	"math/rand/v2"
@@ -21,6 +23,9 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 )
 
+// rowStart is what each row begins with.
+var rowStart = []byte(`{"id":"`)
+
 // listConfig says what a list of traces is like.
 type listConfig struct {
 	traces int
@@ -29,6 +34,8 @@ type listConfig struct {
 	kind   string
 	names  int
 	shape  string // of an extreme list; empty for one as it is seen in practice
+	// projects gives each key a list of its own, without bodies.
+	projects bool
 }
 
 const (
@@ -43,14 +50,19 @@ func (c *listConfig) flags(app *kingpin.Application) {
 	app.Flag("kind", "").Hidden().Default(prose).StringVar(&c.kind)
 	app.Flag("names", "").Hidden().Default("40").IntVar(&c.names)
 	app.Flag("shape", "").Hidden().StringVar(&c.shape)
+	app.Flag("projects", "").Hidden().BoolVar(&c.projects)
 }
 
 func (c *listConfig) args() []string {
-	return []string{
+	args := []string{
 		"--" + serveFlag, "--traces=" + strconv.Itoa(c.traces), "--spare=" + strconv.Itoa(c.spare),
 		"--body=" + strconv.Itoa(c.body), "--kind=" + c.kind, "--names=" + strconv.Itoa(c.names),
 		"--shape=" + c.shape,
 	}
+	if c.projects {
+		args = append(args, "--projects")
+	}
+	return args
 }
 
 // The kinds of bodies.
@@ -89,6 +101,9 @@ type list struct {
 	ends []int  // of the rows
 	head atomic.Int64
 	sent atomic.Int64 // bytes of answers
+
+	projects bool // each key has identifiers of its own
+	requests atomic.Int64
 }
 
 // newList renders a list: names with four outcomes each, durations and tokens
@@ -98,7 +113,7 @@ func newList(c listConfig) *list {
 	rng := rand.New(rand.NewPCG(1, 2))
 	body := c.content()
 	n := c.traces + c.spare
-	l := &list{rows: make([]byte, 0, n*(2*len(body)+300)), ends: make([]int, 0, n)}
+	l := &list{projects: c.projects, rows: make([]byte, 0, n*(2*len(body)+300)), ends: make([]int, 0, n)}
 	l.head.Store(int64(c.spare))
 	newest := time.Now().Add(-2 * time.Hour).UTC()
 	statuses := []string{`"success"`, `"ok"`, `"success"`, `"error"`, `"cancelled"`, "null"}
@@ -110,7 +125,8 @@ func newList(c listConfig) *list {
 		if rng.IntN(20) == 0 && i >= c.spare {
 			ended, duration = "null", "null"
 		}
-		l.rows = fmt.Appendf(l.rows, `{"id":"%08x-%04x-4%03x-8%03x-%012x","start_time":"%s","end_time":%s,"duration_ms":%s,"status":%s,"name":"agent-%d/answer","input":`,
+		l.rows = append(l.rows, rowStart...)
+		l.rows = fmt.Appendf(l.rows, `%08x-%04x-4%03x-8%03x-%012x","start_time":"%s","end_time":%s,"duration_ms":%s,"status":%s,"name":"agent-%d/answer","input":`,
 			rng.Uint32(), rng.Uint32()>>16, rng.Uint32()>>20, rng.Uint32()>>20, rng.Uint64()>>16,
 			start.Format(time.RFC3339Nano), ended, duration, statuses[rng.IntN(len(statuses))], rng.IntN(c.names))
 		l.rows = append(l.rows, body...)
@@ -139,8 +155,26 @@ func (l *list) page(offset, limit int) [3][]byte {
 	return parts
 }
 
+// ofProject returns rows with identifiers that only the project of a key has. All else
+// is the same in each, so that a thousand lists take the memory of one.
+func (l *list) ofProject(key string, rows []byte) []byte {
+	if !l.projects {
+		return rows
+	}
+	own := fmt.Appendf(nil, "%08x", crc32.ChecksumIEEE([]byte(key)))
+	rows = bytes.Clone(rows)
+	for at := 0; ; {
+		next := bytes.Index(rows[at:], rowStart)
+		if next < 0 {
+			return rows
+		}
+		at += next + len(rowStart)
+		copy(rows[at:], own)
+	}
+}
+
 // ServeHTTP answers a listing. POST /grow lists some of the spare traces, GET /sent
-// says how many bytes of listings were sent.
+// says how many bytes of listings were sent, GET /requests how many listings.
 func (l *list) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/grow" {
 		l.head.Add(-pageSize)
@@ -148,6 +182,10 @@ func (l *list) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.URL.Path == "/sent" {
 		printf(w, "%d", l.sent.Load())
+		return
+	}
+	if r.URL.Path == "/requests" {
+		printf(w, "%d", l.requests.Load())
 		return
 	}
 	number := func(key string) int {
@@ -159,6 +197,8 @@ func (l *list) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for _, part := range parts {
 		length += len(part)
 	}
+	parts[1] = l.ofProject(r.Header.Get("Authorization"), parts[1])
+	l.requests.Add(1)
 	l.sent.Add(int64(length))
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(length))

@@ -37,8 +37,9 @@ type bench struct {
 	rounds   int
 	scale    int // of the long lists, as a divisor
 	profile  string
-	shape    string // the only extreme list to measure; empty for all
-	dir      string // for files, removed at the end
+	window   time.Duration // of quiet time
+	shape    string        // the only extreme list to measure; empty for all
+	dir      string        // for files, removed at the end
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -46,9 +47,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	app.Terminate(nil)
 	b := &bench{out: stdout, progress: stderr}
 	var only string
-	app.Flag("only", "Measure only these, with commas between: decode, initial-sync, sync, scrape, memory, start, extremes, commit.").StringVar(&only)
+	app.Flag("only", "Measure only these, with commas between: decode, initial-sync, sync, scrape, memory, start, extremes, commit, fairness, scale.").StringVar(&only)
 	app.Flag("rounds", "How often each side is measured, in turns. The best time counts: other work on the machine only adds to it.").Default("5").IntVar(&b.rounds)
 	app.Flag("scale", "Divide the lengths of the lists by this, for a quick try.").Default("1").IntVar(&b.scale)
+	app.Flag("window", "For how long quiet projects are watched.").Default("2m").DurationVar(&b.window)
 	app.Flag("profile", "Write a CPU profile of our initial syncs to this file.").StringVar(&b.profile)
 	serve := app.Flag(serveFlag, "Serve a list; bench starts itself with it.").Hidden().Bool()
 	var list listConfig
@@ -83,6 +85,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		{"start", b.start},
 		{"extremes", b.extremes},
 		{"commit", b.commit},
+		{"fairness", b.fairness},
+		{"scale", b.projects},
 	} {
 		if only != "" && !strings.Contains(","+only+",", ","+part.name+",") {
 			continue

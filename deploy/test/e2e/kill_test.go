@@ -33,6 +33,7 @@ const (
 // However often and whenever it is killed, an exporter never exposes a number that
 // falls later, and in the end each trace is counted once.
 func TestCountsSurviveSIGKILL(t *testing.T) {
+	t.Parallel()
 	agents := []oppertest.Agent{
 		{Name: "quick", Rate: 25, Median: 60 * time.Millisecond, Spread: 0.6, Failure: 0.1, Tokens: 300},
 		{Name: "steady", Rate: 15, Median: 250 * time.Millisecond, Spread: 0.5, Failure: 0.02, Tokens: 2000},

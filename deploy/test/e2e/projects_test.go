@@ -65,7 +65,7 @@ func newOrganization(t *testing.T, configured int, names []string, args ...strin
 	t.Cleanup(upstream.Close)
 	o.command = func() *exec.Cmd {
 		cmd := at(o.address, command(t, upstream.URL, append([]string{
-			"--config.file=" + file, "--storage.path=" + filepath.Join(dir, "data"), "--opper.max-requests-per-second-total=0", noSettle,
+			"--config.file=" + file, "--storage.path=" + filepath.Join(dir, "data"), noSettle,
 		}, args...)...))
 		cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, "OPPER_API_KEY=") })
 		return cmd

@@ -39,7 +39,7 @@ type Process struct {
 // port and without a limit on requests.
 func Command(binary, url string, args ...string) *exec.Cmd {
 	cmd := exec.Command(binary, append([]string{ //nolint:gosec,noctx // built by the caller; ended by Kill or Stop
-		"--opper.url=" + url, "--web.listen-address=127.0.0.1:0", "--opper.max-requests-per-second=0",
+		"--opper.url=" + url, "--web.listen-address=127.0.0.1:0", "--opper.max-requests-per-second=0", "--opper.max-requests-per-second-total=0",
 	}, args...)...)
 	cmd.Env = append(os.Environ(), "OPPER_API_KEY=key")
 	return cmd

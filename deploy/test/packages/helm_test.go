@@ -349,7 +349,7 @@ func TestChartConfiguresManyProjects(t *testing.T) {
 		}
 		_, file, _ := strings.Cut(out, "  opper.yml: |\n")
 		file, _, _ = strings.Cut(file, "\n---")
-		at := strings.NewReplacer("/run/secrets/opper", filepath.Join(mount, "keys"), "/etc/opper_projects", mount)
+		at := strings.NewReplacer("/run/secrets/opper", filepath.Join(mount, "keys"), "/etc/opper", mount)
 		write(t, filepath.Join(mount, "opper.yml"), at.Replace(file))
 		for _, name := range []string{"checkout", "support"} {
 			write(t, filepath.Join(mount, "keys/..2026/", name), "the-key-of-"+name)

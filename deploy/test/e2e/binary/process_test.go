@@ -51,7 +51,7 @@ func withDefaults(args []string, defaults ...string) []string {
 func launch(t *testing.T, stderr *os.File, env map[string]string, args ...string) *exporter {
 	t.Helper()
 	cmd := command(t, env, withDefaults(args,
-		"--web.listen-address=127.0.0.1:0", "--opper.max-requests-per-second=0", "--collector.interval=25ms", "--log.level=debug",
+		"--web.listen-address=127.0.0.1:0", "--opper.max-requests-per-second=0", "--opper.max-requests-per-second-total=0", "--collector.interval=25ms", "--log.level=debug",
 		"--storage.path="+t.TempDir())...)
 	if stderr != nil {
 		cmd.Stderr = stderr

@@ -151,10 +151,7 @@ func TestRotatedKeyFileIsRead(t *testing.T) {
 	if err := os.Chtimes(path, time.Time{}, old.ModTime()); err != nil {
 		t.Fatal(err)
 	}
-	e.awaitReady()
-	if got := e.scrape().sum("opper_traces_total"); got != 3 {
-		t.Errorf("%v traces", got)
-	}
+	await(t, "traces", func() bool { return e.scrape().sum("opper_traces_total") == 3 })
 	// Without the file, the last key is used.
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
