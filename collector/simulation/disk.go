@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"errors"
+	"slices"
 
 	"opper_exporter/collector/ledger"
 )
@@ -50,6 +51,10 @@ func (d disk) Commit(project string, changes map[string][]byte, fresh bool) erro
 // lasts notes that all that was counted so far is durable.
 func (s *simulation) lasts(initialSyncDone bool) {
 	s.sweepLasts, s.savedAt = s.sweepBegan, s.at
+	if was := s.stored; was.DurationBuckets != nil {
+		s.beginHistograms(!slices.Equal(was.DurationBuckets, s.running.DurationBuckets), !slices.Equal(was.TokenBuckets, s.running.TokenBuckets))
+	}
+	s.stored = s.running
 	for _, z := range s.zero {
 		z.released = z.released || z.read || s.at.Sub(z.since) >= longestZero || s.clockSet.After(z.since)
 	}

@@ -3,7 +3,6 @@ package simulation
 import (
 	"context"
 	"encoding/json"
-	"slices"
 	"strings"
 	"time"
 
@@ -99,12 +98,6 @@ func (s *simulation) start() {
 	}
 	clear(s.uses)
 	s.inner = s.reopen()
-	durations, tokens := s.cfg.Aggregate.DurationBuckets, s.cfg.Aggregate.TokenBuckets
-	if s.project != nil {
-		if was := s.running; !slices.Equal(durations, was.DurationBuckets) || !slices.Equal(tokens, was.TokenBuckets) {
-			s.beginHistograms(!slices.Equal(durations, was.DurationBuckets), !slices.Equal(tokens, was.TokenBuckets))
-		}
-	}
 	calm := s.calm
 	s.calm = true // a start that can't write ends the program
 	full := s.full

@@ -101,6 +101,7 @@ type simulation struct {
 	newProject   func(config.Project, Deps) Project
 	project      Project
 	running      aggregate.Config // of the project
+	stored       aggregate.Config // of the one that committed last
 	failing      bool             // the last sync failed
 	goodSince    time.Time        // no sync has failed, at the end
 	logger       log.Logger

@@ -34,7 +34,7 @@ const (
 	totalFactor  = 10
 	totalSlack   = 20_000
 	maxUncounted = 5_000_000 // without a total_count
-	maxRepeats   = 3         // pages in a row that lead no further
+	maxRepeats   = 3         // whole pages in a row that lead no further; of smaller ones, maxLimit
 )
 
 var (
@@ -71,7 +71,7 @@ type cursor struct {
 	shift int          // how much further down than believed rows stand
 	sure  bool         // the last row that was read says so
 	blind bool         // rows known to be unreadable were not tried
-	same  int          // pages in a row that led no further
+	same  int          // pages in a row that led no further, by their weight
 	backs int          // how often it went back because of an unreadable row
 	loose bool         // the last run begins with new rows that were not read together with its others
 
@@ -136,7 +136,7 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			} else {
 				c.size = 1
 			}
-		case c.isLoose() && c.backs < maxBacks:
+		case c.isLoose(p.rows) && c.backs < maxBacks:
 			c.stitchTo([]ledger.ID{c.carry[0].ID})
 			c.carry, c.next, c.size, c.retry = nil, c.next-1, max(c.size, 2), true
 			c.backs++
@@ -163,10 +163,14 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 	}
 }
 
-// isLoose reports whether nothing shows that a page follows the last row: that one
-// was read alone, or before one that could not be read, and is not there any more.
-func (c *cursor) isLoose() bool {
-	return len(c.carry) > 0 && c.carry[len(c.carry)-1].Kind != ledger.Unreadable
+// isLoose reports whether nothing shows that rows follow the last one: it was read
+// alone, or before one that could not be read, and is not there any more.
+func (c *cursor) isLoose(rows []ledger.Row) bool {
+	n := len(c.carry)
+	if n == 0 || c.carry[n-1].Kind == ledger.Unreadable {
+		return false
+	}
+	return len(rows) == 0 || rows[0].ID != c.carry[0].ID // it has moved down
 }
 
 func isUnreadable(p page) bool {
@@ -184,6 +188,10 @@ func (c *cursor) progress(p page) error {
 	if end > limit && len(p.rows) > 0 {
 		return fmt.Errorf("%w: a row at offset %d, total_count %d", errEndless, end-1, c.total)
 	}
+	weight := 1 // so few rows can be the same again
+	if p.asked == maxLimit {
+		weight = maxLimit/maxRepeats + 1
+	}
 	switch {
 	case len(p.rows) == 0 || p.rows[0].Kind == ledger.Unreadable:
 		return nil
@@ -192,15 +200,11 @@ func (c *cursor) progress(p page) error {
 	default:
 		if c.prev == nil || hasNew(p.rows, c.prev) && c.stitched(p.rows) {
 			// One new row at the start makes all pages new where offset is ignored.
-			c.same = max(c.same-1, 0)
+			c.same = max(c.same-weight, 0)
 		}
 		return nil
 	}
-	most := maxRepeats
-	if p.asked < maxLimit {
-		most = maxLimit // so few rows can be the same again
-	}
-	if c.same++; c.same >= most {
+	if c.same += weight; c.same >= maxLimit {
 		return fmt.Errorf("%w, the last of them at %d", errRepeated, p.offset)
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"opper_exporter/collector/ledger"
 	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
 )
@@ -305,4 +306,25 @@ func TestUnreadableRowIsDeleted(t *testing.T) {
 			t.Errorf("row %d: %d are deleted, %d are listed", at, deleted, got)
 		}
 	}
+}
+
+// New rows that move an unreadable one down while small pages come closer to it do not
+// look as if offset was ignored, when whole pages follow from the start.
+func TestSmallPagesRepeatRows(t *testing.T) {
+	row := ledger.Row{ID: ledger.KeyOf("first")}
+	c := &cursor{ledger: ledger.New(ledger.Config{}), total: -1, floor: 500, first: row.ID, end: 502, prev: []ledger.ID{row.ID}}
+	for range maxRepeats {
+		if err := c.progress(page{offset: 501, asked: 2, rows: []ledger.Row{row}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.progress(page{offset: 0, asked: maxLimit, rows: []ledger.Row{row}}); err != nil {
+		t.Error(err)
+	}
+	for range maxRepeats {
+		if err := c.progress(page{offset: 600, asked: maxLimit, rows: []ledger.Row{row}}); err != nil {
+			return
+		}
+	}
+	t.Error("the same whole page again and again is no error")
 }
