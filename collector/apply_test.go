@@ -3,6 +3,7 @@ package collector
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -248,4 +249,20 @@ func TestOpenedProjectMovesNoOtherClock(t *testing.T) {
 	if off := running.Now().Sub(h.wall); off != 0 {
 		t.Errorf("the other clock is %v off", off)
 	}
+}
+
+// BenchmarkApply changes one of 1 000 projects.
+func BenchmarkApply(b *testing.B) {
+	f := newFleet(b)
+	projects := make([]config.Project, 1000)
+	for i := range projects {
+		projects[i] = f.project("p", func(p *config.Project) { p.Interval = time.Hour })
+		projects[i].Name = fmt.Sprint("p", i)
+	}
+	f.start(projects...)
+	for b.Loop() {
+		projects[500].Digest += "x"
+		f.apply(projects...)
+	}
+	f.end()
 }

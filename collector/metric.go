@@ -76,7 +76,7 @@ type histogram struct {
 // exemplar is that of a classic bucket.
 type exemplar struct {
 	bucket int
-	aggregate.Exemplar
+	*aggregate.Exemplar
 }
 
 // native is native buckets.
@@ -148,8 +148,8 @@ func newNative(h *aggregate.Histogram, sum float64) (*native, error) {
 }
 
 // addExemplar leaves out what a scrape would be refused for.
-func addExemplar(to []exemplar, bucket int, e aggregate.Exemplar) []exemplar {
-	if e.TraceID == "" || !utf8.ValidString(e.TraceID) || len(traceID)+utf8.RuneCountInString(e.TraceID) > prometheus.ExemplarMaxRunes {
+func addExemplar(to []exemplar, bucket int, e *aggregate.Exemplar) []exemplar {
+	if e == nil || e.TraceID == "" || !utf8.ValidString(e.TraceID) || len(traceID)+utf8.RuneCountInString(e.TraceID) > prometheus.ExemplarMaxRunes {
 		return to
 	}
 	return append(to, exemplar{bucket, e})

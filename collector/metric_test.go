@@ -63,7 +63,7 @@ func TestUnusableExemplarIsLeftOut(t *testing.T) {
 		"": false, "\xff": false, strings.Repeat("ä", 120): true, strings.Repeat("ä", 121): false,
 	} {
 		h := &aggregate.Histogram{
-			Count: 1, Classic: []uint64{0, 1}, Exemplars: []aggregate.Exemplar{{}, {TraceID: id, Value: 2, Time: epoch}},
+			Count: 1, Classic: []uint64{0, 1}, Exemplars: []*aggregate.Exemplar{nil, {TraceID: id, Value: 2, Time: epoch}},
 			Positive: []aggregate.Bucket{{Key: 8, Count: 1}},
 		}
 		m := newHistogram(traceDuration, h, &scale{bounds: []float64{1}, perOne: 1, classic: true, native: true}, nil, nil)

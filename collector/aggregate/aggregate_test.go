@@ -91,7 +91,7 @@ func TestTokens(t *testing.T) {
 func TestExemplars(t *testing.T) {
 	exemplars := func(r ledger.Row) (duration, tokens Exemplar) {
 		n := summed(testConfig(), counted(r)).Find("a")
-		return n.ByOutcome[Success].Durations.Exemplars[3], n.Tokens.Exemplars[1]
+		return exemplarOf(&n.ByOutcome[Success].Durations, 3), exemplarOf(&n.Tokens, 1)
 	}
 	r := row("a")
 	duration, tokens := exemplars(r)

@@ -17,7 +17,8 @@ const (
 	ZeroThreshold = 2.938735877055719e-39
 )
 
-// Exemplar points from a bucket to one trace.
+// Exemplar points from a bucket to one trace. It is replaced, never changed, so that
+// what is published can share it.
 type Exemplar struct {
 	TraceID string
 	Value   float64
@@ -29,9 +30,9 @@ type Exemplar struct {
 // The zero value is an empty histogram.
 type Histogram struct {
 	Count     uint64
-	Sum       int64      // in units, such as microseconds
-	Classic   []uint64   // one for each bound, and one above; nil if empty
-	Exemplars []Exemplar // likewise; the latest, or none if its Time is zero
+	Sum       int64       // in units, such as microseconds
+	Classic   []uint64    // one for each bound, and one above; nil if empty
+	Exemplars []*Exemplar // likewise; the latest, nil if there is none
 	Zero      uint64
 	Positive  []Bucket // sorted by Key
 	Halvings  int32    // of the native resolution
@@ -78,29 +79,29 @@ func placeOf(value float64, bounds []float64) int {
 
 func (h *Histogram) grow(buckets int) {
 	if h.Classic == nil && buckets > 0 {
-		h.Classic, h.Exemplars = make([]uint64, buckets), make([]Exemplar, buckets)
+		h.Classic, h.Exemplars = make([]uint64, buckets), make([]*Exemplar, buckets)
 	}
 }
 
 // offer replaces an exemplar by a later one: a server drops those that are not.
 func (h *Histogram) offer(i int, ex Exemplar) {
 	if ex.TraceID != "" && h.wants(i, ex) {
-		h.Exemplars[i] = ex
+		h.Exemplars[i] = &ex
 	}
 }
 
 // wants reports whether an exemplar is later than the present one.
 func (h *Histogram) wants(i int, ex Exemplar) bool {
-	return !ex.Time.IsZero() && later(ex, h.Exemplars[i])
+	return !ex.Time.IsZero() && (h.Exemplars[i] == nil || later(ex, *h.Exemplars[i]))
 }
 
-// Latest returns the latest exemplar, if there is any. Of several in the same
+// Latest returns the latest exemplar, nil if there is none. Of several in the same
 // millisecond it is that of the greatest values, as a server takes greater ones
 // only.
-func (h *Histogram) Latest() Exemplar {
-	var latest Exemplar
+func (h *Histogram) Latest() *Exemplar {
+	var latest *Exemplar
 	for _, ex := range h.Exemplars {
-		if !later(latest, ex) {
+		if ex != nil && (latest == nil || !later(*latest, *ex)) {
 			latest = ex
 		}
 	}
@@ -157,7 +158,9 @@ func (h *Histogram) merge(from *Histogram) {
 	h.Zero += from.Zero
 	for i, n := range from.Classic {
 		h.Classic[i] += n
-		h.offer(i, from.Exemplars[i])
+		if ex := from.Exemplars[i]; ex != nil {
+			h.offer(i, *ex)
+		}
 	}
 	for h.Halvings < from.Halvings {
 		h.coarsen()

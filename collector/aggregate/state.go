@@ -129,7 +129,7 @@ func (h *Histogram) code(c *codec.Coder) {
 	h.grow(c.Len(len(h.Classic)))
 	for i := range h.Classic {
 		codec.Int(c, &h.Classic[i])
-		h.Exemplars[i].code(c)
+		codeExemplar(c, &h.Exemplars[i])
 	}
 	codec.Int(c, &h.Zero)
 	codec.Int(c, &h.Halvings)
@@ -143,10 +143,18 @@ func (h *Histogram) code(c *codec.Coder) {
 	}
 }
 
-func (e *Exemplar) code(c *codec.Coder) {
-	if c.Text(&e.TraceID); e.TraceID != "" {
-		c.Float(&e.Value)
-		c.Times(&e.Time)
+func codeExemplar(c *codec.Coder, e **Exemplar) {
+	var ex Exemplar
+	if *e != nil {
+		ex = **e
+	}
+	if c.Text(&ex.TraceID); ex.TraceID == "" {
+		return
+	}
+	c.Float(&ex.Value)
+	c.Times(&ex.Time)
+	if c.IsDecoding() {
+		*e = &ex
 	}
 }
 

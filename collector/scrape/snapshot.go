@@ -1,6 +1,7 @@
 package scrape
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -30,10 +31,13 @@ func snapshotHandler(snapshot Snapshot, timeout time.Duration, logger log.Logger
 			http.Error(w, "There is no state: --storage.path is empty.", http.StatusNotFound)
 			return
 		}
+		// The one before may have been read, and not be over yet.
+		ctx, cancel := context.WithTimeout(r.Context(), maxQueueTime)
+		defer cancel()
 		select {
 		case slot <- struct{}{}:
 			defer func() { <-slot }()
-		default:
+		case <-ctx.Done():
 			http.Error(w, "Another copy of the state is on its way, try again later.", http.StatusConflict)
 			return
 		}

@@ -136,7 +136,7 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			} else {
 				c.size = 1
 			}
-		case c.isLoose(p.rows) && c.backs < maxBacks:
+		case c.isLoose() && c.backs < maxBacks:
 			c.stitchTo([]ledger.ID{c.carry[0].ID})
 			c.carry, c.next, c.size, c.retry = nil, c.next-1, max(c.size, 2), true
 			c.backs++
@@ -163,14 +163,10 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 	}
 }
 
-// isLoose reports whether nothing shows that rows follow the last one: it was read
-// alone, or before one that could not be read, and is not there any more.
-func (c *cursor) isLoose(rows []ledger.Row) bool {
-	n := len(c.carry)
-	if n == 0 || c.carry[n-1].Kind == ledger.Unreadable {
-		return false
-	}
-	return len(rows) == 0 || rows[0].ID != c.carry[0].ID // it has moved down
+// isLoose reports whether nothing shows that a page follows the last row: that one
+// was read alone, or before one that could not be read, and is not there any more.
+func (c *cursor) isLoose() bool {
+	return len(c.carry) > 0 && c.carry[len(c.carry)-1].Kind != ledger.Unreadable
 }
 
 func isUnreadable(p page) bool {
