@@ -213,6 +213,32 @@ func TestReadiness(t *testing.T) {
 	f.end()
 }
 
+// A project that hangs holds up one scrape of all projects, not each of them.
+func TestLateProjectIsNotWaitedFor(t *testing.T) {
+	f := newFleet(t)
+	f.opper("a", 3)
+	f.opper("b", 3)
+	onScrape := func(p *config.Project) { p.Interval = 0 }
+	f.start(f.project("a", onScrape), f.project("b", onScrape))
+	f.await("ready", func() bool { return f.c.find("a").isPublished() && f.c.find("b").isPublished() })
+	reached, release := f.hold("sync", "a")
+	ctx, cancel := context.WithCancel(t.Context())
+	var first sync.WaitGroup
+	first.Go(func() { f.c.Refresh(ctx, "") })
+	reached()
+	cancel()
+	first.Wait()
+	f.c.Refresh(context.Background(), "")
+	release()
+	f.await("an end of the sync", func() bool {
+		p := f.c.find("a")
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return !p.isLate
+	})
+	f.end()
+}
+
 // A scrape that waits for a sync is not left waiting when its project stops.
 func TestStoppedProjectLetsScrapesGo(t *testing.T) {
 	f := newFleet(t)
@@ -228,7 +254,7 @@ func TestStoppedProjectLetsScrapesGo(t *testing.T) {
 	f.apply(f.project("a"))
 	waiting.Wait()
 	release()
-	old.refresh(context.Background())
+	old.refresh(context.Background(), false)
 	f.c.Refresh(context.Background(), "") // has an interval: there is nothing to wait for
 	f.end()
 }

@@ -62,7 +62,7 @@ type setup struct {
 	config.Project
 	Deps
 	now    func() time.Time
-	source func(opper.Priority) syncer.Source
+	source func(opper.Priority, time.Time) syncer.Source
 }
 
 func testConfig() setup {
@@ -97,7 +97,7 @@ func newBench(t testing.TB, list oppertest.Config, cfg setup) *bench {
 		t.Fatal(err)
 	}
 	cfg.now, cfg.Logger = b.now, log.NewLogfmtLogger(&b.log)
-	cfg.source = func(opper.Priority) syncer.Source {
+	cfg.source = func(opper.Priority, time.Time) syncer.Source {
 		b.begins.Add(1)
 		select {
 		case b.begun <- struct{}{}:

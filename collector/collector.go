@@ -114,18 +114,20 @@ func (c *Collector) Projects() []string {
 
 // Refresh syncs a project, or all if project is empty, and returns when that is
 // done or ctx ends; the syncs go on then. Calls at the same time share syncs.
-// Initial syncs are not waited for.
+// Initial syncs are not waited for, nor is, among several projects, a sync for which
+// an earlier call has waited in vain.
 func (c *Collector) Refresh(ctx context.Context, project string) {
 	var wg sync.WaitGroup
-	for _, p := range c.matching(project) {
-		wg.Go(func() { p.refresh(ctx) })
+	matching := c.matching(project)
+	for _, p := range matching {
+		wg.Go(func() { p.refresh(ctx, len(matching) > 1) })
 	}
 	wg.Wait()
 }
 
 // IsReady reports whether a project has published, or could not because a sync
-// failed or makes no progress. With an empty name, it reports whether that was once so of all: one that
-// is added later must not take the others out of a load balancer.
+// failed or makes no progress. With an empty name, it reports whether that was once
+// so of all: one that is added later must not take the others out of a load balancer.
 func (c *Collector) IsReady(name string) bool {
 	matching := c.matching(name)
 	ready := !slices.ContainsFunc(matching, func(p *project) bool { return !p.isPublished() && !p.hasFailed.Load() && p.metrics.stall.update() == 0 })

@@ -23,7 +23,9 @@ import (
 // organization is an Opper without a network. What it answers depends on the first
 // word of a project's name, which is its key.
 type organization struct {
-	ownLimit float64 // requests per second of a project
+	ownLimit      float64       // requests per second of a project
+	sweepInterval time.Duration // 0 for no sweeps
+
 	mu       sync.Mutex
 	heads    map[string][]time.Time // when a project asked for the head of its list
 	requests map[string]int         // of a project
@@ -90,6 +92,7 @@ func (o *organization) run(t *testing.T, limit float64, interval time.Duration, 
 		for i := range n {
 			cfg := testConfig().Project
 			cfg.Name, cfg.Interval = fmt.Sprintf("%s-%d", kind, i), interval
+			cfg.SweepInterval = o.sweepInterval
 			key, err := opper.FixedKey(cfg.Name)
 			if err != nil {
 				t.Fatal(err)
@@ -182,4 +185,30 @@ func TestCalmProjectsKeepTheirInterval(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A page of a sweep that waits for the syncs of others does not hold up those of its own
+// project.
+func TestSweepsWaitForNoSync(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const interval, length = 30 * time.Second, 20 * time.Minute
+		o, began := &organization{ownLimit: 5, sweepInterval: 5 * time.Minute}, time.Now()
+		o.run(t, 10, interval, map[string]int{"small": 140}, length, func(c *Collector) {
+			longest := time.Duration(0)
+			for name, heads := range o.heads {
+				for i := 1; i < len(heads); i++ {
+					if heads[i-1].Sub(began) >= length/2 {
+						longest = max(longest, heads[i].Sub(heads[i-1]))
+					}
+				}
+				if p := c.find(name); p.metrics.stall.update() != 0 || valueOf(p.metrics.up).GetGauge().GetValue() != 1 {
+					t.Errorf("%s is down", name)
+				}
+			}
+			if longest > interval+interval/10 {
+				t.Errorf("%v between two syncs, want %v within 10 %%", longest, interval)
+			}
+			t.Logf("at most %v between two syncs, %d requests", longest, len(o.requestsOf("small")))
+		})
+	})
 }

@@ -25,7 +25,7 @@ type gate struct {
 }
 
 // source begins a sync.
-func (g *gate) source(opper.Priority) syncer.Source {
+func (g *gate) source(opper.Priority, time.Time) syncer.Source {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.begins++
@@ -147,7 +147,7 @@ func TestScrapesShareASync(t *testing.T) {
 		before := g.syncs()
 		var scrapes sync.WaitGroup
 		for range 5 {
-			scrapes.Go(func() { p.refresh(t.Context()) })
+			scrapes.Go(func() { p.refresh(t.Context(), false) })
 			synctest.Wait()
 		}
 		if n := g.syncs() - before; n != 1 {
@@ -155,7 +155,7 @@ func TestScrapesShareASync(t *testing.T) {
 		}
 		g.open()
 		scrapes.Wait()
-		p.refresh(t.Context())
+		p.refresh(t.Context(), false)
 		if n := g.syncs() - before; n != 2 {
 			t.Errorf("%d syncs after one more scrape", n)
 		}

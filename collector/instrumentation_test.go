@@ -140,7 +140,7 @@ func TestUpIsZeroWhileSyncHangs(t *testing.T) {
 	b := newBench(t, oppertest.Config{}, testConfig())
 	b.sync()
 	entered := make(chan struct{})
-	b.project.source = func(opper.Priority) syncer.Source { return stuckSource{entered} }
+	b.project.source = func(opper.Priority, time.Time) syncer.Source { return stuckSource{entered} }
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {

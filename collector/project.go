@@ -29,9 +29,9 @@ type project struct {
 	cfg    config.Project
 	deps   Deps
 	logger log.Logger
-	// source returns where to read from in one sync: each has its own budget of
-	// retries.
-	source      func(opper.Priority) syncer.Source
+	// source returns where to read from in one sync, which waits for the limits
+	// until a time, or for ever: each has its own budget of retries.
+	source      func(opper.Priority, time.Time) syncer.Source
 	closeClient func()
 	clock       *Clock // of ages
 	ledger      *ledger.Ledger
@@ -50,6 +50,7 @@ type project struct {
 	wanted  chan struct{} // asks for a sync; holds one
 	mu      sync.Mutex
 	flight  chan struct{} // closed when the sync that is wanted or running ends; nil if none is
+	isLate  bool          // a call of refresh has waited for it in vain
 	stopped bool          // run has ended
 
 	// Only of the goroutine that syncs.
@@ -102,8 +103,8 @@ func openProject(cfg config.Project, deps Deps, old *project) (*project, error) 
 	if err != nil {
 		return nil, fmt.Errorf("project %q: %w", cfg.Name, err)
 	}
-	p := newProject(cfg, deps, metrics, clock, func(p opper.Priority) syncer.Source {
-		return client.WithRetries(syncRetries).WithPriority(p)
+	p := newProject(cfg, deps, metrics, clock, func(p opper.Priority, waitUntil time.Time) syncer.Source {
+		return client.WithRetries(syncRetries).WithPriority(p).WaitUntil(waitUntil)
 	})
 	p.closeClient = client.Close
 	if old != nil {
@@ -113,7 +114,7 @@ func openProject(cfg config.Project, deps Deps, old *project) (*project, error) 
 }
 
 // newProject returns a project that has read nothing yet.
-func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *Clock, source func(opper.Priority) syncer.Source) *project {
+func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *Clock, source func(opper.Priority, time.Time) syncer.Source) *project {
 	cfg.Aggregate.Partial = cfg.InitialLookback != nil
 	metrics.stall = newStall(clock.Now, cfg.Interval, metrics.up)
 	p := &project{
@@ -222,15 +223,26 @@ func (p *project) sync(ctx context.Context) bool {
 	return true
 }
 
+// sweepPatience is how long a page of a sweep waits for the limits if there is no
+// interval: a scrape may ask for a sync at any time.
+const sweepPatience = time.Second
+
 // sweep reads a page of a sweep. It reports whether another one may follow
-// before the next sync, which publishes what was read.
-func (p *project) sweep(ctx context.Context) bool {
+// before the next sync, which publishes what was read and which no page waits
+// beyond: sweeps come after the syncs of all projects, also of this one.
+func (p *project) sweep(ctx context.Context, next time.Time) bool {
+	if p.cfg.Interval == 0 {
+		next = time.Now().Add(sweepPatience)
+	}
 	p.sweptAt, p.documentsAt = time.Now(), time.Time{}
 	p.metrics.stall.begin()
 	defer p.metrics.stall.end()
-	ev, err := p.syncer.Sweep(ctx, watchedSource{p.source(opper.PrioritySweep), p.metrics.stall})
+	ev, err := p.syncer.Sweep(ctx, watchedSource{p.source(opper.PrioritySweep, next), p.metrics.stall})
 	p.apply(ev)
-	if err != nil && ctx.Err() == nil {
+	switch {
+	case errors.Is(err, opper.ErrPostponed):
+		level.Debug(p.logger).Log("msg", "sweep postponed", "err", err)
+	case err != nil && ctx.Err() == nil:
 		level.Warn(p.logger).Log("msg", "sweep interrupted", "err", err)
 	}
 	return err == nil

@@ -65,7 +65,7 @@ func TestQuietSyncWritesNothing(t *testing.T) {
 	}
 	b.step(time.Hour)
 	b.sync()
-	if !b.project.syncer.IsSweepDue() || !b.project.sweep(t.Context()) {
+	if !b.project.syncer.IsSweepDue() || !b.project.sweep(t.Context(), time.Time{}) {
 		t.Fatal("no sweep")
 	}
 	if n := sync(time.Second); n == 0 {

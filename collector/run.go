@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// run syncs until ctx ends: at once, then at the project's own time in each interval or,
-// if that is 0, whenever refresh is called. Between syncs it reads pages of sweeps. It returns
-// an error only if the store breaks.
+// run syncs until ctx ends: at once, then at the project's own time in each interval
+// or, if that is 0, whenever refresh is called. Between syncs it reads pages of sweeps.
+// It returns an error only if the store breaks.
 func (p *project) run(ctx context.Context) error {
 	ctx, p.halt = context.WithCancel(ctx)
 	defer p.halt()
@@ -41,7 +41,7 @@ func (p *project) run(ctx context.Context) error {
 			case <-p.wanted:
 				waiting = false
 			case <-page:
-				sweeping = p.sweep(ctx)
+				sweeping = p.sweep(ctx, next)
 			}
 		}
 	}
@@ -61,8 +61,8 @@ func offset(name string, interval time.Duration) time.Duration {
 
 // refresh syncs, if there is no interval, and returns when that is done or ctx ends;
 // the sync goes on then. Calls at the same time share one sync. The initial sync is
-// not waited for.
-func (p *project) refresh(ctx context.Context) {
+// not waited for, nor is one that is late if other projects wait for it.
+func (p *project) refresh(ctx context.Context, othersWait bool) {
 	p.mu.Lock()
 	if p.stopped || p.cfg.Interval > 0 {
 		p.mu.Unlock()
@@ -72,14 +72,17 @@ func (p *project) refresh(ctx context.Context) {
 		p.flight = make(chan struct{})
 		p.wanted <- struct{}{}
 	}
-	flight := p.flight
+	flight, isLate := p.flight, p.isLate
 	p.mu.Unlock()
-	if !p.isPublished() {
+	if !p.isPublished() || othersWait && isLate {
 		return
 	}
 	select {
 	case <-flight:
 	case <-ctx.Done():
+		p.mu.Lock()
+		p.isLate = p.flight == flight
+		p.mu.Unlock()
 	}
 }
 
@@ -104,6 +107,6 @@ func (p *project) landed() {
 	}
 	if p.flight != nil {
 		close(p.flight)
-		p.flight = nil
+		p.flight, p.isLate = nil, false
 	}
 }

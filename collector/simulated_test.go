@@ -30,7 +30,7 @@ func openSimulated(cfg config.Project, deps simulation.Deps) (simulation.Project
 		Project: cfg,
 		Deps:    Deps{Logger: deps.Logger, Store: deps.Store, AllRead: func(_ string, since time.Time) bool { return deps.AllRead(since) }},
 		now:     deps.Now,
-		source:  func(opper.Priority) syncer.Source { return deps.Source },
+		source:  func(opper.Priority, time.Time) syncer.Source { return deps.Source },
 	}.project(newInstrumentation(cfg.Name, cfg.NativeHistograms))
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func openSimulated(cfg config.Project, deps simulation.Deps) (simulation.Project
 type simulatedProject struct{ *project }
 
 func (p simulatedProject) Sync(ctx context.Context) bool  { return p.sync(ctx) }
-func (p simulatedProject) Sweep(ctx context.Context) bool { return p.sweep(ctx) }
+func (p simulatedProject) Sweep(ctx context.Context) bool { return p.sweep(ctx, time.Time{}) }
 func (p simulatedProject) Published() []prometheus.Metric { return *p.published.Load() }
 func (p simulatedProject) Ledger() *ledger.Ledger         { return p.ledger }
 func (p simulatedProject) Syncer() simulation.Syncer      { return p.syncer }

@@ -31,9 +31,9 @@ func newTurns() turns { return make(turns, maxInitialSyncs) }
 // has ended.
 func (p *project) syncSource() (src syncer.Source, end func()) {
 	if !p.ledger.IsInitialSync() {
-		return watchedSource{p.source(opper.PrioritySync), p.metrics.stall}, func() {}
+		return watchedSource{p.source(opper.PrioritySync, time.Time{}), p.metrics.stall}, func() {}
 	}
-	watched := watchedSource{p.source(opper.PriorityInitialSync), p.metrics.stall}
+	watched := watchedSource{p.source(opper.PriorityInitialSync, time.Time{}), p.metrics.stall}
 	if p.deps.turns == nil {
 		return watched, func() {}
 	}

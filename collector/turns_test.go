@@ -59,7 +59,7 @@ func TestEndedSyncTakesNoTurn(t *testing.T) {
 	cfg.now = time.Now
 	p := newTestProject(t, cfg, newInstrumentation(cfg.Name, false))
 	p.deps.turns = newTurns()
-	p.source = func(opper.Priority) syncer.Source { return answering{} }
+	p.source = func(opper.Priority, time.Time) syncer.Source { return answering{} }
 	src, end := p.syncSource()
 	if _, err := src.List(t.Context(), 0, 1); err != nil || len(p.deps.turns) != 1 {
 		t.Errorf("got %v and %d turns are taken, want 1", err, len(p.deps.turns))
@@ -98,14 +98,14 @@ func TestPriorities(t *testing.T) {
 	b := newBench(t, oppertest.Config{}, cfg)
 	b.opper.FillHistory(300, 1, epoch.Add(-2*time.Hour), epoch.Add(-time.Hour))
 	inner, got := b.project.source, []opper.Priority(nil)
-	b.project.source = func(p opper.Priority) syncer.Source {
+	b.project.source = func(p opper.Priority, _ time.Time) syncer.Source {
 		got = append(got, p)
-		return inner(p)
+		return inner(p, time.Time{})
 	}
 	b.sync()
 	b.sync()
 	b.step(2 * time.Hour)
-	if !b.project.syncer.IsSweepDue() || !b.project.sweep(t.Context()) {
+	if !b.project.syncer.IsSweepDue() || !b.project.sweep(t.Context(), time.Time{}) {
 		t.Fatal("no sweep")
 	}
 	if want := []opper.Priority{opper.PriorityInitialSync, opper.PrioritySync, opper.PrioritySweep}; !slices.Equal(got, want) {

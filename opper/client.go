@@ -71,8 +71,9 @@ type Options struct {
 // Client reads traces from Opper. It may be used by several goroutines.
 type Client struct {
 	*shared
-	retries  *atomic.Int64 // what is left of the budget; nil for no limit
-	priority Priority
+	retries   *atomic.Int64 // what is left of the budget; nil for no limit
+	priority  Priority
+	waitUntil time.Time // for the limits; zero is for ever
 }
 
 // shared is what all clients of one project have in common.
@@ -211,14 +212,21 @@ func (c *Client) Close() { c.release() }
 func (c *Client) WithRetries(n int) *Client {
 	budget := new(atomic.Int64)
 	budget.Store(int64(n))
-	return &Client{shared: c.shared, retries: budget, priority: c.priority}
+	return &Client{shared: c.shared, retries: budget, priority: c.priority, waitUntil: c.waitUntil}
 }
 
 // WithPriority returns a client that shares everything with c, its retries too, and
 // whose requests wait for the SharedLimit with this priority. It is PrioritySync for
 // a new client.
 func (c *Client) WithPriority(p Priority) *Client {
-	return &Client{shared: c.shared, retries: c.retries, priority: p}
+	return &Client{shared: c.shared, retries: c.retries, priority: p, waitUntil: c.waitUntil}
+}
+
+// WaitUntil returns a client that shares everything with c, its retries too, and
+// whose requests wait for the limits until a time only: then they fail with
+// ErrPostponed. The zero time is never.
+func (c *Client) WaitUntil(t time.Time) *Client {
+	return &Client{shared: c.shared, retries: c.retries, priority: c.priority, waitUntil: t}
 }
 
 // List returns up to limit traces, from the given offset in Opper's order. Its

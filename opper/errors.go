@@ -16,6 +16,8 @@ const maxErrorBody = 64 << 10 // bytes
 var (
 	// ErrNotFound is a 404.
 	ErrNotFound = errors.New("not found")
+	// ErrPostponed is the error of a request that was not made, see WaitUntil.
+	ErrPostponed = errors.New("postponed")
 	// ErrTooLarge is an answer of more than Options.MaxBody bytes.
 	ErrTooLarge = errors.New("answer too large")
 )

@@ -129,10 +129,20 @@ func (c *Client) admit(ctx context.Context) error {
 func (c *Client) awaitLimits(ctx context.Context) error {
 	began := c.clock.now()
 	defer func() { c.opts.Waited(c.clock.now().Sub(began)) }()
-	if err := c.limit.wait(ctx, c.clock); err != nil {
-		return err
+	waiting := ctx
+	if !c.waitUntil.IsZero() {
+		var cancel context.CancelFunc
+		waiting, cancel = context.WithDeadline(ctx, c.waitUntil)
+		defer cancel()
 	}
-	return c.total.wait(ctx, c.priority)
+	err := c.limit.wait(waiting, c.clock)
+	if err == nil {
+		err = c.total.wait(waiting, c.priority)
+	}
+	if err != nil && !c.waitUntil.IsZero() && ctx.Err() == nil {
+		return fmt.Errorf("%w: %w", ErrPostponed, err)
+	}
+	return err
 }
 
 // holdOff delays all requests for a while.

@@ -20,8 +20,9 @@ import (
 	"opper_exporter/collector/config"
 )
 
-// pollInterval is half of the time within which a change is applied.
-const pollInterval = 15 * time.Second
+// pollInterval is a third of the time within which a change is applied, which two polls
+// have to see alike.
+const pollInterval = 10 * time.Second
 
 // Reloader loads the projects again and applies them. It answers POST /-/reload, and
 // is a prometheus.Collector. It is safe for concurrent use.
@@ -34,6 +35,7 @@ type Reloader struct {
 
 	mu   sync.Mutex // one reload at a time
 	last string     // what was loaded, or why nothing was
+	seen string     // what the last poll loaded, as last
 }
 
 // New returns a Reloader of projects that have been applied. A nil load means that
@@ -83,7 +85,8 @@ func (r *Reloader) Reload() error { return r.reload(true) }
 
 // reload does nothing if it is not forced and would do the same as the last time. What
 // could not be applied then is not tried again either: that would stop projects each
-// time.
+// time. Nor does it act on what one poll alone has seen: a file may be half written, and
+// be valid.
 func (r *Reloader) reload(forced bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -92,7 +95,9 @@ func (r *Reloader) reload(forced bool) error {
 	if err != nil {
 		loaded = err.Error()
 	}
-	if loaded == r.last && !forced {
+	isSettled := loaded == r.seen
+	r.seen = loaded
+	if !forced && (loaded == r.last || !isSettled) {
 		return err
 	}
 	r.last = loaded

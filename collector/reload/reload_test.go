@@ -153,6 +153,22 @@ func TestChangesAreApplied(t *testing.T) {
 	})
 }
 
+// A file that is being written may be valid, and a directory that is being filled is.
+func TestHalfWrittenIsNotApplied(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *files) {
+		t.Helper()
+		f.want(t, "", true, true, 0)
+		for _, err := range []error{nil, errors.New("line 7: bad")} {
+			f.set(err, nil, "1")
+			<-time.After(pollInterval)
+			synctest.Wait()
+			f.set(nil, nil, "1", "2")
+			pass(t)
+			f.want(t, "", true, false, 0)
+		}
+	})
+}
+
 func TestReloadOnDemand(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *files) {
 		t.Helper()

@@ -54,7 +54,7 @@ func (r *Reading) LastSuccess() time.Time {
 var ErrCut = errors.New("no complete response")
 
 // scraper shares no connections with others in the process.
-var scraper = &http.Client{Transport: &http.Transport{}}
+var scraper = &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1}}
 
 // Scrape reads what the exporter at an address exposes, as Prometheus does. It also
 // fails if the answer is one that Prometheus would refuse.

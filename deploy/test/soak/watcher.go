@@ -46,7 +46,9 @@ type span struct{ start, end time.Time }
 func newWatcher(s *settings, x *exporter, w *world, p *promises, tl *timeline) *watcher {
 	return &watcher{
 		settings: s, exporter: x, world: w, promises: p, timeline: tl, reported: map[string]bool{},
-		client: &http.Client{Transport: &http.Transport{}},
+		// One scrape after the other may come over several connections otherwise, and
+		// one that is left is waited for.
+		client: &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1}},
 	}
 }
 
