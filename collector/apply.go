@@ -126,7 +126,9 @@ func (c *Collector) startAll(projects []*project) {
 
 func closeClients(lists ...[]*project) {
 	for _, p := range slices.Concat(lists...) {
-		p.closeClient()
+		if p.client != nil {
+			p.client.Close()
+		}
 	}
 }
 

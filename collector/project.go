@@ -31,16 +31,16 @@ type project struct {
 	logger log.Logger
 	// source returns where to read from in one sync, which waits for the limits
 	// until a time, or for ever: each has its own budget of retries.
-	source      func(opper.Priority, time.Time) syncer.Source
-	closeClient func()
-	clock       *Clock // of ages
-	ledger      *ledger.Ledger
-	syncer      reader
-	aggregates  *aggregate.Set
-	zeros       *zeroFirst
-	builder     *snapshots
-	metrics     *instrumentation
-	activity    *activity
+	source     func(opper.Priority, time.Time) syncer.Source
+	client     *opper.Client // nil if source needs none
+	clock      *Clock        // of ages
+	ledger     *ledger.Ledger
+	syncer     reader
+	aggregates *aggregate.Set
+	zeros      *zeroFirst
+	builder    *snapshots
+	metrics    *instrumentation
+	activity   *activity
 
 	published       atomic.Pointer[snapshot]
 	publishedStatus atomic.Pointer[status.Published] // of the same sync
@@ -106,8 +106,11 @@ func openProject(cfg config.Project, deps Deps, old *project) (*project, error) 
 	p := newProject(cfg, deps, metrics, clock, func(p opper.Priority, waitUntil time.Time) syncer.Source {
 		return client.WithRetries(syncRetries).WithPriority(p).WaitUntil(waitUntil)
 	})
-	p.closeClient = client.Close
+	p.client = client
 	if old != nil {
+		if old.client != nil {
+			client.Continue(old.client)
+		}
 		p.isContinued, p.activity.started = true, old.activity.started
 	}
 	return p, nil
@@ -118,22 +121,21 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 	cfg.Aggregate.Partial = cfg.InitialLookback != nil
 	metrics.stall = newStall(clock.Now, cfg.Interval, metrics.up)
 	p := &project{
-		cfg:         cfg,
-		deps:        deps,
-		logger:      log.With(deps.Logger, "project", cfg.Name),
-		source:      source,
-		closeClient: func() {},
-		clock:       clock,
-		zeros:       newZeroFirst(cfg.Name, deps.AllRead),
-		builder:     newSnapshots(&cfg),
-		metrics:     metrics,
-		ready:       make(chan struct{}),
-		wanted:      make(chan struct{}, 1),
-		began:       clock.System(),
-		savedAt:     clock.Now(),
-		fresh:       true,
-		halt:        func() {},
-		stop:        func() {},
+		cfg:     cfg,
+		deps:    deps,
+		logger:  log.With(deps.Logger, "project", cfg.Name),
+		source:  source,
+		clock:   clock,
+		zeros:   newZeroFirst(cfg.Name, deps.AllRead),
+		builder: newSnapshots(&cfg),
+		metrics: metrics,
+		ready:   make(chan struct{}),
+		wanted:  make(chan struct{}, 1),
+		began:   clock.System(),
+		savedAt: clock.Now(),
+		fresh:   true,
+		halt:    func() {},
+		stop:    func() {},
 	}
 	p.published.Store(&snapshot{})
 	p.activity = newActivity(metrics, clock)

@@ -145,6 +145,24 @@ func (c *Client) awaitLimits(ctx context.Context) error {
 	return err
 }
 
+// Continue makes c, before its first request, continue for a client of the same URL
+// with other settings: it sends nothing before Opper's last Retry-After is over, and
+// keeps to a rate that was lowered, unless that is one of the settings.
+func (c *Client) Continue(old *Client) {
+	if c.base != old.base {
+		return
+	}
+	old.mu.Lock()
+	c.notBefore = old.notBefore
+	old.mu.Unlock()
+	if c.opts.RequestsPerSecond == old.opts.RequestsPerSecond {
+		c.limit = old.limit
+	}
+	if c.opts.Shared == old.opts.Shared {
+		c.total = old.total
+	}
+}
+
 // holdOff delays all requests for a while.
 func (c *Client) holdOff(wait time.Duration) {
 	until := c.clock.now().Add(wait)

@@ -3,6 +3,7 @@ package opper
 import (
 	"context"
 	"errors"
+	"net/http"
 	"runtime"
 	"strings"
 	"testing"
@@ -117,4 +118,34 @@ func TestWithPriority(t *testing.T) {
 		cancel()
 		synctest.Wait()
 	})
+}
+
+// A client with other settings keeps to what Opper asked of the one before.
+func TestClientContinues(t *testing.T) {
+	limit := NewSharedLimit(100)
+	handler := inTurn(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "600")
+		w.WriteHeader(http.StatusTooManyRequests)
+	}, answer(200, samplePage))
+	old := newFixture(t, handler, func(o *Options) { o.Shared, o.RequestsPerSecond = limit, 8 })
+	if _, err := old.WithRetries(0).List(t.Context(), 0, 1); status(err) != 429 {
+		t.Fatal(err)
+	}
+	for rate, want := range map[float64]float64{8: 4, 16: 16} {
+		f := &fixture{time: newFakeTime()}
+		f.connect(t, old.server.URL, func(o *Options) { o.Shared, o.RequestsPerSecond = limit, rate })
+		f.Continue(old.Client)
+		if _, err := f.List(t.Context(), 0, 1); err == nil || old.requests.Load() != 1 {
+			t.Errorf("got %v and %d requests, want that none is made before the time is over", err, old.requests.Load())
+		}
+		if f.limit.bucket.rate != want || f.total != old.total {
+			t.Errorf("limit %v: a rate of %v, and of all projects that of another: %t", rate, f.limit.bucket.rate, f.total != old.total)
+		}
+	}
+	f := &fixture{time: newFakeTime()}
+	f.connect(t, old.server.URL+"/v3", func(o *Options) { o.Shared, o.RequestsPerSecond = limit, 8 })
+	f.Continue(old.Client)
+	if !f.notBefore.IsZero() || f.limit == old.limit || f.total == old.total {
+		t.Error("a client of another URL continues")
+	}
 }
