@@ -64,7 +64,7 @@ func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometh
 	mux.HandleFunc(cfg.TelemetryPath, metrics.all)
 	mux.HandleFunc(cfg.exporterPath(), metrics.process)
 	mux.HandleFunc(ProbePath, metrics.probe)
-	mux.Handle(DiscoveryPath, discovery(syncer.Projects, cfg.exporterPath()))
+	mux.Handle(DiscoveryPath, metrics.page(discovery(syncer.Projects, cfg.exporterPath())))
 	mux.Handle("/-/ready", ReadyHandler(syncer))
 	mux.HandleFunc("/-/healthy", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, cfg.Program+" is healthy.\n")
@@ -76,7 +76,7 @@ func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometh
 		})
 	}
 	mux.Handle(reloadPath, lifecycle(cfg, reload))
-	mux.Handle("/{$}", statuspage.New(statuspage.Config{Program: cfg.Program, Version: cfg.Version, TelemetryPath: cfg.TelemetryPath, TraceURL: cfg.TraceURL}, syncer.Status))
+	mux.Handle("/{$}", metrics.page(statuspage.New(statuspage.Config{Program: cfg.Program, Version: cfg.Version, TelemetryPath: cfg.TelemetryPath, TraceURL: cfg.TraceURL}, syncer.Status)))
 	return secure(mux)
 }
 

@@ -26,11 +26,12 @@ type metrics struct {
 	registry prometheus.Gatherer // of the process
 	opts     promhttp.HandlerOpts
 	sync     bool         // projects before they are exposed
-	limited  http.Handler // serves the scrape in the context of a request, within the limits
+	limited  http.Handler // serves the page in the context of a request, within the limits
+	counted  http.Handler // does the same with a scrape, which is counted
 }
 
-// scrapeKey is the key of the handler that answers a request, in its context.
-type scrapeKey struct{}
+// pageKey is the key of the handler that answers a request, in its context.
+type pageKey struct{}
 
 func newMetrics(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometheus.Registry, logger log.Logger) *metrics {
 	m := &metrics{syncer: syncer, scrapers: scrapers, registry: registry, sync: cfg.SyncOnScrape}
@@ -43,16 +44,17 @@ func newMetrics(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometh
 		EnableOpenMetricsTextCreatedSamples: cfg.OpenMetricsCreated,
 	}
 	m.limited = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Context().Value(scrapeKey{}).(http.Handler).ServeHTTP(w, r)
+		r.Context().Value(pageKey{}).(http.Handler).ServeHTTP(w, r)
 	})
 	if cfg.MaxRequests > 0 {
 		m.limited = atMost(cfg.MaxRequests, m.limited)
 	}
 	m.limited = NewResponses(logger, sendTimeout, maxUnsent).Buffer(m.limited)
+	m.counted = m.limited
 	if !cfg.DisableExporterMetrics {
 		registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 		m.opts.Registry = registry
-		m.limited = promhttp.InstrumentMetricHandler(registry, m.limited)
+		m.counted = promhttp.InstrumentMetricHandler(registry, m.limited)
 	}
 	return m
 }
@@ -83,7 +85,15 @@ func (m *metrics) projects(w http.ResponseWriter, r *http.Request, project strin
 }
 
 func (m *metrics) serve(w http.ResponseWriter, r *http.Request, handler http.Handler) {
-	m.limited.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), scrapeKey{}, handler)))
+	m.counted.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), pageKey{}, handler)))
+}
+
+// page serves another page of all projects within the limits of clients, as it may be
+// as large as a scrape.
+func (m *metrics) page(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m.limited.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), pageKey{}, handler)))
+	})
 }
 
 // concatenated gathers families of which no two have one name. prometheus.Gatherers

@@ -113,7 +113,7 @@ func TestScrapeSyncsWhatItExposes(t *testing.T) {
 	}
 }
 
-// All pages of metrics share the limit of requests.
+// All pages that grow with the number of projects share the limit of requests.
 func TestPiecesShareTheLimit(t *testing.T) {
 	p := newProjects("a")
 	entered, release := make(chan struct{}), make(chan struct{})
@@ -125,7 +125,7 @@ func TestPiecesShareTheLimit(t *testing.T) {
 	done := make(chan int, 1)
 	go func() { done <- get(t, h, "/probe?target=a").Code }()
 	<-entered
-	for _, url := range []string{"/metrics/exporter", "/probe?target=a", "/metrics"} {
+	for _, url := range []string{"/metrics/exporter", "/probe?target=a", "/metrics", "/sd", "/"} {
 		if w := get(t, h, url); w.Code != http.StatusServiceUnavailable {
 			t.Errorf("%s: %d beside another scrape", url, w.Code)
 		}
