@@ -239,6 +239,29 @@ func TestLateProjectIsNotWaitedFor(t *testing.T) {
 	f.end()
 }
 
+// Syncs that found nothing new have written nothing, but when they were is known to the
+// project that goes on, before its first sync.
+func TestLastSuccessDoesNotGoBack(t *testing.T) {
+	f := newFleet(t)
+	f.opper("a", 3)
+	f.start(f.project("a", func(p *config.Project) { p.Interval = 0 }))
+	last := func() float64 {
+		return f.gather(f.c.Gatherer("a"))["opper_exporter_last_success_timestamp_seconds{}"]
+	}
+	f.await("published", func() bool { return last() > 0 })
+	first := last()
+	f.await("a later sync", func() bool { f.c.Refresh(t.Context(), "a"); return last() > first+0.1 })
+	before := last()
+	reached, release := f.hold("sync", "a")
+	f.apply(f.project("a", func(p *config.Project) { p.Interval = time.Hour }))
+	reached()
+	if got := last(); got < before {
+		t.Errorf("the last success was at %v, and is at %v now", before, got)
+	}
+	release()
+	f.end()
+}
+
 // A scrape that waits for a sync is not left waiting when its project stops.
 func TestStoppedProjectLetsScrapesGo(t *testing.T) {
 	f := newFleet(t)

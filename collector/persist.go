@@ -172,6 +172,16 @@ func (p *project) commit() bool {
 	return err == nil
 }
 
+// commitDocuments writes what syncs that found nothing new have put off, so that
+// nothing goes back at a restart. Nothing is written if the last sync failed; it must
+// have ended.
+func (p *project) commitDocuments() {
+	if p.isPublished() && !p.failing && p.commitErr == nil && p.broken == nil {
+		p.documentsAt = time.Time{}
+		p.commit()
+	}
+}
+
 func (p *project) save() error {
 	if p.deps.Store != nil {
 		entries := map[string][]byte{}

@@ -23,7 +23,8 @@ func (p *project) run(ctx context.Context) error {
 		tick = timer.C
 	}
 	for ctx.Err() == nil {
-		sweeping := p.sync(ctx)
+		synced := p.sync(ctx)
+		sweeping := synced
 		p.landed()
 		for waiting := true; waiting; {
 			var page <-chan time.Time
@@ -32,6 +33,9 @@ func (p *project) run(ctx context.Context) error {
 			}
 			select {
 			case <-ctx.Done():
+				if synced {
+					p.commitDocuments()
+				}
 				return p.broken
 			case <-tick:
 				waiting = false
