@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -60,18 +59,9 @@ func TestSharedCommitsSurviveSIGKILL(t *testing.T) {
 	total, inFlight := 0, 0
 	for range 10 {
 		cmd := again(t, dir)
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := cmd.StdinPipe(); err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		lines := started(t, cmd)
 		killAfter := 1 + rng.IntN(40)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
+		for lines.Scan() {
 			var project, i int
 			if _, err := fmt.Sscanf(lines.Text(), "committed %d %d", &project, &i); err != nil {
 				continue

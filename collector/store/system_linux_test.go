@@ -171,6 +171,22 @@ func again(t *testing.T, dir string) *exec.Cmd {
 	return cmd
 }
 
+// started starts a process whose standard input stays open, and returns what it prints.
+func started(t *testing.T, cmd *exec.Cmd) *bufio.Scanner {
+	t.Helper()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return bufio.NewScanner(out)
+}
+
 func childDir() string { return os.Getenv("STORE_TEST_DIR") }
 
 func isFresh(i int) bool { return i%17 == 16 }
@@ -210,17 +226,7 @@ func TestCommitsSurviveSIGKILL(t *testing.T) {
 	for range 25 {
 		cmd := again(t, dir)
 		cmd.Env = append(cmd.Env, fmt.Sprint("STORE_TEST_FIRST=", next))
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := cmd.StdinPipe(); err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewScanner(out)
+		lines := started(t, cmd)
 		killAt := next + rng.IntN(20)
 		for lines.Scan() {
 			var i int
