@@ -20,8 +20,8 @@ type change struct {
 	replaced                []*project // by those of changed
 }
 
-// Apply makes these the projects, or returns an error and changes nothing. One that is
-// as it was goes on without a pause. One with other settings stops, and continues from
+// Apply makes these the projects, or returns an error and changes nothing. Those
+// that have not changed keep running. One with other settings stops, and continues from
 // its state as after a restart. One that is missing stops; its state is kept.
 func (c *Collector) Apply(projects []config.Project) (err error) {
 	c.applying.Lock()

@@ -19,7 +19,7 @@ import (
 func settleLater(p *config.Project)  { p.SettleDelay *= 2 }
 func otherBuckets(p *config.Project) { p.Aggregate.DurationBuckets = []float64{1, 2} }
 
-// A project that is as it was goes on: not even a request in flight is canceled.
+// An unchanged project keeps running: not even a request in flight is canceled.
 func TestApplyLeavesUnchangedProjectsAlone(t *testing.T) {
 	f := newFleet(t)
 	f.opper("changed", 3)
@@ -69,7 +69,8 @@ func TestApplyLeavesUnchangedProjectsAlone(t *testing.T) {
 	f.end()
 }
 
-// The series of a removed project end. Its state is kept, and it goes on from there.
+// The series of a removed project end. Its state is kept, and it continues from there if
+// it comes back.
 func TestRemovedProjectKeepsItsState(t *testing.T) {
 	f := newFleet(t)
 	f.opper("goes", 250)
@@ -99,7 +100,7 @@ func TestRemovedProjectKeepsItsState(t *testing.T) {
 	f.end()
 }
 
-// What cannot be applied changes nothing, and all goes on.
+// A configuration that cannot be applied changes nothing, and all projects keep running.
 func TestApplyIsAllOrNothing(t *testing.T) {
 	f := newFleet(t)
 	f.opper("a", 3)
@@ -239,8 +240,8 @@ func TestLateProjectIsNotWaitedFor(t *testing.T) {
 	f.end()
 }
 
-// Syncs that found nothing new have written nothing, but when they were is known to the
-// project that goes on, before its first sync.
+// Syncs that found nothing new have written nothing. Their time is known nevertheless
+// when a project continues with other settings, before its first sync.
 func TestLastSuccessDoesNotGoBack(t *testing.T) {
 	f := newFleet(t)
 	f.opper("a", 3)

@@ -112,10 +112,10 @@ func (c *Collector) Projects() []string {
 	return names
 }
 
-// Refresh syncs a project, or all if project is empty, and returns when that is
-// done or ctx ends; the syncs go on then. Calls at the same time share syncs.
-// Initial syncs are not waited for, nor is, among several projects, a sync for which
-// an earlier call has waited in vain.
+// Refresh syncs a project, or all if project is empty, and returns when that is done
+// or ctx ends; in that case the syncs continue in the background. Concurrent calls share
+// syncs. It does not wait for initial syncs, nor, among several projects, for a sync for
+// which an earlier call has waited in vain.
 func (c *Collector) Refresh(ctx context.Context, project string) {
 	var wg sync.WaitGroup
 	matching := c.matching(project)

@@ -66,7 +66,8 @@ func (o *organization) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
 }
 
-// pageOf is a page of so many traces that ended an hour ago and earlier, newest first.
+// pageOf returns a page of a list of total traces, newest first, that ended at least an
+// hour ago.
 func pageOf(total, offset, limit int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `{"meta":{"total_count":%d},"data":[`, total)
@@ -82,8 +83,8 @@ func pageOf(total, offset, limit int) string {
 	return b.String()
 }
 
-// run runs so many projects of each kind, and calls check when a time has passed in the
-// bubble.
+// run runs the given number of projects of each kind, and calls check when the length
+// has passed in the bubble.
 func (o *organization) run(t *testing.T, limit float64, interval time.Duration, kinds map[string]int, length time.Duration, check func(*Collector)) {
 	t.Helper()
 	o.heads, o.requests = map[string][]time.Time{}, map[string]int{}

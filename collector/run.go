@@ -63,9 +63,9 @@ func offset(name string, interval time.Duration) time.Duration {
 	return time.Duration(hash.Sum64() % uint64(interval))
 }
 
-// refresh syncs, if there is no interval, and returns when that is done or ctx ends;
-// the sync goes on then. Calls at the same time share one sync. The initial sync is
-// not waited for, nor is one that is late if other projects wait for it.
+// refresh syncs, if there is no interval, and returns when that is done or ctx ends; in
+// that case the sync continues in the background. Concurrent calls share one sync. It
+// does not wait for the initial sync, nor for one that is late if other projects wait.
 func (p *project) refresh(ctx context.Context, othersWait bool) {
 	p.mu.Lock()
 	if p.stopped || p.cfg.Interval > 0 {

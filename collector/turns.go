@@ -10,18 +10,18 @@ import (
 )
 
 const (
-	// maxInitialSyncs is the maximum number of initial syncs that go on at once: each
+	// maxInitialSyncs is the maximum number of initial syncs that run at once: each
 	// holds pages that it has read ahead, and commits a lot.
 	maxInitialSyncs = 4
-	// turnLength is how long one goes on before the others that wait. Most end
-	// within it, so that projects publish one after the other, not all at last; a
-	// list of millions of traces delays the others by no more.
+	// turnLength is how long one runs while others wait. Most end within it, so that
+	// projects publish one after the other and not all at the end; a list of millions
+	// of traces delays the others by no more.
 	turnLength = 30 * time.Second
-	// turnSilence ends the turn of a project that Opper does not answer any more.
+	// turnSilence is the time without an answer from Opper after which a turn ends.
 	turnSilence = 10 * time.Second
 )
 
-// turns are the initial syncs of all projects that go on; the others wait in the order
+// turns are the initial syncs of all projects that run; the others wait in the order
 // in which Opper answered them.
 type turns chan struct{}
 
