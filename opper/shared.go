@@ -16,6 +16,7 @@ type Priority int
 // The priorities, by what a request is part of.
 const (
 	PrioritySync Priority = iota
+	PriorityUsage
 	PrioritySweep
 	PriorityInitialSync
 	numPriorities
