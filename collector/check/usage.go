@@ -12,6 +12,7 @@ import (
 
 	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/config"
+	"opper_exporter/collector/usage"
 	"opper_exporter/opper"
 )
 
@@ -103,20 +104,14 @@ func readUsage(ctx context.Context, cfg config.Project, s *sample, now time.Time
 	defer cancel()
 
 	u := &Usage{Models: []Model{}, MaxModels: cfg.MaxModels, ByTrace: ByTrace{Result: traceUntold}}
-	hours := func(n int, groups ...opper.UsageGroup) (opper.UsagePage, error) {
-		this := now.UTC().Truncate(time.Hour)
-		return client.Usage(ctx, opper.UsageQuery{From: this.Add(-time.Duration(n) * time.Hour), To: this.Add(time.Hour), GroupBy: groups})
-	}
-	page, err := hours(usageHours, opper.GroupModel, opper.GroupProject)
-	if errors.Is(err, opper.ErrNoGroup) {
-		page, err = hours(usageHours, opper.GroupModel)
-	}
+	hour := now.UTC().Truncate(time.Hour)
+	rows, err := usage.ReadModels(ctx, client, hour.Add(-usageHours*time.Hour), hour.Add(time.Hour))
 	if u.err = err; err != nil {
 		u.Error = reasonOf(err)
 	} else {
-		u.count(page.Rows)
-		page, u.traceErr = hours(traceHours, opper.GroupTrace)
-		u.ByTrace = newByTrace(page.Rows, u.traceErr, s)
+		u.count(rows)
+		rows, u.traceErr = usage.Read(ctx, client, hour.Add(-traceHours*time.Hour), hour.Add(time.Hour), opper.GroupTrace)
+		u.ByTrace = newByTrace(rows, u.traceErr, s)
 	}
 	budget, err := client.Budget(ctx)
 	if u.budgetErr = err; err == nil {
@@ -133,7 +128,7 @@ func (u *Usage) count(rows []opper.Usage) {
 	models, projects := map[string]*Model{}, map[string]bool{}
 	total := Model{}
 	for _, row := range rows {
-		name := printable(cmp.Or(row.Model, "(none)"))
+		name := printable(cmp.Or(row.Model, usage.None))
 		if models[name] == nil {
 			models[name] = &Model{Name: name}
 		}
@@ -164,7 +159,7 @@ func newByTrace(rows []opper.Usage, err error, s *sample) ByTrace {
 	}
 	b := ByTrace{Result: traceUntold, Traces: len(with)}
 	switch {
-	case len(with) > 0 || errors.Is(err, opper.ErrTooManyRows) || errors.Is(err, opper.ErrTooLarge):
+	case len(with) > 0:
 		b.Result = traceSupported
 	case opper.Permanent(err):
 		b.Result = traceUnsupported

@@ -23,6 +23,7 @@ func TestUsageFindings(t *testing.T) {
 		"failing":             {troubles: oppertest.UsageTroubles{Status: 500}, problem: "The usage cannot be read: opper answered 500"},
 		"no group of traces":  {troubles: oppertest.UsageTroubles{NoGroups: []string{"trace_uuid"}}, note: "Opper does not tell usage by trace: usage without a group that was asked for"},
 		"no group of project": {troubles: oppertest.UsageTroubles{NoGroups: []string{"project.uuid"}}},
+		"refused projects":    {troubles: oppertest.UsageTroubles{RefuseGroups: []string{"project.uuid"}}},
 		"no group of model":   {troubles: oppertest.UsageTroubles{NoGroups: []string{"model"}}, problem: "Opper has no usage for this key: usage without a group"},
 		"no budget":           {troubles: oppertest.UsageTroubles{BudgetStatus: 404}, note: "There is no budget: "},
 		"limit near":          {limit: 12_000, note: "of this month's limit of $120.00 are spent. At the limit, Opper may refuse calls."},
@@ -49,11 +50,13 @@ func TestUsageFindings(t *testing.T) {
 	}
 }
 
-// The amounts are those of Opper, to the last digit, of 24 hours and the present one.
+// The amounts are those of Opper, to the last digit, of 24 hours and the present one, also
+// if answers are cut.
 func TestUsageAmounts(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, oppertest.Config{}, 100)
 	f.use(3, ownProject)
+	f.usage.SetTroubles(oppertest.UsageTroubles{MaxRows: 50})
 	u := f.report(t).Usage
 	if len(u.Models) != 3 || u.Calls != 72 || u.Models[0] != (Model{Name: "provider/model-00", Calls: 24, Cost: 29.62962936}) || u.Models[2].Cost != 7.407407328 {
 		t.Errorf("%+v", u)
