@@ -2,6 +2,7 @@
 package deploy_test
 
 import (
+	"errors"
 	"io/fs"
 	"maps"
 	"net/http"
@@ -74,7 +75,7 @@ func TestDocumentationIsTrue(t *testing.T) {
 			}
 		}
 		compare(t, reference, exposed)
-		for name, documents := range mentioned(t, `\b(opper_(?:up|usage|cost|trace|token|project|exporter_)[a-z_]*)\b`) {
+		for name, documents := range mentioned(t, `\b(opper_(?:up|usage|cost|trace|token|project_|exporter_)[a-z_]*)\b`) {
 			name = regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(name, "")
 			// One is the name of a volume.
 			if _, ok := exposed[name]; !ok && name != "opper_exporter_exporter" {
@@ -107,7 +108,7 @@ func TestDocumentationIsTrue(t *testing.T) {
 	})
 	t.Run("quotes", func(t *testing.T) {
 		quotes := 0
-		for _, name := range []string{"docs/configuration.md", "docs/operations.md", "prometheus/runbook.md"} {
+		for _, name := range []string{"docs/configuration.md", "docs/cost.md", "docs/operations.md", "prometheus/runbook.md"} {
 			for _, fragment := range read(t, name).quotes() {
 				quotes++
 				if !strings.Contains(sources, fragment) {
@@ -329,7 +330,11 @@ func readSources(t *testing.T) string {
 // storage. It returns the address of the exporter once that is ready.
 func start(t *testing.T, binary, storage string, statuses map[string]string) string {
 	t.Helper()
-	opper := oppertest.New(oppertest.Config{})
+	const project = "0b6f1c6e-0000-4000-8000-000000000001"
+	usage := oppertest.NewUsage(oppertest.UsageConfig{})
+	opper := oppertest.New(oppertest.Config{Usage: usage, Project: project})
+	usage.Add(oppertest.Call{Time: time.Now(), Model: new("openai/gpt-5"), Project: project, Amounts: oppertest.Amounts{Cost: 1_000_000, InputTokens: 100, OutputTokens: 10}})
+	usage.SetBudget(project, oppertest.Budget{LimitCents: new(int64(100))})
 	end := time.Now().Add(-time.Hour)
 	begin := end.Add(-time.Second)
 	for status := range statuses {
@@ -340,5 +345,18 @@ func start(t *testing.T, binary, storage string, statuses map[string]string) str
 
 	cmd := exec.Command(binary, "--opper.url="+server.URL, "--web.listen-address=127.0.0.1:0", "--storage.path="+storage, "--web.enable-lifecycle")
 	cmd.Env = append(os.Environ(), "OPPER_API_KEY=test")
-	return exportertest.MustStart(t, cmd).AwaitReady(t)
+	exporter := exportertest.MustStart(t, cmd)
+	address := exporter.AwaitReady(t)
+	// Usage is read beside the traces.
+	err := exporter.Await(t.Context(), func() error {
+		families, err := exportertest.Families(t.Context(), address)
+		if err == nil && families["opper_project_spend_usd"] == nil {
+			err = errors.New("no budget is exposed")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address
 }

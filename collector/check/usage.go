@@ -105,12 +105,16 @@ func readUsage(ctx context.Context, cfg config.Project, s *sample, now time.Time
 
 	u := &Usage{Models: []Model{}, MaxModels: cfg.MaxModels, ByTrace: ByTrace{Result: traceUntold}}
 	hour := now.UTC().Truncate(time.Hour)
-	rows, err := usage.ReadModels(ctx, client, hour.Add(-usageHours*time.Hour), hour.Add(time.Hour))
+	from, to := hour.Add(-usageHours*time.Hour), hour.Add(time.Hour)
+	rows, err := usage.Read(ctx, client, from, to, opper.GroupModel, opper.GroupProject)
+	if opper.Permanent(err) && !opper.Refused(err) { // Opper may not tell its projects apart
+		rows, err = usage.Read(ctx, client, from, to, opper.GroupModel)
+	}
 	if u.err = err; err != nil {
 		u.Error = reasonOf(err)
 	} else {
 		u.count(rows)
-		rows, u.traceErr = usage.Read(ctx, client, hour.Add(-traceHours*time.Hour), hour.Add(time.Hour), opper.GroupTrace)
+		rows, u.traceErr = usage.Read(ctx, client, hour.Add(-traceHours*time.Hour), to, opper.GroupTrace)
 		u.ByTrace = newByTrace(rows, u.traceErr, s)
 	}
 	budget, err := client.Budget(ctx)
