@@ -2,7 +2,6 @@
 package deploy_test
 
 import (
-	"errors"
 	"io/fs"
 	"maps"
 	"net/http"
@@ -35,11 +34,7 @@ func TestDocumentationIsTrue(t *testing.T) {
 	binary := exportertest.Binary(t)
 	storage := t.TempDir()
 	outcomes := configuration.outcomes(t)
-	address := start(t, binary, storage, outcomes)
-	families, err := exportertest.Families(t.Context(), address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	address, families := start(t, binary, storage, outcomes)
 
 	// What the README says of some flags and metrics is what the reference says of
 	// all, which is generated from the program.
@@ -327,14 +322,11 @@ func readSources(t *testing.T) string {
 
 // start runs the exporter, as it is without flags, against an Opper that lists
 // one old trace of each status, which is also its name. It keeps its state in
-// storage. It returns the address of the exporter once that is ready.
-func start(t *testing.T, binary, storage string, statuses map[string]string) string {
+// storage. It returns the address of the exporter once that is ready, and what it
+// exposes once usage has been read.
+func start(t *testing.T, binary, storage string, statuses map[string]string) (address string, families map[string]*dto.MetricFamily) {
 	t.Helper()
-	const project = "0b6f1c6e-0000-4000-8000-000000000001"
-	usage := oppertest.NewUsage(oppertest.UsageConfig{})
-	opper := oppertest.New(oppertest.Config{Usage: usage, Project: project})
-	usage.Add(oppertest.Call{Time: time.Now(), Model: new("openai/gpt-5"), Project: project, Amounts: oppertest.Amounts{Cost: 1_000_000, InputTokens: 100, OutputTokens: 10}})
-	usage.SetBudget(project, oppertest.Budget{LimitCents: new(int64(100))})
+	opper := exportertest.NewOpper()
 	end := time.Now().Add(-time.Hour)
 	begin := end.Add(-time.Second)
 	for status := range statuses {
@@ -346,17 +338,10 @@ func start(t *testing.T, binary, storage string, statuses map[string]string) str
 	cmd := exec.Command(binary, "--opper.url="+server.URL, "--web.listen-address=127.0.0.1:0", "--storage.path="+storage, "--web.enable-lifecycle")
 	cmd.Env = append(os.Environ(), "OPPER_API_KEY=test")
 	exporter := exportertest.MustStart(t, cmd)
-	address := exporter.AwaitReady(t)
-	// Usage is read beside the traces.
-	err := exporter.Await(t.Context(), func() error {
-		families, err := exportertest.Families(t.Context(), address)
-		if err == nil && families["opper_project_spend_usd"] == nil {
-			err = errors.New("no budget is exposed")
-		}
-		return err
-	})
+	address = exporter.AwaitReady(t)
+	families, err := exporter.FamiliesWithUsage(t.Context(), address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return address
+	return address, families
 }
