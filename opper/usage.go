@@ -14,11 +14,12 @@ import (
 // each group.
 type Usage struct {
 	Bucket time.Time // begin of the hour, UTC
-	// Cost is in 10⁻⁹ US dollars, and rounded to them. It may be negative.
+	// Cost is in nanodollars, 10⁻⁹ US dollars, and rounded to them. It may be
+	// negative, and is 0 if null.
 	Cost         int64
-	Calls        int64
-	InputTokens  int64 // prompt_tokens; 0 if null
-	OutputTokens int64 // completion_tokens; 0 if null
+	Calls        int64 // count; 0 if null or absent
+	InputTokens  int64 // prompt_tokens; 0 if null or absent
+	OutputTokens int64 // completion_tokens; 0 if null or absent
 	// The groups are empty if null or not asked for. The trace is written as
 	// Trace.ID is.
 	Model, Project, Trace string
@@ -145,18 +146,19 @@ func decodeUsage(r io.Reader, groups []UsageGroup, limit int) (usageAnswer, erro
 // usage reads a row, by its number, and notes which groups it has.
 func (d *decoder) usage(groups []UsageGroup, has map[UsageGroup]bool, number int) (u Usage) {
 	hasBucket, hasCost := false, false
-	unreadable := func(field, expected string) {
-		d.Fail(fmt.Errorf("usage row %d without a readable %s (expected %s)", number, field, expected))
+	require := func(readable bool, field, expected string) {
+		if !readable {
+			d.Fail(fmt.Errorf("usage row %d without a readable %s (expected %s)", number, field, expected))
+		}
 	}
+	const aNumber = "a decimal number in range"
 	amount := func(field string, places int) int64 {
 		if d.Peek() == 'n' {
 			d.Skip()
 			return 0
 		}
 		n, ok := d.decimal(places)
-		if !ok {
-			unreadable(field, "a decimal number")
-		}
+		require(ok, field, aNumber)
 		return n
 	}
 	d.Object(func(key []byte) {
@@ -175,12 +177,8 @@ func (d *decoder) usage(groups []UsageGroup, has map[UsageGroup]bool, number int
 			d.usageGroup(&u, key, groups, has)
 		}
 	})
-	if !hasBucket {
-		unreadable("time_bucket", "a time as in RFC 3339")
-	}
-	if !hasCost {
-		unreadable("cost", "a decimal number")
-	}
+	require(hasBucket, "time_bucket", "a time as in RFC 3339")
+	require(hasCost, "cost", aNumber)
 	u.Bucket = u.Bucket.Truncate(time.Hour)
 	return u
 }
@@ -198,9 +196,9 @@ func (d *decoder) usageGroup(u *Usage, key []byte, groups []UsageGroup, has map[
 	has[group] = true
 	switch group {
 	case GroupModel:
-		u.Model, _ = d.label()
+		u.Model, _ = d.label(maxID)
 	case GroupProject:
-		u.Project, _ = d.label()
+		u.Project, _ = d.label(maxID)
 	case GroupTrace:
 		text, _ := d.String(maxID)
 		u.Trace = string(text)
