@@ -26,16 +26,6 @@ const (
 	maxTotals = (pageSize - 1) * time.Hour
 )
 
-// ReadModels reads the usage by model and Opper project, or by model alone if Opper
-// refuses to group by its projects or does not know that group.
-func ReadModels(ctx context.Context, src Source, from, to time.Time) ([]opper.Usage, error) {
-	rows, err := Read(ctx, src, from, to, opper.GroupModel, opper.GroupProject)
-	if opper.Permanent(err) && !opper.Refused(err) {
-		return Read(ctx, src, from, to, opper.GroupModel)
-	}
-	return rows, err
-}
-
 // Read reads all rows of the hours in a window, and none of others. An answer that is
 // too large, or that is or may be cut, is read again as two windows, down to one hour:
 // it is an error if rows are still missing.
@@ -73,7 +63,10 @@ func Read(ctx context.Context, src Source, from, to time.Time, groups ...opper.U
 		return nil, err
 	}
 	late, err := Read(ctx, src, middle, to, groups...)
-	return append(rows, late...), err
+	if err != nil {
+		return nil, err
+	}
+	return append(rows, late...), nil
 }
 
 // readChecked reads a window whose rows are by chance, or because they are cut, a

@@ -4,19 +4,19 @@
 // An hour of usage grows until it is final, so a project reads the last ones again and
 // again. The Set keeps the highest amounts that it has seen of each hour, Opper project
 // and model, and adds only the increase above them: reading twice counts once, and
-// counters never fall. The goroutine that reads calls ReadModels for a Window; the one
+// counters never fall. The goroutine that reads calls Read for a Window; the one
 // that owns the Set calls Apply, commits what Changes puts, calls Committed, and exposes
 // Models. A Set has no lock, the Owners that all Sets share has one.
 //
 //	func NewOwners(projects ...string) *Owners
 //	func (*Owners) SetProjects(names []string)
-//	func ReadModels(ctx, Source, from, to time.Time) ([]opper.Usage, error)
 //	func Read(ctx, Source, from, to time.Time, ...opper.UsageGroup) ([]opper.Usage, error)
 //	func New(Config) *Set
 //	func Restore(Config, entries map[string][]byte) (*Set, error)
 //	func (*Set) Window(now time.Time) (from, to time.Time)
 //	func (*Set) Apply(rows []opper.Usage, from time.Time, own string, now time.Time) error
 //	func (*Set) Failed()
+//	func (*Set) IsUndecided() bool
 //	func (*Set) Models() []*Model
 //	func (*Set) ZeroPending() []aggregate.ZeroPending
 //	func (*Set) Changes(put func(key string, body []byte))
@@ -144,13 +144,17 @@ type Set struct {
 	places   map[string]bool   // labels of models that have one
 	accounts map[string]string // OpperProject labels of the Opper projects that are counted here
 	others   map[string]bool   // Opper projects that other configured projects count
-	hours    map[int64]map[cell]mark
+	// noneClaim is what the rows without an Opper project are claimed as; empty if they are
+	// those of the configured project.
+	noneClaim string
+	hours     map[int64]map[cell]mark
 
-	changed  map[int64]bool    // hours, since the last commit
-	put      map[string][]byte // the other entries
-	stored   map[string][]byte // what is committed of them
-	fullAt   int64             // our hour in which all that is not final was read; 0 if that is due
-	lastRead time.Time
+	changed   map[int64]bool    // hours, since the last commit
+	put       map[string][]byte // the other entries
+	stored    map[string][]byte // what is committed of them
+	fullAt    int64             // our hour in which all that is not final was read; 0 if that is due
+	undecided bool              // whose some of the last answer is
+	lastRead  time.Time
 }
 
 // New returns an empty Set.
@@ -197,6 +201,10 @@ func (s *Set) start(now time.Time) int64 {
 
 // Failed says that a read has failed, so that other projects need not wait for this one.
 func (s *Set) Failed() { s.cfg.Owners.hear(s.cfg.Project) }
+
+// IsUndecided reports whether some of the last answer waits until it is known whose it
+// is, which a proof would end.
+func (s *Set) IsUndecided() bool { return s.undecided }
 
 // Models returns the counters, sorted by label, then Opper project.
 func (s *Set) Models() []*Model {
