@@ -49,6 +49,7 @@ func (c *Collector) Apply(projects []config.Project) (err error) {
 	opened := slices.Concat(ch.added, ch.changed)
 	_ = each(opened, func(p *project) error { p.expose(); return nil })
 	c.projects.Store(&ch.next)
+	c.deps.owners.SetProjects(c.Projects())
 	stopAll(ch.removed)
 	c.startAll(opened)
 	closeClients(ch.replaced, ch.removed)

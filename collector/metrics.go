@@ -57,6 +57,7 @@ var (
 var descs = []*prometheus.Desc{
 	tracesTotal, traceDuration, traceTokens, tokensPerTrace, tracesOpen, traceLastEnd, tracesListed,
 	gapsTotal, skippedTotal, unusableTotal, lateEndsTotal, unmappedTotal, traceNames, namesExpiredTotal, traceNamesLimit, namesZeroPending, overflowTotal,
+	usageCost, usageTokens, usageCalls, usageCorrections,
 }
 
 func newDesc(name, help string, labels ...string) *prometheus.Desc {
