@@ -66,7 +66,7 @@ func TestHistogramsLikeClientGolang(t *testing.T) {
 					Name: "a", Duration: d, HasDuration: true, Tokens: d.Microseconds(), HasTokens: true,
 				}})
 			}
-			s.Apply(ev, epoch)
+			s.Apply(ev, epoch, epoch)
 			shot, _ := newSnapshots(&config.Project{Name: "p", ClassicHistograms: true, NativeHistograms: true, Aggregate: cfg}).build(s, ledger.New(ledger.Config{}), 0)
 			for _, c := range []struct {
 				family *prometheus.Desc

@@ -118,6 +118,9 @@ func (p *project) restore() error {
 	} else {
 		level.Info(p.logger).Log("msg", "state restored", "listed", p.ledger.Listed(), "last_sync", p.lastSuccess.UTC().Format(time.RFC3339))
 	}
+	if p.aggregates.StartCosts(now) {
+		p.hasReset = true
+	}
 	return p.resetBuckets(&id, now)
 }
 

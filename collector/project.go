@@ -71,7 +71,7 @@ type project struct {
 	fresh              bool               // the state on disk, if any, is to be replaced
 	broken             error              // why the store is broken
 	halt               context.CancelFunc // ends the running sync
-	hasReset           bool               // the state on disk has other buckets
+	hasReset           bool               // the state on disk lacks what begins anew, which is to be committed before it is exposed
 	isContinued        bool               // of a project of this process
 
 	stop func() // ends run, and returns when it has ended; for Collector alone
@@ -149,8 +149,8 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 	return p
 }
 
-// expose publishes what was restored, if it is known to be what is configured. Buckets
-// that have changed are committed first.
+// expose publishes what was restored, if it is known to be what is configured. What
+// begins anew is committed first.
 func (p *project) expose() {
 	if p.hasReset && !p.commit() || p.ledger.IsInitialSync() || p.isUnproven() {
 		return
@@ -270,7 +270,7 @@ func (p *project) sweepPause() time.Duration {
 // apply adds up what was read.
 func (p *project) apply(ev ledger.Events) {
 	known := len(p.aggregates.Unmapped())
-	p.aggregates.Apply(ev, p.lastZero())
+	p.aggregates.Apply(ev, p.lastZero(), p.clock.Now())
 	for _, u := range p.aggregates.Unmapped()[known:] {
 		level.Warn(p.logger).Log("msg", "status maps to no outcome, its traces count as unknown", "status", u.Label,
 			"flags", "--collector.success-status, --collector.failure-status")

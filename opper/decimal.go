@@ -10,7 +10,7 @@ const (
 	maxDigits = 19
 	// maxExponent bounds an exponent. No value is long enough for a larger one to
 	// matter, as it would have to be made up for by as many zeros.
-	maxExponent = 1 << 29
+	maxExponent = 1 << 27
 )
 
 // decimal returns the decimal number that a text is, in units of 10^-places,

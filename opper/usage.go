@@ -14,11 +14,12 @@ import (
 // each group.
 type Usage struct {
 	Bucket time.Time // begin of the hour, UTC
-	// Cost is in 10⁻⁹ US dollars, and rounded to them. It may be negative.
+	// Cost is in nanodollars, 10⁻⁹ US dollars, and rounded to them. It may be
+	// negative, and is 0 if null.
 	Cost         int64
-	Calls        int64
-	InputTokens  int64 // prompt_tokens; 0 if null
-	OutputTokens int64 // completion_tokens; 0 if null
+	Calls        int64 // count; 0 if null or absent
+	InputTokens  int64 // prompt_tokens; 0 if null or absent
+	OutputTokens int64 // completion_tokens; 0 if null or absent
 	// The groups are empty if null or not asked for. The trace is written as
 	// Trace.ID is.
 	Model, Project, Trace string

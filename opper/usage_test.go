@@ -41,7 +41,8 @@ func TestUsage(t *testing.T) {
 			o.URL += base
 			o.Name = "an agent" // the filter of traces
 		})
-		query := UsageQuery{From: usageHour(9), To: time.Date(2026, 10, 1, 14, 0, 0, 0, time.FixedZone("", 7200)), GroupBy: byModel}
+		zone := time.FixedZone("", 7200)
+		query := UsageQuery{From: usageHour(9).In(zone), To: usageHour(12).In(zone), GroupBy: byModel}
 		page, err := f.Usage(t.Context(), query)
 		if want := (UsagePage{sampleUsageRows, -1, true}); err != nil || !reflect.DeepEqual(page, want) {
 			t.Errorf("got %+v, %v, want %+v", page, err, want)

@@ -54,7 +54,7 @@ func TestRestore(t *testing.T) {
 		now = now.Add(time.Second)
 		ev := randomEvents(rng, now)
 		for _, one := range []*Set{s, plain} {
-			one.Apply(ev, now)
+			one.Apply(ev, now, now)
 			switch step {
 			case 300:
 				one.EndInitialSync(now)
@@ -124,7 +124,7 @@ func sameSums(t *testing.T, step int, got, want *Set) {
 // endless work.
 func FuzzRestore(f *testing.F) {
 	s := New(stateConfig, time.Unix(1e9, 0))
-	s.Apply(randomEvents(rand.New(rand.NewPCG(7, 8)), time.Unix(1e9, 0)), time.Unix(1e9, 0))
+	s.Apply(randomEvents(rand.New(rand.NewPCG(7, 8)), time.Unix(1e9, 0)), time.Unix(1e9, 0), time.Unix(1e9, 0))
 	stored := map[string][]byte{}
 	save(s, stored)
 	for key, b := range stored {

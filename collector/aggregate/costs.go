@@ -1,0 +1,249 @@
+package aggregate
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"opper_exporter/collector/codec"
+	"opper_exporter/collector/ledger"
+)
+
+const (
+	// costDelay is from when a trace is counted until its cost is final or unknown,
+	// whatever Opper says later.
+	costDelay = 15 * time.Minute
+	// maxCostAge is how much older than a count usage may be to be read for it.
+	maxCostAge = 48 * time.Hour
+	maxWaiting = 100_000
+	// perDollar is a dollar in nanodollars.
+	perDollar = 1e9
+)
+
+// CostBuckets are the bounds of the cost histograms, in US dollars. Histograms that are
+// stored have the same ones: others need another version of the state.
+var CostBuckets = []float64{0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 25}
+
+// TraceCost is what Opper's usage says of one trace.
+type TraceCost struct {
+	Cost                      int64 // nanodollars
+	InputTokens, OutputTokens int64
+}
+
+// waitingTrace is counted, and its cost is not final yet.
+type waitingTrace struct {
+	name      *Aggregate
+	outcome   Outcome
+	id        ledger.ID
+	ref       string // as in ledger.Row
+	from, end time.Time
+	last      TraceCost // in the last read; not stored
+	hasLast   bool
+}
+
+// waitingBatch holds the waiting traces that were counted at one time. It is one entry,
+// which is written once, and again only when traces have left it.
+type waitingBatch struct {
+	number  int
+	counted time.Time
+	traces  []waitingTrace
+	changed bool // since the last commit
+	stored  bool
+}
+
+// waiting holds the waiting traces, the oldest first.
+type waiting struct {
+	batches []*waitingBatch // may be empty until the next commit
+	traces  int
+}
+
+// waitForCost takes in a trace that is counted at now. What the initial sync counts is
+// history, whose costs are not asked for.
+func (s *Set) waitForCost(n *Aggregate, outcome Outcome, c *ledger.Counted, now time.Time) {
+	if s.initialSync || !s.cfg.Costs {
+		s.CostsUnknown++
+		return
+	}
+	from := now.Add(-maxCostAge)
+	if c.Start.After(from) {
+		from = c.Start
+	}
+	if s.waiting.traces == maxWaiting {
+		s.waiting.dropOldest()
+		s.CostsUnknown++
+	}
+	s.waiting.add(waitingTrace{name: n, outcome: outcome, id: c.ID, ref: strings.Clone(c.Ref), from: from, end: c.End}, now)
+}
+
+func (w *waiting) add(t waitingTrace, now time.Time) {
+	n := len(w.batches)
+	if n == 0 || w.batches[n-1].stored || !w.batches[n-1].counted.Equal(now) {
+		b := &waitingBatch{counted: now}
+		if n > 0 {
+			b.number = w.batches[n-1].number + 1
+		}
+		w.batches = append(w.batches, b)
+	}
+	b := w.batches[len(w.batches)-1]
+	b.traces, b.changed = append(b.traces, t), true
+	w.traces++
+}
+
+func (w *waiting) dropOldest() {
+	for _, b := range w.batches {
+		if len(b.traces) > 0 {
+			b.traces, b.changed = b.traces[1:], true
+			w.traces--
+			return
+		}
+	}
+}
+
+// WaitingSince returns from when on usage is to be read for the traces that wait for
+// their cost: the start of the earliest, but no more than 48 hours before it was counted.
+func (s *Set) WaitingSince() (from time.Time, ok bool) {
+	for _, b := range s.waiting.batches {
+		for i := range b.traces {
+			if t := &b.traces[i]; !ok || t.from.Before(from) {
+				from, ok = t.from, true
+			}
+		}
+	}
+	return from, ok
+}
+
+// ApplyCosts takes in what one complete read of usage says of traces, at now of the clock
+// by which traces are counted. The cost of a trace is final if the read before said the
+// same, or if the trace has waited long enough.
+func (s *Set) ApplyCosts(costs map[ledger.ID]TraceCost, now time.Time) {
+	s.endWaiting(func(b *waitingBatch, t *waitingTrace) bool {
+		cost, ok := costs[t.id]
+		isDue := now.Sub(b.counted) >= costDelay
+		switch {
+		case ok && (isDue || t.hasLast && cost == t.last):
+			t.addCost(cost)
+		case isDue:
+			s.CostsUnknown++
+		default:
+			t.last, t.hasLast = cost, ok
+			return false
+		}
+		return true
+	})
+}
+
+// GiveUpCosts takes in that Opper refuses to say what traces cost: those that have waited
+// long enough are unknown.
+func (s *Set) GiveUpCosts(now time.Time) {
+	s.forgetWaiting(func(b *waitingBatch, _ *waitingTrace) bool { return now.Sub(b.counted) >= costDelay })
+}
+
+// forgetWaiting makes the costs unknown of the waiting traces for which f returns true,
+// and reports whether there were any.
+func (s *Set) forgetWaiting(f func(*waitingBatch, *waitingTrace) bool) bool {
+	before := s.waiting.traces
+	s.endWaiting(f)
+	s.CostsUnknown += uint64(before - s.waiting.traces)
+	return s.waiting.traces < before
+}
+
+// endWaiting removes the waiting traces for which f returns true.
+func (s *Set) endWaiting(f func(*waitingBatch, *waitingTrace) bool) {
+	for _, b := range s.waiting.batches {
+		waits := b.traces[:0]
+		for i := range b.traces {
+			if t := &b.traces[i]; !f(b, t) {
+				waits = append(waits, *t)
+			}
+		}
+		if ended := len(b.traces) - len(waits); ended > 0 {
+			clear(b.traces[len(waits):])
+			b.traces, b.changed = waits, true
+			s.waiting.traces -= ended
+		}
+	}
+}
+
+// addCost counts the final cost of a trace. Counters never fall, so a negative one is 0.
+func (t *waitingTrace) addCost(c TraceCost) {
+	n, totals := t.name, &t.name.ByOutcome[t.outcome]
+	n.Changes++
+	cost := max(c.Cost, 0)
+	totals.Cost = addSaturating(totals.Cost, cost)
+	n.InputTokens = addSaturating(n.InputTokens, max(c.InputTokens, 0))
+	n.OutputTokens = addSaturating(n.OutputTokens, max(c.OutputTokens, 0))
+	n.Costs.count(CostBuckets, float64(cost)/perDollar, cost, &ledger.Counted{Row: ledger.Row{ID: t.id, Ref: t.ref, End: t.end}})
+}
+
+// StartCosts exposes the costs of the names that have had none, zero-first: also of those
+// from the initial sync, as none of their costs is history. Traces that have waited for too
+// long, as costs were switched off, are unknown. It reports whether there were any of these.
+func (s *Set) StartCosts(now time.Time) bool {
+	if !s.cfg.Costs || s.initialSync {
+		return false
+	}
+	changed := s.forgetWaiting(func(b *waitingBatch, _ *waitingTrace) bool { return now.Sub(b.counted) >= maxCostAge })
+	for _, n := range s.names {
+		if n.CostsCreated.IsZero() {
+			n.Changes++
+			n.CostsCreated = now
+			n.zeroPending |= costSeries
+			changed = true
+		}
+	}
+	return changed
+}
+
+// changesOfWaiting calls put as Set.Changes does.
+func (s *Set) changesOfWaiting(put func(key string, body []byte)) {
+	for _, b := range s.waiting.batches {
+		switch key := keyOfWaiting(b.number); {
+		case len(b.traces) > 0 && b.changed:
+			put(key, codec.Encode(func(c *codec.Coder) { s.codeWaiting(c, b) }))
+		case len(b.traces) == 0 && b.stored:
+			put(key, nil)
+		}
+	}
+}
+
+func (w *waiting) committed() {
+	w.batches = slices.DeleteFunc(w.batches, func(b *waitingBatch) bool {
+		b.changed, b.stored = false, true
+		return len(b.traces) == 0
+	})
+}
+
+// restoreWaiting adds a batch. They come sorted, and behind the names.
+func (s *Set) restoreWaiting(key string, body []byte) error {
+	number, err := strconv.Atoi(strings.TrimPrefix(key, keyWaiting))
+	if err != nil || key != keyOfWaiting(number) {
+		return codec.ErrDamaged
+	}
+	b := &waitingBatch{number: number, stored: true}
+	err = codec.Decode(body, func(c *codec.Coder) { s.codeWaiting(c, b) })
+	s.waiting.batches = append(s.waiting.batches, b)
+	s.waiting.traces += len(b.traces)
+	return err
+}
+
+func keyOfWaiting(number int) string { return fmt.Sprintf("%s%08d", keyWaiting, number) }
+
+func (s *Set) codeWaiting(c *codec.Coder, b *waitingBatch) {
+	c.Times(&b.counted)
+	codec.Slice(c, &b.traces, func(t *waitingTrace) {
+		var label string
+		if !c.IsDecoding() {
+			label = t.name.Label
+		}
+		c.Text(&label)
+		codec.Int(c, &t.outcome)
+		c.Fixed(t.id[:])
+		c.Text(&t.ref)
+		c.Times(&t.from, &t.end)
+		if t.name = s.names[label]; t.name == nil || t.outcome < 0 || t.outcome >= outcomes {
+			c.Fail()
+		}
+	})
+}
