@@ -68,8 +68,6 @@ var (
 var descs = []*prometheus.Desc{
 	tracesTotal, traceDuration, traceTokens, tokensPerTrace, traceCost, costPerTrace, traceModelTokens, tracesOpen, traceLastEnd, tracesListed,
 	gapsTotal, skippedTotal, unusableTotal, lateEndsTotal, costsUnknownTotal, unmappedTotal, traceNames, namesExpiredTotal, traceNamesLimit, namesZeroPending, overflowTotal,
-	tracesTotal, traceDuration, traceTokens, tokensPerTrace, tracesOpen, traceLastEnd, tracesListed,
-	gapsTotal, skippedTotal, unusableTotal, lateEndsTotal, unmappedTotal, traceNames, namesExpiredTotal, traceNamesLimit, namesZeroPending, overflowTotal,
 	usageCost, usageTokens, usageCalls, usageCorrections,
 }
 

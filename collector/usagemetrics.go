@@ -26,11 +26,6 @@ var (
 		"Hours of a model whose usage became smaller than it had been. Nothing is subtracted from the counters.")
 )
 
-var (
-	tokensInput  = newLabel("token_type", "input")
-	tokensOutput = newLabel("token_type", "output")
-)
-
 // nanos is how many of the units of money are a US dollar.
 const nanos = 1e9
 
@@ -49,8 +44,8 @@ func (p *project) publishUsage() {
 		out = append(out,
 			&counter{usageCost, of, float64(v.Cost) / nanos, created},
 			&counter{usageCalls, of, float64(v.Calls), created},
-			&counter{usageTokens, append(of[:3:3], tokensInput), float64(v.InputTokens), created},
-			&counter{usageTokens, append(of[:3:3], tokensOutput), float64(v.OutputTokens), created})
+			&counter{usageTokens, append(of[:3:3], inputTokens), float64(v.InputTokens), created},
+			&counter{usageTokens, append(of[:3:3], outputTokens), float64(v.OutputTokens), created})
 	}
 	out = append(out, &counter{usageCorrections, p.builder.project, float64(set.Corrections), timestamppb.New(p.aggregates.Since)})
 	p.usage.published.Store(&out)
