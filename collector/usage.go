@@ -14,6 +14,7 @@ import (
 	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/config"
 	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/status"
 	"opper_exporter/collector/usage"
 	"opper_exporter/opper"
 )
@@ -48,30 +49,37 @@ func (k usageKind) String() string { return [usageKinds]string{"model", "trace",
 // usageReader reads usage and budget in a goroutine of its own: neither reads nor syncs
 // wait for each other. The goroutine that syncs counts what was read.
 type usageReader struct {
-	interval time.Duration                           // 0 is never
+	interval time.Duration                          // 0 is never
 	source   func(waitUntil time.Time) usage.Source // nil if there is none
 	metrics  *usageMetrics
 	set      *usage.Set
 	kinds    [usageKinds]usageAttempts
-	noTraces bool // it has been logged that there is usage and no trace
+	budget   opper.Budget // what is known of it
+	// groupedFrom is when to ask for usage by Opper project again, which was refused.
+	groupedFrom time.Time
+	noTraces    bool // it has been logged that there is usage and no trace
 
 	timer   *time.Timer
 	answers chan usageAnswer // holds one
 	running sync.WaitGroup
 
-	published atomic.Pointer[snapshot]
+	published       atomic.Pointer[snapshot]
+	publishedStatus atomic.Pointer[status.Usage]
 }
 
 // usageAttempts is how reads of one kind have ended.
 type usageAttempts struct {
-	next             time.Time // when it may be read again
-	failing, refused bool
+	next        time.Time // when it may be read again
+	refused     bool
+	err         error // of the last one
+	lastSuccess time.Time
 }
 
 // usageRequest says what to read.
 type usageRequest struct {
 	began       time.Time // by the project's clock
 	asked       [usageKinds]bool
+	ungrouped   bool // Opper can't tell its projects apart
 	from, to    time.Time
 	tracesSince time.Time // until to
 }
@@ -122,10 +130,10 @@ func (r *usageReader) begin(ctx context.Context, request usageRequest) {
 func (q usageRequest) read(ctx context.Context, src usage.Source) usageAnswer {
 	a := usageAnswer{usageRequest: q}
 	if q.asked[byModel] {
-		a.models, a.errs[byModel] = usage.Read(ctx, src, q.from, q.to, opper.GroupModel, opper.GroupProject)
+		a.models, a.errs[byModel] = a.readBy(ctx, src, opper.GroupModel, q.from)
 	}
 	if q.asked[byTrace] {
-		a.traces, a.errs[byTrace] = usage.Read(ctx, src, q.tracesSince, q.to, opper.GroupTrace, opper.GroupProject)
+		a.traces, a.errs[byTrace] = a.readBy(ctx, src, opper.GroupTrace, q.tracesSince)
 	}
 	if q.asked[budget] {
 		a.budget, a.errs[budget] = src.Budget(ctx)
@@ -133,19 +141,38 @@ func (q usageRequest) read(ctx context.Context, src usage.Source) usageAnswer {
 	return a
 }
 
+// readBy reads usage by a group, and by Opper project unless Opper refuses that.
+func (a *usageAnswer) readBy(ctx context.Context, src usage.Source, group opper.UsageGroup, from time.Time) ([]opper.Usage, error) {
+	var refused error
+	if !a.ungrouped {
+		rows, err := usage.Read(ctx, src, from, a.to, group, opper.GroupProject)
+		if !opper.Permanent(err) {
+			return rows, err
+		}
+		refused = err
+	}
+	rows, err := usage.Read(ctx, src, from, a.to, group)
+	if err != nil {
+		return nil, cmp.Or(refused, err)
+	}
+	a.ungrouped = true
+	return rows, nil
+}
+
 // usageRequest returns what to read now.
 func (p *project) usageRequest() usageRequest {
 	now, u := p.clock.Now(), p.usage
-	q := usageRequest{began: now}
+	q := usageRequest{began: now, ungrouped: now.Before(u.groupedFrom)}
 	q.from, q.to = u.set.Window(p.clock.System())
 	since, isWaiting := p.aggregates.WaitingSince()
-	if q.tracesSince = since; !isWaiting {
+	// Clients set the start, and their clocks may be fast.
+	if q.tracesSince = since.Truncate(time.Hour).Add(-time.Hour); !isWaiting {
 		q.tracesSince = q.to.Add(-proofWindow)
 	}
 	for k := range usageKinds {
 		q.asked[k] = !now.Before(u.kinds[k].next)
 	}
-	q.asked[byTrace] = q.asked[byTrace] && (isWaiting || u.set.HasUnclaimed())
+	q.asked[byTrace] = q.asked[byTrace] && (isWaiting || u.set.IsUndecided())
 	return q
 }
 
@@ -166,8 +193,14 @@ func (p *project) countUsage(a usageAnswer) {
 	if u.timer != nil {
 		u.timer.Reset(max(u.interval-p.clock.Now().Sub(a.began), 0))
 	}
+	if a.ungrouped && !u.groupedFrom.After(a.began) {
+		u.groupedFrom = a.began.Add(refusedInterval)
+	}
 	if a.asked[byModel] && a.errs[byModel] == nil {
-		a.errs[byModel] = u.set.Apply(a.models, p.ownProject(a.traces), p.clock.System())
+		a.errs[byModel] = u.set.Apply(a.models, a.from, p.ownProject(a.traces), p.clock.System())
+	}
+	if a.errs[byModel] != nil {
+		u.set.Failed()
 	}
 	switch {
 	case a.asked[byTrace] && a.errs[byTrace] == nil:
@@ -176,7 +209,8 @@ func (p *project) countUsage(a usageAnswer) {
 		p.aggregates.GiveUpCosts(p.clock.Now())
 	}
 	// One that could not be read once is still the best that is known.
-	if a.asked[budget] && (a.errs[budget] == nil || u.kinds[budget].failing || opper.Permanent(a.errs[budget])) {
+	if a.asked[budget] && (a.errs[budget] == nil || u.kinds[budget].err != nil || opper.Permanent(a.errs[budget])) {
+		u.budget = a.budget
 		u.metrics.budget(a.budget)
 	}
 	for k := range usageKinds {
@@ -188,9 +222,10 @@ func (p *project) countUsage(a usageAnswer) {
 	if p.commit() {
 		p.publishUsage()
 	}
+	p.publishUsageStatus()
 	if p.isPublished() && p.ledger.Listed() == 0 && len(a.models) > 0 && !u.noTraces {
 		u.noTraces = true
-		level.Info(p.logger).Log("msg", "no traces listed, but there is usage")
+		level.Info(p.logger).Log("msg", "no traces listed, usage flows")
 	}
 }
 
@@ -231,10 +266,12 @@ func (p *project) ownProject(rows []opper.Usage) string {
 
 // usageRead takes in how a read has ended.
 func (p *project) usageRead(k usageKind, err error) {
-	now, u := p.clock.Now(), p.usage
-	at, before := &u.kinds[k], u.kinds[k]
-	at.refused = errors.Is(err, errUnjoinable) || opper.Permanent(err)
-	at.failing = err != nil
+	u := p.usage
+	before := u.kinds[k]
+	at := usageAttempts{err: err, refused: errors.Is(err, errUnjoinable) || opper.Permanent(err), lastSuccess: before.lastSuccess}
+	if err == nil {
+		at.lastSuccess = p.clock.System()
+	}
 	wait := u.interval
 	switch {
 	case at.refused:
@@ -242,17 +279,19 @@ func (p *project) usageRead(k usageKind, err error) {
 	case k == budget && err == nil:
 		wait = max(wait, budgetInterval)
 	}
-	at.next = now.Add(wait - u.interval/2) // the next tick may be a bit early
-	u.metrics.read(k, p.clock.System(), err == nil)
+	at.next = p.clock.Now().Add(wait - u.interval/2) // the tick that is meant may be a bit early
+	u.kinds[k] = at
+	u.metrics.read(k, at)
 	logger := log.With(p.logger, "kind", k)
 	switch {
-	case errors.Is(err, opper.ErrPostponed), at.failing && before.failing && at.refused == before.refused:
-		level.Debug(logger).Log("msg", "usage failed again", "err", err)
+	case err == nil && before.err != nil:
+		level.Info(logger).Log("msg", "usage is read again")
+	case err == nil:
+	case errors.Is(err, opper.ErrPostponed), before.err != nil && at.refused == before.refused:
+		level.Debug(logger).Log("msg", "usage not read", "err", err)
 	case at.refused:
 		level.Warn(logger).Log("msg", "usage refused", "retry_seconds", wait.Seconds(), "err", err)
-	case at.failing:
-		level.Error(logger).Log("msg", "usage failed", "err", err)
-	case before.failing:
-		level.Info(logger).Log("msg", "usage read again")
+	default:
+		level.Error(logger).Log("msg", "usage not read", "err", err)
 	}
 }

@@ -1,12 +1,11 @@
 package collector
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/status"
+	"opper_exporter/collector/usage"
 	"opper_exporter/opper"
 )
 
@@ -33,23 +32,43 @@ const nanos = 1e9
 func (p *project) publishUsage() {
 	out := snapshot{}
 	set, project := p.usage.set, p.builder.project[0]
-	var pending []aggregate.ZeroPending
 	for _, m := range set.Models() {
-		if m.IsZeroPending() {
-			pending = append(pending, m)
-		}
 		v, created := m.Exposed(), timestamppb.New(m.Created)
 		// Sorted by name.
 		of := labels{newLabel("model", m.Label), newLabel("opper_project", m.OpperProject), project}
 		out = append(out,
-			&counter{usageCost, of, float64(v.Cost) / nanos, created},
-			&counter{usageCalls, of, float64(v.Calls), created},
-			&counter{usageTokens, append(of[:3:3], inputTokens), float64(v.InputTokens), created},
-			&counter{usageTokens, append(of[:3:3], outputTokens), float64(v.OutputTokens), created})
+			&counter{usageCost, of, float64(v[usage.Cost]) / nanos, created},
+			&counter{usageCalls, of, float64(v[usage.Calls]), created},
+			&counter{usageTokens, append(of[:3:3], inputTokens), float64(v[usage.InputTokens]), created},
+			&counter{usageTokens, append(of[:3:3], outputTokens), float64(v[usage.OutputTokens]), created})
 	}
 	out = append(out, &counter{usageCorrections, p.builder.project, float64(set.Corrections), timestamppb.New(p.aggregates.Since)})
 	p.usage.published.Store(&out)
-	p.zeros.published(pending, p.deps.Clock.Now())
+	p.zeros.published(set.ZeroPending(), p.deps.Clock.Now())
+}
+
+// publishUsageStatus does the same for the status, with how the last reads have ended.
+func (p *project) publishUsageStatus() {
+	u := p.usage
+	st := &status.Usage{CostsWaiting: p.aggregates.CostsWaiting(), CostsUnknown: p.aggregates.CostsUnknown}
+	for _, m := range u.set.Models() {
+		if st.Since.IsZero() || m.Created.Before(st.Since) {
+			st.Since = m.Created
+		}
+		v := m.Exposed()
+		st.Models = append(st.Models, status.Model{Name: m.Label, OpperProject: m.OpperProject, Cost: v[usage.Cost], Calls: v[usage.Calls]})
+	}
+	for k, at := range u.kinds {
+		read := status.UsageRead{Kind: usageKind(k).String(), Up: at.err == nil && !at.lastSuccess.IsZero(), Refused: at.refused, LastSuccess: at.lastSuccess}
+		if at.err != nil {
+			read.LastError = at.err.Error()
+		}
+		st.Reads = append(st.Reads, read)
+	}
+	if u.budget != (opper.Budget{}) {
+		st.Budget = new(status.Budget(u.budget))
+	}
+	u.publishedStatus.Store(st)
 }
 
 // usageMetrics is the metrics about reads of usage, and what has no history: the budget.
@@ -96,11 +115,11 @@ func (m *usageMetrics) Collect(ch chan<- prometheus.Metric) {
 }
 
 // read takes in how a read has ended.
-func (m *usageMetrics) read(k usageKind, at time.Time, success bool) {
+func (m *usageMetrics) read(k usageKind, at usageAttempts) {
 	up := 0.0
-	if success {
+	if at.err == nil {
 		up = 1
-		m.lastSuccess.WithLabelValues(k.String()).Set(float64(at.UnixMilli()) / 1e3)
+		m.lastSuccess.WithLabelValues(k.String()).Set(float64(at.lastSuccess.UnixMilli()) / 1e3)
 	}
 	m.up.WithLabelValues(k.String()).Set(up)
 }

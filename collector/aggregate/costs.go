@@ -114,6 +114,9 @@ func (s *Set) WaitingSince() (from time.Time, ok bool) {
 	return from, ok
 }
 
+// CostsWaiting returns how many counted traces wait for their cost.
+func (s *Set) CostsWaiting() int { return s.waiting.traces }
+
 // ApplyCosts takes in what one complete read of usage says of traces, at now of the clock
 // by which traces are counted. The cost of a trace is final if the read before said the
 // same, or if the trace has waited long enough.
