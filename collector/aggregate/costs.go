@@ -75,15 +75,17 @@ func (s *Set) waitForCost(n *Aggregate, outcome Outcome, c *ledger.Counted, now 
 		w.traces--
 		s.CostsUnknown++
 	}
-	last := &waitingBatch{number: -1}
-	if n := len(w.batches); n > 0 {
-		last = w.batches[n-1]
+	last := len(w.batches) - 1
+	if last < 0 || w.batches[last].stored > 0 || !w.batches[last].counted.Equal(now) {
+		number := 0
+		if last >= 0 {
+			number = w.batches[last].number + 1
+		}
+		w.batches = append(w.batches, &waitingBatch{number: number, counted: now})
+		last++
 	}
-	if last.number < 0 || last.stored > 0 || !last.counted.Equal(now) {
-		last = &waitingBatch{number: last.number + 1, counted: now}
-		w.batches = append(w.batches, last)
-	}
-	last.traces = append(last.traces, waitingTrace{name: n, outcome: outcome, id: c.ID, ref: strings.Clone(c.Ref), from: from, end: c.End})
+	b := w.batches[last]
+	b.traces = append(b.traces, waitingTrace{name: n, outcome: outcome, id: c.ID, ref: strings.Clone(c.Ref), from: from, end: c.End})
 	w.traces++
 }
 
