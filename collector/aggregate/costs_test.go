@@ -203,10 +203,10 @@ func TestMaxWaiting(t *testing.T) {
 	equal(t, []any{s.waiting.traces, s.CostsUnknown}, []any{maxWaiting, 0})
 	s.Apply(counted(last), now, now.Add(2*time.Second))
 	equal(t, []any{s.waiting.traces, s.CostsUnknown}, []any{maxWaiting, 1})
-	for _, r := range []ledger.Row{first, second, last} {
-		final(s, r, TraceCost{Cost: 1})
+	for i, r := range []ledger.Row{first, second, last} {
+		final(s, r, TraceCost{Cost: 1 << i})
 	}
-	equal(t, costsOf(s, "a"), fmt.Sprintf("2 cost 2 and 0+0 tokens, %d wait, 1 unknown", maxWaiting-2))
+	equal(t, costsOf(s, "a"), fmt.Sprintf("2 cost 6 and 0+0 tokens, %d wait, 1 unknown", maxWaiting-2))
 }
 
 // A batch is written when its traces are counted and when some have left it, not when a
@@ -235,7 +235,7 @@ func TestBatchesAreWrittenOnce(t *testing.T) {
 	}
 	commit("00000000 put")
 	commit()
-	s.Apply(counted(c), now, now.Add(time.Second))
+	s.Apply(counted(c), now, now)
 	commit("00000001 put")
 	s.ApplyCosts(map[ledger.ID]TraceCost{a.ID: {}}, now)
 	commit()
