@@ -139,12 +139,13 @@ func (u *Usage) SetProjectName(uuid, name string) {
 }
 
 // Add adds calls, which may lie in the future: they show when their time has come.
-func (u *Usage) Add(calls ...Call) {
+func (u *Usage) Add(calls ...Call) { u.addAt(u.cfg.Now(), calls) }
+
+func (u *Usage) addAt(now time.Time, calls []Call) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	now := micros(u.cfg.Now())
 	for _, c := range calls {
-		u.add(c, now)
+		u.add(c, micros(now))
 	}
 }
 
