@@ -163,6 +163,27 @@ func TestUsageIsRolledUpLate(t *testing.T) {
 	}
 }
 
+func TestUsageIsStale(t *testing.T) {
+	c, u, of := organization(UsageConfig{})
+	u.SetTroubles(UsageTroubles{Stale: 0.5, StaleBy: time.Minute})
+	c.set(0)
+	u.Add(call(3000, "m", shop, "", 1, 0, 0), call(3630, "m", shop, "", 2, 0, 0))
+	c.set(3640)
+	seen := map[string]int{}
+	for range 100 {
+		seen[get(t, of[shop], "/v2/analytics/usage?granularity=month").Body.String()]++
+	}
+	row := func(cost string) int {
+		return seen[`[{"time_bucket":"2026-01-01T00:00:00Z","cost":"0.00000000`+cost+`}]`]
+	}
+	if present, old := row(`3","count":2`), row(`1","count":1`); present < 30 || old < 30 || present+old != 100 {
+		t.Errorf("got %v", seen)
+	}
+	if u.ByModel()[ModelKey{shop, "m"}].Calls != 2 {
+		t.Error("the truth is stale")
+	}
+}
+
 // By the seed, hours become smaller and grow again; what was served at its highest is
 // what a reader has that adds up increases.
 func TestUsageIsCorrected(t *testing.T) {
