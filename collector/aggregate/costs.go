@@ -37,10 +37,8 @@ type waitingTrace struct {
 	name      *Aggregate
 	outcome   Outcome
 	id        ledger.ID
-	ref       string // as in ledger.Row
-	from, end time.Time
-	last      TraceCost // in the last read; not stored
-	hasLast   bool
+	ref       string    // as in ledger.Row
+	from, end time.Time // from when on usage can be of it, and when it ended
 }
 
 // waitingBatch holds the waiting traces that were counted at one time. It is one entry,
@@ -49,60 +47,51 @@ type waitingBatch struct {
 	number  int
 	counted time.Time
 	traces  []waitingTrace
-	changed bool // since the last commit
-	stored  bool
+	stored  int // traces in the entry, 0 if there is none; more are not added to it
 }
 
-// waiting holds the waiting traces, the oldest first.
+// waiting holds the waiting traces.
 type waiting struct {
-	batches []*waitingBatch // may be empty until the next commit
+	batches []*waitingBatch // the oldest first; they may be empty until the next commit
 	traces  int
+	read    map[ledger.ID]TraceCost // what the last read said of them; not stored
 }
 
 // waitForCost takes in a trace that is counted at now. What the initial sync counts is
-// history, whose costs are not asked for.
+// history, whose costs are not asked for, and of a trace that began too long ago only a
+// part would be read.
 func (s *Set) waitForCost(n *Aggregate, outcome Outcome, c *ledger.Counted, now time.Time) {
-	if s.initialSync || !s.cfg.Costs {
+	from, earliest := c.Start, now.Add(-maxCostAge)
+	if from.IsZero() {
+		from = earliest
+	}
+	if s.initialSync || !s.cfg.Costs || from.Before(earliest) {
 		s.CostsUnknown++
 		return
 	}
-	from := now.Add(-maxCostAge)
-	if c.Start.After(from) {
-		from = c.Start
-	}
-	if s.waiting.traces == maxWaiting {
-		s.waiting.dropOldest()
+	w := &s.waiting
+	if w.traces == maxWaiting {
+		oldest := w.batches[slices.IndexFunc(w.batches, func(b *waitingBatch) bool { return len(b.traces) > 0 })]
+		oldest.traces = oldest.traces[1:]
+		w.traces--
 		s.CostsUnknown++
 	}
-	s.waiting.add(waitingTrace{name: n, outcome: outcome, id: c.ID, ref: strings.Clone(c.Ref), from: from, end: c.End}, now)
-}
-
-func (w *waiting) add(t waitingTrace, now time.Time) {
-	n := len(w.batches)
-	if n == 0 || w.batches[n-1].stored || !w.batches[n-1].counted.Equal(now) {
-		b := &waitingBatch{counted: now}
-		if n > 0 {
-			b.number = w.batches[n-1].number + 1
+	last := len(w.batches) - 1
+	if last < 0 || w.batches[last].stored > 0 || !w.batches[last].counted.Equal(now) {
+		number := 0
+		if last >= 0 {
+			number = w.batches[last].number + 1
 		}
-		w.batches = append(w.batches, b)
+		w.batches = append(w.batches, &waitingBatch{number: number, counted: now})
+		last++
 	}
-	b := w.batches[len(w.batches)-1]
-	b.traces, b.changed = append(b.traces, t), true
+	b := w.batches[last]
+	b.traces = append(b.traces, waitingTrace{name: n, outcome: outcome, id: c.ID, ref: strings.Clone(c.Ref), from: from, end: c.End})
 	w.traces++
 }
 
-func (w *waiting) dropOldest() {
-	for _, b := range w.batches {
-		if len(b.traces) > 0 {
-			b.traces, b.changed = b.traces[1:], true
-			w.traces--
-			return
-		}
-	}
-}
-
 // WaitingSince returns from when on usage is to be read for the traces that wait for
-// their cost: the start of the earliest, but no more than 48 hours before it was counted.
+// their cost: the start of the earliest, or 48 hours before it was counted if it has none.
 func (s *Set) WaitingSince() (from time.Time, ok bool) {
 	for _, b := range s.waiting.batches {
 		for i := range b.traces {
@@ -114,35 +103,39 @@ func (s *Set) WaitingSince() (from time.Time, ok bool) {
 	return from, ok
 }
 
+// CostsWaiting returns how many counted traces wait for their cost.
+func (s *Set) CostsWaiting() int { return s.waiting.traces }
+
 // ApplyCosts takes in what one complete read of usage says of traces, at now of the clock
 // by which traces are counted. The cost of a trace is final if the read before said the
 // same, or if the trace has waited long enough.
 func (s *Set) ApplyCosts(costs map[ledger.ID]TraceCost, now time.Time) {
-	s.endWaiting(func(b *waitingBatch, t *waitingTrace) bool {
+	last := s.waiting.read
+	s.waiting.read = map[ledger.ID]TraceCost{}
+	s.endWaiting(func(b *waitingBatch, t waitingTrace) bool {
 		cost, ok := costs[t.id]
-		isDue := now.Sub(b.counted) >= costDelay
-		switch {
-		case ok && (isDue || t.hasLast && cost == t.last):
+		before, again := last[t.id]
+		switch isDue := now.Sub(b.counted) >= costDelay; {
+		case ok && (isDue || again && cost == before):
 			t.addCost(cost)
+			return true
 		case isDue:
 			s.CostsUnknown++
-		default:
-			t.last, t.hasLast = cost, ok
-			return false
+			return true
+		case ok:
+			s.waiting.read[t.id] = cost
 		}
-		return true
+		return false
 	})
 }
 
 // GiveUpCosts takes in that Opper refuses to say what traces cost: those that have waited
 // long enough are unknown.
-func (s *Set) GiveUpCosts(now time.Time) {
-	s.forgetWaiting(func(b *waitingBatch, _ *waitingTrace) bool { return now.Sub(b.counted) >= costDelay })
-}
+func (s *Set) GiveUpCosts(now time.Time) { s.ApplyCosts(nil, now) }
 
 // forgetWaiting makes the costs unknown of the waiting traces for which f returns true,
 // and reports whether there were any.
-func (s *Set) forgetWaiting(f func(*waitingBatch, *waitingTrace) bool) bool {
+func (s *Set) forgetWaiting(f func(*waitingBatch, waitingTrace) bool) bool {
 	before := s.waiting.traces
 	s.endWaiting(f)
 	s.CostsUnknown += uint64(before - s.waiting.traces)
@@ -150,24 +143,16 @@ func (s *Set) forgetWaiting(f func(*waitingBatch, *waitingTrace) bool) bool {
 }
 
 // endWaiting removes the waiting traces for which f returns true.
-func (s *Set) endWaiting(f func(*waitingBatch, *waitingTrace) bool) {
+func (s *Set) endWaiting(f func(*waitingBatch, waitingTrace) bool) {
+	s.waiting.traces = 0
 	for _, b := range s.waiting.batches {
-		waits := b.traces[:0]
-		for i := range b.traces {
-			if t := &b.traces[i]; !f(b, t) {
-				waits = append(waits, *t)
-			}
-		}
-		if ended := len(b.traces) - len(waits); ended > 0 {
-			clear(b.traces[len(waits):])
-			b.traces, b.changed = waits, true
-			s.waiting.traces -= ended
-		}
+		b.traces = slices.DeleteFunc(b.traces, func(t waitingTrace) bool { return f(b, t) })
+		s.waiting.traces += len(b.traces)
 	}
 }
 
 // addCost counts the final cost of a trace. Counters never fall, so a negative one is 0.
-func (t *waitingTrace) addCost(c TraceCost) {
+func (t waitingTrace) addCost(c TraceCost) {
 	n, totals := t.name, &t.name.ByOutcome[t.outcome]
 	n.Changes++
 	cost := max(c.Cost, 0)
@@ -184,7 +169,7 @@ func (s *Set) StartCosts(now time.Time) bool {
 	if !s.cfg.Costs || s.initialSync {
 		return false
 	}
-	changed := s.forgetWaiting(func(b *waitingBatch, _ *waitingTrace) bool { return now.Sub(b.counted) >= maxCostAge })
+	changed := s.forgetWaiting(func(b *waitingBatch, _ waitingTrace) bool { return now.Sub(b.counted) >= maxCostAge })
 	for _, n := range s.names {
 		if n.CostsCreated.IsZero() {
 			n.Changes++
@@ -199,19 +184,20 @@ func (s *Set) StartCosts(now time.Time) bool {
 // changesOfWaiting calls put as Set.Changes does.
 func (s *Set) changesOfWaiting(put func(key string, body []byte)) {
 	for _, b := range s.waiting.batches {
-		switch key := keyOfWaiting(b.number); {
-		case len(b.traces) > 0 && b.changed:
-			put(key, codec.Encode(func(c *codec.Coder) { s.codeWaiting(c, b) }))
-		case len(b.traces) == 0 && b.stored:
-			put(key, nil)
+		switch len(b.traces) {
+		case b.stored:
+		case 0:
+			put(keyOfWaiting(b.number), nil)
+		default:
+			put(keyOfWaiting(b.number), codec.Encode(func(c *codec.Coder) { s.codeWaiting(c, b) }))
 		}
 	}
 }
 
 func (w *waiting) committed() {
 	w.batches = slices.DeleteFunc(w.batches, func(b *waitingBatch) bool {
-		b.changed, b.stored = false, true
-		return len(b.traces) == 0
+		b.stored = len(b.traces)
+		return b.stored == 0
 	})
 }
 
@@ -221,10 +207,11 @@ func (s *Set) restoreWaiting(key string, body []byte) error {
 	if err != nil || key != keyOfWaiting(number) {
 		return codec.ErrDamaged
 	}
-	b := &waitingBatch{number: number, stored: true}
+	b := &waitingBatch{number: number}
 	err = codec.Decode(body, func(c *codec.Coder) { s.codeWaiting(c, b) })
+	b.stored = len(b.traces)
 	s.waiting.batches = append(s.waiting.batches, b)
-	s.waiting.traces += len(b.traces)
+	s.waiting.traces += b.stored
 	return err
 }
 

@@ -111,7 +111,7 @@ func (m *costsModel) sums() (text string, counted, final, unknown, waiting int) 
 // says at every commit what the rules say, and keeps: each counted trace is in the
 // histogram, unknown or waiting; what is exposed never falls.
 func TestCostsModel(t *testing.T) {
-	for seed := range uint64(30) {
+	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { runCostsModel(t, rand.New(rand.NewPCG(seed, 16))) })
 	}
 }
@@ -140,7 +140,9 @@ func runCostsModel(t *testing.T, rng *rand.Rand) {
 	r.set = New(r.cfg, r.now)
 	r.model = &costsModel{removed: map[string]int{}, expired: map[string]int{}}
 	r.set.EndInitialSync(r.now)
-	r.commit()
+	for len(r.stored) == 0 {
+		r.commit()
+	}
 	refusedUntil := r.now
 	for range 1500 {
 		r.now = r.now.Add(time.Duration(rng.Int64N(int64(time.Minute)))).Truncate(time.Microsecond)
@@ -244,7 +246,9 @@ func (r *costsRun) read() {
 
 func (r *costsRun) giveUp() {
 	for i := range r.model.traces {
-		if m := &r.model.traces[i]; m.state == "waiting" && !r.now.Before(m.counted.Add(15*time.Minute)) {
+		m := &r.model.traces[i]
+		m.seen = nil
+		if m.state == "waiting" && !r.now.Before(m.counted.Add(15*time.Minute)) {
 			m.state = "unknown"
 			r.expected["refused"]++
 		}
@@ -292,6 +296,10 @@ func (r *costsRun) crash() {
 
 func (r *costsRun) commit() {
 	r.check()
+	if r.rng.IntN(8) == 0 {
+		r.set.Changes(func(string, []byte) {}) // could not be stored
+		return
+	}
 	save(r.set, r.stored)
 	clear(r.model.expired)
 	r.committed = r.model.clone()

@@ -147,13 +147,17 @@ func TestWaitingSince(t *testing.T) {
 	}{
 		{nil, time.Time{}},
 		{[]ledger.Row{late, early}, early.Start},
-		{[]ledger.Row{late, old}, now.Add(-maxCostAge)},
+		{[]ledger.Row{late, old}, late.Start},
 		{[]ledger.Row{undated, late}, now.Add(-maxCostAge)},
 	} {
 		s := waitingFor(c.rows...)
 		if from, ok := s.WaitingSince(); !from.Equal(c.want) || ok != (c.rows != nil) {
 			t.Errorf("waiting since %v, %t, want %v", from, ok, c.want)
 		}
+	}
+	// Only a part of what this one cost would be read.
+	if s := waitingFor(old); s.CostsWaiting() != 0 || s.CostsUnknown != 1 {
+		t.Errorf("of a trace that began long ago, %d wait and %d are unknown", s.CostsWaiting(), s.CostsUnknown)
 	}
 	s := waitingFor(early, late)
 	final(s, early, TraceCost{})
@@ -203,10 +207,10 @@ func TestMaxWaiting(t *testing.T) {
 	equal(t, []any{s.waiting.traces, s.CostsUnknown}, []any{maxWaiting, 0})
 	s.Apply(counted(last), now, now.Add(2*time.Second))
 	equal(t, []any{s.waiting.traces, s.CostsUnknown}, []any{maxWaiting, 1})
-	for _, r := range []ledger.Row{first, second, last} {
-		final(s, r, TraceCost{Cost: 1})
+	for i, r := range []ledger.Row{first, second, last} {
+		final(s, r, TraceCost{Cost: 1 << i})
 	}
-	equal(t, costsOf(s, "a"), fmt.Sprintf("2 cost 2 and 0+0 tokens, %d wait, 1 unknown", maxWaiting-2))
+	equal(t, costsOf(s, "a"), fmt.Sprintf("2 cost 6 and 0+0 tokens, %d wait, 1 unknown", maxWaiting-2))
 }
 
 // A batch is written when its traces are counted and when some have left it, not when a
@@ -235,7 +239,7 @@ func TestBatchesAreWrittenOnce(t *testing.T) {
 	}
 	commit("00000000 put")
 	commit()
-	s.Apply(counted(c), now, now.Add(time.Second))
+	s.Apply(counted(c), now, now)
 	commit("00000001 put")
 	s.ApplyCosts(map[ledger.ID]TraceCost{a.ID: {}}, now)
 	commit()

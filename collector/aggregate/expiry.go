@@ -55,7 +55,7 @@ func (s *Set) Remove(label string) {
 	if n == nil {
 		return
 	}
-	s.forgetWaiting(func(_ *waitingBatch, t *waitingTrace) bool { return t.name == n })
+	s.forgetWaiting(func(_ *waitingBatch, t waitingTrace) bool { return t.name == n })
 	delete(s.names, label)
 	s.dropped[label] = nil
 	s.distinct.remove(hashOf(label))

@@ -56,7 +56,7 @@ func (u *Usage) budget(req Request, project string) (BudgetAnswer, []byte) {
 	now := u.cfg.Now().UTC()
 	month := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
 	var spent int64
-	u.each(month.Unix(), month.AddDate(0, 1, 0).Unix(), func(e *entry, a Amounts) {
+	u.each(now, month.Unix(), month.AddDate(0, 1, 0).Unix(), func(e *entry, a Amounts) {
 		if *e.owner == project {
 			spent += a.Cost
 		}

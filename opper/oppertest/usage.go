@@ -78,6 +78,8 @@ type UsageTroubles struct {
 	Wrapped          bool     // an object with the rows as data, and meta.total_count
 	Status           int      // refuses all usage; 0 means that it works
 	Errors           float64  // ratio of requests of usage and budgets that end in a 5xx
+	Stale            float64  // ratio of answers of usage that show what showed a while before
+	StaleBy          time.Duration
 	Latency          time.Duration
 	BudgetStatus     int     // refuses all budgets; 0 means that they work
 	BudgetGaps       float64 // ratio at which each part of a budget is missing
@@ -139,12 +141,13 @@ func (u *Usage) SetProjectName(uuid, name string) {
 }
 
 // Add adds calls, which may lie in the future: they show when their time has come.
-func (u *Usage) Add(calls ...Call) {
+func (u *Usage) Add(calls ...Call) { u.addAt(u.cfg.Now(), calls) }
+
+func (u *Usage) addAt(now time.Time, calls []Call) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	now := micros(u.cfg.Now())
 	for _, c := range calls {
-		u.add(c, now)
+		u.add(c, micros(now))
 	}
 }
 
@@ -251,10 +254,10 @@ func (u *Usage) sumUp(now int64) {
 	}
 }
 
-// each calls visit with what shows now of a time in seconds, hour by hour. The caller
-// holds the lock.
-func (u *Usage) each(from, to int64, visit func(e *entry, a Amounts)) {
-	now := micros(u.cfg.Now())
+// each calls visit with what shows at some time of what lies between two others, hour
+// by hour. The caller holds the lock.
+func (u *Usage) each(at time.Time, from, to int64, visit func(e *entry, a Amounts)) {
+	now := micros(at)
 	first, _ := slices.BinarySearch(u.order, from-from%3600)
 	for _, hour := range u.order[first:] {
 		if hour >= to {

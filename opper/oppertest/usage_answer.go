@@ -238,8 +238,12 @@ func (u *Usage) read(req Request, reader string) usageAnswer {
 		}
 	}
 
+	at := u.cfg.Now()
+	if rng.Float64() < t.Stale {
+		at = at.Add(-t.StaleBy)
+	}
 	index := map[string]int{}
-	u.each(q.From.Unix(), q.To.Unix(), func(e *entry, amounts Amounts) {
+	u.each(at, q.From.Unix(), q.To.Unix(), func(e *entry, amounts Amounts) {
 		if !t.OrganizationWide && *e.owner != reader {
 			return
 		}

@@ -20,7 +20,7 @@ func (u *Usage) ByHour() map[HourKey]Amounts {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	sums := map[HourKey]Amounts{}
-	u.each(math.MinInt64, math.MaxInt64, func(e *entry, a Amounts) {
+	u.each(u.cfg.Now(), math.MinInt64, math.MaxInt64, func(e *entry, a Amounts) {
 		k := HourKey{time.Unix(e.at, 0).UTC().Truncate(time.Hour), ModelKey{textOr(e.project), textOr(e.model)}}
 		sum := sums[k]
 		sum.add(a, 1)
@@ -37,7 +37,7 @@ func (u *Usage) ByTrace() map[string]Amounts {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	sums := map[string]Amounts{}
-	u.each(math.MinInt64, math.MaxInt64, func(e *entry, a Amounts) {
+	u.each(u.cfg.Now(), math.MinInt64, math.MaxInt64, func(e *entry, a Amounts) {
 		if e.trace != "" {
 			sum := sums[e.trace]
 			sum.add(a, 1)
@@ -50,7 +50,8 @@ func (u *Usage) ByTrace() map[string]Amounts {
 // HighestUsage is what a reader has that adds up only increases: for each hour, Opper
 // project and model, the highest amounts that this server ever served, over all hours.
 // An answer counts as served if it is by hour, model and project, whole, and no fault
-// took its place; so does an hour of which it holds a part, with that part.
+// took its place; so does an hour of which it holds a part, with that part. None is
+// recorded with NoRecord.
 func (s *Server) HighestUsage() map[ModelKey]Amounts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
