@@ -62,6 +62,7 @@ func TestDocumentationIsTrue(t *testing.T) {
 	t.Run("metrics", func(t *testing.T) {
 		reference := metrics.metrics(t, "Traces")
 		compare(t, readme.metrics(t, "Trace metrics"), reference)
+		maps.Copy(reference, metrics.metrics(t, "Cost"))
 		maps.Copy(reference, metrics.metrics(t, "Exporter"))
 		exposed := map[string]string{}
 		for name, family := range families {

@@ -28,8 +28,8 @@ func NewOpper() *oppertest.Server {
 func (p *Process) FamiliesWithUsage(ctx context.Context, address string) (families map[string]*dto.MetricFamily, err error) {
 	err = p.Await(ctx, func() error {
 		var err error
-		if families, err = Families(ctx, address); err == nil && families["opper_project_spend_usd"] == nil {
-			err = errors.New("no budget is exposed")
+		if families, err = Families(ctx, address); err == nil && (families["opper_project_spend_usd"] == nil || families["opper_usage_cost_usd_total"] == nil) {
+			err = errors.New("no usage or no budget is exposed")
 		}
 		return err
 	})
