@@ -38,7 +38,7 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, own string, now time.Tim
 	}
 	isFull := first <= s.border
 	baseLine, waiting, err := s.assign(slices.Sorted(maps.Keys(ids)), isFull, own, now)
-	if err != nil || waiting {
+	if s.waiting = waiting; err != nil || waiting {
 		s.fullAt = 0
 	}
 	if err != nil || waiting && !s.begun {

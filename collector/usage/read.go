@@ -26,12 +26,12 @@ const (
 	maxTotals = (pageSize - 1) * time.Hour
 )
 
-// ReadModels reads the usage by model and Opper project, or by model alone if Opper
-// refuses to group by its projects or does not know that group.
-func ReadModels(ctx context.Context, src Source, from, to time.Time) ([]opper.Usage, error) {
-	rows, err := Read(ctx, src, from, to, opper.GroupModel, opper.GroupProject)
+// ReadBy reads usage by a group and by Opper project, or by the group alone if Opper
+// refuses to tell its projects apart or does not know that group.
+func ReadBy(ctx context.Context, src Source, group opper.UsageGroup, from, to time.Time) ([]opper.Usage, error) {
+	rows, err := Read(ctx, src, from, to, group, opper.GroupProject)
 	if opper.Permanent(err) && !opper.Refused(err) {
-		return Read(ctx, src, from, to, opper.GroupModel)
+		return Read(ctx, src, from, to, group)
 	}
 	return rows, err
 }

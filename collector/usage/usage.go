@@ -4,19 +4,20 @@
 // An hour of usage grows until it is final, so a project reads the last ones again and
 // again. The Set keeps the highest amounts that it has seen of each hour, Opper project
 // and model, and adds only the increase above them: reading twice counts once, and
-// counters never fall. The goroutine that reads calls ReadModels for a Window; the one
+// counters never fall. The goroutine that reads calls ReadBy for a Window; the one
 // that owns the Set calls Apply, commits what Changes puts, calls Committed, and exposes
 // Models. A Set has no lock, the Owners that all Sets share has one.
 //
 //	func NewOwners(projects ...string) *Owners
 //	func (*Owners) SetProjects(names []string)
-//	func ReadModels(ctx, Source, from, to time.Time) ([]opper.Usage, error)
+//	func ReadBy(ctx, Source, group opper.UsageGroup, from, to time.Time) ([]opper.Usage, error)
 //	func Read(ctx, Source, from, to time.Time, ...opper.UsageGroup) ([]opper.Usage, error)
 //	func New(Config) *Set
 //	func Restore(Config, entries map[string][]byte) (*Set, error)
 //	func (*Set) Window(now time.Time) (from, to time.Time)
 //	func (*Set) Apply(rows []opper.Usage, from time.Time, own string, now time.Time) error
 //	func (*Set) Failed()
+//	func (*Set) IsUndecided() bool
 //	func (*Set) Models() []*Model
 //	func (*Set) ZeroPending() []aggregate.ZeroPending
 //	func (*Set) Changes(put func(key string, body []byte))
@@ -151,6 +152,7 @@ type Set struct {
 	stored   map[string][]byte // what is committed of them
 	fullAt   int64             // our hour in which all that is not final was read; 0 if that is due
 	lastRead time.Time
+	waiting  bool // it is undecided whose some Opper project is
 }
 
 // New returns an empty Set.
@@ -197,6 +199,10 @@ func (s *Set) start(now time.Time) int64 {
 
 // Failed says that a read has failed, so that other projects need not wait for this one.
 func (s *Set) Failed() { s.cfg.Owners.hear(s.cfg.Project) }
+
+// IsUndecided reports whether it is to be decided yet whose the usage of some Opper
+// project is, so that Apply may need to know the own one.
+func (s *Set) IsUndecided() bool { return !s.begun || s.waiting }
 
 // Models returns the counters, sorted by label, then Opper project.
 func (s *Set) Models() []*Model {
