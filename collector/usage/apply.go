@@ -29,20 +29,22 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, own string, now time.Tim
 	if s.newest == 0 {
 		s.border = first
 	}
-	newest, ids := s.newest, map[string]bool{}
+	newest, seen := s.newest, map[string]bool{}
 	for i := range rows {
 		if hour := hourOf(rows[i].Bucket); hour >= s.border {
 			newest = max(newest, hour)
-			ids[rows[i].Project] = true
+			seen[rows[i].Project] = true
 		}
 	}
-	isFull := first <= s.border
-	baseLine, waiting, err := s.assign(slices.Sorted(maps.Keys(ids)), isFull, own, now)
-	if s.waiting = waiting; err != nil || waiting {
-		s.fullAt = 0
+	fullAt := s.fullAt
+	s.undecided, s.fullAt = false, 0
+	if len(seen) == 1 && seen[""] && s.isSum(first) {
+		return errUngrouped
 	}
-	if err != nil || waiting && !s.begun {
-		return err
+	isFull := first <= s.border
+	baseLine := s.assign(seen, isFull, own, now)
+	if s.undecided && !s.begun {
+		return nil
 	}
 	sums := s.sum(rows)
 	if !s.begun {
@@ -50,88 +52,132 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, own string, now time.Tim
 	}
 	s.count(sums, first, baseLine, now)
 	s.begun, s.newest, s.lastRead = true, newest, now
-	if isFull && !waiting {
+	switch {
+	case s.undecided:
+	case isFull:
 		s.fullAt = hourOf(now)
-		s.border = max(s.border, newest-finalAfter)
-		for hour := range s.hours {
-			if hour < s.border {
-				delete(s.hours, hour)
-				s.changed[hour] = true
-			}
-		}
+		s.end(newest - finalAfter)
+	default:
+		s.fullAt = fullAt
 	}
 	return nil
 }
 
-// assign decides where to count the Opper projects of an answer, which are sorted; the
-// empty one stands for rows without any. It returns those labels whose amounts so far
-// are not to be counted, as they were counted elsewhere.
-func (s *Set) assign(ids []string, isFull bool, own string, now time.Time) (baseLine map[string]bool, waiting bool, err error) {
-	hasNone := len(ids) > 0 && ids[0] == ""
-	named := len(ids)
-	if hasNone {
-		named--
+// end makes the hours before one final.
+func (s *Set) end(border int64) {
+	s.border = max(s.border, border)
+	for hour := range s.hours {
+		if hour < s.border {
+			delete(s.hours, hour)
+			s.changed[hour] = true
+		}
 	}
-	if hasNone && named == 0 && s.known() > 1 {
-		return nil, false, errUngrouped
+}
+
+// isSum reports whether an answer of rows without an Opper project may be the sum of
+// all: what others had in these hours is gone.
+func (s *Set) isSum(first int64) bool {
+	_, ids := s.named()
+	if len(ids) > 0 && !s.others[""] {
+		return true
 	}
-	hadNamed, hadHome := s.hasNamed()
-	home, wasUngrouped := s.accounts[""]
-	wasUngrouped = wasUngrouped && home == "" && !hadNamed
+	label, isOwn := s.accounts[""]
+	for hour, marks := range s.hours {
+		for c := range marks {
+			if hour >= first && (c.project != label || !isOwn && s.others[""]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// assign decides where to count the Opper projects seen in an answer; the empty one
+// stands for rows without any. It returns the labels whose amounts so far are not to be
+// counted, as they were counted elsewhere.
+func (s *Set) assign(seen map[string]bool, isFull bool, own string, now time.Time) (baseLine map[string]bool) {
 	baseLine = map[string]bool{}
-	for _, id := range ids {
-		if _, ok := s.accounts[id]; ok || !isFull && s.others[id] {
+	counted, foreign := s.named()
+	isFirst, homes := len(counted)+len(foreign) == 0, 0
+	for _, id := range counted {
+		if s.accounts[id] == "" {
+			homes++
+		}
+	}
+	sum, ok := s.accounts[""]
+	wasSum := ok && sum == "" && isFirst
+	ids := slices.Sorted(maps.Keys(seen))
+	for _, id := range slices.Backward(ids) { // the empty one last
+		if _, ok := s.accounts[id]; ok || s.others[id] && !isFull {
 			continue
 		}
 		if !isFull {
-			waiting = true
+			s.undecided = true
 			continue
 		}
-		if named == 0 {
-			s.accounts[id] = "" // all that there is, so the project's own
-			continue
+		claims, isProven := []string{id}, id == own
+		isAlone := isFirst && (len(ids) == 1 || len(ids) == 2 && seen[""])
+		if id == "" {
+			if len(ids) == 1 && len(foreign) == 0 && len(counted) == homes {
+				s.accounts[id] = "" // nothing but the project's own is known
+				continue
+			}
+			claims, isProven = s.noneClaims(seen)
+			isAlone = false
 		}
-		isAlone := named == 1 && !hadNamed && id != ""
-		v := s.cfg.Owners.decide(s.cfg.Project, id, id != "" && id == own, isAlone, now)
+		v := s.cfg.Owners.decide(s.cfg.Project, claims, isProven, isAlone, now)
 		switch v {
 		case undecided:
-			waiting = true
+			s.undecided = true
 			continue
 		case notMine:
 			s.others[id] = true
 			continue
 		}
 		label := aggregate.LabelOr(id, None)
-		if id != "" && !hadHome && v == mine && (id == own || isAlone) {
+		switch {
+		case id == "":
+			s.noneClaim = claims[0]
+		case v == mine && homes == 0 && (isProven || isAlone):
 			label = ""
 		}
-		if s.others[id] || wasUngrouped && label != "" {
+		if s.others[id] || wasSum && label != "" {
 			baseLine[label] = true
 		}
 		delete(s.others, id)
 		s.accounts[id] = label
 	}
-	return baseLine, waiting, nil
+	return baseLine
 }
 
-// known returns how many Opper projects are told apart.
-func (s *Set) known() int {
-	labels := map[string]bool{}
-	for _, label := range s.accounts {
-		labels[label] = true
+// noneClaims returns what a claim of the rows without an Opper project may be of, and
+// whether it is proven: they are the same for two configured projects that also see the
+// same Opper project.
+func (s *Set) noneClaims(seen map[string]bool) (claims []string, isProven bool) {
+	counted, foreign := s.named()
+	ids := slices.AppendSeq(append(counted, foreign...), maps.Keys(seen))
+	slices.Sort(ids)
+	for _, id := range slices.Compact(ids) {
+		if id != "" {
+			claims = append(claims, "beside "+id)
+		}
 	}
-	return len(labels) + len(s.others)
+	return claims, len(claims) == 1 && len(counted) == 1
 }
 
-// hasNamed reports whether an Opper project with a UUID is known, and whether one is the
-// configured project itself.
-func (s *Set) hasNamed() (named, home bool) {
-	named = len(s.others) > 0
-	for id, label := range s.accounts {
-		named = named || id != ""
-		home = home || id != "" && label == ""
+// named returns the known Opper projects, without the empty one.
+func (s *Set) named() (counted, foreign []string) {
+	for id := range s.accounts {
+		if id != "" {
+			counted = append(counted, id)
+		}
 	}
-	return named, home
+	for id := range s.others {
+		if id != "" {
+			foreign = append(foreign, id)
+		}
+	}
+	return counted, foreign
 }
 
 // sum adds up the rows that are to be counted here, as an hour may have several of the

@@ -93,22 +93,26 @@ func (o *Owners) hear(project string) {
 }
 
 // decide returns whose an Opper project is that a configured one sees: isProven by
-// other means, or isAlone in the answer.
-func (o *Owners) decide(project, id string, isProven, isAlone bool, now time.Time) verdict {
+// other means, or isAlone in the answer. A claim of any of ids decides; without one, it
+// is the first of them that is claimed.
+func (o *Owners) decide(project string, ids []string, isProven, isAlone bool, now time.Time) verdict {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if c, ok := o.claims[id]; ok {
-		switch {
+	for _, id := range ids {
+		switch c, ok := o.claims[id]; {
+		case !ok:
 		case c.project == project:
 			return c.verdict()
 		case c.isDurable:
 			return notMine
+		default:
+			return undecided
 		}
-		return undecided
 	}
 	if _, ok := o.heard[project]; !ok {
 		return undecided
 	}
+	id := ids[0]
 	s := o.seen[id]
 	if s == nil {
 		s = &sighting{since: now}

@@ -73,7 +73,10 @@ func Read(ctx context.Context, src Source, from, to time.Time, groups ...opper.U
 		return nil, err
 	}
 	late, err := Read(ctx, src, middle, to, groups...)
-	return append(rows, late...), err
+	if err != nil {
+		return nil, err
+	}
+	return append(rows, late...), nil
 }
 
 // readChecked reads a window whose rows are by chance, or because they are cut, a

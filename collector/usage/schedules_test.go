@@ -122,8 +122,11 @@ func (w *world) grow(n int) {
 	for range n {
 		newest := hourOf(w.now)
 		hour := newest - w.rng.Int63n(3)
-		if w.rng.Intn(3) == 0 {
+		switch w.rng.Intn(6) {
+		case 0, 1:
 			hour = newest - w.rng.Int63n(finalAfter+1)
+		case 2:
+			hour = newest - finalAfter
 		}
 		project := []string{"", "X", "X", "Y", "Z", "U"}[w.rng.Intn(6)]
 		b := bucket{hour, project, []string{"", "m1", "m2", "m3"}[w.rng.Intn(4)]}

@@ -50,8 +50,12 @@ func (s *Set) Committed() {
 // keepClaims makes the claims durable. Opper projects that another project has claimed
 // by now are that one's from now on.
 func (s *Set) keepClaims() {
-	for id, label := range s.accounts {
-		if (id != "" || label != "") && !s.cfg.Owners.keep(s.cfg.Project, id) {
+	for id := range s.accounts {
+		claim := id
+		if id == "" {
+			claim = s.noneClaim
+		}
+		if claim != "" && !s.cfg.Owners.keep(s.cfg.Project, claim) {
 			delete(s.accounts, id)
 			s.others[id] = true
 		}
@@ -148,6 +152,7 @@ func (s *Set) codeProjects(c *codec.Coder) {
 		c.Text(&label)
 		s.accounts[*id] = label
 	})
+	c.Text(&s.noneClaim)
 	others := slices.Sorted(maps.Keys(s.others))
 	codec.Slice(c, &others, func(id *string) {
 		c.Text(id)

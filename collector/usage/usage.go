@@ -145,14 +145,17 @@ type Set struct {
 	places   map[string]bool   // labels of models that have one
 	accounts map[string]string // OpperProject labels of the Opper projects that are counted here
 	others   map[string]bool   // Opper projects that other configured projects count
-	hours    map[int64]map[cell]mark
+	// noneClaim is what the rows without an Opper project are claimed as; empty if they are
+	// those of the configured project.
+	noneClaim string
+	hours     map[int64]map[cell]mark
 
-	changed  map[int64]bool    // hours, since the last commit
-	put      map[string][]byte // the other entries
-	stored   map[string][]byte // what is committed of them
-	fullAt   int64             // our hour in which all that is not final was read; 0 if that is due
-	lastRead time.Time
-	waiting  bool // it is undecided whose some Opper project is
+	changed   map[int64]bool    // hours, since the last commit
+	put       map[string][]byte // the other entries
+	stored    map[string][]byte // what is committed of them
+	fullAt    int64             // our hour in which all that is not final was read; 0 if that is due
+	undecided bool              // whose some of the last answer is
+	lastRead  time.Time
 }
 
 // New returns an empty Set.
@@ -200,9 +203,9 @@ func (s *Set) start(now time.Time) int64 {
 // Failed says that a read has failed, so that other projects need not wait for this one.
 func (s *Set) Failed() { s.cfg.Owners.hear(s.cfg.Project) }
 
-// IsUndecided reports whether it is to be decided yet whose the usage of some Opper
-// project is, so that Apply may need to know the own one.
-func (s *Set) IsUndecided() bool { return !s.begun || s.waiting }
+// IsUndecided reports whether it has not been decided yet whose the usage is, or some of
+// it, for which a proof would help.
+func (s *Set) IsUndecided() bool { return !s.begun || s.undecided }
 
 // Models returns the counters, sorted by label, then Opper project.
 func (s *Set) Models() []*Model {
