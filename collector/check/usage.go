@@ -110,7 +110,7 @@ func readUsage(ctx context.Context, cfg config.Project, s *sample, now time.Time
 		u.Error = reasonOf(err)
 	} else {
 		u.count(rows)
-		rows, u.traceErr = usage.Read(ctx, client, hour.Add(-traceHours*time.Hour), hour.Add(time.Hour), opper.GroupTrace)
+		rows, u.traceErr = usage.Read(ctx, client, hour.Add(-traceHours*time.Hour), to, opper.GroupTrace)
 		u.ByTrace = newByTrace(rows, u.traceErr, s)
 	}
 	budget, err := client.Budget(ctx)

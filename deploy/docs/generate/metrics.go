@@ -27,7 +27,7 @@ const patience = 5 * time.Minute
 func scrape(ctx context.Context, binary, dir string) (map[string]*dto.MetricFamily, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	opper := oppertest.New(oppertest.Config{})
+	opper := exportertest.NewOpper()
 	opper.FillHistory(10, 1, time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour))
 	opper.Add(oppertest.Sample()) // a status that maps to no outcome
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
@@ -49,7 +49,7 @@ func scrape(ctx context.Context, binary, dir string) (map[string]*dto.MetricFami
 	if err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, &exporter.Log)
 	}
-	return exportertest.Families(ctx, address)
+	return exporter.FamiliesWithUsage(ctx, address)
 }
 
 // metricTables returns a table of the metrics about traces, and one of those
