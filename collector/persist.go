@@ -155,7 +155,15 @@ func (p *project) stateError(err error) error {
 // as it is, and the changes are part of the next commit, unless the store is
 // broken.
 func (p *project) commit() bool {
+	began := p.clock.Now()
+	// opper_up is 0 by then, and nothing else would say why.
+	slow := time.AfterFunc(p.metrics.stall.limit, func() {
+		level.Error(p.logger).Log("msg", "commit has not ended, the disk does not answer", "waited_seconds", p.metrics.stall.limit.Seconds())
+	})
 	err := p.save()
+	if !slow.Stop() {
+		level.Info(p.logger).Log("msg", "commit has ended", "duration_seconds", p.clock.Now().Sub(began).Seconds())
+	}
 	if p.deps.Store != nil {
 		p.metrics.committed(err == nil)
 	}

@@ -49,7 +49,9 @@ func (p *project) run(ctx context.Context) error {
 			case <-p.usage.tick():
 				p.readUsage(ctx)
 			case a := <-p.usage.answers:
-				p.countUsage(a)
+				if ctx.Err() == nil {
+					p.countUsage(a)
+				}
 			case <-page:
 				sweeping = p.sweep(ctx, next)
 			}

@@ -1,7 +1,6 @@
 package collector
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -55,9 +54,7 @@ type usageReader struct {
 	set      *usage.Set
 	kinds    [usageKinds]usageAttempts
 	budget   opper.Budget // what is known of it
-	// groupedFrom is when to ask for usage by Opper project again, which was refused.
-	groupedFrom time.Time
-	noTraces    bool // it has been logged that there is usage and no trace
+	noTraces bool         // it has been logged that there is usage and no trace
 
 	timer   *time.Timer
 	answers chan usageAnswer // holds one
@@ -79,7 +76,6 @@ type usageAttempts struct {
 type usageRequest struct {
 	began       time.Time // by the project's clock
 	asked       [usageKinds]bool
-	ungrouped   bool // Opper can't tell its projects apart
 	from, to    time.Time
 	tracesSince time.Time // until to
 }
@@ -112,12 +108,15 @@ func (r *usageReader) tick() <-chan time.Time {
 	return r.timer.C
 }
 
-// stop returns when nothing is read any more, which the end of the context has ended.
+// stop returns when nothing is read any more, which the end of the context has ended. What
+// has been read is dropped: it will be read again.
 func (r *usageReader) stop() {
-	if r.timer != nil {
-		r.timer.Stop()
-	}
 	r.running.Wait()
+	r.timer = nil
+	select {
+	case <-r.answers:
+	default:
+	}
 }
 
 // begin reads in the background. What it reads is sent to answers.
@@ -130,10 +129,10 @@ func (r *usageReader) begin(ctx context.Context, request usageRequest) {
 func (q usageRequest) read(ctx context.Context, src usage.Source) usageAnswer {
 	a := usageAnswer{usageRequest: q}
 	if q.asked[byModel] {
-		a.models, a.errs[byModel] = a.readBy(ctx, src, opper.GroupModel, q.from)
+		a.models, a.errs[byModel] = usage.ReadBy(ctx, src, opper.GroupModel, q.from, q.to)
 	}
 	if q.asked[byTrace] {
-		a.traces, a.errs[byTrace] = a.readBy(ctx, src, opper.GroupTrace, q.tracesSince)
+		a.traces, a.errs[byTrace] = usage.ReadBy(ctx, src, opper.GroupTrace, q.tracesSince, q.to)
 	}
 	if q.asked[budget] {
 		a.budget, a.errs[budget] = src.Budget(ctx)
@@ -141,34 +140,16 @@ func (q usageRequest) read(ctx context.Context, src usage.Source) usageAnswer {
 	return a
 }
 
-// readBy reads usage by a group, and by Opper project unless Opper refuses that.
-func (a *usageAnswer) readBy(ctx context.Context, src usage.Source, group opper.UsageGroup, from time.Time) ([]opper.Usage, error) {
-	var refused error
-	if !a.ungrouped {
-		rows, err := usage.Read(ctx, src, from, a.to, group, opper.GroupProject)
-		if !opper.Permanent(err) {
-			return rows, err
-		}
-		refused = err
-	}
-	rows, err := usage.Read(ctx, src, from, a.to, group)
-	if err != nil {
-		return nil, cmp.Or(refused, err)
-	}
-	a.ungrouped = true
-	return rows, nil
-}
-
 // usageRequest returns what to read now.
 func (p *project) usageRequest() usageRequest {
 	now, u := p.clock.Now(), p.usage
-	q := usageRequest{began: now, ungrouped: now.Before(u.groupedFrom)}
+	q := usageRequest{began: now}
 	q.from, q.to = u.set.Window(p.clock.System())
 	since, isWaiting := p.aggregates.WaitingSince()
-	// Clients set the start, and their clocks may be fast.
-	if q.tracesSince = since.Truncate(time.Hour).Add(-time.Hour); !isWaiting {
-		q.tracesSince = q.to.Add(-proofWindow)
+	if !isWaiting {
+		since = p.clock.System().Add(-proofWindow)
 	}
+	q.tracesSince = since.Add(-time.Hour).Truncate(time.Hour) // clients set the start, and their clocks may be fast
 	for k := range usageKinds {
 		q.asked[k] = !now.Before(u.kinds[k].next)
 	}
@@ -192,9 +173,6 @@ func (p *project) countUsage(a usageAnswer) {
 	u := p.usage
 	if u.timer != nil {
 		u.timer.Reset(max(u.interval-p.clock.Now().Sub(a.began), 0))
-	}
-	if a.ungrouped && !u.groupedFrom.After(a.began) {
-		u.groupedFrom = a.began.Add(refusedInterval)
 	}
 	if a.asked[byModel] && a.errs[byModel] == nil {
 		a.errs[byModel] = u.set.Apply(a.models, a.from, p.ownProject(a.traces), p.clock.System())

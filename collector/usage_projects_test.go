@@ -182,5 +182,5 @@ func TestProjectAddedToAnOrganization(t *testing.T) {
 	o.run(3)
 	o.configure("a", "b")
 	o.run(20)
-	o.expect(map[[2]string]float64{{"a", uuidOf("a")}: 1, {"a", uuidOf("b")}: 2})
+	o.expect(map[[2]string]float64{{"a", ""}: 1, {"a", uuidOf("b")}: 2})
 }

@@ -149,12 +149,12 @@ func TestRefusedUsageIsAskedForHourly(t *testing.T) {
 		u.read()
 		u.step(time.Minute)
 	}
-	// The first is asked by model and project, and then by model alone.
+	// By model and by trace.
 	if usage, budgets := u.opper.RequestCount(oppertest.UsageEndpoint), u.opper.RequestCount(oppertest.BudgetEndpoint); usage != 2 || budgets != 12 {
 		t.Errorf("%d requests of usage and %d of the budget within an hour", usage, budgets)
 	}
 	u.expect(values{"opper_usage_up{model}": 0, "opper_usage_up{budget}": 1, "opper_project_spend_limit_usd{}": 10})
-	if n := strings.Count(u.log.String(), "usage refused"); n != 1 {
+	if n := strings.Count(u.log.String(), `kind=model msg="usage refused"`); n != 1 {
 		t.Errorf("%d lines about it\n%s", n, u.log.String())
 	}
 	u.usage.SetTroubles(oppertest.UsageTroubles{})

@@ -162,23 +162,29 @@ func (t waitingTrace) addCost(c TraceCost) {
 	n.Costs.count(CostBuckets, float64(cost)/perDollar, cost, &ledger.Counted{Row: ledger.Row{ID: t.id, Ref: t.ref, End: t.end}})
 }
 
-// StartCosts exposes the costs of the names that have had none, zero-first: also of those
-// from the initial sync, as none of their costs is history. Traces that have waited for too
-// long, as costs were switched off, are unknown. It reports whether there were any of these.
+// StartCosts exposes the costs of the names that have had none, zero-first. Traces that
+// have waited for too long, as costs were switched off, are unknown. It reports whether
+// there were any of these.
 func (s *Set) StartCosts(now time.Time) bool {
 	if !s.cfg.Costs || s.initialSync {
 		return false
 	}
-	changed := s.forgetWaiting(func(b *waitingBatch, _ waitingTrace) bool { return now.Sub(b.counted) >= maxCostAge })
+	forgotten := s.forgetWaiting(func(b *waitingBatch, _ waitingTrace) bool { return now.Sub(b.counted) >= maxCostAge })
+	return s.createCosts(now, costSeries) || forgotten
+}
+
+// createCosts notes that the costs of the names that have had none are 0 at now, and what
+// is pending of them. It reports whether there were any.
+func (s *Set) createCosts(now time.Time, pending part) (created bool) {
 	for _, n := range s.names {
-		if n.CostsCreated.IsZero() {
+		if s.cfg.Costs && n.CostsCreated.IsZero() {
 			n.Changes++
 			n.CostsCreated = now
-			n.zeroPending |= costSeries
-			changed = true
+			n.zeroPending |= pending
+			created = true
 		}
 	}
-	return changed
+	return created
 }
 
 // changesOfWaiting calls put as Set.Changes does.

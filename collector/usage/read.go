@@ -26,6 +26,16 @@ const (
 	maxTotals = (pageSize - 1) * time.Hour
 )
 
+// ReadBy reads usage by a group and by Opper project, or by the group alone if Opper
+// refuses to tell its projects apart or does not know that group.
+func ReadBy(ctx context.Context, src Source, group opper.UsageGroup, from, to time.Time) ([]opper.Usage, error) {
+	rows, err := Read(ctx, src, from, to, group, opper.GroupProject)
+	if opper.Permanent(err) && !opper.Refused(err) {
+		return Read(ctx, src, from, to, group)
+	}
+	return rows, err
+}
+
 // Read reads all rows of the hours in a window, and none of others. An answer that is
 // too large, or that is or may be cut, is read again as two windows, down to one hour:
 // it is an error if rows are still missing.

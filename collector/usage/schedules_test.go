@@ -222,7 +222,7 @@ func (w *world) read(k *key, fails, commits bool) {
 	if timeOf(hourOf(from)) != from || timeOf(hourOf(to)) != to || !from.Before(to) {
 		w.failf("window [%v, %v) is not one of hours", from, to)
 	}
-	rows, err := Read(w.t.Context(), view{w, k, fails}, from, to, opper.GroupModel, opper.GroupProject)
+	rows, err := ReadBy(w.t.Context(), view{w, k, fails}, opper.GroupModel, from, to)
 	if err != nil {
 		k.set.Failed()
 		w.logf("%s fails to read from %v: %v", k.name, from, err)

@@ -4,12 +4,13 @@
 // An hour of usage grows until it is final, so a project reads the last ones again and
 // again. The Set keeps the highest amounts that it has seen of each hour, Opper project
 // and model, and adds only the increase above them: reading twice counts once, and
-// counters never fall. The goroutine that reads calls Read for a Window; the one
+// counters never fall. The goroutine that reads calls ReadBy for a Window; the one
 // that owns the Set calls Apply, commits what Changes puts, calls Committed, and exposes
 // Models. A Set has no lock, the Owners that all Sets share has one.
 //
 //	func NewOwners(projects ...string) *Owners
 //	func (*Owners) SetProjects(names []string)
+//	func ReadBy(ctx, Source, group opper.UsageGroup, from, to time.Time) ([]opper.Usage, error)
 //	func Read(ctx, Source, from, to time.Time, ...opper.UsageGroup) ([]opper.Usage, error)
 //	func New(Config) *Set
 //	func Restore(Config, entries map[string][]byte) (*Set, error)
@@ -202,9 +203,9 @@ func (s *Set) start(now time.Time) int64 {
 // Failed says that a read has failed, so that other projects need not wait for this one.
 func (s *Set) Failed() { s.cfg.Owners.hear(s.cfg.Project) }
 
-// IsUndecided reports whether some of the last answer waits until it is known whose it
-// is, which a proof would end.
-func (s *Set) IsUndecided() bool { return s.undecided }
+// IsUndecided reports whether it has not been decided yet whose the usage is, or some of
+// it, for which a proof would help.
+func (s *Set) IsUndecided() bool { return !s.begun || s.undecided }
 
 // Models returns the counters, sorted by label, then Opper project.
 func (s *Set) Models() []*Model {

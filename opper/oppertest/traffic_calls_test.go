@@ -89,6 +89,13 @@ func TestSameSeedSameUsage(t *testing.T) {
 	if !maps.Equal(u.ByHour(), other.ByHour()) || !maps.Equal(u.ByTrace(), other.ByTrace()) {
 		t.Error("the size of the steps changed the usage")
 	}
+	for _, u := range []*Usage{u, other} {
+		u.SetTroubles(UsageTroubles{Stale: 1, StaleBy: 100 * time.Second})
+	}
+	minutes := "/v2/analytics/usage?from_date=2026-01-01&granularity=minute"
+	if get(t, s, minutes).Body.String() != get(t, again, minutes).Body.String() {
+		t.Error("the size of the steps changed when calls showed")
+	}
 	without, _ := busy(t, 1, 3600, false)
 	if want := list(s); !slices.Equal(list(again), want) || !slices.Equal(list(without), want) {
 		t.Error("calls changed the traces")

@@ -278,25 +278,28 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// Calls are summed up when they are old, but not before they are as they stay.
+// Calls are summed up when they are old and nothing more will become of them.
 func TestUsageForgetsOldTraces(t *testing.T) {
-	c, u, _ := organization(UsageConfig{Keep: 2 * time.Hour})
-	u.SetTroubles(UsageTroubles{Corrections: 0.5, CorrectWithin: 3 * time.Hour, Nulls: 0.1})
+	c, all, _ := organization(UsageConfig{})
+	old := NewUsage(UsageConfig{Now: c.now, Keep: 2 * time.Hour})
 	c.set(0)
-	fill(u, 1)
-	entries := func(hour int) int { return len(u.hours[sec(3600*hour).Unix()]) }
+	for _, u := range []*Usage{all, old} {
+		u.SetTroubles(UsageTroubles{Corrections: 0.5, CorrectWithin: 3 * time.Hour, Nulls: 0.1})
+		fill(u, 1)
+	}
 	for hour := 1; hour < 12; hour++ {
 		c.set(3600*hour + 1)
-		before := u.ByHour()
-		u.Add(Call{Time: sec(3600*hour + 3000), Project: shop}) // shows later
-		if after := u.ByHour(); !reflect.DeepEqual(after, before) {
-			t.Fatalf("in hour %d: %v became %v", hour, before, after)
+		next := Call{Time: sec(3600 * hour), Project: shop}
+		all.Add(next)
+		old.Add(next)
+		if got, want := old.ByHour(), all.ByHour(); !reflect.DeepEqual(got, want) {
+			t.Fatalf("in hour %d: %v, want %v", hour, got, want)
 		}
-		if n := entries(0); hour < 3 && n != 60 || hour >= 10 && n > 20 {
+		if n := len(old.hours[epoch.Unix()]); hour < 3 && n != 60 || hour >= 10 && n > 20 {
 			t.Errorf("in hour %d: %d entries", hour, n)
 		}
 	}
-	if len(u.ByTrace()) != 0 {
+	if len(old.ByTrace()) != 0 || len(all.ByTrace()) == 0 {
 		t.Error("traces are kept")
 	}
 }
