@@ -83,16 +83,6 @@ func (c *Costs) grow() {
 	}
 }
 
-// Names are the names of the families.
-func (c *Costs) Names() ([]string, error) {
-	families, err := c.registry.Gather()
-	var names []string
-	for _, f := range families {
-		names = append(names, f.GetName())
-	}
-	return names, err
-}
-
 func (c *Costs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.grow()
 	promhttp.HandlerFor(c.registry, promhttp.HandlerOpts{EnableOpenMetrics: true}).ServeHTTP(w, r)
