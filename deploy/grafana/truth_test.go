@@ -3,9 +3,7 @@ package grafana_test
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net"
-	"net/http/httptest"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -13,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 )
@@ -25,13 +22,6 @@ func TestDashboardsAndRulesTellTheTruth(t *testing.T) {
 	address := startExporter(t, opper)
 	breakRequests(t, opper, address)
 	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	costs := httptest.NewServer(exportertest.NewCosts("quiet success", "default"))
-	t.Cleanup(costs.Close)
-	costsAddress := costs.Listener.Addr().String()
-	_, costsPort, err := net.SplitHostPort(costsAddress)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,13 +43,11 @@ scrape_configs:
     scrape_protocols: [PrometheusProto]
     scrape_native_histograms: true
     always_scrape_classic_histograms: true
-    static_configs: [{targets: ["127.0.0.1:%[3]s", "localhost:%[3]s", "127.0.0.1:%[4]s", "localhost:%[4]s"]}]
-`, scrapeInterval, strings.Join(names, ", "), port, costsPort)
+    static_configs: [{targets: ["127.0.0.1:%[3]s", "localhost:%[3]s"]}]
+`, scrapeInterval, strings.Join(names, ", "), port)
 	server := promtest.Start(t, config)
 	server.WaitScrapes(t, "opper", 3)
-	families := scrape(t, address)
-	maps.Copy(families, scrape(t, costsAddress))
-	known := newFacts(families, files)
+	known := newFacts(scrape(t, address), files)
 	all := readDashboards(t)
 
 	t.Run("dashboards", func(t *testing.T) {
