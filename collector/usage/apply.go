@@ -126,11 +126,11 @@ func (s *Set) assign(seen map[string]bool, isFull bool, own string, now time.Tim
 			isAlone = false
 		}
 		v := s.cfg.Owners.decide(s.cfg.Project, claims, isProven, isAlone, now)
-		switch v {
-		case undecided:
+		if v == undecided {
 			s.undecided = true
 			continue
-		case notMine:
+		}
+		if v == notMine {
 			s.others[id] = true
 			continue
 		}

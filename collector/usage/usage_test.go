@@ -25,6 +25,7 @@ type fixture struct {
 var noon = time.Date(2026, 10, 10, 12, 0, 0, 0, time.UTC)
 
 func newFixture(t *testing.T, cfg Config) *fixture {
+	t.Helper()
 	if cfg.Project == "" {
 		cfg.Project = "a"
 	}
