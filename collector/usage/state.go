@@ -50,12 +50,15 @@ func (s *Set) Committed() {
 // keepClaims makes the claims durable. Opper projects that another project has claimed
 // by now are that one's from now on.
 func (s *Set) keepClaims() {
-	for id := range s.accounts {
-		claim := id
+	for id, label := range s.accounts {
+		claims := []string{id}
 		if id == "" {
-			claim = s.noneClaim
+			claims = s.beside(nil)
 		}
-		if claim != "" && !s.cfg.Owners.keep(s.cfg.Project, claim) {
+		if label == "" && id == "" || len(claims) == 0 {
+			continue
+		}
+		if !s.cfg.Owners.keep(s.cfg.Project, claims) {
 			delete(s.accounts, id)
 			s.others[id] = true
 		}
@@ -152,7 +155,6 @@ func (s *Set) codeProjects(c *codec.Coder) {
 		c.Text(&label)
 		s.accounts[*id] = label
 	})
-	c.Text(&s.noneClaim)
 	others := slices.Sorted(maps.Keys(s.others))
 	codec.Slice(c, &others, func(id *string) {
 		c.Text(id)

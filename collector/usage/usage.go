@@ -144,10 +144,7 @@ type Set struct {
 	places   map[string]bool   // labels of models that have one
 	accounts map[string]string // OpperProject labels of the Opper projects that are counted here
 	others   map[string]bool   // Opper projects that other configured projects count
-	// noneClaim is what the rows without an Opper project are claimed as; empty if they are
-	// those of the configured project.
-	noneClaim string
-	hours     map[int64]map[cell]mark
+	hours    map[int64]map[cell]mark
 
 	changed   map[int64]bool    // hours, since the last commit
 	put       map[string][]byte // the other entries
