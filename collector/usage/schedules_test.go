@@ -17,7 +17,7 @@ import (
 
 var (
 	seed      = flag.Int64("seed", -1, "run only this schedule")
-	schedules = flag.Int64("schedules", 1000, "run this many random schedules")
+	schedules = flag.Int64("schedules", 500, "run this many random schedules")
 )
 
 // bucket is what Opper has amounts of.

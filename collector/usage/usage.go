@@ -146,11 +146,11 @@ type Set struct {
 	others   map[string]bool   // Opper projects that other configured projects count
 	hours    map[int64]map[cell]mark
 
-	changed   map[int64]bool    // hours, since the last commit
-	put       map[string][]byte // the other entries
-	stored    map[string][]byte // what is committed of them
-	fullAt    int64             // our hour in which all that is not final was read; 0 if that is due
-	undecided bool              // whose some of the last answer is
+	changed   map[int64]bool // hours, since the last commit
+	put       []byte         // keyCounters, as it was put last
+	stored    []byte         // and as it is committed
+	fullAt    int64          // our hour in which all that is not final was read; 0 if that is due
+	undecided bool           // whose some of the last answer is
 	lastRead  time.Time
 }
 
@@ -159,10 +159,9 @@ func New(cfg Config) *Set {
 	if cfg.Owners == nil {
 		cfg.Owners = NewOwners(cfg.Project)
 	}
-	entries := map[string][]byte{}
 	return &Set{
 		cfg: cfg, models: map[cell]*Model{}, places: map[string]bool{}, accounts: map[string]string{}, others: map[string]bool{},
-		hours: map[int64]map[cell]mark{}, changed: map[int64]bool{}, put: entries, stored: entries,
+		hours: map[int64]map[cell]mark{}, changed: map[int64]bool{},
 	}
 }
 

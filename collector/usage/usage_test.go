@@ -356,7 +356,7 @@ func TestChanges(t *testing.T) {
 		return f.commit()
 	}
 	hour := func(h int) string { return fmt.Sprintf("hour/%d", hourOf(noon)+int64(h)) }
-	if keys := apply(); len(keys) != 5 {
+	if keys := apply(); len(keys) != 4 {
 		t.Errorf("first: put %q", keys)
 	}
 	if f.entries[hour(-100)] != nil {
