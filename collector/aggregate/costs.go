@@ -191,9 +191,9 @@ func (s *Set) createCosts(now time.Time, pending part) (created bool) {
 func (s *Set) changesOfWaiting(put func(key string, body []byte)) {
 	for _, b := range s.waiting.batches {
 		switch len(b.traces) {
-		case b.stored:
-		case 0:
+		case 0: // a commit that failed may have stored it
 			put(keyOfWaiting(b.number), nil)
+		case b.stored:
 		default:
 			put(keyOfWaiting(b.number), codec.Encode(func(c *codec.Coder) { s.codeWaiting(c, b) }))
 		}
