@@ -52,7 +52,7 @@ func (p simulatedProject) Ledger() *ledger.Ledger         { return p.ledger }
 func (p simulatedProject) ApplyCosts(costs map[ledger.ID]aggregate.TraceCost) {
 	p.aggregates.ApplyCosts(costs, p.clock.Now())
 }
-func (p simulatedProject) Syncer() simulation.Syncer      { return p.syncer }
+func (p simulatedProject) Syncer() simulation.Syncer { return p.syncer }
 
 // observed passes on what it reads before the project applies it.
 type observed struct {
