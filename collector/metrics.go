@@ -68,6 +68,7 @@ var (
 var descs = []*prometheus.Desc{
 	tracesTotal, traceDuration, traceTokens, tokensPerTrace, traceCost, costPerTrace, traceModelTokens, tracesOpen, traceLastEnd, tracesListed,
 	gapsTotal, skippedTotal, unusableTotal, lateEndsTotal, costsUnknownTotal, unmappedTotal, traceNames, namesExpiredTotal, traceNamesLimit, namesZeroPending, overflowTotal,
+	usageCost, usageTokens, usageCalls, usageCorrections,
 }
 
 func newDesc(name, help string, labels ...string) *prometheus.Desc {

@@ -18,6 +18,7 @@ import (
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/status"
 	"opper_exporter/collector/syncer"
+	"opper_exporter/collector/usage"
 	"opper_exporter/opper"
 )
 
@@ -41,6 +42,7 @@ type project struct {
 	builder    *snapshots
 	metrics    *instrumentation
 	activity   *activity
+	usage      *usageReader
 
 	published       atomic.Pointer[snapshot]
 	publishedStatus atomic.Pointer[status.Published] // of the same sync
@@ -107,6 +109,9 @@ func openProject(cfg config.Project, deps Deps, old *project) (*project, error) 
 		return client.WithRetries(syncRetries).WithPriority(p).WaitUntil(waitUntil)
 	})
 	p.client = client
+	p.usage.source = func(waitUntil time.Time) usage.Source {
+		return client.WithRetries(usageRetries).WithPriority(opper.PriorityUsage).WaitUntil(waitUntil)
+	}
 	if old != nil {
 		if old.client != nil {
 			client.Continue(old.client)
@@ -129,6 +134,7 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 		zeros:   newZeroFirst(cfg.Name, deps.AllRead),
 		builder: newSnapshots(&cfg),
 		metrics: metrics,
+		usage:   newUsageReader(&cfg),
 		ready:   make(chan struct{}),
 		wanted:  make(chan struct{}, 1),
 		began:   clock.System(),
@@ -150,6 +156,7 @@ func (p *project) expose() {
 		return
 	}
 	p.publish()
+	p.publishUsage()
 }
 
 // sync runs one sync, and reports whether Opper answered what it asked for. One
@@ -216,6 +223,7 @@ func (p *project) sync(ctx context.Context) bool {
 		p.logInitialSync()
 	}
 	p.publish()
+	p.publishUsage()
 	logger := level.Debug(p.logger)
 	if p.failing {
 		logger = level.Info(p.logger)
@@ -311,4 +319,10 @@ func (p *project) Collect(ch chan<- prometheus.Metric) {
 		ch <- m
 	}
 	p.metrics.Collect(ch)
+	if p.usage.isOn() {
+		for _, m := range *p.usage.published.Load() {
+			ch <- m
+		}
+		p.usage.metrics.Collect(ch)
+	}
 }

@@ -58,15 +58,16 @@ type waiting struct {
 }
 
 // waitForCost takes in a trace that is counted at now. What the initial sync counts is
-// history, whose costs are not asked for.
+// history, whose costs are not asked for, and of a trace that began too long ago only a
+// part would be read.
 func (s *Set) waitForCost(n *Aggregate, outcome Outcome, c *ledger.Counted, now time.Time) {
-	if s.initialSync || !s.cfg.Costs {
+	from, earliest := c.Start, now.Add(-maxCostAge)
+	if from.IsZero() {
+		from = earliest
+	}
+	if s.initialSync || !s.cfg.Costs || from.Before(earliest) {
 		s.CostsUnknown++
 		return
-	}
-	from := now.Add(-maxCostAge)
-	if c.Start.After(from) {
-		from = c.Start
 	}
 	w := &s.waiting
 	if w.traces == maxWaiting {
@@ -90,7 +91,7 @@ func (s *Set) waitForCost(n *Aggregate, outcome Outcome, c *ledger.Counted, now 
 }
 
 // WaitingSince returns from when on usage is to be read for the traces that wait for
-// their cost: the start of the earliest, but no more than 48 hours before it was counted.
+// their cost: the start of the earliest, or 48 hours before it was counted if it has none.
 func (s *Set) WaitingSince() (from time.Time, ok bool) {
 	for _, b := range s.waiting.batches {
 		for i := range b.traces {
@@ -101,6 +102,9 @@ func (s *Set) WaitingSince() (from time.Time, ok bool) {
 	}
 	return from, ok
 }
+
+// CostsWaiting returns how many counted traces wait for their cost.
+func (s *Set) CostsWaiting() int { return s.waiting.traces }
 
 // ApplyCosts takes in what one complete read of usage says of traces, at now of the clock
 // by which traces are counted. The cost of a trace is final if the read before said the

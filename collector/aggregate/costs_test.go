@@ -147,13 +147,17 @@ func TestWaitingSince(t *testing.T) {
 	}{
 		{nil, time.Time{}},
 		{[]ledger.Row{late, early}, early.Start},
-		{[]ledger.Row{late, old}, now.Add(-maxCostAge)},
+		{[]ledger.Row{late, old}, late.Start},
 		{[]ledger.Row{undated, late}, now.Add(-maxCostAge)},
 	} {
 		s := waitingFor(c.rows...)
 		if from, ok := s.WaitingSince(); !from.Equal(c.want) || ok != (c.rows != nil) {
 			t.Errorf("waiting since %v, %t, want %v", from, ok, c.want)
 		}
+	}
+	// Only a part of what this one cost would be read.
+	if s := waitingFor(old); s.CostsWaiting() != 0 || s.CostsUnknown != 1 {
+		t.Errorf("of a trace that began long ago, %d wait and %d are unknown", s.CostsWaiting(), s.CostsUnknown)
 	}
 	s := waitingFor(early, late)
 	final(s, early, TraceCost{})

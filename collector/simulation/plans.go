@@ -104,7 +104,7 @@ func Random(t *testing.T, target Target) {
 		t.Run(strconv.Itoa(r), func(t *testing.T) {
 			t.Parallel()
 			failed := 0
-			for seed := r; seed < *schedules && failed < failures; seed += ranges {
+			for seed := *first + r; seed < *first+*schedules && failed < failures; seed += ranges {
 				if !t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { one(t, int64(seed)) }) {
 					failed++
 				}

@@ -27,6 +27,7 @@ var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 var (
 	replay    = flag.Int64("seed", -1, "run only the schedule of this seed, and tell what happens in it")
 	schedules = flag.Int("schedules", 1_500, "how many schedules of the simulator to run")
+	first     = flag.Int("first", 0, "the seed of the first of them")
 )
 
 // plan says what a schedule is made of. Troubles happen once in so many

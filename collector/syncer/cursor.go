@@ -3,7 +3,6 @@ package syncer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -75,6 +74,13 @@ type cursor struct {
 	backs int          // how often it went back because of an unreadable row
 	loose bool         // the last run begins with new rows that were not read together with its others
 
+	// read has the places of the rows that were read from the start of the list on,
+	// while they wait for a row that the ledger knows. It is nil where the ledger
+	// takes in each page at once.
+	read map[ledger.ID]int
+	lost int  // how many these were when a border was last lost
+	back bool // going back from such a border, which led further than the one before
+
 	queue  []future
 	wanted chan future // takes all of the queue without waiting
 	cancel context.CancelFunc
@@ -145,6 +151,10 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 		case steps > maxSteps || steps == maxSteps && !c.again || c.next == 0:
 			return ledger.Run{}, errMoving
 		default:
+			if steps == 0 {
+				// A list that moves as fast as it is read would go on for ever.
+				c.back, c.lost = len(c.read) > c.lost, len(c.read)
+			}
 			c.overlap = min(4*c.overlap, maxOverlap)
 			c.next = max(0, c.next-maxOverlap<<steps)
 			if steps == maxSteps {
@@ -171,39 +181,6 @@ func (c *cursor) isLoose() bool {
 
 func isUnreadable(p page) bool {
 	return len(p.rows) == 1 && p.rows[0].Kind == ledger.Unreadable
-}
-
-// progress returns an error if reading on leads nowhere. Rows that arrive while
-// pages are read can make one page repeat another, but not again and again.
-func (c *cursor) progress(p page) error {
-	end := p.offset + len(p.rows)
-	limit := maxUncounted
-	if c.total >= 0 {
-		limit = totalFactor*max(c.total, c.known) + totalSlack
-	}
-	if end > limit && len(p.rows) > 0 {
-		return fmt.Errorf("%w: a row at offset %d, total_count %d", errEndless, end-1, c.total)
-	}
-	weight := 1 // so few rows can be the same again
-	if p.asked == maxLimit {
-		weight = maxLimit/maxRepeats + 1
-	}
-	switch {
-	case len(p.rows) == 0 || p.rows[0].Kind == ledger.Unreadable:
-		return nil
-	case p.offset == 0 && c.end > 0: // again
-	case p.offset > c.floor && p.rows[0].ID == c.first:
-	default:
-		if c.prev == nil || hasNew(p.rows, c.prev) && c.stitched(p.rows) {
-			// One new row at the start makes all pages new where offset is ignored.
-			c.same = max(c.same-weight, 0)
-		}
-		return nil
-	}
-	if c.same += weight; c.same >= maxLimit {
-		return fmt.Errorf("%w, the last of them at %d", errRepeated, p.offset)
-	}
-	return nil
 }
 
 // listed reports whether a row is believed to be listed.
@@ -235,10 +212,11 @@ func (c *cursor) take(p page) ledger.Run {
 	if len(c.carry) > 0 && !c.asked.IsZero() {
 		run.Asked = c.asked
 	}
-	c.carry, c.prev = nil, nil
+	c.carry, c.prev, c.back = nil, nil, false
 	if n == 0 {
 		return run
 	}
+	c.remember(run)
 	if i := c.ledger.Index(p.rows[n-1].ID); i >= 0 {
 		c.shift, c.sure = end-1-i, true
 	} else {
@@ -346,33 +324,4 @@ func (c *cursor) close() {
 		close(c.wanted)
 	}
 	c.queue, c.wanted, c.cancel = nil, nil, nil
-}
-
-// stitched reports whether rows begin no later than where the page before them
-// ended: they share a row with it, and only rows that already stood before that one do so
-// now. Behind others, a row may have been moved by an update. Before that page, rows
-// that follow each other as when they were read do as well.
-func (c *cursor) stitched(rows []ledger.Row) bool {
-	last, follow := -1, 0
-	for j, r := range rows {
-		i := c.ledger.Index(r.ID)
-		if (j == 0 || i > last) && slices.Contains(c.prev, r.ID) {
-			return true
-		}
-		if i < 0 {
-			return false
-		}
-		if follow++; i != last+1 {
-			follow = 1
-		}
-		last = max(last, i)
-		if follow == minFollow && i < c.ledger.Index(c.prev[0]) {
-			return true
-		}
-	}
-	return false
-}
-
-func hasNew(rows []ledger.Row, ids []ledger.ID) bool {
-	return slices.ContainsFunc(rows, func(r ledger.Row) bool { return !slices.Contains(ids, r.ID) })
 }

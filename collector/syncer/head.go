@@ -13,8 +13,7 @@ import (
 // Nothing is taken in before a known row shows that this is the list that we
 // know, and pages that share rows tie what came before it to that row.
 func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err error) {
-	c := newCursor(r, w.ledger, 0, w.total)
-	c.again = true
+	c := w.headCursor(r, w.total)
 	c.limit = w.headLimit()
 	w.least = -1
 	skipped := false
@@ -36,8 +35,7 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		if n := unreadable; n > 0 {
 			unreadable = 0
 			if err != nil || len(run.Rows) <= n || w.ledger.Index(run.Rows[n].ID) != n {
-				c = newCursor(r, w.ledger, 0, c.total)
-				c.again = true
+				c = w.headCursor(r, c.total)
 				continue
 			}
 		}
@@ -54,12 +52,15 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		if errors.Is(err, ErrForeign) && skipped {
 			// The row that we know may be one that could not be read before.
 			skipped = false
-			c = newCursor(r, w.ledger, 0, c.total)
-			c.again, c.retry = true, true
+			c = w.headCursor(r, c.total)
+			c.retry = true
 			continue
 		}
 		if err != nil {
 			return false, 0, err
+		}
+		if ev.tied {
+			c.read = nil
 		}
 		if whole && run.AtStart {
 			w.detectOrderOf(run.Rows)
@@ -74,6 +75,12 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		w.moved = nil
 	}
 	return whole, c.next, nil
+}
+
+func (w *Syncer) headCursor(r *reader, total int) *cursor {
+	c := newCursor(r, w.ledger, 0, total)
+	c.again, c.read = true, map[ledger.ID]int{}
+	return c
 }
 
 // skipUnreadable makes a cursor begin behind unreadable rows that are believed to

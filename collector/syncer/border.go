@@ -1,0 +1,101 @@
+package syncer
+
+import (
+	"fmt"
+	"slices"
+
+	"opper_exporter/collector/ledger"
+)
+
+// stitched reports whether rows begin no later than where the page before them
+// ended: they share a row with it, and only rows that already stood before that one do so
+// now. Behind others, a row may have been moved by an update. Before that page, rows
+// that follow each other as when they were read do as well.
+func (c *cursor) stitched(rows []ledger.Row) bool {
+	last, follow := -1, 0
+	for j, r := range rows {
+		i := c.index(r.ID)
+		if (j == 0 || i > last) && slices.Contains(c.prev, r.ID) {
+			return true
+		}
+		if i < 0 {
+			return false
+		}
+		if follow++; i != last+1 {
+			follow = 1
+		}
+		last = max(last, i)
+		if follow == minFollow && i < c.index(c.prev[0]) {
+			return true
+		}
+	}
+	return false
+}
+
+func hasNew(rows []ledger.Row, ids []ledger.ID) bool {
+	return slices.ContainsFunc(rows, func(r ledger.Row) bool { return !slices.Contains(ids, r.ID) })
+}
+
+// remember notes the places of rows that have to wait.
+func (c *cursor) remember(run ledger.Run) {
+	if c.read == nil {
+		return
+	}
+	if run.AtStart {
+		clear(c.read)
+		c.lost = 0
+	}
+	for _, r := range run.Rows {
+		if _, again := c.read[r.ID]; !again && r.Kind != ledger.Unreadable {
+			c.read[r.ID] = len(c.read)
+		}
+	}
+}
+
+// index returns the place of a row among those that were read before, -1 if it was not.
+func (c *cursor) index(id ledger.ID) int {
+	if i, waits := c.read[id]; waits && c.back {
+		return i
+	}
+	return c.ledger.Index(id)
+}
+
+// progress returns an error if reading on leads nowhere. Rows that arrive while
+// pages are read can make one page repeat another, but not again and again.
+func (c *cursor) progress(p page) error {
+	end := p.offset + len(p.rows)
+	limit := maxUncounted
+	if c.total >= 0 {
+		limit = totalFactor*max(c.total, c.known) + totalSlack
+	}
+	if end > limit && len(p.rows) > 0 {
+		return fmt.Errorf("%w: a row at offset %d, total_count %d", errEndless, end-1, c.total)
+	}
+	weight := 1 // so few rows can be the same again
+	if p.asked == maxLimit {
+		weight = maxLimit/maxRepeats + 1
+	}
+	switch {
+	case len(p.rows) == 0 || p.rows[0].Kind == ledger.Unreadable:
+		return nil
+	case p.offset == 0 && c.end > 0 && !c.isAhead(p): // again
+	case p.offset > c.floor && p.rows[0].ID == c.first:
+		weight = min(weight, p.offset-c.floor)
+	default:
+		if c.prev == nil || hasNew(p.rows, c.prev) && c.stitched(p.rows) {
+			// One new row at the start makes all pages new where offset is ignored.
+			c.same = max(c.same-weight, 0)
+		}
+		return nil
+	}
+	if c.same += weight; c.same >= maxLimit {
+		return fmt.Errorf("%w, the last of them at %d", errRepeated, p.offset)
+	}
+	return nil
+}
+
+// isAhead reports whether a page at the start of the list shows that all rows of the
+// last page, which was there as well, have moved behind new ones.
+func (c *cursor) isAhead(p page) bool {
+	return slices.IndexFunc(p.rows, func(r ledger.Row) bool { return r.ID == c.first }) >= c.end
+}
