@@ -39,10 +39,9 @@ func scrape(t *testing.T, address string) map[string]*dto.MetricFamily {
 }
 
 // newOpper runs an Opper with the traffic of the demo, somewhat livelier, and
-// some agents more. Its project has a limit.
-func newOpper(t *testing.T) *oppertest.Server {
+// some agents more. Its Opper project has a limit.
+func newOpper(t *testing.T, project string) *oppertest.Server {
 	t.Helper()
-	const project = "0b6f1c6e-0000-4000-8000-000000000001"
 	usage := oppertest.NewUsage(oppertest.UsageConfig{})
 	usage.SetBudget(project, oppertest.Budget{LimitCents: new(int64(1_000_000))})
 	opper := oppertest.New(oppertest.Config{NoRecord: true, Usage: usage, Project: project})
