@@ -174,6 +174,8 @@ func (p *project) countUsage(a usageAnswer) {
 	if u.timer != nil {
 		u.timer.Reset(max(u.interval-p.clock.Now().Sub(a.began), 0))
 	}
+	p.metrics.stall.begin() // its commit may hang
+	defer p.metrics.stall.end()
 	if a.asked[byModel] && a.errs[byModel] == nil {
 		a.errs[byModel] = u.set.Apply(a.models, a.from, p.ownProject(a.traces), p.clock.System())
 	}
