@@ -88,6 +88,9 @@ type usageAnswer struct {
 	errs           [usageKinds]error
 }
 
+// hasRead reports whether a kind was read.
+func (a *usageAnswer) hasRead(k usageKind) bool { return a.asked[k] && a.errs[k] == nil }
+
 func newUsageReader(cfg *config.Project) *usageReader {
 	r := &usageReader{interval: cfg.UsageInterval, metrics: newUsageMetrics(cfg.Name), answers: make(chan usageAnswer, 1)}
 	r.published.Store(&snapshot{})
@@ -176,14 +179,14 @@ func (p *project) countUsage(a usageAnswer) {
 	}
 	p.metrics.stall.begin() // its commit may hang
 	defer p.metrics.stall.end()
-	if a.asked[byModel] && a.errs[byModel] == nil {
+	if a.hasRead(byModel) {
 		a.errs[byModel] = u.set.Apply(a.models, a.from, p.ownProject(a.traces), p.clock.System())
 	}
 	if a.errs[byModel] != nil {
 		u.set.Failed()
 	}
 	switch {
-	case a.asked[byTrace] && a.errs[byTrace] == nil:
+	case a.hasRead(byTrace):
 		a.errs[byTrace] = p.countCosts(a.traces)
 	case u.kinds[byTrace].refused || opper.Permanent(a.errs[byTrace]):
 		p.aggregates.GiveUpCosts(p.clock.Now())
@@ -198,9 +201,13 @@ func (p *project) countUsage(a usageAnswer) {
 			p.usageRead(k, a.errs[k])
 		}
 	}
-	p.zeros.release(p.deps.Clock.Now())
-	if p.commit() {
-		p.publishUsage()
+	// Without news there is nothing to commit: above all no state of an upstream that has
+	// never answered.
+	if a.hasRead(byModel) || a.hasRead(byTrace) {
+		p.zeros.release(p.deps.Clock.Now())
+		if p.commit() {
+			p.publishUsage()
+		}
 	}
 	p.publishUsageStatus()
 	if p.isPublished() && p.ledger.Listed() == 0 && len(a.models) > 0 && !u.noTraces {

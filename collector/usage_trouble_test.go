@@ -1,12 +1,23 @@
 package collector
 
 import (
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"opper_exporter/collector/storetest"
 	"opper_exporter/opper/oppertest"
 )
+
+// restarted is the exporter after a restart with other settings.
+func (u *usageBench) restarted(cfg setup) {
+	u.t.Helper()
+	source := u.project.usage.source
+	cfg.MaxModels = 50
+	u.bench.restarted(cfg)
+	u.project.usage.source = source
+}
 
 // heldCommits is a Store whose commits hang while they are held.
 type heldCommits struct {
@@ -47,4 +58,31 @@ func TestCommitOfUsageHangs(t *testing.T) {
 	u.expect(values{"opper_up{}": 0}) // until a sync succeeds
 	store.held = false
 	u.sync()
+}
+
+// An exporter that has never reached its upstream leaves no state of it: with the right
+// URL, history is counted.
+func TestUpstreamThatNeverAnsweredLeavesNoState(t *testing.T) {
+	kept := new(storetest.Memory)
+	cfg := usageConfig()
+	cfg.Store = kept
+	u := newUsageBench(t, cfg, oppertest.UsageTroubles{Status: http.StatusNotFound, BudgetStatus: http.StatusNotFound})
+	u.call("m", "", oppertest.Amounts{Cost: dollar})
+	cfg.UpstreamURL = "a wrong URL"
+	u.restarted(cfg)
+	u.opper.Fail(oppertest.Fault{Answer: oppertest.Respond(http.StatusNotFound, "application/json", "{}")})
+	u.project.sync(t.Context())
+	u.read()
+	if kept.Entries != nil {
+		t.Errorf("%d entries are stored", len(kept.Entries))
+	}
+	u.usage.SetTroubles(oppertest.UsageTroubles{})
+	cfg.UpstreamURL = ""
+	u.restarted(cfg)
+	u.sync()
+	u.read()
+	u.expect(values{"opper_usage_cost_usd_total{m,}": 1})
+	if strings.Contains(u.log.String(), "upstream has changed") {
+		t.Errorf("the log says that the upstream has changed\n%s", u.log.String())
+	}
 }
