@@ -86,3 +86,25 @@ func TestUpstreamThatNeverAnsweredLeavesNoState(t *testing.T) {
 		t.Errorf("the log says that the upstream has changed\n%s", u.log.String())
 	}
 }
+
+// Usage of another upstream begins at 0, also if the exporter is killed before it was read.
+func TestUsageOfAnotherUpstreamAfterAKill(t *testing.T) {
+	cfg := usageConfig()
+	cfg.Store = new(storetest.Memory)
+	u := newUsageBench(t, cfg, oppertest.UsageTroubles{})
+	u.call("m", "", oppertest.Amounts{Cost: 2 * dollar})
+	u.sync()
+	u.read()
+	u.expect(values{"opper_usage_cost_usd_total{m,}": 2})
+	cfg.UpstreamURL = "another list"
+	u.restarted(cfg)
+	u.sync()
+	u.restarted(cfg)
+	u.sync()
+	u.read()
+	u.expect(values{"opper_usage_cost_usd_total{m,}": 0})
+	u.step(time.Minute)
+	u.call("m", "", oppertest.Amounts{Cost: dollar})
+	u.read()
+	u.expect(values{"opper_usage_cost_usd_total{m,}": 1})
+}
