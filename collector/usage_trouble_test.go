@@ -108,3 +108,16 @@ func TestUsageOfAnotherUpstreamAfterAKill(t *testing.T) {
 	u.read()
 	u.expect(values{"opper_usage_cost_usd_total{m,}": 1})
 }
+
+// What was counted of usage stays exposed after a restart, also if the initial sync has
+// never been complete.
+func TestUsageIsExposedDuringTheInitialSync(t *testing.T) {
+	cfg := usageConfig()
+	cfg.Store = new(storetest.Memory)
+	u := newUsageBench(t, cfg, oppertest.UsageTroubles{})
+	u.call("m", "", oppertest.Amounts{Cost: dollar})
+	u.read()
+	u.expect(values{"opper_usage_cost_usd_total{m,}": 1})
+	u.restarted(cfg)
+	u.expect(values{"opper_usage_cost_usd_total{m,}": 1})
+}
