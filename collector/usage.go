@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -188,7 +189,7 @@ func (p *project) countUsage(a usageAnswer) {
 	switch {
 	case a.hasRead(byTrace):
 		a.errs[byTrace] = p.countCosts(a.traces)
-	case u.kinds[byTrace].refused || opper.Permanent(a.errs[byTrace]):
+	case opper.Permanent(cmp.Or(a.errs[byTrace], u.kinds[byTrace].err)):
 		p.aggregates.GiveUpCosts(p.clock.Now())
 	}
 	// One that could not be read once is still the best that is known.
@@ -220,12 +221,13 @@ func (p *project) countUsage(a usageAnswer) {
 // it can't be joined to any.
 func (p *project) countCosts(rows []opper.Usage) error {
 	costs := make(map[ledger.ID]aggregate.TraceCost, len(rows))
-	isJoined := false
+	hasTraces, isJoined := false, false
 	for i := range rows {
 		r := &rows[i]
 		if r.Trace == "" {
 			continue
 		}
+		hasTraces = true
 		id := ledger.KeyOf(r.Trace)
 		c := costs[id]
 		c.Cost, c.InputTokens, c.OutputTokens = c.Cost+r.Cost, c.InputTokens+r.InputTokens, c.OutputTokens+r.OutputTokens
@@ -234,7 +236,7 @@ func (p *project) countCosts(rows []opper.Usage) error {
 	}
 	before := p.aggregates.CostsUnknown
 	p.aggregates.ApplyCosts(costs, p.clock.Now())
-	if len(rows) > 0 && !isJoined && p.aggregates.CostsUnknown > before {
+	if hasTraces && !isJoined && p.aggregates.CostsUnknown > before {
 		return errUnjoinable
 	}
 	return nil

@@ -121,3 +121,32 @@ func TestUsageIsExposedDuringTheInitialSync(t *testing.T) {
 	u.restarted(cfg)
 	u.expect(values{"opper_usage_cost_usd_total{m,}": 1})
 }
+
+// A trace without a call, in a project that has other usage, does not keep the costs of
+// later ones unknown.
+func TestTraceWithoutCallsIsNoReasonToGiveUp(t *testing.T) {
+	for name, other := range map[string]string{"beside calls without a trace": "", "beside traces that are not listed": "not listed"} {
+		t.Run(name, func(t *testing.T) {
+			u := newUsageBench(t, usageConfig(), oppertest.UsageTroubles{})
+			u.sync()
+			u.opper.Add(oppertest.Trace{ID: "no-calls", Name: new("agent"), Status: new("error"), Start: new(u.now()), End: new(u.now())})
+			run := func(minutes int) {
+				for range minutes {
+					u.call("m", other, oppertest.Amounts{Cost: 1})
+					u.step(time.Minute)
+					u.sync()
+					u.read()
+				}
+			}
+			run(20)
+			up := 1.0
+			if other != "" {
+				up = 0
+			}
+			u.expect(values{"opper_exporter_trace_costs_unknown_total{}": 1, "opper_usage_up{trace}": up})
+			u.trace("agent", dollar)
+			run(70)
+			u.expect(values{"opper_trace_cost_usd_total{success,agent}": 1, "opper_exporter_trace_costs_unknown_total{}": 1, "opper_usage_up{trace}": 1})
+		})
+	}
+}
