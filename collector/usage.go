@@ -188,7 +188,7 @@ func (p *project) countUsage(a usageAnswer) {
 	}
 	switch {
 	case a.hasRead(byTrace):
-		a.errs[byTrace] = p.countCosts(a.traces)
+		a.errs[byTrace] = p.countCosts(a.traces, a.began)
 	case opper.Permanent(cmp.Or(a.errs[byTrace], u.kinds[byTrace].err)):
 		p.aggregates.GiveUpCosts(p.clock.Now())
 	}
@@ -217,9 +217,10 @@ func (p *project) countUsage(a usageAnswer) {
 	}
 }
 
-// countCosts joins usage by trace to the traces that were counted. It returns an error if
-// it can't be joined to any.
-func (p *project) countCosts(rows []opper.Usage) error {
+// countCosts joins usage by trace, whose read began at a time, to the traces that were
+// counted. It returns an error if it can't be joined to any. The time of the answer would
+// not do: a sync that took long meanwhile may have counted traces of which it has nothing.
+func (p *project) countCosts(rows []opper.Usage, began time.Time) error {
 	costs := make(map[ledger.ID]aggregate.TraceCost, len(rows))
 	hasTraces, isJoined := false, false
 	for i := range rows {
@@ -235,7 +236,7 @@ func (p *project) countCosts(rows []opper.Usage) error {
 		isJoined = isJoined || p.ledger.HasSeen(id)
 	}
 	before := p.aggregates.CostsUnknown
-	p.aggregates.ApplyCosts(costs, p.clock.Now())
+	p.aggregates.ApplyCosts(costs, began)
 	if hasTraces && !isJoined && p.aggregates.CostsUnknown > before {
 		return errUnjoinable
 	}

@@ -150,3 +150,26 @@ func TestTraceWithoutCallsIsNoReasonToGiveUp(t *testing.T) {
 		})
 	}
 }
+
+// What was read before a trace was counted says nothing about its cost, however long the
+// sync that counted it took.
+func TestUsageThatWasReadBeforeATraceWasCounted(t *testing.T) {
+	u := newUsageBench(t, usageConfig(), oppertest.UsageTroubles{})
+	u.sync()
+	u.trace("agent", dollar)
+	u.sync()
+	u.call("m", "", oppertest.Amounts{Cost: 1}) // so that there is some usage
+	request := u.project.usageRequest()
+	request.asked[byTrace] = true
+	u.step(settle)
+	u.sync()
+	u.expect(values{"opper_traces_total{success,agent}": 1})
+	u.step(20 * time.Minute)
+	answer := request.read(t.Context(), u.project.usage.source(time.Time{}))
+	answer.traces = nil // the trace was not rolled up then
+	u.project.countUsage(answer)
+	u.step(time.Minute)
+	u.read()
+	u.sync()
+	u.expect(values{"opper_trace_cost_usd_total{success,agent}": 1, "opper_exporter_trace_costs_unknown_total{}": 0})
+}
