@@ -73,7 +73,7 @@ func (o *usageOrganization) run(minutes int) {
 	for range minutes {
 		for _, p := range o.c.all() {
 			p.sync(o.t.Context())
-			p.countUsage(p.usageRequest().read(o.t.Context(), p.usage.source(time.Time{})))
+			p.countUsage(p.usageRequest().read(o.t.Context(), p.usage.source()))
 		}
 		o.step(time.Minute)
 	}
