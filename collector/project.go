@@ -117,6 +117,9 @@ func openProject(cfg config.Project, deps Deps, old *project) (*project, error) 
 			client.Continue(old.client)
 		}
 		p.isContinued, p.activity.started = true, old.activity.started
+		if cfg.UpstreamURL == old.cfg.UpstreamURL {
+			p.usage.continueFrom(old.usage)
+		}
 	}
 	return p, nil
 }

@@ -98,6 +98,13 @@ func newUsageReader(cfg *config.Project) *usageReader {
 	return r
 }
 
+// continueFrom makes what another reader of the same project has read last stay exposed
+// until it is read again. The other one may be running.
+func (r *usageReader) continueFrom(old *usageReader) {
+	r.metrics = old.metrics
+	r.publishedStatus.Store(old.publishedStatus.Load())
+}
+
 // isOn reports whether usage is read at all.
 func (r *usageReader) isOn() bool { return r.interval > 0 && r.source != nil }
 

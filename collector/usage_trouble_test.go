@@ -241,3 +241,29 @@ func TestUsageOfManyRequests(t *testing.T) {
 		}
 	})
 }
+
+// A project with other settings continues to expose its budget and how reading goes, as it
+// may take long until they are read again.
+func TestBudgetIsExposedAfterAReload(t *testing.T) {
+	o := newUsageOrganization(t, oppertest.UsageTroubles{}, "a")
+	o.usage.SetBudget(uuidOf("a"), oppertest.Budget{LimitCents: new(int64(1234))})
+	o.configure("a")
+	o.run(1)
+	want := values{"opper_project_spend_limit_usd{}": 12.34, "opper_usage_up{budget}": 1, "opper_usage_up{model}": 1}
+	for _, settings := range []string{"", "others"} {
+		o.settings = settings
+		o.configure("a")
+		families, err := o.c.Gatherer("").Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for key, value := range want {
+			if got := valuesOf(families)[key]; got != value {
+				t.Errorf("settings %q: %s is %v, want %v", settings, key, got, value)
+			}
+		}
+		if st := o.c.Status()[0].Usage; st == nil || st.Budget == nil {
+			t.Errorf("settings %q: the status has no budget", settings)
+		}
+	}
+}
