@@ -56,6 +56,7 @@ type usageReader struct {
 	kinds    [usageKinds]usageAttempts
 	budget   opper.Budget // what is known of it
 	noTraces bool         // it has been logged that there is usage and no trace
+	models   status.Usage // of the models alone, as they are published
 
 	timer   *time.Timer
 	answers chan usageAnswer // holds one

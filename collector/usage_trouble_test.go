@@ -3,6 +3,7 @@ package collector
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -265,5 +266,30 @@ func TestBudgetIsExposedAfterAReload(t *testing.T) {
 		if st := o.c.Status()[0].Usage; st == nil || st.Budget == nil {
 			t.Errorf("settings %q: the status has no budget", settings)
 		}
+	}
+}
+
+// What can't be committed of usage is not in the status either.
+func TestStatusOfUsageThatIsNotCommitted(t *testing.T) {
+	store := &commits{Memory: new(storetest.Memory)}
+	cfg := usageConfig()
+	cfg.Store = store
+	u := newUsageBench(t, cfg, oppertest.UsageTroubles{})
+	u.call("m", "", oppertest.Amounts{Cost: dollar})
+	u.sync()
+	u.read()
+	cost := func() int64 { return u.collector().Status()[0].Usage.Models[0].Cost }
+	store.refused = errors.New("no space left on device")
+	u.step(time.Minute)
+	u.call("m", "", oppertest.Amounts{Cost: dollar})
+	u.read()
+	if got := cost(); got != dollar {
+		t.Errorf("the status has a cost of %d, want %d", got, dollar)
+	}
+	store.refused = nil
+	u.step(time.Minute)
+	u.read()
+	if got := cost(); got != 2*dollar {
+		t.Errorf("the status has a cost of %d, want %d", got, 2*dollar)
 	}
 }
