@@ -152,11 +152,13 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 // expose publishes what was restored, if it is known to be what is configured. What
 // begins anew is committed first.
 func (p *project) expose() {
-	if p.hasReset && !p.commit() || p.ledger.IsInitialSync() || p.isUnproven() {
+	if p.hasReset && !p.commit() || p.fresh || p.isUnproven() {
 		return
 	}
-	p.publish()
 	p.publishUsage()
+	if !p.ledger.IsInitialSync() {
+		p.publish()
+	}
 }
 
 // sync runs one sync, and reports whether Opper answered what it asked for. One

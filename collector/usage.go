@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -88,6 +89,9 @@ type usageAnswer struct {
 	errs           [usageKinds]error
 }
 
+// hasRead reports whether a kind was read.
+func (a *usageAnswer) hasRead(k usageKind) bool { return a.asked[k] && a.errs[k] == nil }
+
 func newUsageReader(cfg *config.Project) *usageReader {
 	r := &usageReader{interval: cfg.UsageInterval, metrics: newUsageMetrics(cfg.Name), answers: make(chan usageAnswer, 1)}
 	r.published.Store(&snapshot{})
@@ -174,16 +178,18 @@ func (p *project) countUsage(a usageAnswer) {
 	if u.timer != nil {
 		u.timer.Reset(max(u.interval-p.clock.Now().Sub(a.began), 0))
 	}
-	if a.asked[byModel] && a.errs[byModel] == nil {
+	p.metrics.stall.begin() // its commit may hang
+	defer p.metrics.stall.end()
+	if a.hasRead(byModel) {
 		a.errs[byModel] = u.set.Apply(a.models, a.from, p.ownProject(a.traces), p.clock.System())
 	}
 	if a.errs[byModel] != nil {
 		u.set.Failed()
 	}
 	switch {
-	case a.asked[byTrace] && a.errs[byTrace] == nil:
-		a.errs[byTrace] = p.countCosts(a.traces)
-	case u.kinds[byTrace].refused || opper.Permanent(a.errs[byTrace]):
+	case a.hasRead(byTrace):
+		a.errs[byTrace] = p.countCosts(a.traces, a.began)
+	case opper.Permanent(cmp.Or(a.errs[byTrace], u.kinds[byTrace].err)):
 		p.aggregates.GiveUpCosts(p.clock.Now())
 	}
 	// One that could not be read once is still the best that is known.
@@ -196,9 +202,13 @@ func (p *project) countUsage(a usageAnswer) {
 			p.usageRead(k, a.errs[k])
 		}
 	}
-	p.zeros.release(p.deps.Clock.Now())
-	if p.commit() {
-		p.publishUsage()
+	// Without news there is nothing to commit: above all no state of an upstream that has
+	// never answered.
+	if a.hasRead(byModel) || a.hasRead(byTrace) {
+		p.zeros.release(p.deps.Clock.Now())
+		if p.commit() {
+			p.publishUsage()
+		}
 	}
 	p.publishUsageStatus()
 	if p.isPublished() && p.ledger.Listed() == 0 && len(a.models) > 0 && !u.noTraces {
@@ -207,16 +217,18 @@ func (p *project) countUsage(a usageAnswer) {
 	}
 }
 
-// countCosts joins usage by trace to the traces that were counted. It returns an error if
-// it can't be joined to any.
-func (p *project) countCosts(rows []opper.Usage) error {
+// countCosts joins usage by trace, whose read began at a time, to the traces that were
+// counted. It returns an error if it can't be joined to any. The time of the answer would
+// not do: a sync that took long meanwhile may have counted traces of which it has nothing.
+func (p *project) countCosts(rows []opper.Usage, began time.Time) error {
 	costs := make(map[ledger.ID]aggregate.TraceCost, len(rows))
-	isJoined := false
+	hasTraces, isJoined := false, false
 	for i := range rows {
 		r := &rows[i]
 		if r.Trace == "" {
 			continue
 		}
+		hasTraces = true
 		id := ledger.KeyOf(r.Trace)
 		c := costs[id]
 		c.Cost, c.InputTokens, c.OutputTokens = c.Cost+r.Cost, c.InputTokens+r.InputTokens, c.OutputTokens+r.OutputTokens
@@ -224,8 +236,8 @@ func (p *project) countCosts(rows []opper.Usage) error {
 		isJoined = isJoined || p.ledger.HasSeen(id)
 	}
 	before := p.aggregates.CostsUnknown
-	p.aggregates.ApplyCosts(costs, p.clock.Now())
-	if len(rows) > 0 && !isJoined && p.aggregates.CostsUnknown > before {
+	p.aggregates.ApplyCosts(costs, began)
+	if hasTraces && !isJoined && p.aggregates.CostsUnknown > before {
 		return errUnjoinable
 	}
 	return nil

@@ -71,7 +71,7 @@ func TestDocumentationIsTrue(t *testing.T) {
 			}
 		}
 		compare(t, reference, exposed)
-		for name, documents := range mentioned(t, `\b(opper_(?:up|usage|cost|trace|token|project_|exporter_)[a-z_]*)\b`) {
+		for name, documents := range mentioned(t, `\b(opper_(?:up|usage|cost_usd|trace|token|project_|exporter_)[a-z_]*)\b`) {
 			name = regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(name, "")
 			// One is the name of a volume.
 			if _, ok := exposed[name]; !ok && name != "opper_exporter_exporter" {

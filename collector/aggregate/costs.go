@@ -155,6 +155,7 @@ func (s *Set) endWaiting(f func(*waitingBatch, waitingTrace) bool) {
 func (t waitingTrace) addCost(c TraceCost) {
 	n, totals := t.name, &t.name.ByOutcome[t.outcome]
 	n.Changes++
+	n.idleSince = time.Time{} // the cost is to be read, too
 	cost := max(c.Cost, 0)
 	totals.Cost = addSaturating(totals.Cost, cost)
 	n.InputTokens = addSaturating(n.InputTokens, max(c.InputTokens, 0))
@@ -191,9 +192,9 @@ func (s *Set) createCosts(now time.Time, pending part) (created bool) {
 func (s *Set) changesOfWaiting(put func(key string, body []byte)) {
 	for _, b := range s.waiting.batches {
 		switch len(b.traces) {
-		case b.stored:
-		case 0:
+		case 0: // a commit that failed may have stored it
 			put(keyOfWaiting(b.number), nil)
+		case b.stored:
 		default:
 			put(keyOfWaiting(b.number), codec.Encode(func(c *codec.Coder) { s.codeWaiting(c, b) }))
 		}

@@ -122,23 +122,21 @@ func (s *Set) assign(seen map[string]bool, isFull bool, own string, now time.Tim
 				s.accounts[id] = "" // nothing but the project's own is known
 				continue
 			}
-			claims, isProven = s.noneClaims(seen)
-			isAlone = false
+			claims = s.beside(seen)
+			counted, _ = s.named() // with those of this answer
+			isProven, isAlone = len(claims) == 1 && len(counted) == 1, false
 		}
 		v := s.cfg.Owners.decide(s.cfg.Project, claims, isProven, isAlone, now)
-		switch v {
-		case undecided:
+		if v == undecided {
 			s.undecided = true
 			continue
-		case notMine:
+		}
+		if v == notMine {
 			s.others[id] = true
 			continue
 		}
 		label := aggregate.LabelOr(id, None)
-		switch {
-		case id == "":
-			s.noneClaim = claims[0]
-		case v == mine && homes == 0 && (isProven || isAlone):
+		if id != "" && v == mine && homes == 0 && (isProven || isAlone) {
 			label = ""
 		}
 		if s.others[id] || wasSum && label != "" {
@@ -150,10 +148,9 @@ func (s *Set) assign(seen map[string]bool, isFull bool, own string, now time.Tim
 	return baseLine
 }
 
-// noneClaims returns what a claim of the rows without an Opper project may be of, and
-// whether it is proven: they are the same for two configured projects that also see the
-// same Opper project.
-func (s *Set) noneClaims(seen map[string]bool) (claims []string, isProven bool) {
+// beside returns as what rows without an Opper project are claimed: they are the same
+// for two configured projects that also see the same Opper project.
+func (s *Set) beside(seen map[string]bool) (claims []string) {
 	counted, foreign := s.named()
 	ids := slices.AppendSeq(append(counted, foreign...), maps.Keys(seen))
 	slices.Sort(ids)
@@ -162,7 +159,7 @@ func (s *Set) noneClaims(seen map[string]bool) (claims []string, isProven bool) 
 			claims = append(claims, "beside "+id)
 		}
 	}
-	return claims, len(claims) == 1 && len(counted) == 1
+	return claims
 }
 
 // named returns the known Opper projects, without the empty one.

@@ -93,8 +93,8 @@ func (o *Owners) hear(project string) {
 }
 
 // decide returns whose an Opper project is that a configured one sees: isProven by
-// other means, or isAlone in the answer. A claim of any of ids decides; without one, it
-// is the first of them that is claimed.
+// other means, or isAlone in the answer. It has several ids if it is known by what is
+// beside it: a claim of any of them decides, and all are claimed at once.
 func (o *Owners) decide(project string, ids []string, isProven, isAlone bool, now time.Time) verdict {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -112,11 +112,10 @@ func (o *Owners) decide(project string, ids []string, isProven, isAlone bool, no
 	if _, ok := o.heard[project]; !ok {
 		return undecided
 	}
-	id := ids[0]
-	s := o.seen[id]
+	s := o.seen[ids[0]]
 	if s == nil {
 		s = &sighting{since: now}
-		o.seen[id] = s
+		o.seen[ids[0]] = s
 	}
 	if s.first != "" && s.first != project {
 		s.several = true
@@ -135,22 +134,28 @@ func (o *Owners) decide(project string, ids []string, isProven, isAlone bool, no
 	if isGuess && now.Sub(s.since) < patience {
 		return undecided
 	}
-	delete(o.seen, id)
-	o.claims[id] = claim{project: project, isGuess: isGuess}
-	return o.claims[id].verdict()
+	c := claim{project: project, isGuess: isGuess}
+	for _, id := range ids {
+		delete(o.seen, id)
+		o.claims[id] = c
+	}
+	return c.verdict()
 }
 
-// keep makes a claim durable, or returns false if another project has it.
-func (o *Owners) keep(project, id string) bool {
+// keep makes claims durable, or returns false if other projects have them all.
+func (o *Owners) keep(project string, ids []string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	c, isClaimed := o.claims[id]
-	if isClaimed && c.project != project {
-		return false
+	isKept := false
+	_, isConfigured := o.heard[project]
+	for _, id := range ids {
+		if c, isClaimed := o.claims[id]; isClaimed && c.project != project {
+			continue
+		}
+		if isKept = true; isConfigured {
+			o.claims[id] = claim{project: project, isDurable: true}
+			delete(o.seen, id)
+		}
 	}
-	if _, ok := o.heard[project]; ok {
-		o.claims[id] = claim{project: project, isDurable: true}
-		delete(o.seen, id)
-	}
-	return true
+	return isKept
 }

@@ -50,6 +50,24 @@ func TestSingleProject(t *testing.T) {
 	}
 }
 
+// The project's own is the first that is found to be it, for good.
+func TestOwnOpperProject(t *testing.T) {
+	rows := []opper.Usage{row(0, "X", "m", 1), row(0, "Y", "m", 2), row(0, "Z", "m", 4)}
+	f := newFixture(t, Config{})
+	for n, own := range []string{"X", "Y", "Z"} {
+		f.now = f.now.Add(time.Hour)
+		if err := f.readOf(own, rows[:n+1]...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.expect("/m=1 Y/m=2 Z/m=4")
+	f = newFixture(t, Config{})
+	if err := f.readOf("Y", rows...); err != nil {
+		t.Fatal(err)
+	}
+	f.expect("/m=2 X/m=1 Z/m=4")
+}
+
 // What has only been seen of the last hours may have others beside it in earlier ones.
 func TestNewOpperProjectIsReadInFull(t *testing.T) {
 	all := []opper.Usage{row(-20, "", "m", 100), row(0, "X", "m", 1), row(-20, "X", "m", 10), row(-20, "Y", "m", 20)}
@@ -99,6 +117,7 @@ type process struct {
 }
 
 func newProcess(t *testing.T, names ...string) *process {
+	t.Helper()
 	p := &process{T: t, projects: map[string]*fixture{}}
 	p.owners = NewOwners()
 	p.configure(names...)

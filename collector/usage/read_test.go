@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -59,11 +59,11 @@ func (s *cutSource) Usage(_ context.Context, q opper.UsageQuery) (opper.UsagePag
 func TestReadIsComplete(t *testing.T) {
 	failed := 0
 	for seed := range int64(150) {
-		rng := rand.New(rand.NewSource(seed))
-		src := &cutSource{announces: rng.Intn(2) == 0, cut: []int{0, 50, 100, 150, 1000}[rng.Intn(5)], maxRows: []int{0, 40, 120}[rng.Intn(3)]}
-		hours, models := 1+rng.Intn(120), 1+rng.Intn(60)
+		rng := rand.New(rand.NewPCG(uint64(seed), 0))
+		src := &cutSource{announces: rng.IntN(2) == 0, cut: []int{0, 50, 100, 150, 1000}[rng.IntN(5)], maxRows: []int{0, 40, 120}[rng.IntN(3)]}
+		hours, models := 1+rng.IntN(120), []int{1, 1 + rng.IntN(60)}[rng.IntN(2)]
 		for h := range hours {
-			for m := range rng.Intn(models) {
+			for m := range 1 + rng.IntN(models) {
 				src.rows = append(src.rows, row(h, "X", fmt.Sprint("m", m), 1))
 			}
 		}

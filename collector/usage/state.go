@@ -14,8 +14,7 @@ import (
 
 // The keys of entries that are stored.
 const (
-	keyCounters = "counters" // what a read changes, beside its hours
-	keyProjects = "projects" // which Opper projects are counted
+	keyCounters = "counters" // all but the marks
 	keyHour     = "hour/"    // and the hours since 1970: the marks of an hour that is not final
 )
 
@@ -25,11 +24,8 @@ func (s *Set) Changes(put func(key string, body []byte)) {
 	if s.border == 0 {
 		return
 	}
-	s.put = map[string][]byte{keyCounters: codec.Encode(s.code), keyProjects: codec.Encode(s.codeProjects)}
-	for key, body := range s.put {
-		if !bytes.Equal(body, s.stored[key]) {
-			put(key, body)
-		}
+	if s.put = codec.Encode(s.code); !bytes.Equal(s.put, s.stored) {
+		put(keyCounters, s.put)
 	}
 	for hour := range s.changed {
 		var body []byte
@@ -50,12 +46,15 @@ func (s *Set) Committed() {
 // keepClaims makes the claims durable. Opper projects that another project has claimed
 // by now are that one's from now on.
 func (s *Set) keepClaims() {
-	for id := range s.accounts {
-		claim := id
+	for id, label := range s.accounts {
+		claims := []string{id}
 		if id == "" {
-			claim = s.noneClaim
+			claims = s.beside(nil)
 		}
-		if claim != "" && !s.cfg.Owners.keep(s.cfg.Project, claim) {
+		if label == "" && id == "" || len(claims) == 0 {
+			continue
+		}
+		if !s.cfg.Owners.keep(s.cfg.Project, claims) {
 			delete(s.accounts, id)
 			s.others[id] = true
 		}
@@ -69,10 +68,8 @@ func Restore(cfg Config, entries map[string][]byte) (*Set, error) {
 	if len(entries) == 0 {
 		return s, nil
 	}
-	for _, key := range []string{keyCounters, keyProjects} {
-		if _, ok := entries[key]; !ok {
-			return nil, fmt.Errorf("%q is missing", key)
-		}
+	if _, ok := entries[keyCounters]; !ok {
+		return nil, fmt.Errorf("%q is missing", keyCounters)
 	}
 	for _, key := range slices.Sorted(maps.Keys(entries)) {
 		if err := s.restore(key, entries[key]); err != nil {
@@ -93,14 +90,11 @@ func (s *Set) restore(key string, body []byte) error {
 		s.hours[hour] = map[cell]mark{}
 		return codec.Decode(body, func(c *codec.Coder) { codeMarks(c, s.hours[hour]) })
 	}
-	s.stored[key] = body
-	switch key {
-	case keyCounters:
-		return codec.Decode(body, s.code)
-	case keyProjects:
-		return codec.Decode(body, s.codeProjects)
+	if key != keyCounters {
+		return codec.ErrDamaged
 	}
-	return codec.ErrDamaged
+	s.put, s.stored = body, body
+	return codec.Decode(body, s.code)
 }
 
 // dropForeignMarks removes the marks of Opper projects that are not counted here any
@@ -125,39 +119,36 @@ func (s *Set) code(c *codec.Coder) {
 	codec.Int(c, &s.border)
 	codec.Int(c, &s.newest)
 	codec.Int(c, &s.Corrections)
-	models := s.Models()
-	codec.Slice(c, &models, func(m **Model) {
-		if c.IsDecoding() {
-			*m = new(Model)
-		}
-		c.Text(&(*m).Label)
-		c.Text(&(*m).OpperProject)
-		c.Times(&(*m).Created)
-		c.Bools(&(*m).zeroPending)
-		(*m).counted.code(c)
-	})
-	for _, m := range models {
-		s.models[cell{m.OpperProject, m.Label}] = m
-		if m.Label != aggregate.Other {
-			s.places[m.Label] = true
-		}
-	}
-}
-
-func (s *Set) codeProjects(c *codec.Coder) {
-	ids := slices.Sorted(maps.Keys(s.accounts))
+	ids, others := slices.Sorted(maps.Keys(s.accounts)), slices.Sorted(maps.Keys(s.others))
 	codec.Slice(c, &ids, func(id *string) {
 		label := s.accounts[*id]
 		c.Text(id)
 		c.Text(&label)
 		s.accounts[*id] = label
 	})
-	c.Text(&s.noneClaim)
-	others := slices.Sorted(maps.Keys(s.others))
 	codec.Slice(c, &others, func(id *string) {
 		c.Text(id)
 		s.others[*id] = true
 	})
+	models := s.Models()
+	codec.Slice(c, &models, func(m **Model) {
+		if c.IsDecoding() {
+			*m = new(Model)
+		}
+		(*m).code(c)
+		s.models[cell{(*m).OpperProject, (*m).Label}] = *m
+		if (*m).Label != aggregate.Other {
+			s.places[(*m).Label] = true
+		}
+	})
+}
+
+func (m *Model) code(c *codec.Coder) {
+	c.Text(&m.Label)
+	c.Text(&m.OpperProject)
+	c.Times(&m.Created)
+	c.Bools(&m.zeroPending)
+	m.counted.code(c)
 }
 
 func codeMarks(c *codec.Coder, marks map[cell]mark) {

@@ -145,16 +145,13 @@ type Set struct {
 	places   map[string]bool   // labels of models that have one
 	accounts map[string]string // OpperProject labels of the Opper projects that are counted here
 	others   map[string]bool   // Opper projects that other configured projects count
-	// noneClaim is what the rows without an Opper project are claimed as; empty if they are
-	// those of the configured project.
-	noneClaim string
-	hours     map[int64]map[cell]mark
+	hours    map[int64]map[cell]mark
 
-	changed   map[int64]bool    // hours, since the last commit
-	put       map[string][]byte // the other entries
-	stored    map[string][]byte // what is committed of them
-	fullAt    int64             // our hour in which all that is not final was read; 0 if that is due
-	undecided bool              // whose some of the last answer is
+	changed   map[int64]bool // hours, since the last commit
+	put       []byte         // keyCounters, as it was put last
+	stored    []byte         // and as it is committed
+	fullAt    int64          // our hour in which all that is not final was read; 0 if that is due
+	undecided bool           // whose some of the last answer is
 	lastRead  time.Time
 }
 
@@ -163,10 +160,9 @@ func New(cfg Config) *Set {
 	if cfg.Owners == nil {
 		cfg.Owners = NewOwners(cfg.Project)
 	}
-	entries := map[string][]byte{}
 	return &Set{
 		cfg: cfg, models: map[cell]*Model{}, places: map[string]bool{}, accounts: map[string]string{}, others: map[string]bool{},
-		hours: map[int64]map[cell]mark{}, changed: map[int64]bool{}, put: entries, stored: entries,
+		hours: map[int64]map[cell]mark{}, changed: map[int64]bool{},
 	}
 }
 
