@@ -58,14 +58,14 @@ scrape_configs:
 		labels     string
 		want       float64
 	}{
+		{"Spent this month", "A", `{}`, 40},
+		{"Of the limit", "A", `{}`, 0.04},
 		{"Models", "A", `{model="openai/gpt-5"}`, 35},
 		{"Models", "A", `{model="mistral/mistral-small"}`, 2},
 		{"Agents", "A", `{project="default", trace_name="triage"}`, 32},
 		{"Agents", "F", `{project="default", trace_name="triage"}`, 20},
 		{"Agents", "C", `{project="default", trace_name="triage"}`, 16},
 		{"Spent today", "A", `{}`, 37},
-		{"Spent this month", "A", `{}`, 40},
-		{"Of the limit", "A", `{}`, 0.04},
 		{"Forecast", "A", `{}`, 40 + 37*rest},
 	} {
 		promql := costExpression(t, test.title, test.ref, "3600s")
