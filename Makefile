@@ -13,7 +13,7 @@ BUILDINFO := github.com/prometheus/common/version
 LDFLAGS   := -X $(BUILDINFO).Version=$(VERSION) -X $(BUILDINFO).Revision=$(REVISION) -X $(BUILDINFO).Branch=$(BRANCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run tools test test-long soak lint vulncheck format build reproducible golden docs fuzz bench
+.PHONY: help demo run tools test test-long long-soak long-rest soak lint vulncheck format build reproducible golden docs fuzz bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -47,25 +47,32 @@ tools: ## the tools that the tests and the linters use
 	$(GO) test -race -run '^$$' ./... >/dev/null
 	$(GO) test -run '^$$' ./collector >/dev/null
 
-# The schedules run without the race detector, which would make them several times
-# slower: one goroutine drives them.
+# The tests with real servers mostly wait, so more packages are tested at once than
+# there are cores. The schedules run without the race detector, which would make them
+# several times slower: one goroutine drives them.
 test: tools ## the tests, about five minutes of them
 	@echo '=== testing all packages but the collector, with the race detector'
-	$(GO) test -race -timeout 30m $$($(GO) list ./... | grep -v '/collector$$')
+	$(GO) test -race -p 4 -timeout 30m $$($(GO) list ./... | grep -v '/collector$$')
 	@echo '=== testing the collector, with the race detector'
 	$(GO) test -race -timeout 30m ./collector -skip TestSchedules -schedules 50
 	@echo '=== running 1500 random schedules'
 	$(GO) test -timeout 30m ./collector -run 'TestSimulation|TestSchedules' -schedules 1500
 
+# The soak mostly waits, so the rest runs beside it.
 test-long: ## many more random schedules and kills, fuzzing, and ten minutes of soak
+	@$(MAKE) -j2 long-soak long-rest
+
+long-soak:
+	@echo '=== ten minutes of soak'
+	$(GO) run ./deploy/test/soak --for=10m
+
+long-rest:
 	@echo '=== running 10000 random schedules'
-	$(GO) test -timeout 60m ./collector -run 'TestSimulation|TestSchedules' -schedules 10000
+	$(GO) test -timeout 60m ./collector ./collector/usage -run 'TestSimulation|TestSchedules|TestMonthOfTroubles' -schedules 10000
 	@echo '=== killing exporters 80 times, and scraping 20 projects over shared connections'
 	$(GO) test -race -timeout 60m ./deploy/test/e2e -run 'TestCountsSurviveSIGKILL|TestFirstIncrementIsNotLostByDiscovery' -parallel 4 -kills 40 -shared-connections
 	@echo '=== fuzzing'
 	$(MAKE) fuzz FUZZTIME=2000x
-	@echo '=== ten minutes of soak'
-	$(GO) run ./deploy/test/soak --for=10m
 
 soak: ## the real binary under random faults for the time SOAK, and a verdict
 	$(GO) run ./deploy/test/soak $(ARGS)

@@ -38,6 +38,10 @@ func (c *Collector) Apply(projects []config.Project) (err error) {
 	if len(ch.added)+len(ch.changed)+len(ch.removed) == 0 {
 		return nil
 	}
+	// Those that are restored continue to count what they have counted, and those that
+	// are removed count until they have stopped.
+	c.shareUsage(c.all(), ch.next)
+	defer func() { c.shareUsage(c.all()) }()
 	if err := each(ch.added, (*project).restore); err != nil {
 		return err
 	}
@@ -56,6 +60,17 @@ func (c *Collector) Apply(projects []config.Project) (err error) {
 		level.Info(c.deps.Logger).Log("msg", "projects changed", "projects", len(ch.next), "added", names(ch.added), "changed", names(ch.changed), "removed", names(ch.removed))
 	}
 	return nil
+}
+
+// shareUsage makes each Opper project one whose usage one of these projects counts.
+func (c *Collector) shareUsage(lists ...[]*project) {
+	var names []string
+	for _, p := range slices.Concat(lists...) {
+		if p.usage.isOn() {
+			names = append(names, p.cfg.Name)
+		}
+	}
+	c.deps.owners.SetProjects(names)
 }
 
 // plan makes the projects that are new or have other settings, and checks all that

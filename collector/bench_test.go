@@ -47,6 +47,7 @@ type bench struct {
 	t        testing.TB
 	opper    *oppertest.Server
 	http     *httptest.Server
+	client   *opper.Client
 	project  *project
 	registry *prometheus.Registry
 	log      promtest.Output
@@ -96,6 +97,7 @@ func newBench(t testing.TB, list oppertest.Config, cfg setup) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.client = client
 	cfg.now, cfg.Logger = b.now, log.NewLogfmtLogger(&b.log)
 	cfg.source = func(opper.Priority, time.Time) syncer.Source {
 		b.begins.Add(1)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"opper_exporter/collector/config"
+	"opper_exporter/collector/usage"
 	"opper_exporter/opper"
 )
 
@@ -31,6 +32,7 @@ type Deps struct {
 
 	turns      turns             // of initial syncs; nil if their number is not limited
 	transports *opper.Transports // of all projects
+	owners     *usage.Owners     // of the usage of Opper's projects
 }
 
 // Store persists the state of projects.
@@ -59,7 +61,7 @@ type Collector struct {
 
 // New returns a Collector of projects, which continue from their state.
 func New(projects []config.Project, deps Deps) (*Collector, error) {
-	deps.turns, deps.transports = newTurns(), opper.NewTransports()
+	deps.turns, deps.transports, deps.owners = newTurns(), opper.NewTransports(), usage.NewOwners()
 	c := &Collector{deps: deps}
 	c.projects.Store(new([]*project))
 	if err := c.Apply(projects); err != nil {

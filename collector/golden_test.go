@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/deploy/test/promtest"
 	"opper_exporter/opper/oppertest"
 )
@@ -29,7 +30,7 @@ const hostile = "line\nbreak \"quoted\" \\back {a=\"b\"} # 日本"
 func fixedHistory(t testing.TB) *bench {
 	t.Helper()
 	cfg := testConfig()
-	cfg.Aggregate.MaxNames = 4
+	cfg.Aggregate.MaxNames, cfg.Aggregate.Costs = 4, true
 	b := newBench(t, oppertest.Config{}, cfg)
 	id := 0
 	add := func(name string, change func(*oppertest.Trace)) {
@@ -72,6 +73,7 @@ func fixedHistory(t testing.TB) *bench {
 	b.sync()
 	b.step(settle)
 	b.sync()
+	b.applyCosts(map[int]aggregate.TraceCost{104: {Cost: 12_345_678_901, InputTokens: 2000, OutputTokens: 35}, 103: {Cost: 1}})
 	return b
 }
 

@@ -35,7 +35,7 @@ func ReadKnown(state Store, project string) (*Known, error) {
 	aggregates := map[string][]byte{}
 	found, err := state.Load(project, func(key string, body []byte) error {
 		k.Bytes += len(key) + len(body)
-		if key == docIdentity {
+		if key == partDocument+docIdentity {
 			stored = bytes.Clone(body)
 		}
 		if key, ok := strings.CutPrefix(key, partAggregates); ok {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/config"
 )
 
 // labels are those of a metric, sorted by name. client_golang makes labels, times and
@@ -58,6 +59,11 @@ type scale struct {
 	bounds          []float64
 	perOne          float64 // units of the sum in one of the values that the buckets count
 	classic, native bool
+	empty           *histogram // whose buckets all that are empty share; nil until there is one
+}
+
+func newScale(cfg *config.Project, bounds []float64, perOne float64) *scale {
+	return &scale{bounds: bounds, perOne: perOne, classic: cfg.ClassicHistograms, native: cfg.NativeHistograms}
 }
 
 // histogram is a prometheus.Metric with classic and native buckets.
@@ -100,6 +106,13 @@ var nativeDesc = prometheus.NewDesc("native", "", nil, nil)
 // newHistogram returns a histogram of an aggregate.
 func newHistogram(desc *prometheus.Desc, h *aggregate.Histogram, sc *scale, created *timestamppb.Timestamp, labels labels) prometheus.Metric {
 	m := &histogram{desc: desc, labels: labels, created: created, count: h.Count, sum: float64(h.Sum) / sc.perOne}
+	if h.Count == 0 {
+		if sc.empty != nil {
+			m.bounds, m.classic, m.native = sc.empty.bounds, sc.empty.classic, sc.empty.native
+			return m
+		}
+		sc.empty = m
+	}
 	if sc.classic {
 		m.bounds, m.classic = sc.bounds, make([]uint64, len(sc.bounds))
 		var count uint64

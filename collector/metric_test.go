@@ -32,7 +32,7 @@ func TestSnapshotIsSmall(t *testing.T) {
 		}
 		ev.FirstSeen, ev.Counted = append(ev.FirstSeen, row), append(ev.Counted, ledger.Counted{Row: row})
 	}
-	s.Apply(ev, epoch)
+	s.Apply(ev, epoch, epoch)
 	s.EndInitialSync(epoch)
 	const n = 20
 	var snapshots [n]snapshot

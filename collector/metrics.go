@@ -17,6 +17,15 @@ var (
 	tokensPerTrace = newDesc("opper_tokens_per_trace",
 		"Tokens of each settled trace whose tokens are known. From a background sync of Opper's trace list (total_tokens).",
 		"trace_name")
+	traceCost = newDesc("opper_trace_cost_usd_total",
+		"Cost of settled traces in US dollars, once it is final. From Opper's usage (cost, grouped by trace_uuid) and Opper's trace list (id, name, status).",
+		"trace_name", "outcome")
+	costPerTrace = newDesc("opper_cost_usd_per_trace",
+		"Cost of each settled trace in US dollars, once it is final. From Opper's usage (cost, grouped by trace_uuid) and Opper's trace list (id, name).",
+		"trace_name")
+	traceModelTokens = newDesc("opper_trace_model_tokens_total",
+		"Input and output tokens of settled traces whose cost is final. From Opper's usage (prompt_tokens, completion_tokens, grouped by trace_uuid) and Opper's trace list (id, name).",
+		"trace_name", "token_type")
 	tracesOpen = newDesc("opper_traces_open",
 		"Listed traces that have neither ended nor been abandoned, at the last sync of Opper's trace list (end_time is null).",
 		"trace_name")
@@ -39,6 +48,8 @@ var (
 		"reason")
 	lateEndsTotal = newDesc("opper_exporter_late_ends_total",
 		"Traces counted as abandoned for which an end_time was seen later.")
+	costsUnknownTotal = newDesc("opper_exporter_trace_costs_unknown_total",
+		"Traces that are counted, but not in opper_cost_usd_per_trace: the initial sync counted them, or no final cost arrived within 15 minutes (usage grouped by trace_uuid).")
 	unmappedTotal = newDesc("opper_exporter_unmapped_status_total",
 		"Settled traces with a status that is neither in the success nor in the failure list. The first 10 such statuses have series of their own, others count as (other).",
 		"status")
@@ -55,8 +66,9 @@ var (
 )
 
 var descs = []*prometheus.Desc{
-	tracesTotal, traceDuration, traceTokens, tokensPerTrace, tracesOpen, traceLastEnd, tracesListed,
-	gapsTotal, skippedTotal, unusableTotal, lateEndsTotal, unmappedTotal, traceNames, namesExpiredTotal, traceNamesLimit, namesZeroPending, overflowTotal,
+	tracesTotal, traceDuration, traceTokens, tokensPerTrace, traceCost, costPerTrace, traceModelTokens, tracesOpen, traceLastEnd, tracesListed,
+	gapsTotal, skippedTotal, unusableTotal, lateEndsTotal, costsUnknownTotal, unmappedTotal, traceNames, namesExpiredTotal, traceNamesLimit, namesZeroPending, overflowTotal,
+	usageCost, usageTokens, usageCalls, usageCorrections,
 }
 
 func newDesc(name, help string, labels ...string) *prometheus.Desc {

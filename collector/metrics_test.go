@@ -66,7 +66,7 @@ func TestHistogramsLikeClientGolang(t *testing.T) {
 					Name: "a", Duration: d, HasDuration: true, Tokens: d.Microseconds(), HasTokens: true,
 				}})
 			}
-			s.Apply(ev, epoch)
+			s.Apply(ev, epoch, epoch)
 			shot, _ := newSnapshots(&config.Project{Name: "p", ClassicHistograms: true, NativeHistograms: true, Aggregate: cfg}).build(s, ledger.New(ledger.Config{}), 0)
 			for _, c := range []struct {
 				family *prometheus.Desc
@@ -141,6 +141,32 @@ func TestMetricIsMadeOncePerChange(t *testing.T) {
 	}
 	if want := 4 + 4 + 3 + 1 + 1; kept != want {
 		t.Errorf("%d metrics are kept, want %d", kept, want)
+	}
+}
+
+// Names without a value in a histogram, as most are without a cost, share its buckets.
+func TestEmptyHistogramsShareBuckets(t *testing.T) {
+	cfg := testConfig()
+	cfg.Aggregate.Costs = true
+	b := newBench(t, oppertest.Config{}, cfg)
+	b.sync()
+	for id, name := range []string{"a", "b", "c"} {
+		b.opper.Add(b.trace(id+1, name))
+	}
+	b.sync()
+	b.step(settle)
+	b.sync()
+	b.applyCosts(map[int]aggregate.TraceCost{3: {Cost: 5}})
+	own := map[*native]int{}
+	var counts []uint64
+	for _, m := range *b.project.published.Load() {
+		if h, ok := m.(*histogram); ok && h.desc == costPerTrace {
+			own[h.native]++
+			counts = append(counts, h.count, h.classic[0], h.classic[10])
+		}
+	}
+	if len(own) != 2 || !slices.Equal(counts, []uint64{0, 0, 0, 0, 0, 0, 1, 1, 1}) {
+		t.Errorf("%d sets of native buckets for 3 names, of which one has a cost: %v", len(own), counts)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/store"
 	"opper_exporter/collector/syncer"
+	"opper_exporter/collector/usage"
 )
 
 // The parts of a state, the first byte of the keys of their entries. Behind it:
@@ -23,9 +24,10 @@ const (
 	partAggregates = "a" // see aggregate.Set.Changes
 	partDocument   = "d" // one of the names below
 	partLedger     = "l" // see ledger.Ledger.Changes
+	partUsage      = "u" // see usage.Set.Changes
 
-	docIdentity = partDocument + "identity"
-	docSyncer   = partDocument + "syncer"
+	docIdentity = "identity"
+	docSyncer   = "syncer"
 )
 
 // documentsInterval is for how long a project in which nothing changes commits nothing.
@@ -57,15 +59,15 @@ func (p *project) restore() error {
 		return nil
 	}
 	restored := ledger.New(p.ledgerConfig())
-	aggregates, documents := map[string][]byte{}, map[string][]byte{}
+	parts := map[string]map[string][]byte{partAggregates: {}, partDocument: {}, partUsage: {}}
 	found, err := p.deps.Store.Load(p.cfg.Name, func(key string, body []byte) error {
 		if key, ok := strings.CutPrefix(key, partLedger); ok {
 			return restored.Restore(key, body)
 		}
-		if key, ok := strings.CutPrefix(key, partAggregates); ok {
-			aggregates[key] = bytes.Clone(body)
-		} else {
-			documents[key] = bytes.Clone(body)
+		for part, entries := range parts {
+			if key, ok := strings.CutPrefix(key, part); ok {
+				entries[key] = bytes.Clone(body)
+			}
 		}
 		return nil
 	})
@@ -76,7 +78,7 @@ func (p *project) restore() error {
 		return nil
 	}
 	var id identity
-	if err := json.Unmarshal(documents[docIdentity], &id); err != nil {
+	if err := json.Unmarshal(parts[partDocument][docIdentity], &id); err != nil {
 		return p.stateError(fmt.Errorf("identity: %w", err))
 	}
 	if !p.isContinued {
@@ -93,14 +95,17 @@ func (p *project) restore() error {
 		return nil
 	}
 	p.ledger = restored
-	if p.aggregates, err = aggregate.Restore(p.cfg.Aggregate, aggregates); err != nil {
+	if p.aggregates, err = aggregate.Restore(p.cfg.Aggregate, parts[partAggregates]); err != nil {
 		return p.stateError(fmt.Errorf("aggregates: %w", err))
 	}
 	restoredSyncer := syncer.New(p.syncerConfig(), p.ledger)
-	if err := restoredSyncer.Restore(documents[docSyncer]); err != nil {
+	if err := restoredSyncer.Restore(parts[partDocument][docSyncer]); err != nil {
 		return p.stateError(err)
 	}
 	p.syncer = restoredSyncer
+	if p.usage.set, err = usage.Restore(p.usageConfig(), parts[partUsage]); err != nil {
+		return p.stateError(fmt.Errorf("usage: %w", err))
+	}
 	p.fresh = false
 	now := p.clock.System()
 	p.lastSuccess = id.LastSuccess
@@ -112,6 +117,9 @@ func (p *project) restore() error {
 		level.Info(p.logger).Log("msg", "initial sync resumed", "read", p.ledger.Listed())
 	} else {
 		level.Info(p.logger).Log("msg", "state restored", "listed", p.ledger.Listed(), "last_sync", p.lastSuccess.UTC().Format(time.RFC3339))
+	}
+	if p.aggregates.StartCosts(now) {
+		p.hasReset = true
 	}
 	return p.resetBuckets(&id, now)
 }
@@ -195,6 +203,7 @@ func (p *project) save() error {
 		entries := map[string][]byte{}
 		p.ledger.Changes(func(key string, body []byte) { entries[partLedger+key] = body })
 		p.aggregates.Changes(func(key string, body []byte) { entries[partAggregates+key] = body })
+		p.usage.set.Changes(func(key string, body []byte) { entries[partUsage+key] = body })
 		changes, err := p.changes(entries)
 		if err != nil {
 			return err
@@ -211,6 +220,7 @@ func (p *project) save() error {
 	}
 	p.ledger.Committed()
 	p.aggregates.Committed()
+	p.usage.set.Committed()
 	return nil
 }
 
@@ -238,6 +248,6 @@ func (p *project) changes(entries map[string][]byte) (map[string][]byte, error) 
 		return nil, err
 	}
 	changes := maps.Clone(entries)
-	changes[docIdentity], changes[docSyncer] = id, synced
+	changes[partDocument+docIdentity], changes[partDocument+docSyncer] = id, synced
 	return changes, nil
 }

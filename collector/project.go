@@ -18,6 +18,7 @@ import (
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/status"
 	"opper_exporter/collector/syncer"
+	"opper_exporter/collector/usage"
 	"opper_exporter/opper"
 )
 
@@ -41,6 +42,7 @@ type project struct {
 	builder    *snapshots
 	metrics    *instrumentation
 	activity   *activity
+	usage      *usageReader
 
 	published       atomic.Pointer[snapshot]
 	publishedStatus atomic.Pointer[status.Published] // of the same sync
@@ -69,7 +71,7 @@ type project struct {
 	fresh              bool               // the state on disk, if any, is to be replaced
 	broken             error              // why the store is broken
 	halt               context.CancelFunc // ends the running sync
-	hasReset           bool               // the state on disk has other buckets
+	hasReset           bool               // the state on disk lacks what begins anew, which is to be committed before it is exposed
 	isContinued        bool               // of a project of this process
 
 	stop func() // ends run, and returns when it has ended; for Collector alone
@@ -107,6 +109,9 @@ func openProject(cfg config.Project, deps Deps, old *project) (*project, error) 
 		return client.WithRetries(syncRetries).WithPriority(p).WaitUntil(waitUntil)
 	})
 	p.client = client
+	p.usage.source = func(waitUntil time.Time) usage.Source {
+		return client.WithRetries(usageRetries).WithPriority(opper.PriorityUsage).WaitUntil(waitUntil)
+	}
 	if old != nil {
 		if old.client != nil {
 			client.Continue(old.client)
@@ -129,6 +134,7 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 		zeros:   newZeroFirst(cfg.Name, deps.AllRead),
 		builder: newSnapshots(&cfg),
 		metrics: metrics,
+		usage:   newUsageReader(&cfg),
 		ready:   make(chan struct{}),
 		wanted:  make(chan struct{}, 1),
 		began:   clock.System(),
@@ -143,13 +149,16 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 	return p
 }
 
-// expose publishes what was restored, if it is known to be what is configured. Buckets
-// that have changed are committed first.
+// expose publishes what was restored, if it is known to be what is configured. What
+// begins anew is committed first.
 func (p *project) expose() {
-	if p.hasReset && !p.commit() || p.ledger.IsInitialSync() || p.isUnproven() {
+	if p.hasReset && !p.commit() || p.fresh || p.isUnproven() {
 		return
 	}
-	p.publish()
+	p.publishUsage()
+	if !p.ledger.IsInitialSync() {
+		p.publish()
+	}
 }
 
 // sync runs one sync, and reports whether Opper answered what it asked for. One
@@ -216,6 +225,7 @@ func (p *project) sync(ctx context.Context) bool {
 		p.logInitialSync()
 	}
 	p.publish()
+	p.publishUsage()
 	logger := level.Debug(p.logger)
 	if p.failing {
 		logger = level.Info(p.logger)
@@ -262,7 +272,7 @@ func (p *project) sweepPause() time.Duration {
 // apply adds up what was read.
 func (p *project) apply(ev ledger.Events) {
 	known := len(p.aggregates.Unmapped())
-	p.aggregates.Apply(ev, p.lastZero())
+	p.aggregates.Apply(ev, p.lastZero(), p.clock.Now())
 	for _, u := range p.aggregates.Unmapped()[known:] {
 		level.Warn(p.logger).Log("msg", "status maps to no outcome, its traces count as unknown", "status", u.Label,
 			"flags", "--collector.success-status, --collector.failure-status")
@@ -311,4 +321,10 @@ func (p *project) Collect(ch chan<- prometheus.Metric) {
 		ch <- m
 	}
 	p.metrics.Collect(ch)
+	if p.usage.isOn() {
+		for _, m := range *p.usage.published.Load() {
+			ch <- m
+		}
+		p.usage.metrics.Collect(ch)
+	}
 }

@@ -7,13 +7,15 @@ import (
 )
 
 // run syncs until ctx ends: at once, then at the project's own time in each interval
-// or, if that is 0, whenever refresh is called. Between syncs it reads pages of sweeps.
+// or, if that is 0, whenever refresh is called. Between syncs it reads pages of sweeps,
+// and counts the usage that is read meanwhile.
 // It returns an error only if the store breaks.
 func (p *project) run(ctx context.Context) error {
 	ctx, p.halt = context.WithCancel(ctx)
-	defer p.halt()
 	p.setStopped(false)
 	defer p.setStopped(true)
+	defer p.usage.stop()
+	defer p.halt()
 	var timer *time.Timer
 	var tick <-chan time.Time
 	next := time.Now().Add(offset(p.cfg.Name, p.cfg.Interval))
@@ -44,6 +46,12 @@ func (p *project) run(ctx context.Context) error {
 				timer.Reset(time.Until(next))
 			case <-p.wanted:
 				waiting = false
+			case <-p.usage.tick():
+				p.readUsage(ctx)
+			case a := <-p.usage.answers:
+				if ctx.Err() == nil {
+					p.countUsage(a)
+				}
 			case <-page:
 				sweeping = p.sweep(ctx, next)
 			}

@@ -20,6 +20,8 @@ var (
 	reasonVanishedOpen = newLabel("reason", "vanished_open")
 	reasonMissing      = newLabel("reason", "missing")
 	reasonNegative     = newLabel("reason", "negative")
+	inputTokens        = newLabel("token_type", "input")
+	outputTokens       = newLabel("token_type", "output")
 
 	outcomes = func() (labels [len(aggregate.Outcomes)]*dto.LabelPair) {
 		for _, o := range aggregate.Outcomes {
@@ -37,7 +39,8 @@ type snapshot []prometheus.Metric
 type snapshots struct {
 	project           labels // that one alone
 	maxNames          int
-	durations, tokens scale
+	durations, tokens *scale
+	costs             *scale                 // nil if they are not exposed
 	names             map[string]nameMetrics // by label
 	metrics           int                    // of the last snapshot
 }
@@ -51,13 +54,17 @@ type nameMetrics struct {
 }
 
 func newSnapshots(cfg *config.Project) *snapshots {
-	return &snapshots{
+	b := &snapshots{
 		project:   labels{newLabel("project", cfg.Name)},
 		maxNames:  cfg.Aggregate.MaxNames,
-		durations: scale{bounds: cfg.Aggregate.DurationBuckets, perOne: 1e6, classic: cfg.ClassicHistograms, native: cfg.NativeHistograms},
-		tokens:    scale{bounds: cfg.Aggregate.TokenBuckets, perOne: 1, classic: cfg.ClassicHistograms, native: cfg.NativeHistograms},
+		durations: newScale(cfg, cfg.Aggregate.DurationBuckets, 1e6),
+		tokens:    newScale(cfg, cfg.Aggregate.TokenBuckets, 1),
 		names:     map[string]nameMetrics{},
 	}
+	if cfg.Aggregate.Costs {
+		b.costs = newScale(cfg, aggregate.CostBuckets, 1e9)
+	}
+	return b
 }
 
 // build returns a snapshot, and the same for the status. listed is negative if
@@ -124,6 +131,9 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) (sna
 		}
 		out = append(out, &counter{c.desc, labels, float64(c.value), since})
 	}
+	if b.costs != nil {
+		out = append(out, &counter{costsUnknownTotal, b.project, float64(s.CostsUnknown), since})
+	}
 	for _, u := range s.Unmapped() {
 		out = append(out, &counter{unmappedTotal, b.with(newLabel("status", u.Label)), float64(u.Exposed()), timestamppb.New(u.Created)})
 		st.Unmapped = append(st.Unmapped, status.Unmapped{Status: u.Label, Traces: u.Exposed()})
@@ -157,6 +167,7 @@ func (b *snapshots) buildName(n *aggregate.Aggregate) nameMetrics {
 	n = n.Exposed()
 	created := timestamppb.New(n.Created)
 	durationsCreated, tokensCreated := timestamppb.New(latest(n.Created, n.DurationsCreated)), timestamppb.New(latest(n.Created, n.TokensCreated))
+	costsCreated := timestamppb.New(latest(n.Created, n.CostsCreated))
 	var out []prometheus.Metric
 	for _, o := range aggregate.Outcomes {
 		t, labels := &n.ByOutcome[o], append(labels{outcomes[o]}, m.labels...)
@@ -164,11 +175,20 @@ func (b *snapshots) buildName(n *aggregate.Aggregate) nameMetrics {
 		out = append(out,
 			&counter{tracesTotal, labels, float64(t.Traces), created},
 			&counter{traceTokens, labels, float64(t.Tokens), created})
+		if b.costs != nil {
+			out = append(out, &counter{traceCost, labels, float64(t.Cost) / b.costs.perOne, costsCreated})
+		}
 		if o != aggregate.Abandoned {
-			out = append(out, newHistogram(traceDuration, &t.Durations, &b.durations, durationsCreated, labels))
+			out = append(out, newHistogram(traceDuration, &t.Durations, b.durations, durationsCreated, labels))
 		}
 	}
-	out = append(out, newHistogram(tokensPerTrace, &n.Tokens, &b.tokens, tokensCreated, m.labels))
+	out = append(out, newHistogram(tokensPerTrace, &n.Tokens, b.tokens, tokensCreated, m.labels))
+	if b.costs != nil {
+		out = append(out,
+			newHistogram(costPerTrace, &n.Costs, b.costs, costsCreated, m.labels),
+			&counter{traceModelTokens, labels{b.project[0], inputTokens, m.labels[1]}, float64(n.InputTokens), costsCreated},
+			&counter{traceModelTokens, labels{b.project[0], outputTokens, m.labels[1]}, float64(n.OutputTokens), costsCreated})
+	}
 	if !n.LastEnd.IsZero() {
 		out = append(out, &gauge{traceLastEnd, m.labels, float64(n.LastEnd.UnixMicro()) / 1e6})
 	}

@@ -40,6 +40,9 @@ func (p *project) status() status.Project {
 		Published: p.publishedStatus.Load(),
 	}
 	st.Sync, st.Traffic = p.activity.now()
+	if p.usage.isOn() {
+		st.Usage = p.usage.publishedStatus.Load()
+	}
 	if st.Published == nil {
 		st.Initial = p.activity.initialSync()
 	}

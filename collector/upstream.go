@@ -8,6 +8,7 @@ import (
 	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/syncer"
+	"opper_exporter/collector/usage"
 )
 
 // upstream identifies a list of traces. Counts of one are never added to those
@@ -40,6 +41,17 @@ func (p *project) countFromZero() {
 	p.aggregates = aggregate.New(p.cfg.Aggregate, p.began)
 	p.aggregates.Renewed = p.origin == otherUpstream
 	p.syncer = syncer.New(p.syncerConfig(), p.ledger)
+	p.usage.set = usage.New(p.usageConfig())
+}
+
+// usageConfig returns that of the usage. After other usage was counted under the same
+// series, all that there was would be taken for an increase.
+func (p *project) usageConfig() usage.Config {
+	lookback := p.cfg.InitialLookback
+	if p.aggregates.Renewed {
+		lookback = new(time.Duration)
+	}
+	return usage.Config{Project: p.cfg.Name, MaxModels: p.cfg.MaxModels, Lookback: lookback, Owners: p.deps.owners}
 }
 
 func (p *project) ledgerConfig() ledger.Config {

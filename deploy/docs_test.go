@@ -34,11 +34,7 @@ func TestDocumentationIsTrue(t *testing.T) {
 	binary := exportertest.Binary(t)
 	storage := t.TempDir()
 	outcomes := configuration.outcomes(t)
-	address := start(t, binary, storage, outcomes)
-	families, err := exportertest.Families(t.Context(), address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	address, families := start(t, binary, storage, outcomes)
 
 	// What the README says of some flags and metrics is what the reference says of
 	// all, which is generated from the program.
@@ -66,6 +62,7 @@ func TestDocumentationIsTrue(t *testing.T) {
 	t.Run("metrics", func(t *testing.T) {
 		reference := metrics.metrics(t, "Traces")
 		compare(t, readme.metrics(t, "Trace metrics"), reference)
+		maps.Copy(reference, metrics.metrics(t, "Cost"))
 		maps.Copy(reference, metrics.metrics(t, "Exporter"))
 		exposed := map[string]string{}
 		for name, family := range families {
@@ -74,7 +71,7 @@ func TestDocumentationIsTrue(t *testing.T) {
 			}
 		}
 		compare(t, reference, exposed)
-		for name, documents := range mentioned(t, `\b(opper_(?:up|usage|cost|trace|token|project|exporter_)[a-z_]*)\b`) {
+		for name, documents := range mentioned(t, `\b(opper_(?:up|usage|cost_usd|trace|token|project_|exporter_)[a-z_]*)\b`) {
 			name = regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(name, "")
 			// One is the name of a volume.
 			if _, ok := exposed[name]; !ok && name != "opper_exporter_exporter" {
@@ -107,7 +104,7 @@ func TestDocumentationIsTrue(t *testing.T) {
 	})
 	t.Run("quotes", func(t *testing.T) {
 		quotes := 0
-		for _, name := range []string{"docs/configuration.md", "docs/operations.md", "prometheus/runbook.md"} {
+		for _, name := range []string{"docs/configuration.md", "docs/cost.md", "docs/operations.md", "prometheus/runbook.md"} {
 			for _, fragment := range read(t, name).quotes() {
 				quotes++
 				if !strings.Contains(sources, fragment) {
@@ -326,10 +323,11 @@ func readSources(t *testing.T) string {
 
 // start runs the exporter, as it is without flags, against an Opper that lists
 // one old trace of each status, which is also its name. It keeps its state in
-// storage. It returns the address of the exporter once that is ready.
-func start(t *testing.T, binary, storage string, statuses map[string]string) string {
+// storage. It returns the address of the exporter once that is ready, and what it
+// exposes once usage has been read.
+func start(t *testing.T, binary, storage string, statuses map[string]string) (address string, families map[string]*dto.MetricFamily) {
 	t.Helper()
-	opper := oppertest.New(oppertest.Config{})
+	opper := exportertest.NewOpper()
 	end := time.Now().Add(-time.Hour)
 	begin := end.Add(-time.Second)
 	for status := range statuses {
@@ -340,5 +338,11 @@ func start(t *testing.T, binary, storage string, statuses map[string]string) str
 
 	cmd := exec.Command(binary, "--opper.url="+server.URL, "--web.listen-address=127.0.0.1:0", "--storage.path="+storage, "--web.enable-lifecycle")
 	cmd.Env = append(os.Environ(), "OPPER_API_KEY=test")
-	return exportertest.MustStart(t, cmd).AwaitReady(t)
+	exporter := exportertest.MustStart(t, cmd)
+	address = exporter.AwaitReady(t)
+	families, err := exporter.FamiliesWithUsage(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address, families
 }

@@ -202,6 +202,9 @@ func checkHeader(header http.Header) error {
 // URL returns the base URL with its version.
 func (c *Client) URL() string { return c.base }
 
+// root returns the base URL without its version.
+func (c *Client) root() string { return c.base[:strings.LastIndexByte(c.base, '/')] }
+
 // Close closes connections that are idle, if no other client shares them. No request
 // may follow, nor be made.
 func (c *Client) Close() { c.release() }
@@ -238,13 +241,10 @@ func (c *Client) List(ctx context.Context, offset, limit int) (Page, error) {
 		query.Set("name", c.opts.Name)
 	}
 	var page Page
-	err := c.fetch(ctx, c.base+"/traces?"+query.Encode(), func(r io.Reader) (err error) {
+	err := c.read(ctx, c.base+"/traces", query, func(r io.Reader) (err error) {
 		page, err = DecodePage(r, limit)
 		return err
 	})
-	if errors.Is(err, ErrNotFound) {
-		err = fmt.Errorf("%s/traces: %w", c.base, err) // the URL of the flags may be wrong
-	}
 	if err != nil {
 		return Page{}, fmt.Errorf("list traces: %w", err)
 	}

@@ -24,7 +24,8 @@ const maxExact = 1 << 53 // 9007199254740992
 
 var (
 	// ErrTooManyRows is a page with more rows than were asked for: limit is
-	// ignored, so asking for fewer does not help.
+	// ignored, so asking for fewer does not help. Of usage, it is an answer with more
+	// than 1<<18 rows: a shorter window helps.
 	ErrTooManyRows = errors.New("more rows than the limit")
 
 	errNoList = errors.New(`JSON without a list of traces ("data" or "traces")`)
@@ -185,9 +186,9 @@ func (d *decoder) field(r *row, key []byte) {
 	case "uuid":
 		r.uuid = d.id(r.uuid)
 	case "name":
-		r.Name, _ = d.label()
+		r.Name, _ = d.label(maxValue)
 	case "status":
-		r.Status, r.HasStatus = d.label()
+		r.Status, r.HasStatus = d.label(maxValue)
 	case "start_time":
 		r.Start, r.hasStart = d.time()
 	case "end_time":
@@ -238,8 +239,8 @@ func (d *decoder) id(buf []byte) []byte {
 }
 
 // label reads a string that many rows have; false for any other value.
-func (d *decoder) label() (string, bool) {
-	text, ok := d.String(maxValue)
+func (d *decoder) label(limit int) (string, bool) {
+	text, ok := d.String(limit)
 	if !ok {
 		return "", false
 	}

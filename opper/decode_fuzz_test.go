@@ -57,18 +57,7 @@ func plainTrace(raw json.RawMessage) (t Trace) {
 		}
 		return jsonscantest.Text(raw[1:len(raw)-1], limit)
 	}
-	instant := func(key string) (_ time.Time, given bool) {
-		s := text(key, maxValue)
-		if len(s) > 10 && s[10] == ' ' {
-			s = s[:10] + "T" + s[11:]
-		}
-		for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
-			if t, err := time.Parse(layout, s); err == nil {
-				return t.UTC(), true
-			}
-		}
-		return time.Time{}, false
-	}
+	instant := func(key string) (time.Time, bool) { return plainTime(text(key, maxValue)) }
 	if t.ID = text("id", maxID); t.ID == "" {
 		t.ID = text("uuid", maxID)
 	}
@@ -92,6 +81,18 @@ func plainTrace(raw json.RawMessage) (t Trace) {
 		}
 	}
 	return t
+}
+
+func plainTime(s string) (time.Time, bool) {
+	if len(s) > 10 && s[10] == ' ' {
+		s = s[:10] + "T" + s[11:]
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t.UTC(), true
+		}
+	}
+	return time.Time{}, false
 }
 
 // plainWhole is exact where a float is not.

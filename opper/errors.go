@@ -84,6 +84,14 @@ func Answered(err error) bool {
 	return s != 0 && s != http.StatusTooManyRequests && !Refused(err)
 }
 
+// Permanent reports whether asking again soon is useless: Opper refuses the request,
+// or does not have what was asked for. It is false for a 401, which a new key ends.
+func Permanent(err error) bool {
+	s := status(err)
+	return s >= 300 && s <= 499 && !slices.Contains([]int{401, 408, 429}, s) ||
+		errors.Is(err, ErrNoGroup) || errors.Is(err, errNoBudget)
+}
+
 // OutOfRange reports whether err, of a listing, may say that Opper does not go
 // as far as that offset: 400, 404, 416 or 422.
 func OutOfRange(err error) bool {

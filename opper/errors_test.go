@@ -195,7 +195,9 @@ func TestKeyIsNeverInAnError(t *testing.T) {
 			client := f.WithRetries(0)
 			_, errList := client.List(t.Context(), 0, 100)
 			_, errGet := client.Get(t.Context(), "a")
-			for _, err := range []error{errList, errGet} {
+			_, errUsage := client.Usage(t.Context(), UsageQuery{})
+			_, errBudget := client.Budget(t.Context())
+			for _, err := range []error{errList, errGet, errUsage, errBudget} {
 				for e := err; ; e = errors.Unwrap(e) {
 					if e == nil {
 						break
@@ -213,23 +215,27 @@ func TestKeyIsNeverInAnError(t *testing.T) {
 }
 
 func TestClassification(t *testing.T) {
-	type classes struct{ unreadable, refused, outOfRange, notFound bool }
+	type classes struct{ unreadable, refused, outOfRange, notFound, permanent bool }
 	for _, test := range []struct {
 		err  error
 		want classes
 	}{
-		{&Error{Status: 302}, classes{}},
-		{&Error{Status: 400}, classes{outOfRange: true}},
+		{&Error{Status: 302}, classes{permanent: true}},
+		{&Error{Status: 400}, classes{outOfRange: true, permanent: true}},
 		{&Error{Status: 401}, classes{refused: true}},
-		{&Error{Status: 403}, classes{refused: true}},
-		{&Error{Status: 404}, classes{outOfRange: true, notFound: true}},
-		{&Error{Status: 416}, classes{outOfRange: true}},
-		{&Error{Status: 422}, classes{outOfRange: true}},
+		{&Error{Status: 403}, classes{refused: true, permanent: true}},
+		{&Error{Status: 404}, classes{outOfRange: true, notFound: true, permanent: true}},
+		{&Error{Status: 416}, classes{outOfRange: true, permanent: true}},
+		{&Error{Status: 422}, classes{outOfRange: true, permanent: true}},
+		{&Error{Status: 408}, classes{}},
 		{&Error{Status: 429}, classes{}},
 		{&Error{Status: 500}, classes{unreadable: true}},
 		{&Error{Status: 503}, classes{unreadable: true}},
 		{ErrTooLarge, classes{unreadable: true}},
 		{ErrTooManyRows, classes{}},
+		{ErrNoGroup, classes{permanent: true}},
+		{errNoBudget, classes{permanent: true}},
+		{ErrPostponed, classes{}},
 		{&brokenError{reached: true}, classes{unreadable: true}},
 		{&brokenError{}, classes{}},
 		{context.Canceled, classes{}},
@@ -241,7 +247,7 @@ func TestClassification(t *testing.T) {
 		if err != nil {
 			err = fmt.Errorf("wrapped: %w", err)
 		}
-		got := classes{Unreadable(err), Refused(err), OutOfRange(err), errors.Is(err, ErrNotFound)}
+		got := classes{Unreadable(err), Refused(err), OutOfRange(err), errors.Is(err, ErrNotFound), Permanent(err)}
 		if got != test.want {
 			t.Errorf("%v: got %+v, want %+v", test.err, got, test.want)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -47,6 +48,20 @@ func parseRetryAfter(value string, now time.Time) retryAfter {
 func endsWithin(ctx context.Context, now time.Time, wait time.Duration) bool {
 	deadline, ok := ctx.Deadline()
 	return ok && deadline.Before(now.Add(wait))
+}
+
+// read fetches from an endpoint, which the error of a 404 names: the URL of the flags
+// may be wrong.
+func (c *Client) read(ctx context.Context, endpoint string, query url.Values, decode func(io.Reader) error) error {
+	full := endpoint
+	if len(query) > 0 {
+		full += "?" + query.Encode()
+	}
+	err := c.fetch(ctx, full, decode)
+	if errors.Is(err, ErrNotFound) {
+		err = fmt.Errorf("%s: %w", endpoint, err)
+	}
+	return err
 }
 
 // fetch makes requests until decode accepts an answer, or a retry cannot help.

@@ -16,6 +16,7 @@ type Priority int
 // The priorities, by what a request is part of.
 const (
 	PrioritySync Priority = iota
+	PriorityUsage
 	PrioritySweep
 	PriorityInitialSync
 	numPriorities
@@ -23,8 +24,8 @@ const (
 
 const (
 	// turnEvery is one of how many tokens goes to the priorities in turn, whatever
-	// waits. Without it, sweeps and initial syncs would never go on where syncs
-	// alone use up the limit.
+	// waits. Without it, usage, sweeps and initial syncs would never go on where
+	// syncs alone use up the limit.
 	turnEvery = 16
 	// throttleWindow is the time within which two projects have to be answered 429
 	// for it to be more than the limit of one.

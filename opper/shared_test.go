@@ -71,11 +71,12 @@ func TestSharedLimitServesByPriority(t *testing.T) {
 		first, second := b.limit.project("opper.example"), b.limit.project("opper.example")
 		b.ask(t.Context(), first, PriorityInitialSync, "initial sync")
 		b.ask(t.Context(), second, PrioritySweep, "sweep")
+		b.ask(t.Context(), first, PriorityUsage, "usage")
 		b.ask(t.Context(), second, PrioritySync, "sync")
 		pass(600 * time.Millisecond)
 		b.ask(t.Context(), first, PrioritySync, "later sync")
 		pass(time.Hour)
-		b.check("sync 500ms", "later sync 1s", "sweep 1.5s", "initial sync 2s")
+		b.check("sync 500ms", "later sync 1s", "usage 1.5s", "sweep 2s", "initial sync 2.5s")
 	})
 }
 
@@ -125,8 +126,10 @@ func TestSharedLimitStarvesNoPriority(t *testing.T) {
 		synctest.Wait()
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		if sweeps, initial := served[PrioritySweep], served[PriorityInitialSync]; sweeps < 33 || sweeps > 34 || initial < 33 || initial > 34 || served[PrioritySync] < 1530 {
-			t.Errorf("served %v of 1600, want one in 48 for sweeps and for initial syncs each", served)
+		for priority, n := range served {
+			if Priority(priority) != PrioritySync && (n < 25 || n > 26) || Priority(priority) == PrioritySync && n < 1520 {
+				t.Errorf("served %v of 1600, want one in 64 for each priority but that of syncs", served)
+			}
 		}
 	})
 }

@@ -31,6 +31,9 @@ type Aggregate struct {
 	LastEnd   time.Time // of a counted trace; zero if none
 	ByOutcome [outcomes]Totals
 	Tokens    Histogram // tokens of one trace, where known
+	// Of the traces whose cost is final.
+	InputTokens, OutputTokens int64
+	Costs                     Histogram // in nanodollars
 	// Changes grows with each change, so that what was built from the aggregate
 	// is built again only then.
 	Changes uint64
@@ -38,6 +41,8 @@ type Aggregate struct {
 	// Since when the histograms count, if that is later than Created: other
 	// buckets restart them.
 	DurationsCreated, TokensCreated time.Time
+	// Since when costs are counted; zero if they never were.
+	CostsCreated time.Time
 
 	// When the sync ended that last saw a trace of the name that was counted, open or
 	// not settled; zero during that sync.
@@ -57,7 +62,8 @@ const (
 	counters part = 1 << iota
 	durationHistograms
 	tokenHistogram
-	everything = counters | durationHistograms | tokenHistogram
+	costSeries
+	everything = counters | durationHistograms | tokenHistogram | costSeries
 )
 
 // Totals holds what is counted of one outcome.
@@ -65,6 +71,7 @@ type Totals struct {
 	Traces    uint64
 	Tokens    int64
 	Durations Histogram // in microseconds; none of abandoned traces
+	Cost      int64     // nanodollars, of the traces whose cost is final
 }
 
 // startBy makes Created no later than the start of a trace.
@@ -74,6 +81,7 @@ func (n *Aggregate) startBy(start time.Time) {
 	}
 }
 
+// merge adds what the initial sync has counted, which is without costs.
 func (n *Aggregate) merge(from *Aggregate) {
 	n.Changes++
 	if from.Created.Before(n.Created) {
@@ -130,7 +138,10 @@ func (n *Aggregate) EndZero() {
 // Exposed returns the aggregate with zeros where they are pending.
 func (n *Aggregate) Exposed() *Aggregate {
 	if n.zeroPending&counters != 0 {
-		return &Aggregate{Label: n.Label, Created: n.Created, DurationsCreated: n.DurationsCreated, TokensCreated: n.TokensCreated}
+		return &Aggregate{
+			Label: n.Label, Created: n.Created,
+			DurationsCreated: n.DurationsCreated, TokensCreated: n.TokensCreated, CostsCreated: n.CostsCreated,
+		}
 	}
 	exposed := *n
 	if n.zeroPending&durationHistograms != 0 {
@@ -140,6 +151,12 @@ func (n *Aggregate) Exposed() *Aggregate {
 	}
 	if n.zeroPending&tokenHistogram != 0 {
 		exposed.Tokens = Histogram{}
+	}
+	if n.zeroPending&costSeries != 0 {
+		exposed.InputTokens, exposed.OutputTokens, exposed.Costs = 0, 0, Histogram{}
+		for o := range exposed.ByOutcome {
+			exposed.ByOutcome[o].Cost = 0
+		}
 	}
 	return &exposed
 }

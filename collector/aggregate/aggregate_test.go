@@ -130,10 +130,10 @@ func TestZeroPending(t *testing.T) {
 		return [3]uint64{n.ByOutcome[Success].Traces, n.ByOutcome[Success].Durations.Count, n.Tokens.Count}
 	}
 	s := New(testConfig(), now)
-	s.Apply(counted(row("old")), now)
+	s.Apply(counted(row("old")), now, now)
 	s.ResetDurations(now)
 	s.EndInitialSync(now)
-	s.Apply(counted(row("old"), row("new")), now)
+	s.Apply(counted(row("old"), row("new")), now, now)
 	old, late := s.Find("old"), s.Find("new")
 	if old.IsZeroPending() || !late.IsZeroPending() || !late.Exposed().Created.Equal(now) || !late.Exposed().LastEnd.IsZero() {
 		t.Errorf("zero pending: %v, %v", old.IsZeroPending(), late.IsZeroPending())
@@ -147,10 +147,10 @@ func TestZeroPending(t *testing.T) {
 	}
 
 	s.ResetDurations(now)
-	s.Apply(counted(row("old")), now)
+	s.Apply(counted(row("old")), now, now)
 	equal(t, shown(old), [3]uint64{3, 0, 3})
 	s.ResetTokens(now)
-	s.Apply(counted(row("old")), now)
+	s.Apply(counted(row("old")), now, now)
 	equal(t, shown(old), [3]uint64{4, 0, 0})
 	old.EndZero()
 	equal(t, shown(old), [3]uint64{4, 2, 1})

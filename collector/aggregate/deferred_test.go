@@ -68,8 +68,8 @@ func testManyNames(t *testing.T, cfg Config) {
 	}
 	pages := 0
 	initialList(3*maxInitialNames, func(ev ledger.Events) {
-		s.Apply(ev, now)
-		all.Apply(ev, now)
+		s.Apply(ev, now, now)
+		all.Apply(ev, now, now)
 		if pages++; pages%700 == 0 {
 			save(s, stored)
 			restart()
@@ -141,7 +141,7 @@ func TestInitialSyncMemory(t *testing.T) {
 	before := heap()
 	s := New(testConfig(), now)
 	for i := range names {
-		s.Apply(counted(row(fmt.Sprintf("agent-%06d", i))), now)
+		s.Apply(counted(row(fmt.Sprintf("agent-%06d", i))), now, now)
 		if i%(names/5) == 0 {
 			s.Changes(func(string, []byte) {})
 			s.Committed()

@@ -51,9 +51,11 @@ func (s *Set) Expire(now time.Time, pending func(func(ledger.Row))) []string {
 // Remove gives up the place of a label and all that was counted under it. A later
 // trace of such a name begins a new aggregate.
 func (s *Set) Remove(label string) {
-	if s.names[label] == nil {
+	n := s.names[label]
+	if n == nil {
 		return
 	}
+	s.forgetWaiting(func(_ *waitingBatch, t waitingTrace) bool { return t.name == n })
 	delete(s.names, label)
 	s.dropped[label] = nil
 	s.distinct.remove(hashOf(label))

@@ -25,7 +25,7 @@ func TestLastFailures(t *testing.T) {
 			if !newestFirst {
 				i = 999 - i
 			}
-			s.Apply(counted(ended(2*i, "error"), ended(2*i+1, "success"), ended(2*i+1, "paused")), now)
+			s.Apply(counted(ended(2*i, "error"), ended(2*i+1, "success"), ended(2*i+1, "paused")), now, now)
 		}
 		s.EndInitialSync(now)
 		got := s.Failures()

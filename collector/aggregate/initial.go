@@ -16,6 +16,7 @@ func (s *Set) EndInitialSync(now time.Time) {
 		return
 	}
 	s.initialSync = false
+	defer s.createCosts(now, 0) // no cost is history
 	late := s.deferred
 	for label := range late.leaders.seen {
 		r := late.ranks[hashOf(label)]

@@ -29,7 +29,7 @@ func TestCreated(t *testing.T) {
 			for _, start := range c.starts {
 				r := row("a")
 				r.Start = start
-				s.Apply(counted(r), began)
+				s.Apply(counted(r), began, began)
 			}
 			s.EndInitialSync(now)
 			equal(t, s.Find("a").Created, c.want)
@@ -37,7 +37,7 @@ func TestCreated(t *testing.T) {
 			// It stays, whatever comes later.
 			older := row("a")
 			older.Start = now.Add(-20 * day)
-			s.Apply(counted(older), now.Add(time.Minute))
+			s.Apply(counted(older), now.Add(time.Minute), now.Add(time.Minute))
 			s.EndInitialSync(now.Add(time.Hour))
 			equal(t, s.Find("a").Created, c.want)
 		})
@@ -45,8 +45,8 @@ func TestCreated(t *testing.T) {
 	t.Run("later names", func(t *testing.T) {
 		s := summed(testConfig(), ledger.Events{})
 		before := now.Add(30 * time.Second)
-		s.Apply(ledger.Events{FirstSeen: []ledger.Row{row("a")}}, before)
-		s.Apply(counted(row("a"), row("b")), now.Add(time.Minute))
+		s.Apply(ledger.Events{FirstSeen: []ledger.Row{row("a")}}, before, before)
+		s.Apply(counted(row("a"), row("b")), now.Add(time.Minute), now.Add(time.Minute))
 		equal(t, s.Find("a").Created, before)
 		equal(t, s.Find("b").Created, now.Add(time.Minute))
 	})
@@ -56,7 +56,7 @@ func TestCreated(t *testing.T) {
 		s := New(cfg, began)
 		old := row("b")
 		old.Start = now.Add(-3 * day)
-		s.Apply(counted(row("a"), row("a"), row("c"), old), began)
+		s.Apply(counted(row("a"), row("a"), row("c"), old), began, began)
 		s.EndInitialSync(now)
 		equal(t, s.Find("b").Created, old.Start)
 	})
@@ -70,7 +70,7 @@ func TestCreatedOfPartialInitialSync(t *testing.T) {
 	old := ledger.Row{Name: "a", Start: now.Add(-48 * time.Hour)}
 	young := ledger.Row{Name: "a", Start: now.Add(-time.Hour)}
 	none := ledger.Row{Name: "b", Start: now.Add(-48 * time.Hour)}
-	s.Apply(ledger.Events{FirstSeen: []ledger.Row{old, young, none}, Counted: []ledger.Counted{{Row: young}}}, now)
+	s.Apply(ledger.Events{FirstSeen: []ledger.Row{old, young, none}, Counted: []ledger.Counted{{Row: young}}}, now, now)
 	s.EndInitialSync(now)
 	for _, c := range []struct {
 		name string

@@ -114,15 +114,18 @@ func BoundStatus(raw string) string {
 	return cutText(raw, raw)
 }
 
-// Label returns the value of the label trace_name for a raw name. Two raw names
-// never share a label, hash collisions aside: what we make up can't be a real
-// name, because a real name that looks like it is changed too.
-func Label(raw string) string {
+// Label returns the value of the label trace_name for a raw name, see LabelOr.
+func Label(raw string) string { return LabelOr(raw, Unnamed) }
+
+// LabelOr returns the value of a label for a raw name, and none for an empty one. Two
+// raw names never share a label, hash collisions aside: what we make up can't be a
+// real name, because a real name that looks like it is changed too.
+func LabelOr(raw, none string) string {
 	if raw == "" {
-		return Unnamed
+		return none
 	}
 	label := raw
-	if raw == Unnamed || raw == Other || raw[0] == '\\' {
+	if raw == none || raw == Other || raw[0] == '\\' {
 		label = `\` + raw
 	}
 	if len(label) <= maxLabel && utf8.ValidString(raw) && !cutLabel.MatchString(raw) {

@@ -29,6 +29,7 @@ type Config struct {
 	DurationBuckets  []float64      // seconds, rising
 	TokenBuckets     []float64      // rising
 	Partial          bool           // the initial sync counts only some of the traces that it sees
+	Costs            bool           // counted traces wait for their cost
 }
 
 // Set is what has been counted of one project. It is not safe for concurrent
@@ -53,6 +54,8 @@ type Set struct {
 	Expired                            uint64      // names
 	unmapped                           []*Unmapped // in the order in which they were first seen
 	failures                           failures
+	CostsUnknown                       uint64 // counted traces without a final cost that wait no longer
+	waiting                            waiting
 }
 
 // New returns an empty Set. Until EndInitialSync, no name overflows.
@@ -68,9 +71,10 @@ func (s *Set) All() []*Aggregate {
 // Distinct returns how many names were seen, from 10 000 on as an estimate.
 func (s *Set) Distinct() float64 { return s.distinct.count() }
 
-// Apply counts what a sync found. Names that are new since the initial sync were
-// created at before, and start zero-first.
-func (s *Set) Apply(ev ledger.Events, before time.Time) {
+// Apply counts what a sync found at now, of the clock that measures how long traces wait
+// for their cost. Names that are new since the initial sync were created at before, and
+// start zero-first.
+func (s *Set) Apply(ev ledger.Events, before, now time.Time) {
 	s.Gaps += ev.Gaps
 	s.NoID += ev.NoID
 	for i := range ev.FirstSeen {
@@ -104,7 +108,7 @@ func (s *Set) Apply(ev ledger.Events, before time.Time) {
 		}
 	}
 	for i := range ev.Counted {
-		s.count(&ev.Counted[i], before)
+		s.count(&ev.Counted[i], before, now)
 	}
 }
 
@@ -157,6 +161,9 @@ func (s *Set) name(raw string, created time.Time) (*Aggregate, string) {
 			n = &Aggregate{Label: label}
 			if !s.initialSync {
 				n.Created, n.zeroPending = created, everything
+				if s.cfg.Costs {
+					n.CostsCreated = created
+				}
 			}
 		}
 		s.names[label] = n
@@ -175,7 +182,7 @@ func (s *Set) places() int {
 	return n
 }
 
-func (s *Set) count(c *ledger.Counted, before time.Time) {
+func (s *Set) count(c *ledger.Counted, before, now time.Time) {
 	n, label := s.name(c.Name, before)
 	if label == "" {
 		return
@@ -187,6 +194,7 @@ func (s *Set) count(c *ledger.Counted, before time.Time) {
 	if outcome == Failure || outcome == Abandoned {
 		s.failures.offer(s.resolve(c.Name).label, outcome, c)
 	}
+	s.waitForCost(n, outcome, c, now)
 	// In a partial initial sync, only what is counted tells when a name began.
 	var started time.Time
 	if s.initialSync && s.cfg.Partial {

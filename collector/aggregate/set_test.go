@@ -45,7 +45,7 @@ func counted(rows ...ledger.Row) (ev ledger.Events) {
 func summed(cfg Config, ev ledger.Events) *Set {
 	s := New(cfg, now)
 	s.EndInitialSync(now)
-	s.Apply(ev, now)
+	s.Apply(ev, now, now)
 	return s
 }
 
@@ -75,7 +75,7 @@ func TestPlaces(t *testing.T) {
 	cfg.MaxNames = 3
 	s := New(cfg, now)
 	for name := range strings.SplitSeq("d d d b b c c a a e", " ") {
-		s.Apply(counted(row(name)), now)
+		s.Apply(counted(row(name)), now, now)
 	}
 	if s.Overflow != 0 {
 		t.Errorf("%d overflow before the initial sync ends", s.Overflow)
@@ -85,7 +85,7 @@ func TestPlaces(t *testing.T) {
 	equal(t, s.Overflow, 3)
 	equal(t, s.Distinct(), 5)
 
-	s.Apply(counted(row("new"), row("c"), row("a")), now)
+	s.Apply(counted(row("new"), row("c"), row("a")), now, now)
 	equal(t, traces(s), map[string]int{"a": 3, "b": 2, "d": 3, Other: 5})
 	equal(t, s.Overflow, 5)
 	equal(t, s.Distinct(), 6)
@@ -98,7 +98,7 @@ func TestPlaces(t *testing.T) {
 		t.Error("a name without an aggregate is found")
 	}
 	for name := range strings.SplitSeq("z y x w z v", " ") {
-		s.Apply(counted(row(name)), now)
+		s.Apply(counted(row(name)), now, now)
 	}
 	equal(t, traces(s), map[string]int{"z": 2, "y": 1, "x": 1, Other: 2})
 	equal(t, s.Overflow, 2)
@@ -137,14 +137,14 @@ func TestOverflowSums(t *testing.T) {
 		if r.Name != "most" {
 			overflow = append(overflow, r)
 		}
-		s.Apply(counted(r), now)
+		s.Apply(counted(r), now, now)
 	}
 	s.EndInitialSync(now)
 	for i := range overflow {
 		overflow[i].Name = "one"
 	}
 	want := New(cfg, now)
-	want.Apply(counted(overflow...), now)
+	want.Apply(counted(overflow...), now, now)
 	a, b := *s.Find("a"), *want.Find("one")
 	a.Label, a.Changes, a.seen, b.Label, b.Changes, b.seen = "", 0, 0, "", 0, 0
 	b.raw, b.raws = a.raw, a.raws
@@ -193,7 +193,7 @@ func TestIncludeExclude(t *testing.T) {
 func TestChanges(t *testing.T) {
 	s := summed(testConfig(), counted(row("a"), row("b")))
 	a, b := s.Find("a").Changes, s.Find("b").Changes
-	s.Apply(counted(row("a")), now)
+	s.Apply(counted(row("a")), now, now)
 	if s.Find("a").Changes == a || s.Find("b").Changes != b {
 		t.Error("a change does not show, or one shows where there is none")
 	}
@@ -201,6 +201,6 @@ func TestChanges(t *testing.T) {
 
 func TestProjectCounters(t *testing.T) {
 	s := summed(testConfig(), ledger.Events{Gaps: 2, NoID: 3})
-	s.Apply(ledger.Events{Gaps: 1, NoID: 1, Vanished: []ledger.Row{row("a")}}, now)
+	s.Apply(ledger.Events{Gaps: 1, NoID: 1, Vanished: []ledger.Row{row("a")}}, now, now)
 	equal(t, []any{s.Gaps, s.NoID, s.VanishedOpen, s.LateEnds}, []any{3, 4, 1, 0})
 }

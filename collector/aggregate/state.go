@@ -16,6 +16,7 @@ const (
 	keyDistinct = "distinct"  // hashes of the names seen
 	keyName     = "name/"     // and the label
 	keyDeferred = "deferred/" // and the document, see deferred.changes
+	keyWaiting  = "waiting/"  // and the number of a batch
 )
 
 // Changes calls put with each entry that has changed since Committed was called,
@@ -36,6 +37,7 @@ func (s *Set) Changes(put func(key string, body []byte)) {
 	for doc, body := range s.deferred.changes() {
 		put(keyDeferred+doc, body)
 	}
+	s.changesOfWaiting(put)
 }
 
 // Committed says that all that Changes has put is stored.
@@ -46,6 +48,7 @@ func (s *Set) Committed() {
 	}
 	s.distinct.changed = false
 	s.deferred.committed()
+	s.waiting.committed()
 }
 
 // Restore returns the Set that was stored as these entries. CheckBuckets tells
@@ -69,6 +72,9 @@ func Restore(cfg Config, entries map[string][]byte) (*Set, error) {
 func (s *Set) restore(key string, body []byte) error {
 	if doc, ok := strings.CutPrefix(key, keyDeferred); ok {
 		return s.deferred.restore(doc, body)
+	}
+	if strings.HasPrefix(key, keyWaiting) {
+		return s.restoreWaiting(key, body)
 	}
 	switch label, isName := strings.CutPrefix(key, keyName); {
 	case isName:
@@ -97,7 +103,7 @@ func (s *Set) code(c *codec.Coder) {
 func (s *Set) counters() []*uint64 {
 	return []*uint64{
 		&s.Gaps, &s.NoID, &s.VanishedOpen, &s.LateEnds,
-		&s.Overflow, &s.NoDuration, &s.BadDuration, &s.Expired,
+		&s.Overflow, &s.NoDuration, &s.BadDuration, &s.Expired, &s.CostsUnknown,
 	}
 }
 
@@ -107,7 +113,7 @@ func (d *distinct) code(c *codec.Coder) {
 }
 
 func (n *Aggregate) code(c *codec.Coder) {
-	c.Times(&n.Created, &n.DurationsCreated, &n.TokensCreated, &n.LastEnd, &n.idleSince)
+	c.Times(&n.Created, &n.DurationsCreated, &n.TokensCreated, &n.CostsCreated, &n.LastEnd, &n.idleSince)
 	codec.Int(c, &n.raws)
 	c.Text(&n.raw)
 	codec.Int(c, &n.zeroPending)
@@ -117,8 +123,12 @@ func (n *Aggregate) code(c *codec.Coder) {
 		codec.Int(c, &t.Traces)
 		codec.Int(c, &t.Tokens)
 		t.Durations.code(c)
+		codec.Int(c, &t.Cost)
 	}
 	n.Tokens.code(c)
+	codec.Int(c, &n.InputTokens)
+	codec.Int(c, &n.OutputTokens)
+	n.Costs.code(c)
 }
 
 func (h *Histogram) code(c *codec.Coder) {
@@ -181,7 +191,7 @@ func (h *Histogram) isSound() bool {
 // of the configuration.
 func (s *Set) CheckBuckets() error {
 	for _, n := range s.names {
-		sound := n.Tokens.hasBuckets(s.cfg.TokenBuckets)
+		sound := n.Tokens.hasBuckets(s.cfg.TokenBuckets) && n.Costs.hasBuckets(CostBuckets)
 		for i := range n.ByOutcome {
 			sound = sound && n.ByOutcome[i].Durations.hasBuckets(s.cfg.DurationBuckets)
 		}

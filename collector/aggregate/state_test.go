@@ -54,7 +54,7 @@ func TestRestore(t *testing.T) {
 		now = now.Add(time.Second)
 		ev := randomEvents(rng, now)
 		for _, one := range []*Set{s, plain} {
-			one.Apply(ev, now)
+			one.Apply(ev, now, now)
 			switch step {
 			case 300:
 				one.EndInitialSync(now)
@@ -123,8 +123,12 @@ func sameSums(t *testing.T, step int, got, want *Set) {
 // Bytes that are not what was stored are an error, never a panic and never
 // endless work.
 func FuzzRestore(f *testing.F) {
-	s := New(stateConfig, time.Unix(1e9, 0))
-	s.Apply(randomEvents(rand.New(rand.NewPCG(7, 8)), time.Unix(1e9, 0)), time.Unix(1e9, 0))
+	began, cfg := time.Unix(1e9, 0), stateConfig
+	cfg.Costs = true
+	s, rng := New(cfg, began), rand.New(rand.NewPCG(7, 8))
+	s.Apply(randomEvents(rng, began), began, began)
+	s.EndInitialSync(began)
+	s.Apply(randomEvents(rng, began), began, began)
 	stored := map[string][]byte{}
 	save(s, stored)
 	for key, b := range stored {
@@ -133,9 +137,13 @@ func FuzzRestore(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key string, b []byte) {
 		entries := maps.Clone(stored)
 		entries[key] = b
-		s, err := Restore(stateConfig, entries)
+		s, err := Restore(cfg, entries)
 		if (s == nil) == (err == nil) {
 			t.Errorf("%v, %v", s, err)
+		}
+		if err == nil && s.CheckBuckets() == nil {
+			s.ApplyCosts(nil, began.Add(time.Minute))
+			s.Changes(func(string, []byte) {})
 		}
 	})
 }

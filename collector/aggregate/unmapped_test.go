@@ -66,7 +66,7 @@ func TestUnmappedStatusesAreBounded(t *testing.T) {
 	s.EndInitialSync(now)
 	for round := range 2 {
 		for i := range 2 * maxUnmapped {
-			s.Apply(withStatus(fmt.Sprint("status ", i+maxUnmapped*round)), now)
+			s.Apply(withStatus(fmt.Sprint("status ", i+maxUnmapped*round)), now, now)
 		}
 		s = restored(t, cfg, s)
 	}
@@ -82,10 +82,10 @@ func TestUnmappedStatusesAreBounded(t *testing.T) {
 func TestUnmappedStatusStartsAtZero(t *testing.T) {
 	cfg := testConfig()
 	s := New(cfg, now)
-	s.Apply(withStatus("cancelled"), now)
+	s.Apply(withStatus("cancelled"), now, now)
 	s.EndInitialSync(now)
 	before := now.Add(time.Hour)
-	s.Apply(withStatus("cancelled", "paused"), before)
+	s.Apply(withStatus("cancelled", "paused"), before, before)
 	s = restored(t, cfg, s)
 	if got, want := exposedStatuses(s), map[string]uint64{"cancelled": 2, "paused": 0}; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)

@@ -133,6 +133,11 @@ func check(ctx context.Context, cfg config.Project, kept *keptState, now func() 
 		r.Key.Accepted = new(true)
 		r.List = newList(s, &cfg.Aggregate)
 		r.State = kept.compare(cfg.Name, s)
+		if cfg.UsageInterval > 0 {
+			if r.Usage, err = readUsage(ctx, cfg, s, now()); err != nil {
+				return nil, err
+			}
+		}
 	case opper.Refused(s.err):
 		r.Key.Accepted = new(false)
 	}

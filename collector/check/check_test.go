@@ -27,6 +27,7 @@ var update = flag.Bool("update", false, "write the golden files")
 
 const (
 	projectKey = "op-TESTKEY4PROJECTCHECK"
+	ownProject = "0b6f1c6e-0000-4000-8000-000000000001"
 )
 
 // The list is a day long and ends now, which is before a state of any real clock.
@@ -53,6 +54,7 @@ func (c *fakeClock) add(d time.Duration) {
 // fixture is an Opper with some traces, and a check of it.
 type fixture struct {
 	*oppertest.Server
+	usage *oppertest.Usage
 	url   string
 	clock fakeClock
 	took  time.Duration // by each request
@@ -62,8 +64,10 @@ type fixture struct {
 
 func newFixture(t *testing.T, cfg oppertest.Config, traces int) *fixture {
 	t.Helper()
-	cfg.Key = projectKey
-	f := &fixture{Server: oppertest.New(cfg), clock: fakeClock{at: now}, took: 200 * time.Millisecond, key: projectKey}
+	f := &fixture{clock: fakeClock{at: now}, took: 200 * time.Millisecond, key: projectKey}
+	f.usage = oppertest.NewUsage(oppertest.UsageConfig{Now: f.clock.now})
+	cfg.Key, cfg.Usage, cfg.Project = projectKey, f.usage, ownProject
+	f.Server = oppertest.New(cfg)
 	f.FillHistory(traces, min(traces, 7), now.Add(-24*time.Hour), now)
 	f.OnRequest(func(oppertest.Request) { f.clock.add(f.took) })
 	server := httptest.NewServer(f.Server)
@@ -106,6 +110,26 @@ func (f *fixture) check(t *testing.T, args ...string) (string, error) {
 	return got, err
 }
 
+// use makes calls of models, the first of which cost more, of each of some Opper
+// projects, over the last two days. The latest are of the traces listed last.
+func (f *fixture) use(models int, projects ...string) {
+	rows, _, _ := f.List(0, 20)
+	for _, project := range projects {
+		for i := range models {
+			for j := range 48 {
+				call := oppertest.Call{
+					Time: now.Add(-time.Duration(j)*time.Hour - time.Minute), Model: new(fmt.Sprintf("provider/model-%02d", i)), Project: project,
+					Amounts: oppertest.Amounts{Cost: int64(1_234_567_890 >> i), InputTokens: 1000, OutputTokens: 100},
+				}
+				if j == 0 && i < len(rows) {
+					call.Trace = rows[i].ID
+				}
+				f.usage.Add(call)
+			}
+		}
+	}
+}
+
 // Each state of an account has its text, and its exit status: 1 with an error.
 func TestStates(t *testing.T) {
 	t.Parallel()
@@ -118,7 +142,7 @@ func TestStates(t *testing.T) {
 		prepare func(*fixture)
 		found   string // in the problem; empty if there is none
 	}{
-		"healthy":   {traces: 5000},
+		"healthy":   {traces: 5000, prepare: func(f *fixture) { f.use(7, ownProject) }},
 		"wrong key": {traces: 500, prepare: func(f *fixture) { f.key = "op-WRONG" }, found: "401"},
 		"empty":     {found: "lists no traces"},
 		"unmapped words": {traces: 500, prepare: func(f *fixture) {
@@ -127,6 +151,16 @@ func TestStates(t *testing.T) {
 				f.Add(oppertest.Trace{ID: fmt.Sprint("evil", i), Name: new("\x1b[31mred\u202e\n"), Status: new("Needs\x1b[2J Review\n"), Start: &now, End: &now})
 			}
 		}, found: "cancelled"},
+		"no retention rule": {prepare: func(f *fixture) { f.use(2, ownProject) }},
+		"usage refused":     {traces: 500, prepare: func(f *fixture) { f.usage.SetTroubles(oppertest.UsageTroubles{Status: 403, BudgetStatus: 403}) }, found: "(403)"},
+		"organization": {traces: 500, prepare: func(f *fixture) {
+			f.use(2, ownProject, "0b6f1c6e-0000-4000-8000-000000000002", "0b6f1c6e-0000-4000-8000-000000000003")
+			f.usage.SetTroubles(oppertest.UsageTroubles{OrganizationWide: true, RefuseGroups: []string{"trace_uuid"}, BudgetStatus: 404})
+		}},
+		"blocked": {traces: 500, prepare: func(f *fixture) {
+			f.use(1, ownProject)
+			f.usage.SetBudget(ownProject, oppertest.Budget{LimitCents: new(int64(5000)), Blocked: true})
+		}, found: "blocks"},
 		"huge pages":    {traces: 150, cfg: oppertest.Config{BodyBytes: 60_000}, found: "large"},
 		"slow":          {traces: 5000, prepare: func(f *fixture) { f.took = 16 * time.Second }, found: "slow"},
 		"unordered":     {traces: 5000, cfg: oppertest.Config{SortBy: oppertest.ByID}, found: "not sorted"},

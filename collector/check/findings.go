@@ -1,7 +1,6 @@
 package check
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -25,10 +24,7 @@ const network = "Check --opper.url, the network, and the proxy in HTTPS_PROXY or
 func failure(err error, cfg *config.Project) (text, advice string) {
 	const newKey = "Create an API key of the project at Opper, and put it into the "
 	reason := strings.TrimPrefix(err.Error(), "list traces: ")
-	status := 0
-	if answer, ok := errors.AsType[*opper.Error](err); ok {
-		status = answer.Status
-	}
+	status := status(err)
 	switch {
 	case opper.HTML(err):
 		return "The URL answers with a web page, not with Opper's API (" + reason + ").",
@@ -104,10 +100,16 @@ func (r *Report) findings(s *sample, cfg *config.Project) {
 	}
 	r.listFindings(s, cfg, problem, note)
 	r.stateFindings(problem)
+	r.usageFindings(problem, note)
 }
 
 func (r *Report) listFindings(s *sample, cfg *config.Project, problem report, note func(text, advice string)) {
 	l := r.List
+	if s.rows == 0 && r.Usage.flows() && cfg.Opper.Name == "" {
+		note("Opper lists no traces, but usage flows: without a retention rule, it stores none.",
+			"Cost, tokens and calls by model are exported all the same. To count traces, give the project a retention rule of 1 to 30 days.")
+		return
+	}
 	if s.rows == 0 {
 		advice := "Opper stores traces only under a retention rule: give the project one of 1 to 30 days, and run an agent. Or the key is of another project."
 		if cfg.Opper.Name != "" {

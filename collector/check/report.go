@@ -21,8 +21,9 @@ type Report struct {
 	Key      Key       `json:"key"`
 	Sample   Sample    `json:"sample"`
 	State    State     `json:"state"`
-	List     *List     `json:"list,omitempty"` // absent if nothing was read
-	Cost     *Cost     `json:"cost,omitempty"` // absent if there is no trace
+	List     *List     `json:"list,omitempty"`  // absent if nothing was read
+	Cost     *Cost     `json:"cost,omitempty"`  // absent if there is no trace
+	Usage    *Usage    `json:"usage,omitempty"` // absent if it is switched off, or nothing was read
 	Problems []Finding `json:"problems"`
 	Notes    []Finding `json:"notes"` // what is worth to know, but not wrong
 }

@@ -73,6 +73,9 @@ func (r *Report) Text() string {
 	if r.Cost != nil {
 		r.writeCost(w)
 	}
+	if r.Usage != nil {
+		r.writeUsage(w)
+	}
 	for _, part := range []struct {
 		title    string
 		findings []Finding

@@ -62,6 +62,8 @@ type Project struct {
 	AbandonAfter      time.Duration  // from when a trace without an end is first seen until it is abandoned
 	InitialLookback   *time.Duration // what the initial sync counts; nil is all
 	Concurrency       int            // of requests in the initial sync
+	UsageInterval     time.Duration  // between reads of the usage; 0 reads neither usage nor budget
+	MaxModels         int            // how many models have series of their own
 	ClassicHistograms bool
 	NativeHistograms  bool
 	Aggregate         aggregate.Config

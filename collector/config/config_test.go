@@ -83,6 +83,8 @@ func TestWrongValueIsRefusedByItsFlag(t *testing.T) {
 		"collector.trace-name-exclude":        {"nothing to repeat": "*"},
 		"collector.max-trace-names":           {"zero": "0", "negative": "-1", "no number": "all"},
 		"collector.trace-name-expiry":         {"negative": "-1s", "no duration": "a month"},
+		"collector.usage-interval":            {"negative": "-1m", "too short": "9.9s", "no unit": "60", "empty": ""},
+		"collector.max-models":                {"zero": "0", "negative": "-1", "no number": "all"},
 		"collector.trace-name-rewrite": {
 			"empty": "", "no replacement": "user-.*", "no pattern": "=user", "open group": "(=user", "closes our group": "a)|(b=user",
 			"no such group": "(user)-.*=$2", "letter after the group": "(user)-.*=$1s", "no such name": "(user)-.*=${name}",

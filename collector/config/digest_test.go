@@ -99,13 +99,13 @@ func TestDigestChangesWithEachField(t *testing.T) {
 		"name": "other", "api_key_file": "keys/b", "api_key_env": "KEY_B", "url": "https://b.example", "headers": "{A: b}", "http_client": "{enable_http2: false}",
 		"name_filter": "x", "timeout": "9s", "concurrency": "3", "max_requests_per_second": "7", "interval": "1m", "sweep_interval": "1h", "initial_lookback": "1d",
 		"settle_delay": "5s", "abandon_after": "2h", "success_status": "fine", "failure_status": "bad", "trace_name_include": "a", "trace_name_exclude": "b",
-		"trace_name_rewrites": "[a=b]", "max_trace_names": "500", "trace_name_expiry": "1d",
+		"trace_name_rewrites": "[a=b]", "max_trace_names": "500", "trace_name_expiry": "1d", "usage_interval": "2m",
 	}
 	// As the flags have it.
 	defaults := map[string]string{
 		"url": "https://api.opper.ai", "headers": "[]", "http_client": "''", "name_filter": "''", "timeout": "30s", "concurrency": "4", "max_requests_per_second": "5.0",
 		"interval": "0.5m", "sweep_interval": "1d", "initial_lookback": "all", "settle_delay": "30s", "abandon_after": "60m", "success_status": "[SUCCESS, ok, completed]",
-		"failure_status": "[error, 'failed,failure']", "trace_name_include": "''", "trace_name_exclude": "''", "trace_name_rewrites": "[]", "max_trace_names": "200", "trace_name_expiry": "30d",
+		"failure_status": "[error, 'failed,failure']", "trace_name_include": "''", "trace_name_exclude": "''", "trace_name_rewrites": "[]", "max_trace_names": "200", "trace_name_expiry": "30d", "usage_interval": "60s",
 	}
 	of := func(field, value string) string {
 		t.Helper()

@@ -42,6 +42,7 @@ var Fields = []Field{
 	{"trace_name_rewrites", "collector.trace-name-rewrite"},
 	{"max_trace_names", "collector.max-trace-names"},
 	{"trace_name_expiry", "collector.trace-name-expiry"},
+	{"usage_interval", "collector.usage-interval"},
 }
 
 func (f Field) isPath() bool { return f.Flag == keyFileFlag || f.Flag == httpClientFlag }

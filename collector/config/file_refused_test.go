@@ -54,6 +54,7 @@ var badFiles = map[string]struct{ file, want string }{
 	"list of one":      {"projects:\n  - name: a\n    interval: [30s]\n    api_key_env: KEY_A\n", `line 3: projects[0] "a": interval: expected a single value`},
 	"no value":         {"projects:\n  - name: a\n    interval:\n    api_key_env: KEY_A\n", `line 3: projects[0] "a": interval: expected a value`},
 	"names":            {"projects:\n  - name: a\n    max_trace_names: 1.5\n    api_key_env: KEY_A\n", `line 3: projects[0] "a": max_trace_names: expected a whole number of at least 1, got "1.5"`},
+	"usage":            {"projects:\n  - name: a\n    usage_interval: 5s\n    api_key_env: KEY_A\n", `line 3: projects[0] "a": usage_interval: expected at least 10s, or 0s to disable, got "5s"`},
 	"regular":          {"projects:\n  - name: a\n    trace_name_include: (\n    api_key_env: KEY_A\n", "line 3: projects[0] \"a\": trace_name_include: expected a regular expression: error parsing regexp: missing closing ): `(`"},
 	"rewrite":          {"projects:\n  - name: a\n    api_key_env: KEY_A\n    trace_name_rewrites: [a=b, c]\n", `line 4: projects[0] "a": trace_name_rewrites: expected 'REGEX=REPLACEMENT', got "c"`},
 	"rewrite fields":   {"projects:\n  - name: a\n    api_key_env: KEY_A\n    trace_name_rewrites: {a: b}\n", `line 4: projects[0] "a": trace_name_rewrites: expected a list`},

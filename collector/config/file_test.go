@@ -66,18 +66,19 @@ projects:
     trace_name_rewrites: ['user-\d+=user', "(x)=$1"]
     max_trace_names: 500
     trace_name_expiry: 1d
+    usage_interval: 0s
   - {name: c, api_key_env: KEY_C, headers: [], http_client: {enable_http2: false}, initial_lookback: all}
 `,
 	})
 	cfg, err := parseFile(path, "--collector.interval=7s", "--opper.header=X-Flag: 1", "--opper.http-config-file="+filepath.Join(filepath.Dir(path), "http.yml"),
-		"--collector.trace-name-exclude=z", "--collector.initial-lookback=3h", "--collector.trace-name-rewrite=flag=x")
+		"--collector.trace-name-exclude=z", "--collector.initial-lookback=3h", "--collector.trace-name-rewrite=flag=x", "--collector.max-models=7")
 	if err != nil {
 		t.Fatal(err)
 	}
 	a, b, c := cfg.Projects[0], cfg.Projects[1], cfg.Projects[2]
 	if a.Name != "a" || a.KeyOrigin != "file "+filepath.Join(filepath.Dir(path), "keys/a") || a.Interval != 7*time.Second || a.UpstreamURL != "https://api.opper.ai/v2" ||
 		!maps.EqualFunc(a.Opper.Header, http.Header{"X-Flag": {"1"}, "X-File": {"file"}}, slices.Equal) || a.Aggregate.MaxNames != 200 || len(a.Aggregate.Rewrites) != 1 ||
-		*a.InitialLookback != 3*time.Hour || a.Aggregate.Exclude == nil || a.SweepPause != 800*time.Millisecond {
+		a.UsageInterval != time.Minute || !a.Aggregate.Costs || a.MaxModels != 7 || *a.InitialLookback != 3*time.Hour || a.Aggregate.Exclude == nil || a.SweepPause != 800*time.Millisecond {
 		t.Errorf("a: %+v", a)
 	}
 	if b.Name != "b" || b.KeyOrigin != "environment variable KEY_B" || b.UpstreamURL != "https://b.example/v3" || !b.Opper.Transport.DisableHTTP2 ||
@@ -85,7 +86,7 @@ projects:
 		b.Opper.Name != "yes" || b.Opper.Timeout != 9*time.Second || b.Concurrency != 3 || b.SweepPause != 0 ||
 		b.Interval != time.Minute || b.SweepInterval != 0 || *b.InitialLookback != 24*time.Hour || b.SettleDelay != 5*time.Second || b.AbandonAfter != 2*time.Hour ||
 		!slices.Equal(b.Aggregate.Success, []string{"fine"}) || !slices.Equal(b.Aggregate.Failure, []string{"bad", "worse"}) ||
-		b.Aggregate.Include == nil || b.Aggregate.Exclude != nil || len(b.Aggregate.Rewrites) != 2 || b.Aggregate.MaxNames != 500 || b.Aggregate.NameExpiry != 24*time.Hour {
+		b.Aggregate.Include == nil || b.Aggregate.Exclude != nil || len(b.Aggregate.Rewrites) != 2 || b.Aggregate.MaxNames != 500 || b.Aggregate.NameExpiry != 24*time.Hour || b.UsageInterval != 0 || b.Aggregate.Costs || b.MaxModels != 7 {
 		t.Errorf("b: %+v", b)
 	}
 	if c.Interval != 7*time.Second || len(c.Opper.Header) != 0 || !c.Opper.Transport.DisableHTTP2 || c.InitialLookback != nil || len(c.Aggregate.Rewrites) != 1 {

@@ -64,6 +64,8 @@ func NewApplication() (*kingpin.Application, *Parsed) {
 	app.Flag("collector.trace-name-rewrite", "Anchored regular expression of trace names and their replacement, as 'REGEX=REPLACEMENT'; $1 is the first group. Repeatable: each applies to the result of the one before.").PlaceHolder("REGEX=REPLACEMENT").StringsVar(&p.rewrites)
 	checked(app, "collector.max-trace-names", "Maximum number of trace names with series of their own. Traces of further names are counted as (other).", "200", &s.MaxNames, parseInt(1))
 	checked(app, "collector.trace-name-expiry", "Time without a trace that is counted, open or settling after which a trace name gives up its place and its series. If it returns, its counters start from zero. Use 0s to disable.", "30d", &s.NameExpiry, parseDuration)
+	checked(app, "collector.usage-interval", "Interval between reads of Opper's usage, for cost and tokens by model and by trace name; the budget is read every 5 minutes. At least 10s. Use 0s to disable both.", "1m", &c.UsageInterval, parseUsageInterval)
+	checked(app, "collector.max-models", "Maximum number of models with series of their own. Usage of further models is counted as (other).", "50", &c.MaxModels, parseInt(1))
 	checked(app, "collector.duration-buckets", "Upper bounds of the classic duration buckets, in seconds.", "0.1,0.25,0.5,1,2.5,5,10,30,60,120,300,600,1800,3600", &s.DurationBuckets, parseBuckets)
 	checked(app, "collector.token-buckets", "Upper bounds of the classic token buckets.", "16,64,256,1024,4096,16384,65536,262144,1048576", &s.TokenBuckets, parseBuckets)
 	app.Flag("collector.classic-histograms", "Expose classic buckets in the histograms of traces.").Default("true").BoolVar(&c.ClassicHistograms)

@@ -123,7 +123,7 @@ func FuzzFlags(f *testing.F) {
 		"opper.url", "opper.header", "opper.project", "opper.name-filter", "opper.timeout", "opper.concurrency", "opper.max-requests-per-second", "opper.max-requests-per-second-total",
 		"collector.interval", "collector.sweep-interval", "collector.initial-lookback", "collector.settle-delay", "collector.abandon-after",
 		"collector.success-status", "collector.failure-status", "collector.trace-name-include", "collector.trace-name-exclude", "collector.trace-name-rewrite",
-		"collector.max-trace-names", "collector.trace-name-expiry", "collector.duration-buckets", "collector.token-buckets",
+		"collector.max-trace-names", "collector.trace-name-expiry", "collector.usage-interval", "collector.max-models", "collector.duration-buckets", "collector.token-buckets",
 		"web.telemetry-path", "web.max-requests", "log.level", "log.format",
 	}
 	for i := range names {
@@ -143,7 +143,8 @@ func FuzzFlags(f *testing.F) {
 				t.Fatalf("the error does not name the flag: %v", err)
 			}
 		case cfg.Projects[0].Interval < 0 || cfg.Projects[0].Opper.Timeout <= 0 || cfg.Projects[0].AbandonAfter <= 0 || cfg.Projects[0].SettleDelay < 0 || cfg.Projects[0].SweepPause < 0,
-			cfg.Projects[0].Concurrency < 1 || cfg.Scrape.MaxRequests < 0 || cfg.Projects[0].Aggregate.MaxNames < 1,
+			cfg.Projects[0].Concurrency < 1 || cfg.Scrape.MaxRequests < 0 || cfg.Projects[0].Aggregate.MaxNames < 1 || cfg.Projects[0].MaxModels < 1,
+			cfg.Projects[0].UsageInterval != 0 && cfg.Projects[0].UsageInterval < minUsageInterval,
 			cfg.Projects[0].InitialLookback != nil && *cfg.Projects[0].InitialLookback < 0:
 			t.Fatalf("%+v", cfg)
 		}

@@ -44,6 +44,18 @@ func parsePositiveDuration(text string) (time.Duration, error) {
 	return d, err
 }
 
+// minUsageInterval is well below the 30 s that Opper takes to add up usage: more
+// reads would show nothing sooner.
+const minUsageInterval = 10 * time.Second
+
+func parseUsageInterval(text string) (time.Duration, error) {
+	d, err := parseDuration(text)
+	if err == nil && d != 0 && d < minUsageInterval {
+		return 0, fmt.Errorf("expected at least %s, or 0s to disable, got %q", minUsageInterval, text)
+	}
+	return d, err
+}
+
 func parseInt(minimum int) func(string) (int, error) {
 	return func(text string) (int, error) {
 		n, err := strconv.Atoi(text)

@@ -34,6 +34,7 @@ func (p *Parsed) validateProject(getenv func(string) string) (Project, error) {
 	if err := p.validateAggregate(&project.Aggregate); err != nil {
 		return Project{}, err
 	}
+	project.Aggregate.Costs = project.UsageInterval > 0
 	project.InitialLookback = p.lookback.duration
 	if !p.lookback.isSet && p.values.StoragePath == "" {
 		project.InitialLookback = new(time.Duration)

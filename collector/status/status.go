@@ -16,6 +16,7 @@ type Project struct {
 	Initial   *InitialSync // nil once it is published
 	Traffic   Traffic
 	Published *Published // nil before the first sync is published
+	Usage     *Usage     // nil if it is switched off
 }
 
 // Sync says how the syncs of this process went.

@@ -46,6 +46,31 @@ func count(n any) string {
 	return text
 }
 
+// dollars writes an amount of money with that many digits of a dollar behind the
+// point.
+func dollars(amount float64, places int) string {
+	sign := ""
+	if amount < 0 {
+		sign, amount = "-", -amount
+	}
+	whole, rest, _ := strings.Cut(strconv.FormatFloat(amount, 'f', places, 64), ".")
+	return sign + "$" + count(whole) + "." + rest
+}
+
+func fromCents(n int64) string { return dollars(float64(n)/100, 2) }
+
+// fromNanodollars shows more than cents of less than a dollar.
+func fromNanodollars(n int64) string {
+	const dollar = 1_000_000_000
+	switch {
+	case n > 0 && n < dollar/10_000:
+		return "< $0.0001"
+	case n > 0 && n < dollar:
+		return dollars(float64(n)/dollar, 4)
+	}
+	return dollars(float64(n)/dollar, 2)
+}
+
 // rate writes a number that is small most of the time.
 func rate(n float64) string {
 	if n < 99.95 {

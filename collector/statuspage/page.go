@@ -34,7 +34,7 @@ var html string
 var style string
 
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
-	"age": age, "bytes": size, "count": count, "cut": cut, "duration": duration, "percent": percent, "rate": rate, "rfc3339": rfc3339, "visible": visible,
+	"age": age, "bytes": size, "cents": fromCents, "count": count, "cut": cut, "duration": duration, "nanodollars": fromNanodollars, "percent": percent, "rate": rate, "rfc3339": rfc3339, "visible": visible,
 }).Parse(html))
 
 // ContentSecurityPolicy allows what the page has: its style, and an icon of its own.

@@ -46,6 +46,12 @@ func TestHostileTextsAreText(t *testing.T) {
 	harmless := hostile()
 	harmless.Name, harmless.NameFilter, harmless.URL, harmless.Sync.LastError = "a", "a", "a", "a"
 	harmless.Success, harmless.Failure = make([]string, len(p.Success)), make([]string, len(p.Failure))
+	for i := range harmless.Usage.Models {
+		harmless.Usage.Models[i].Name, harmless.Usage.Models[i].OpperProject = "a", "a"
+	}
+	for i := range harmless.Usage.Reads {
+		harmless.Usage.Reads[i].LastError = "a"
+	}
 	for i := range harmless.Published.Failures {
 		harmless.Published.Failures[i].Name, harmless.Published.Failures[i].ID = "a", "a"
 		harmless.Published.Unmapped[i].Status = "a"
@@ -137,6 +143,15 @@ func TestFormats(t *testing.T) {
 		{count(-1234567), "-1,234,567"},
 		{count(uint64(1) << 63), "9,223,372,036,854,775,808"},
 		{count(12345.6), "12,346"},
+		{fromCents(0), "$0.00"},
+		{fromCents(7), "$0.07"},
+		{fromCents(-1250), "-$12.50"},
+		{fromCents(1<<63 - 1), "$92,233,720,368,547,760.00"},
+		{fromNanodollars(0), "$0.00"},
+		{fromNanodollars(99_999), "< $0.0001"},
+		{fromNanodollars(160_000), "$0.0002"},
+		{fromNanodollars(994_900_000), "$0.9949"},
+		{fromNanodollars(1_234_567_891_000_000), "$1,234,567.89"},
 		{rate(4.44), "4.4"},
 		{rate(99.96), "100"},
 		{rate(7606.7), "7,607"},

@@ -35,6 +35,20 @@ func healthy() status.Project {
 			Unmapped: []status.Unmapped{{Status: "cancelled", Traces: 301}, {Status: "timeout", Traces: 11}},
 		},
 	}
+	p.Usage = &status.Usage{
+		Since: now.Add(-24 * 24 * time.Hour), CostsWaiting: 4, CostsUnknown: 1_912,
+		Models: []status.Model{
+			{Name: "openai/gpt-5-mini", Cost: 912_345_678, Calls: 18_112},
+			{Name: "anthropic/claude-sonnet-4.5", Cost: 1_411_250_000_000, Calls: 96_240},
+			{Name: "gcp/gemini-2.5-flash", Cost: 61_870_400_000, Calls: 210_977},
+			{Name: "(none)", Cost: 40_000, Calls: 3},
+			{Name: "openai/gpt-5", Cost: 803_500_100_000, Calls: 40_021},
+			{Name: "groq/llama-3.3-70b", Cost: 4_200_000, Calls: 81},
+			{Name: "openai/text-embedding-3-large", Cost: 2_130_000, Calls: 7_204},
+		},
+		Reads:  []status.UsageRead{{Kind: "model", Up: true, LastSuccess: now.Add(-41 * time.Second)}, {Kind: "trace", Up: true, LastSuccess: now.Add(-40 * time.Second)}, {Kind: "budget", Up: true, LastSuccess: now.Add(-3 * time.Minute)}},
+		Budget: &status.Budget{SpentCents: 228_154, LimitCents: 500_000, HasSpent: true, HasLimit: true, HasBlocked: true},
+	}
 	names := []string{"invoice-extractor", "support-router", "contract-review", "summarize-ticket"}
 	for i := range 7 {
 		f := status.Failure{
@@ -55,6 +69,7 @@ func initialSync() status.Project {
 	p := healthy()
 	p.Published = nil
 	p.Sync = status.Sync{Up: true}
+	p.Usage = &status.Usage{Reads: []status.UsageRead{{Kind: "model"}, {Kind: "trace"}, {Kind: "budget"}}}
 	p.Initial = &status.InitialSync{Read: 20_400, Total: 48_211, Began: now.Add(-2 * time.Minute)}
 	p.Traffic = status.Traffic{
 		Since: now.Add(-2 * time.Minute), Bytes: 84e6, Codes: []status.Code{{Code: "200", Requests: 212}},
@@ -70,6 +85,20 @@ func failing() status.Project {
 	p.Sync.LastSuccess = now.Add(-64 * time.Minute)
 	p.Sync.LastError, p.Sync.FailedAt, p.Sync.FailingSince = "opper answered 401 Unauthorized: invalid key", now.Add(-9*time.Second), now.Add(-63*time.Minute)
 	p.Published.Gaps, p.Published.Overflow, p.Published.NoID, p.Published.VanishedOpen, p.Published.Names, p.Published.Distinct = 2, 1_204, 1, 3, 200, 341
+	p.Usage.Budget.SpentCents, p.Usage.Budget.Blocked = 500_021, true
+	p.Usage.Reads[0] = status.UsageRead{Kind: "model", LastSuccess: now.Add(-63 * time.Minute), LastError: "read usage: opper answered 502 Bad Gateway: HTML page"}
+	p.Usage.Reads[1] = status.UsageRead{Kind: "trace", Refused: true, LastError: "read usage: opper answered 403 Forbidden: key has no access, or the account is suspended"}
+	return p
+}
+
+// noTraces is a project without a retention rule.
+func noTraces() status.Project {
+	p := healthy()
+	p.Usage.CostsWaiting, p.Usage.CostsUnknown = 0, 0
+	p.Published = &status.Published{Since: p.Published.Since}
+	for _, o := range healthy().Published.Outcomes {
+		p.Published.Outcomes = append(p.Published.Outcomes, status.Outcome{Name: o.Name})
+	}
 	return p
 }
 
@@ -105,7 +134,13 @@ func hostile() status.Project {
 	p.Sync.LastError = strings.Repeat(hostileTexts[4], 4) + hostileTexts[0] + "\u202e"
 	p.Success, p.Failure = hostileTexts, hostileTexts
 	p.Published.Unmapped, p.Published.Failures = nil, nil
+	p.Usage.Models = nil
+	p.Usage.Budget = &status.Budget{SpentCents: 1<<63 - 1, LimitCents: 1, HasSpent: true, HasLimit: true, Blocked: true, HasBlocked: true}
+	for i := range p.Usage.Reads {
+		p.Usage.Reads[i] = status.UsageRead{Kind: p.Usage.Reads[i].Kind, LastError: p.Sync.LastError}
+	}
 	for i, text := range hostileTexts {
+		p.Usage.Models = append(p.Usage.Models, status.Model{Name: text, OpperProject: hostileTexts[len(hostileTexts)-1-i], Cost: 1 << 53, Calls: 1 << 33})
 		p.Published.Unmapped = append(p.Published.Unmapped, status.Unmapped{Status: text[:min(len(text), 32)], Traces: 1 << 60})
 		p.Published.Failures = append(p.Published.Failures, status.Failure{
 			Name: text, ID: strings.ToValidUTF8(text[:min(len(text), 120)], "?"), Outcome: "failure", Time: now.Add(-time.Duration(i) * time.Hour),

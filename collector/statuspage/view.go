@@ -20,6 +20,8 @@ type view struct {
 	Rates    *rates
 	Failed   []failedTrace
 	Refused  []status.Code // requests that did not get a 200
+	Cost     *cost
+	NoTraces bool // Opper lists none, but usage flows
 }
 
 // The levels of a badge, which are classes of the style. The worst is the first.
@@ -65,6 +67,7 @@ func newView(cfg Config, p status.Project, now time.Time) view {
 	if r := p.Traffic.Recent; r.Over >= time.Second {
 		v.Rates = &rates{Over: r.Over, Requests: float64(r.Requests) / r.Over.Minutes(), Bytes: r.Bytes / r.Over.Minutes()}
 	}
+	v.Cost = newCost(p.Usage)
 	if p.Published == nil {
 		return v
 	}
@@ -77,6 +80,7 @@ func newView(cfg Config, p status.Project, now time.Time) view {
 	for _, u := range p.Published.Unmapped {
 		v.Unmapped += u.Traces
 	}
+	v.NoTraces = v.Counted == 0 && p.Published.Listed == 0 && v.Cost != nil && len(v.Cost.Top) > 0
 	at := 0.0
 	for _, o := range p.Published.Outcomes {
 		part := outcome{Outcome: o, At: at}

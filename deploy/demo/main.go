@@ -73,10 +73,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 	}
 
 	// It may run for days, so it keeps no records, and forgets what is old.
-	opper := oppertest.New(oppertest.Config{Key: key, Retention: *history, BodyBytes: 1, NoRecord: true})
 	now := time.Now()
+	usage := newUsage(now.UnixNano())
+	opper := oppertest.New(oppertest.Config{Key: key, Retention: *history, BodyBytes: 1, NoRecord: true, Usage: usage, Project: opperProject})
 	traffic := oppertest.NewTraffic(opper, agents(now), now.UnixNano())
 	traffic.Backfill(now.Add(-*history), now)
+	setBudget(usage)
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", *opperAddress)
 	if err != nil {
 		return 1, fmt.Errorf("--opper.listen-address: %w", err)
@@ -212,6 +214,8 @@ func withDefaults(args []string, defaults ...string) []string {
 
 const explanation = `
 Opper in memory    curl -H 'Authorization: Bearer %[1]s' '%[2]s/v2/traces?limit=3'
+Its usage          curl -H 'Authorization: Bearer %[1]s' '%[2]s/v2/analytics/usage?granularity=hour&group_by=model'
+Its budget         curl -H 'Authorization: Bearer %[1]s' '%[2]s/v3/me'
 Exporter           http://%[3]s/
 Metrics            curl -s http://%[3]s/metrics | grep ^opper_
 

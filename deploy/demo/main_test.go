@@ -109,6 +109,7 @@ func TestDemo(t *testing.T) {
 		return err
 	})
 	// What is printed can be tried at once.
+	checkUsage(t, opper)
 	first, metrics, err := counted("http://" + exporter + "/metrics")
 	if err != nil {
 		t.Fatal(err)

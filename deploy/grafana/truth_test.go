@@ -18,7 +18,7 @@ import (
 // A real server that scrapes a real exporter answers everything that the
 // dashboards and the rules ask.
 func TestDashboardsAndRulesTellTheTruth(t *testing.T) {
-	opper := newOpper(t)
+	opper := newOpper(t, "0b6f1c6e-0000-4000-8000-000000000001")
 	address := startExporter(t, opper)
 	breakRequests(t, opper, address)
 	_, port, err := net.SplitHostPort(address)

@@ -39,11 +39,15 @@ func scrape(t *testing.T, address string) map[string]*dto.MetricFamily {
 }
 
 // newOpper runs an Opper with the traffic of the demo, somewhat livelier, and
-// some agents more.
-func newOpper(t *testing.T) *oppertest.Server {
+// some agents more. Its Opper project has a limit.
+func newOpper(t *testing.T, project string) *oppertest.Server {
 	t.Helper()
-	opper := oppertest.New(oppertest.Config{NoRecord: true})
-	agents := append(oppertest.DefaultAgents(), oppertest.Agent{Name: awkward, Rate: 1, Median: time.Second, Spread: 0.5, Failure: 0.3, Tokens: 500})
+	usage := oppertest.NewUsage(oppertest.UsageConfig{})
+	usage.SetBudget(project, oppertest.Budget{LimitCents: new(int64(1_000_000))})
+	opper := oppertest.New(oppertest.Config{NoRecord: true, Usage: usage, Project: project})
+	agents := append(oppertest.DefaultAgents(), oppertest.Agent{
+		Name: awkward, Rate: 1, Median: time.Second, Spread: 0.5, Failure: 0.3, Tokens: 500, Model: oppertest.Model{Name: awkward, Input: 1000, Output: 5000},
+	})
 	for i := range agents {
 		agents[i].Rate *= 3
 	}
@@ -74,13 +78,18 @@ func newOpper(t *testing.T) *oppertest.Server {
 }
 
 // startExporter runs the exporter, and returns its address when the
-// initial sync is published.
+// initial sync and usage are published. There are more models than the maximum.
 func startExporter(t *testing.T, opper http.Handler) string {
 	t.Helper()
 	server := httptest.NewServer(opper)
 	t.Cleanup(server.Close)
-	return exportertest.MustStart(t, exportertest.Command(exportertest.Binary(t), server.URL,
-		"--collector.interval=1s", "--collector.settle-delay=1s", "--storage.path="+t.TempDir())).AwaitReady(t)
+	exporter := exportertest.MustStart(t, exportertest.Command(exportertest.Binary(t), server.URL,
+		"--collector.interval=1s", "--collector.settle-delay=1s", "--collector.usage-interval=10s", "--collector.max-models=4", "--storage.path="+t.TempDir()))
+	address := exporter.AwaitReady(t)
+	if _, err := exporter.FamiliesWithUsage(t.Context(), address); err != nil {
+		t.Fatal(err)
+	}
+	return address
 }
 
 // breakRequests makes Opper answer once with each of some errors, and waits

@@ -37,6 +37,9 @@ func TestDeadProcessOfManyProjectsFiresTwoAlerts(t *testing.T) {
 		series("opper_exporter_last_success_timestamp_seconds", "0+60x20 stale", project)
 		series("opper_exporter_syncs_total", "0+1x20 stale", project, `result="success"`)
 		series("opper_exporter_initial_sync_progress_ratio", "1x20 stale", project)
+		series("opper_usage_up", "1x20 stale", project, `kind="model"`)
+		series("opper_project_spend_usd", "10x20 stale", project)
+		series("opper_project_spend_limit_usd", "100x20 stale", project)
 	}
 	file.WriteString(`
     promql_expr_test:

@@ -276,7 +276,7 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 				t.Errorf("%s has no %s", r.Alert, name)
 			}
 		}
-		if severity := r.Labels["severity"]; severity != "critical" && severity != "warning" {
+		if severity := r.Labels["severity"]; !slices.Contains([]string{"critical", "warning", "info"}, severity) {
 			t.Errorf("%s has the severity %q", r.Alert, severity)
 		}
 		if url := r.Annotations["runbook_url"]; !strings.HasSuffix(url, "/runbook.md#"+strings.ToLower(r.Alert)) {

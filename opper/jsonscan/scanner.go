@@ -138,6 +138,14 @@ func (s *Scanner) Number() (literal []byte, ok bool) {
 	return s.token(), true
 }
 
+// Peek returns the first byte of the next value, which tells its kind, and takes
+// nothing; 0 after an error.
+func (s *Scanner) Peek() byte {
+	c := s.next()
+	s.untake()
+	return c
+}
+
 // Skip takes any value.
 func (s *Scanner) Skip() { s.rest(s.next()) }
 

@@ -160,6 +160,13 @@ func FuzzRead(f *testing.F) {
 		}
 		elements := 0
 		check("Skip", "", func(s *Scanner) bool { s.Skip(); return false })
+		check("Peek", "", func(s *Scanner) bool {
+			if c := s.Peek(); single && c != trimmed[0] {
+				t.Errorf("the next value begins with %q", c)
+			}
+			s.Skip()
+			return false
+		})
 		check("Object", "{", func(s *Scanner) bool { return s.Object(func([]byte) { s.Skip() }) })
 		check("Array", "[", func(s *Scanner) bool { return s.Array(func() { elements++; s.Skip() }) })
 		check("String", `"`, func(s *Scanner) bool { _, ok := s.String(10); return ok })

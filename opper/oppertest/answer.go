@@ -23,6 +23,7 @@ type answer struct {
 	one    bool
 	rows   []listed
 	total  *int
+	text   []byte // the whole body, of other endpoints than that of traces
 }
 
 func (a *answer) refuse(status int, message string) {
@@ -44,6 +45,10 @@ func (a *answer) take(lives []*life) {
 func (a *answer) write(w io.Writer, body string) {
 	if a.status != http.StatusOK {
 		_, _ = io.WriteString(w, a.refusal())
+		return
+	}
+	if a.text != nil {
+		_, _ = w.Write(a.text)
 		return
 	}
 	if a.one {

@@ -15,7 +15,9 @@ type Answer func(w http.ResponseWriter, r *http.Request, honest []byte)
 // Fault replaces answers. A replaced answer is not recorded as served.
 type Fault struct {
 	Answer Answer
-	Match  func(Request) bool // nil matches every request
+	Match  func(Request) bool // nil matches every request of the endpoint
+	// Endpoint is the one whose requests it is about.
+	Endpoint Endpoint
 	// Row, if set, matches every listing that holds the trace with this id:
 	// a row that makes its page unreadable. The ground truth then no longer demands it.
 	Row   string
@@ -58,7 +60,7 @@ func (s *Server) Heal(rows ...string) {
 
 func (s *Server) fault(req Request, lives []*life) Answer {
 	for _, f := range s.faults {
-		if f.Times == 0 || f.Match != nil && !f.Match(req) || f.Row != "" && !f.matchesRow(req, lives) {
+		if f.Times == 0 || f.Endpoint != req.Endpoint || f.Match != nil && !f.Match(req) || f.Row != "" && !f.matchesRow(req, lives) {
 			continue
 		}
 		if f.After > 0 {

@@ -1,6 +1,7 @@
 package oppertest
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -37,7 +38,11 @@ func sec(n int) time.Time { return epoch.Add(time.Duration(n) * time.Second) }
 
 func get(t testing.TB, h http.Handler, path string) *httptest.ResponseRecorder {
 	t.Helper()
-	r := httptest.NewRequest(http.MethodGet, path, nil)
+	return getWith(t.Context(), h, path)
+}
+
+func getWith(ctx context.Context, h http.Handler, path string) *httptest.ResponseRecorder {
+	r := httptest.NewRequestWithContext(ctx, http.MethodGet, path, http.NoBody)
 	r.Header.Set("Authorization", "Bearer key")
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)

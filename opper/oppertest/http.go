@@ -12,7 +12,8 @@ import (
 
 // Request is one request as the server saw it.
 type Request struct {
-	N          int // 1 for the first since New or ResetRequests
+	N          int // 1 for the first of its endpoint since New or ResetRequests
+	Endpoint   Endpoint
 	Time       time.Time
 	Method     string
 	V3         bool   // which of the two APIs the path asked for; it decides the shape of the answer
@@ -20,61 +21,29 @@ type Request struct {
 	Offset     int
 	Limit      int
 	Name       string
+	Usage      UsageQuery // of a request of usage
 	UserAgent  string
 	Header     http.Header // without Authorization
 	Authorized bool        // it carried an accepted key
 	Status     int         // of the answer; 0 while there is none, or if the connection was cut before it
 }
 
-// OnRequest sets a function that is called before each list (or trace) is
-// read, without any lock: it may change the list. nil removes it.
-func (s *Server) OnRequest(hook func(Request)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.hook = hook
-}
-
-// Requests returns all requests since New or ResetRequests; none if the
-// server does not record.
-func (s *Server) Requests() []Request {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make([]Request, len(s.requests))
-	for i, r := range s.requests {
-		all[i] = *r
-	}
-	return all
-}
-
-// RequestCount is the number of requests since New or ResetRequests.
-func (s *Server) RequestCount() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.count
-}
-
-// ResetRequests forgets the requests so far.
-func (s *Server) ResetRequests() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.requests, s.count = nil, 0
-}
-
-// ServeHTTP answers GET {/v2,/v3}/traces and GET {/v2,/v3}/traces/{id}.
+// ServeHTTP answers GET {/v2,/v3}/traces, GET {/v2,/v3}/traces/{id}, GET
+// /v2/analytics/usage and GET /v3/me.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	sw := &statusWriter{ResponseWriter: w}
 	req, wrong := s.parse(r)
 
 	s.mu.Lock()
 	req.Time = s.cfg.Now()
-	s.count++
-	req.N = s.count
+	s.counts[req.Endpoint]++
+	req.N = s.counts[req.Endpoint]
 	entry := &req
 	if !s.cfg.NoRecord {
 		entry = new(req)
 		s.requests = append(s.requests, entry)
 	}
-	hook := s.hook
+	hook := s.hooks[req.Endpoint]
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -85,8 +54,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if hook != nil {
 		hook(req)
 	}
-	if s.cfg.Latency > 0 {
-		wait := time.NewTimer(s.cfg.Latency)
+	latency := s.cfg.Latency
+	if req.Endpoint != TraceEndpoint {
+		latency += s.usage.latency()
+	}
+	if latency > 0 {
+		wait := time.NewTimer(latency)
 		defer wait.Stop()
 		select {
 		case <-wait.C:
@@ -130,11 +103,16 @@ func (s *Server) Show(id string) (trace Trace, ok bool) {
 	return a.rows[0].unpack(id), true
 }
 
-func (s *Server) direct(req Request) (answer, bool) {
+// number counts a request that nobody records.
+func (s *Server) number(req *Request) {
 	s.mu.Lock()
-	s.count++
-	req.N = s.count
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	s.counts[req.Endpoint]++
+	req.N = s.counts[req.Endpoint]
+}
+
+func (s *Server) direct(req Request) (answer, bool) {
+	s.number(&req)
 	var wrong *refusal
 	if s.cfg.MaxOffset > 0 && req.Offset > s.cfg.MaxOffset {
 		wrong = &refusal{http.StatusUnprocessableEntity, "offset is out of range"}
@@ -166,6 +144,10 @@ func (s *Server) parse(r *http.Request) (Request, *refusal) {
 	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	req.V3 = parts[0] == "v3"
 	switch {
+	case r.URL.Path == "/v2/analytics/usage":
+		req.Endpoint = UsageEndpoint
+	case r.URL.Path == "/v3/me":
+		req.Endpoint = BudgetEndpoint
 	case len(parts) < 2 || len(parts) > 3 || parts[0] != "v2" && parts[0] != "v3" || parts[1] != "traces":
 		return req, &refusal{http.StatusNotFound, "Not Found"}
 	case len(parts) == 3:
@@ -176,13 +158,18 @@ func (s *Server) parse(r *http.Request) (Request, *refusal) {
 		return req, &refusal{http.StatusMethodNotAllowed, "Method Not Allowed"}
 	case !req.Authorized:
 		return req, &refusal{http.StatusUnauthorized, "Invalid API key"}
-	case len(parts) == 3:
+	case req.ID != "" || req.Endpoint == BudgetEndpoint:
 		return req, nil
 	}
 
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return req, &refusal{http.StatusUnprocessableEntity, "query is not readable"}
+	}
+	if req.Endpoint == UsageEndpoint {
+		var wrong *refusal
+		req.Usage, wrong = s.usage.parse(query)
+		return req, wrong
 	}
 	req.Name = query.Get("name")
 	for _, p := range []struct {
@@ -207,6 +194,9 @@ func (s *Server) parse(r *http.Request) (Request, *refusal) {
 
 // answer reads the list. Rows count as served unless a fault takes their place.
 func (s *Server) answer(req Request, wrong *refusal) (answer, Answer) {
+	if req.Endpoint != TraceEndpoint {
+		return s.answerUsage(req, wrong)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()

@@ -43,6 +43,8 @@ type Config struct {
 	BodyBytes     int                 // least size of each input and each output; 0 makes them null
 	NoGet         int                 // status that refuses every GET /traces/{id}; 0 means that they work
 	NoRecord      bool                // keep no served rows, old versions and requests: for benchmarks at rest
+	Usage         *Usage              // of the organization; nil means one that has used nothing
+	Project       string              // uuid of the Opper project of this server, in Usage
 }
 
 // Trace is what the server stores of a trace. A nil field is null in v2 and
@@ -86,8 +88,9 @@ func Sample() Trace {
 
 // Server is an Opper with one project. It may be used by many goroutines.
 type Server struct {
-	cfg  Config
-	body string // one input or output, as JSON
+	cfg   Config
+	body  string // one input or output, as JSON
+	usage *Usage
 
 	mu         sync.Mutex
 	rows       []*life // oldest first, whatever is served
@@ -101,9 +104,11 @@ type Server struct {
 	unreadable map[string]bool
 	healed     map[string]int64 // when these rows could be read again
 	faults     []*Fault
-	hook       func(Request)
+	hooks      [endpoints]func(Request)
 	requests   []*Request
-	count      int
+	counts     [endpoints]int
+
+	usageServed map[HourKey]Amounts // the highest ones
 }
 
 // New makes an empty Server.
@@ -114,13 +119,19 @@ func New(cfg Config) *Server {
 	if cfg.MaxLimit == 0 {
 		cfg.MaxLimit = 100
 	}
+	usage := cfg.Usage
+	if usage == nil {
+		usage = NewUsage(UsageConfig{Now: cfg.Now})
+	}
 	return &Server{
-		cfg:        cfg,
-		body:       body(cfg.BodyBytes),
-		byID:       map[string]*life{},
-		interned:   map[string]*string{},
-		unreadable: map[string]bool{},
-		healed:     map[string]int64{},
+		cfg:         cfg,
+		body:        body(cfg.BodyBytes),
+		usage:       usage,
+		byID:        map[string]*life{},
+		interned:    map[string]*string{},
+		unreadable:  map[string]bool{},
+		healed:      map[string]int64{},
+		usageServed: map[HourKey]Amounts{},
 	}
 }
 

@@ -204,7 +204,8 @@ func TestSameSeedSameBytes(t *testing.T) {
 }
 
 func TestConcurrentUse(t *testing.T) {
-	s := New(Config{Retention: time.Minute})
+	u := NewUsage(UsageConfig{Keep: time.Minute})
+	s := New(Config{Retention: time.Minute, Usage: u})
 	s.FillHistory(1000, 10, time.Now().Add(-time.Minute), time.Now())
 	traffic := NewTraffic(s, DefaultAgents(), 1)
 	server := httptest.NewServer(s)
@@ -228,6 +229,8 @@ func TestConcurrentUse(t *testing.T) {
 					t.Error(err)
 				}
 				_ = resp.Body.Close()
+				s.ReadUsage(time.Now().Add(-time.Hour), time.Now(), "model", "project.uuid")
+				s.ReadBudget()
 			}
 		})
 	}
@@ -240,6 +243,9 @@ func TestConcurrentUse(t *testing.T) {
 			s.Clear()
 			s.Requests()
 			s.Snapshot()
+			u.SetTroubles(UsageTroubles{Shuffle: true})
+			u.ByHour()
+			s.HighestUsage()
 		}
 	})
 	all.Wait()

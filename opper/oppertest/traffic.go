@@ -16,6 +16,9 @@ type Agent struct {
 	Failure float64       // ratio that ends in error
 	Tokens  float64       // median of the token counts; 0 means that there are none
 
+	Model    Model   // what is called, if there are tokens; without a name, nothing is
+	Untraced float64 // ratio of traces beside which as much is used without a trace
+
 	Running   float64 // ratio that is listed from its start on; the others appear when they end
 	NeverEnds float64 // ratio that is listed and then stays open
 	Rename    float64 // ratio that is listed without a name, and named within its duration
@@ -47,19 +50,24 @@ func (a *Agent) failure(t time.Time) float64 {
 // DefaultAgents is a dozen believable agents, about two traces a second
 // together. Every four minutes another of them has an incident of 90 seconds.
 func DefaultAgents() []Agent {
+	mini := Model{"openai/gpt-4o-mini", 150, 600}
+	small := Model{"mistral/mistral-small", 100, 300}
+	flash := Model{"gcp/gemini-2.5-flash", 300, 2500}
+	sonnet := Model{"anthropic/claude-sonnet-4", 3000, 15_000}
+	large := Model{"openai/gpt-4o", 2500, 10_000}
 	agents := []Agent{
-		{Name: "support-triage", Rate: 0.5, Median: 1800 * time.Millisecond, Spread: 0.6, Failure: 0.01, Tokens: 900},
-		{Name: "product-search", Rate: 0.4, Median: 450 * time.Millisecond, Spread: 0.5, Failure: 0.005, Tokens: 250},
-		{Name: "translation", Rate: 0.3, Median: 1200 * time.Millisecond, Spread: 0.4, Failure: 0.005, Tokens: 1100},
-		{Name: "lead-scoring", Rate: 0.2, Median: 800 * time.Millisecond, Spread: 0.5, Failure: 0.02, Tokens: 400},
-		{Name: "image-captioner", Rate: 0.15, Median: 2500 * time.Millisecond, Spread: 0.3, Failure: 0.03, Tokens: 180},
-		{Name: "sql-analyst", Rate: 0.12, Median: 6 * time.Second, Spread: 0.9, Failure: 0.08, Tokens: 3500},
-		{Name: "invoice-extractor", Rate: 0.1, Median: 4 * time.Second, Spread: 0.5, Failure: 0.02, Tokens: 2600},
-		{Name: "meeting-notes", Rate: 0.06, Median: 15 * time.Second, Spread: 0.6, Failure: 0.01, Tokens: 14000},
-		{Name: "code-review", Rate: 0.05, Median: 25 * time.Second, Spread: 0.7, Failure: 0.04, Tokens: 22000},
-		{Name: "contract-redliner", Rate: 0.03, Median: 50 * time.Second, Spread: 0.6, Failure: 0.03, Tokens: 40000},
-		{Name: "research-agent", Rate: 0.03, Median: 90 * time.Second, Spread: 0.8, Failure: 0.1, Tokens: 120000, NeverEnds: 0.02},
-		{Name: "nightly-report", Rate: 0.01, Median: 4 * time.Minute, Spread: 0.4, Failure: 0.02, Tokens: 60000},
+		{Name: "support-triage", Rate: 0.5, Median: 1800 * time.Millisecond, Spread: 0.6, Failure: 0.01, Tokens: 900, Model: mini},
+		{Name: "product-search", Rate: 0.4, Median: 450 * time.Millisecond, Spread: 0.5, Failure: 0.005, Tokens: 250, Model: small},
+		{Name: "translation", Rate: 0.3, Median: 1200 * time.Millisecond, Spread: 0.4, Failure: 0.005, Tokens: 1100, Model: small},
+		{Name: "lead-scoring", Rate: 0.2, Median: 800 * time.Millisecond, Spread: 0.5, Failure: 0.02, Tokens: 400, Model: mini},
+		{Name: "image-captioner", Rate: 0.15, Median: 2500 * time.Millisecond, Spread: 0.3, Failure: 0.03, Tokens: 180, Model: flash},
+		{Name: "sql-analyst", Rate: 0.12, Median: 6 * time.Second, Spread: 0.9, Failure: 0.08, Tokens: 3500, Model: sonnet},
+		{Name: "invoice-extractor", Rate: 0.1, Median: 4 * time.Second, Spread: 0.5, Failure: 0.02, Tokens: 2600, Model: flash},
+		{Name: "meeting-notes", Rate: 0.06, Median: 15 * time.Second, Spread: 0.6, Failure: 0.01, Tokens: 14000, Model: flash},
+		{Name: "code-review", Rate: 0.05, Median: 25 * time.Second, Spread: 0.7, Failure: 0.04, Tokens: 22000, Model: sonnet},
+		{Name: "contract-redliner", Rate: 0.03, Median: 50 * time.Second, Spread: 0.6, Failure: 0.03, Tokens: 40000, Model: large},
+		{Name: "research-agent", Rate: 0.03, Median: 90 * time.Second, Spread: 0.8, Failure: 0.1, Tokens: 120000, Model: large, NeverEnds: 0.02},
+		{Name: "nightly-report", Rate: 0.01, Median: 4 * time.Minute, Spread: 0.4, Failure: 0.02, Tokens: 60000, Model: sonnet},
 	}
 	for i := range agents {
 		a := &agents[i]
@@ -68,6 +76,7 @@ func DefaultAgents() []Agent {
 		a.LateTokens, a.LateTokensRatio = 5*time.Second, 0.2
 		a.LateStatus, a.LateStatusRatio = 3*time.Second, 0.05
 		a.BackDate = 2 * time.Second
+		a.Untraced = 0.05
 		a.IncidentEvery = time.Duration(len(agents)) * 4 * time.Minute
 		a.IncidentPhase = time.Duration(i) * 4 * time.Minute
 		a.IncidentFor = 90 * time.Second
@@ -82,19 +91,21 @@ func DefaultAgents() []Agent {
 type Traffic struct {
 	server  *Server
 	agents  []Agent
+	seed    uint64
 	rng     *rand.Rand
 	queue   events
 	seq     int
 	started bool
 	// past is set while a history is generated: changes then take effect at
 	// the time of their event, not when they are made.
-	past bool
+	past  bool
+	usage []Call // those of one trace
 }
 
 // NewTraffic makes the traffic of some agents; nothing happens before the
 // first Step or Backfill.
 func NewTraffic(s *Server, agents []Agent, seed int64) *Traffic {
-	return &Traffic{server: s, agents: agents, rng: rand.New(rand.NewPCG(uint64(seed), 2))}
+	return &Traffic{server: s, agents: agents, seed: uint64(seed), rng: rand.New(rand.NewPCG(uint64(seed), 2))}
 }
 
 // Step does everything that is due until now. The first step (without a
@@ -167,6 +178,10 @@ func (t *Traffic) begin(a *Agent, at time.Time) {
 	delay := func(mean time.Duration) time.Duration { return seconds(mean.Seconds() * (0.5 + rng.Float64())) }
 	tokensAfter, statusAfter := delay(a.LateTokens), delay(a.LateStatus)
 	renameAfter := seconds(length.Seconds() * rng.Float64())
+
+	if tokens != nil {
+		t.call(a, id, at, length, *tokens)
+	}
 
 	open := Trace{ID: id, Start: &start, Name: &a.Name}
 	if renamed {

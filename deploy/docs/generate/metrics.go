@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -27,7 +28,7 @@ const patience = 5 * time.Minute
 func scrape(ctx context.Context, binary, dir string) (map[string]*dto.MetricFamily, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	opper := oppertest.New(oppertest.Config{})
+	opper := exportertest.NewOpper()
 	opper.FillHistory(10, 1, time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour))
 	opper.Add(oppertest.Sample()) // a status that maps to no outcome
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
@@ -49,19 +50,24 @@ func scrape(ctx context.Context, binary, dir string) (map[string]*dto.MetricFami
 	if err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, &exporter.Log)
 	}
-	return exportertest.Families(ctx, address)
+	return exporter.FamiliesWithUsage(ctx, address)
 }
 
-// metricTables returns a table of the metrics about traces, and one of those
-// about the exporter.
+// ofCost matches the names of the metrics that are made of usage and budget.
+var ofCost = regexp.MustCompile(`^opper_(usage|cost|project|trace_cost|trace_model)_`)
+
+// metricTables returns a table of the metrics about traces, one of those about cost,
+// and one of those about the exporter.
 func metricTables(families map[string]*dto.MetricFamily) map[string]string {
 	titles := "\n" + head("metric", "type", "labels", "meaning")
-	blocks := map[string]string{"trace metrics": titles, "exporter metrics": titles}
+	blocks := map[string]string{"trace metrics": titles, "cost metrics": titles, "exporter metrics": titles}
 	for _, name := range slices.Sorted(maps.Keys(families)) {
 		block := "trace metrics"
 		switch {
 		case strings.HasPrefix(name, "opper_exporter_"):
 			block = "exporter metrics"
+		case ofCost.MatchString(name):
+			block = "cost metrics"
 		case !strings.HasPrefix(name, "opper_"):
 			continue // of the Go runtime, the process and the handler
 		}

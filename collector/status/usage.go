@@ -1,0 +1,39 @@
+package status
+
+import "time"
+
+// Usage is what the calls of a project cost, as it is in the metrics, and its budget.
+type Usage struct {
+	Since  time.Time   // when counting of the models began; zero before
+	Models []Model     // in any order
+	Reads  []UsageRead // of each kind
+	Budget *Budget     // nil until it has been read
+
+	CostsWaiting int    // counted traces whose cost is not final yet
+	CostsUnknown uint64 // counted traces without a final cost
+}
+
+// Model is what calls of a model cost.
+type Model struct {
+	Name         string
+	OpperProject string // empty for the project's own
+	Cost         int64  // nanodollars
+	Calls        int64
+}
+
+// UsageRead says how reading one kind of usage goes.
+type UsageRead struct {
+	Kind        string // as in the label kind
+	Up          bool   // opper_usage_up
+	Refused     bool   // by Opper, and so asked for only once an hour
+	LastSuccess time.Time
+	LastError   string // of the last read; empty if it succeeded, or if there was none
+}
+
+// Budget is what Opper says of this calendar month, in US cents. Any part of it may
+// be missing. It has the fields of opper.Budget, and can be converted from one.
+type Budget struct {
+	SpentCents, LimitCents int64
+	HasSpent, HasLimit     bool
+	Blocked, HasBlocked    bool
+}

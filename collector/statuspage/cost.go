@@ -1,0 +1,61 @@
+package statuspage
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"opper_exporter/collector/status"
+)
+
+const (
+	// shownModels is how many models have a row of their own.
+	shownModels = 5
+	// nearLimit is the share of the limit from which on spending is worth a notice.
+	nearLimit = 0.8
+)
+
+// cost is what the page says about the usage of a project.
+type cost struct {
+	*status.Usage
+	Top         []status.Model // the most expensive models
+	Rest, Total status.Model   // sums of those without a row, and of all
+	More        int            // models without a row
+	IsNear      bool           // the limit is near, or reached
+}
+
+func newCost(u *status.Usage) *cost {
+	if u == nil {
+		return nil
+	}
+	c := &cost{Usage: u, Top: slices.Clone(u.Models)}
+	slices.SortFunc(c.Top, func(a, b status.Model) int {
+		return cmp.Or(cmp.Compare(b.Cost, a.Cost), cmp.Compare(a.Name, b.Name), cmp.Compare(a.OpperProject, b.OpperProject))
+	})
+	for i, m := range c.Top {
+		add(&c.Total, m)
+		if i >= shownModels {
+			add(&c.Rest, m)
+			c.More++
+		}
+	}
+	c.Top = c.Top[:min(len(c.Top), shownModels)]
+	if b := u.Budget; b != nil {
+		c.IsNear = b.HasSpent && b.HasLimit && float64(b.SpentCents) >= nearLimit*float64(b.LimitCents)
+	}
+	return c
+}
+
+func add(sum *status.Model, m status.Model) {
+	sum.Cost += m.Cost
+	sum.Calls += m.Calls
+}
+
+// OfLimit is the part of the limit that is spent.
+func (c *cost) OfLimit() string {
+	b := c.Budget
+	if b.LimitCents <= 0 {
+		return "–"
+	}
+	return count(math.Floor(float64(b.SpentCents)/float64(b.LimitCents)*100)) + " %"
+}

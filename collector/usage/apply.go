@@ -1,0 +1,294 @@
+package usage
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"opper_exporter/collector/aggregate"
+	"opper_exporter/opper"
+)
+
+// errUngrouped is an answer that would be counted as one more Opper project.
+var errUngrouped = errors.New("usage without a project.uuid (expected one, as several Opper projects are known)")
+
+// Apply counts the rows that were read from the begin of a Window on. Own is the Opper
+// project that is proven to be the configured one, empty if none is. A series that is new
+// since the first read was created at the one before, and starts zero-first. After an
+// error, nothing has been counted, and the next window is a longer one.
+//
+// An Opper project that is not known is taken in only when all hours that are not final
+// were read, so that none of its hours is missing in that. While it is undecided who
+// counts it, no hour becomes final. The first read counts nothing until all is decided,
+// so that history appears at once.
+func (s *Set) Apply(rows []opper.Usage, from time.Time, own string, now time.Time) error {
+	s.cfg.Owners.hear(s.cfg.Project)
+	first := hourOf(from)
+	if s.newest == 0 {
+		s.border = first
+	}
+	newest, seen := s.newest, map[string]bool{}
+	for i := range rows {
+		if hour := hourOf(rows[i].Bucket); hour >= s.border {
+			newest = max(newest, hour)
+			seen[rows[i].Project] = true
+		}
+	}
+	fullAt := s.fullAt
+	s.undecided, s.fullAt = false, 0
+	if len(seen) == 1 && seen[""] && s.isSum(first) {
+		return errUngrouped
+	}
+	isFull := first <= s.border
+	baseLine := s.assign(seen, isFull, own, now)
+	if s.undecided && !s.begun {
+		return nil
+	}
+	sums := s.sum(rows)
+	if !s.begun {
+		s.givePlaces(sums)
+	}
+	s.count(sums, first, baseLine, now)
+	s.begun, s.newest, s.lastRead = true, newest, now
+	switch {
+	case s.undecided:
+	case isFull:
+		s.fullAt = hourOf(now)
+		s.end(newest - finalAfter)
+	default:
+		s.fullAt = fullAt
+	}
+	return nil
+}
+
+// end makes the hours before one final.
+func (s *Set) end(border int64) {
+	s.border = max(s.border, border)
+	for hour := range s.hours {
+		if hour < s.border {
+			delete(s.hours, hour)
+			s.changed[hour] = true
+		}
+	}
+}
+
+// isSum reports whether an answer of rows without an Opper project may be the sum of
+// all: what others had in these hours is gone.
+func (s *Set) isSum(first int64) bool {
+	_, ids := s.named()
+	if len(ids) > 0 && !s.others[""] {
+		return true
+	}
+	label, isOwn := s.accounts[""]
+	for hour, marks := range s.hours {
+		for c := range marks {
+			if hour >= first && (c.project != label || !isOwn && s.others[""]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// assign decides where to count the Opper projects seen in an answer; the empty one
+// stands for rows without any. It returns the labels whose amounts so far are not to be
+// counted, as they were counted elsewhere.
+func (s *Set) assign(seen map[string]bool, isFull bool, own string, now time.Time) (baseLine map[string]bool) {
+	baseLine = map[string]bool{}
+	counted, foreign := s.named()
+	isFirst, homes := len(counted)+len(foreign) == 0, 0
+	for _, id := range counted {
+		if s.accounts[id] == "" {
+			homes++
+		}
+	}
+	sum, ok := s.accounts[""]
+	wasSum := ok && sum == "" && isFirst
+	ids := slices.Sorted(maps.Keys(seen))
+	for _, id := range slices.Backward(ids) { // the empty one last
+		if _, ok := s.accounts[id]; ok || s.others[id] && !isFull {
+			continue
+		}
+		if !isFull {
+			s.undecided = true
+			continue
+		}
+		claims, isProven := []string{id}, id == own
+		isAlone := isFirst && (len(ids) == 1 || len(ids) == 2 && seen[""])
+		if id == "" {
+			if len(ids) == 1 && len(foreign) == 0 && len(counted) == homes {
+				s.accounts[id] = "" // nothing but the project's own is known
+				continue
+			}
+			claims = s.beside(seen)
+			counted, _ = s.named() // with those of this answer
+			isProven, isAlone = len(claims) == 1 && len(counted) == 1, false
+		}
+		v := s.cfg.Owners.decide(s.cfg.Project, claims, isProven, isAlone, now)
+		if v == undecided {
+			s.undecided = true
+			continue
+		}
+		if v == notMine {
+			s.others[id] = true
+			continue
+		}
+		label := aggregate.LabelOr(id, None)
+		if id != "" && v == mine && homes == 0 && (isProven || isAlone) {
+			label = ""
+		}
+		if s.others[id] || wasSum && label != "" {
+			baseLine[label] = true
+		}
+		delete(s.others, id)
+		s.accounts[id] = label
+	}
+	return baseLine
+}
+
+// beside returns as what rows without an Opper project are claimed: they are the same
+// for two configured projects that also see the same Opper project.
+func (s *Set) beside(seen map[string]bool) (claims []string) {
+	counted, foreign := s.named()
+	ids := slices.AppendSeq(append(counted, foreign...), maps.Keys(seen))
+	slices.Sort(ids)
+	for _, id := range slices.Compact(ids) {
+		if id != "" {
+			claims = append(claims, "beside "+id)
+		}
+	}
+	return claims
+}
+
+// named returns the known Opper projects, without the empty one.
+func (s *Set) named() (counted, foreign []string) {
+	for id := range s.accounts {
+		if id != "" {
+			counted = append(counted, id)
+		}
+	}
+	for id := range s.others {
+		if id != "" {
+			foreign = append(foreign, id)
+		}
+	}
+	return counted, foreign
+}
+
+// sum adds up the rows that are to be counted here, as an hour may have several of the
+// same model.
+func (s *Set) sum(rows []opper.Usage) map[int64]map[cell]Amounts {
+	sums := map[int64]map[cell]Amounts{}
+	for i := range rows {
+		hour := hourOf(rows[i].Bucket)
+		project, isCounted := s.accounts[rows[i].Project]
+		if !isCounted || hour < s.border {
+			continue
+		}
+		if sums[hour] == nil {
+			sums[hour] = map[cell]Amounts{}
+		}
+		c := cell{project, aggregate.LabelOr(rows[i].Model, None)}
+		sum := sums[hour][c]
+		sum.add(amounts(&rows[i]))
+		sums[hour][c] = sum
+	}
+	return sums
+}
+
+// givePlaces gives the places to the models of the first read with the highest cost, ties
+// by label. Later ones go by arrival.
+func (s *Set) givePlaces(sums map[int64]map[cell]Amounts) {
+	costs := map[string]int64{}
+	for _, cells := range sums {
+		for c, sum := range cells {
+			costs[c.model] = add(costs[c.model], sum[Cost])
+		}
+	}
+	ranked := slices.SortedFunc(maps.Keys(costs), func(a, b string) int {
+		return cmp.Or(cmp.Compare(costs[b], costs[a]), cmp.Compare(a, b))
+	})
+	for _, label := range ranked[:min(len(ranked), s.cfg.MaxModels)] {
+		s.places[label] = true
+	}
+}
+
+// count adds what each hour from first on has more than before.
+func (s *Set) count(sums map[int64]map[cell]Amounts, first int64, baseLine map[string]bool, now time.Time) {
+	read := map[int64]bool{}
+	for hour := range s.hours {
+		read[hour] = hour >= first
+	}
+	for hour := range sums {
+		read[hour] = true
+	}
+	for _, hour := range slices.Sorted(maps.Keys(read)) {
+		if !read[hour] {
+			continue
+		}
+		if s.hours[hour] == nil {
+			s.hours[hour] = map[cell]mark{}
+		}
+		marks, present := s.hours[hour], sums[hour]
+		cells := slices.AppendSeq(slices.Collect(maps.Keys(present)), maps.Keys(marks)) // some of these may be gone
+		slices.SortFunc(cells, compareCells)
+		for _, c := range slices.Compact(cells) {
+			before, isKnown := marks[c]
+			after, increase := before.raise(present[c])
+			if after.fell && !before.fell {
+				s.Corrections++
+			}
+			if !isKnown || after != before {
+				marks[c] = after
+				s.changed[hour] = true
+			}
+			if m := s.model(c, hour, now); !baseLine[c.project] && (s.begun || !s.countsNothing()) {
+				m.counted.add(increase)
+			}
+		}
+	}
+}
+
+// countsNothing reports whether the first read is a base line.
+func (s *Set) countsNothing() bool { return s.cfg.Lookback != nil && *s.cfg.Lookback == 0 }
+
+// raise takes in the present amounts, and returns what they have more than the highest
+// ones before.
+func (m mark) raise(present Amounts) (after mark, increase Amounts) {
+	after.high = m.high
+	for i, amount := range present {
+		after.fell = after.fell || amount < m.high[i]
+		if amount > m.high[i] {
+			after.high[i], increase[i] = amount, amount-m.high[i]
+		}
+	}
+	return after, increase
+}
+
+// model returns the counters of a cell that was first seen in an hour.
+func (s *Set) model(c cell, hour int64, now time.Time) *Model {
+	if !s.places[c.model] {
+		if s.begun && len(s.places) < s.cfg.MaxModels {
+			s.places[c.model] = true
+		} else {
+			c.model = aggregate.Other
+		}
+	}
+	m := s.models[c]
+	if m == nil {
+		m = &Model{Label: c.model, OpperProject: c.project, Created: now}
+		switch {
+		case s.begun:
+			m.zeroPending = true
+			if !s.lastRead.IsZero() && s.lastRead.Before(now) {
+				m.Created = s.lastRead
+			}
+		case timeOf(hour).Before(now) && !s.countsNothing():
+			m.Created = timeOf(hour)
+		}
+		s.models[c] = m
+	}
+	return m
+}

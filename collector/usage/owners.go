@@ -1,0 +1,161 @@
+package usage
+
+import (
+	"sync"
+	"time"
+)
+
+// undecidedFor is how long an Opper project that several configured projects see, or
+// may see, waits for a proof whose it is.
+const undecidedFor = 15 * time.Minute
+
+// Owners decides for all configured projects of the process which of them counts an
+// Opper project, as the keys of several may show the same usage. A claim is for good:
+// whoever made it first keeps it until it is not configured any more. It is safe for
+// concurrent use.
+type Owners struct {
+	mu     sync.Mutex
+	heard  map[string]bool      // configured projects, and whether they have read usage or failed to
+	silent int                  // those that have not
+	claims map[string]claim     // by Opper project
+	seen   map[string]*sighting // Opper projects without a claim
+}
+
+type claim struct {
+	project   string
+	isDurable bool // others may rely on it
+	isGuess   bool // nothing showed that the Opper project is the configured one
+}
+
+// verdict is for the project of the claim.
+func (c claim) verdict() verdict {
+	if c.isGuess {
+		return guessedMine
+	}
+	return mine
+}
+
+type sighting struct {
+	first   string // of the configured projects that have seen it, by name; empty if that one is gone
+	several bool
+	since   time.Time
+}
+
+type verdict int
+
+const (
+	undecided verdict = iota
+	mine
+	guessedMine
+	notMine
+)
+
+// NewOwners returns the Owners of these configured projects.
+func NewOwners(projects ...string) *Owners {
+	o := &Owners{claims: map[string]claim{}, seen: map[string]*sighting{}}
+	o.SetProjects(projects)
+	return o
+}
+
+// SetProjects sets the names of the configured projects whose usage is read. It is
+// called before their Sets are made, and after those that are gone have ended: their
+// Opper projects are then free.
+func (o *Owners) SetProjects(names []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	before := o.heard
+	o.heard, o.silent = make(map[string]bool, len(names)), 0
+	for _, name := range names {
+		if o.heard[name] = before[name]; !before[name] {
+			o.silent++
+		}
+	}
+	for id, c := range o.claims {
+		if _, ok := o.heard[c.project]; !ok {
+			delete(o.claims, id)
+		}
+	}
+	for _, s := range o.seen {
+		if _, ok := o.heard[s.first]; !ok {
+			s.first = ""
+		}
+	}
+}
+
+// hear notes that a project has read usage, or failed to.
+func (o *Owners) hear(project string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if heard, ok := o.heard[project]; ok && !heard {
+		o.heard[project] = true
+		o.silent--
+	}
+}
+
+// decide returns whose an Opper project is that a configured one sees: isProven by
+// other means, or isAlone in the answer. It has several ids if it is known by what is
+// beside it: a claim of any of them decides, and all are claimed at once.
+func (o *Owners) decide(project string, ids []string, isProven, isAlone bool, now time.Time) verdict {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, id := range ids {
+		switch c, ok := o.claims[id]; {
+		case !ok:
+		case c.project == project:
+			return c.verdict()
+		case c.isDurable:
+			return notMine
+		default:
+			return undecided
+		}
+	}
+	if _, ok := o.heard[project]; !ok {
+		return undecided
+	}
+	s := o.seen[ids[0]]
+	if s == nil {
+		s = &sighting{since: now}
+		o.seen[ids[0]] = s
+	}
+	if s.first != "" && s.first != project {
+		s.several = true
+	}
+	if s.first == "" || project < s.first {
+		s.first = project
+	}
+	if now.Before(s.since) {
+		s.since = now
+	}
+	patience := undecidedFor
+	if s.first != project {
+		patience *= 2 // that one may not see it any more
+	}
+	isGuess := len(o.heard) > 1 && !isProven && (!isAlone || s.several || o.silent > 0)
+	if isGuess && now.Sub(s.since) < patience {
+		return undecided
+	}
+	c := claim{project: project, isGuess: isGuess}
+	for _, id := range ids {
+		delete(o.seen, id)
+		o.claims[id] = c
+	}
+	return c.verdict()
+}
+
+// keep makes claims durable, or returns false if other projects have them all.
+func (o *Owners) keep(project string, ids []string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	isKept := false
+	_, isConfigured := o.heard[project]
+	for _, id := range ids {
+		if c, isClaimed := o.claims[id]; isClaimed && c.project != project {
+			continue
+		}
+		if isKept = true; isConfigured {
+			o.claims[id] = claim{project: project, isDurable: true}
+			delete(o.seen, id)
+		}
+	}
+	return isKept
+}

@@ -1,0 +1,140 @@
+package usage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"opper_exporter/opper"
+)
+
+// cutSource answers parts of what it has.
+type cutSource struct {
+	rows      []opper.Usage // of one group
+	cut       int           // rows of an answer; 0 if all are in it
+	announces bool          // how many there are
+	maxRows   int           // more are too large; 0 if none are
+	failAfter int           // requests; 0 is never
+	requests  int
+}
+
+func (*cutSource) Budget(context.Context) (opper.Budget, error) { return opper.Budget{}, nil }
+
+func (s *cutSource) Usage(_ context.Context, q opper.UsageQuery) (opper.UsagePage, error) {
+	if s.requests++; s.failAfter > 0 && s.requests > s.failAfter {
+		return opper.UsagePage{}, &opper.Error{Status: 503}
+	}
+	page := opper.UsagePage{Total: -1}
+	totals := map[time.Time]int{}
+	for _, u := range s.rows {
+		if u.Bucket.Before(q.From) || !u.Bucket.Before(q.To) {
+			continue
+		}
+		i, isKnown := totals[u.Bucket]
+		if len(q.GroupBy) == 0 && isKnown {
+			page.Rows[i].Calls += u.Calls
+			continue
+		}
+		totals[u.Bucket] = len(page.Rows)
+		page.Rows = append(page.Rows, u)
+	}
+	if s.announces {
+		page.Total = len(page.Rows)
+	}
+	if s.maxRows > 0 && len(page.Rows) > s.maxRows {
+		return opper.UsagePage{}, fmt.Errorf("read usage: %w", opper.ErrTooLarge)
+	}
+	if s.cut > 0 {
+		page.Rows = page.Rows[:min(s.cut, len(page.Rows))]
+	}
+	return page, nil
+}
+
+// All rows of a window are read, or an error says that they are not, whatever answers are
+// cut to.
+func TestReadIsComplete(t *testing.T) {
+	failed := 0
+	for seed := range int64(150) {
+		rng := rand.New(rand.NewPCG(uint64(seed), 0))
+		src := &cutSource{announces: rng.IntN(2) == 0, cut: []int{0, 50, 100, 150, 1000}[rng.IntN(5)], maxRows: []int{0, 40, 120}[rng.IntN(3)]}
+		hours, models := 1+rng.IntN(120), []int{1, 1 + rng.IntN(60)}[rng.IntN(2)]
+		for h := range hours {
+			for m := range 1 + rng.IntN(models) {
+				src.rows = append(src.rows, row(h, "X", fmt.Sprint("m", m), 1))
+			}
+		}
+		rows, err := Read(t.Context(), src, noon, noon.Add(time.Duration(hours)*time.Hour), opper.GroupModel)
+		if err != nil {
+			failed++
+			if !errors.Is(err, errCut) && !errors.Is(err, opper.ErrTooLarge) {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if !slices.Equal(rows, src.rows) {
+			t.Fatalf("seed %d: read %d rows of %d (cut to %d, announced: %v)", seed, len(rows), len(src.rows), src.cut, src.announces)
+		}
+	}
+	if failed == 0 || failed > 75 {
+		t.Errorf("%d reads failed", failed)
+	}
+}
+
+func TestReadRequests(t *testing.T) {
+	var rows []opper.Usage
+	for m := range 50 {
+		rows = append(rows, row(m%2, "X", fmt.Sprint("m", m), 1))
+	}
+	more := append(slices.Clone(rows), row(1, "X", "n", 1))
+	var hour []opper.Usage
+	for m := range 51 {
+		hour = append(hour, row(0, "X", fmt.Sprint("m", m), 1))
+	}
+	for _, c := range []struct {
+		what     string
+		src      cutSource
+		requests int
+		err      error
+	}{
+		{"no row", cutSource{}, 1, nil},
+		{"some rows", cutSource{rows: rows[:49]}, 1, nil},
+		{"50 rows, checked", cutSource{rows: rows}, 3, nil},
+		{"50 announced rows", cutSource{rows: rows, announces: true}, 1, nil},
+		{"51 rows", cutSource{rows: more}, 1, nil},
+		{"one row too many", cutSource{rows: more, cut: 50}, 3 + 4 + 4 + 4 + 2, nil},
+		{"one announced row too many", cutSource{rows: more, cut: 50, announces: true}, 1 + 2 + 2 + 2 + 2, nil},
+		{"one hour too many", cutSource{rows: hour, cut: 50, announces: true}, 5, errCut},
+		{"one hour too large", cutSource{rows: hour, maxRows: 50}, 5, opper.ErrTooLarge},
+	} {
+		got, err := Read(t.Context(), &c.src, noon, noon.Add(16*time.Hour), opper.GroupModel)
+		if !errors.Is(err, c.err) || err == nil && !slices.Equal(byHour(got), byHour(c.src.rows)) {
+			t.Errorf("%s: read %d rows, %v", c.what, len(got), err)
+		}
+		if c.src.requests != c.requests {
+			t.Errorf("%s: %d requests, want %d", c.what, c.src.requests, c.requests)
+		}
+	}
+}
+
+func byHour(rows []opper.Usage) []opper.Usage {
+	return slices.SortedStableFunc(slices.Values(rows), func(a, b opper.Usage) int { return a.Bucket.Compare(b.Bucket) })
+}
+
+// everything answers all that there is, whatever is asked for.
+type everything struct{ cutSource }
+
+func (s *everything) Usage(context.Context, opper.UsageQuery) (opper.UsagePage, error) {
+	return opper.UsagePage{Rows: s.rows, Total: -1}, nil
+}
+
+func TestReadLeavesOutOtherHours(t *testing.T) {
+	src := &everything{cutSource{rows: []opper.Usage{row(-1, "X", "m", 1), row(0, "X", "m", 1), row(1, "X", "m", 1), row(2, "X", "m", 1)}}}
+	rows, err := Read(t.Context(), src, noon, noon.Add(2*time.Hour), opper.GroupModel)
+	if err != nil || !slices.Equal(rows, []opper.Usage{row(0, "X", "m", 1), row(1, "X", "m", 1)}) {
+		t.Errorf("read %v, %v", rows, err)
+	}
+}

@@ -1,0 +1,170 @@
+package usage
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/codec"
+)
+
+// The keys of entries that are stored.
+const (
+	keyCounters = "counters" // all but the marks
+	keyHour     = "hour/"    // and the hours since 1970: the marks of an hour that is not final
+)
+
+// Changes calls put with each entry that has changed since Committed was called, and no
+// body if it is to be deleted. After a read without news, there is none.
+func (s *Set) Changes(put func(key string, body []byte)) {
+	if s.border == 0 {
+		return
+	}
+	if s.put = codec.Encode(s.code); !bytes.Equal(s.put, s.stored) {
+		put(keyCounters, s.put)
+	}
+	for hour := range s.changed {
+		var body []byte
+		if marks := s.hours[hour]; len(marks) > 0 {
+			body = codec.Encode(func(c *codec.Coder) { codeMarks(c, marks) })
+		}
+		put(keyHour+strconv.FormatInt(hour, 10), body)
+	}
+}
+
+// Committed says that all that Changes has put is stored.
+func (s *Set) Committed() {
+	clear(s.changed)
+	s.stored = s.put
+	s.keepClaims()
+}
+
+// keepClaims makes the claims durable. Opper projects that another project has claimed
+// by now are that one's from now on.
+func (s *Set) keepClaims() {
+	for id, label := range s.accounts {
+		claims := []string{id}
+		if id == "" {
+			claims = s.beside(nil)
+		}
+		if label == "" && id == "" || len(claims) == 0 {
+			continue
+		}
+		if !s.cfg.Owners.keep(s.cfg.Project, claims) {
+			delete(s.accounts, id)
+			s.others[id] = true
+		}
+	}
+}
+
+// Restore returns the Set that was stored as these entries, an empty one if there are
+// none.
+func Restore(cfg Config, entries map[string][]byte) (*Set, error) {
+	s := New(cfg)
+	if len(entries) == 0 {
+		return s, nil
+	}
+	if _, ok := entries[keyCounters]; !ok {
+		return nil, fmt.Errorf("%q is missing", keyCounters)
+	}
+	for _, key := range slices.Sorted(maps.Keys(entries)) {
+		if err := s.restore(key, entries[key]); err != nil {
+			return nil, fmt.Errorf("%.24q: %w", key, err)
+		}
+	}
+	s.keepClaims()
+	s.dropForeignMarks()
+	return s, nil
+}
+
+func (s *Set) restore(key string, body []byte) error {
+	if number, ok := strings.CutPrefix(key, keyHour); ok {
+		hour, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
+			return codec.ErrDamaged
+		}
+		s.hours[hour] = map[cell]mark{}
+		return codec.Decode(body, func(c *codec.Coder) { codeMarks(c, s.hours[hour]) })
+	}
+	if key != keyCounters {
+		return codec.ErrDamaged
+	}
+	s.put, s.stored = body, body
+	return codec.Decode(body, s.code)
+}
+
+// dropForeignMarks removes the marks of Opper projects that are not counted here any
+// more: their amounts did not fall.
+func (s *Set) dropForeignMarks() {
+	counted := map[string]bool{}
+	for _, label := range s.accounts {
+		counted[label] = true
+	}
+	for hour, marks := range s.hours {
+		for c := range marks {
+			if !counted[c.project] {
+				delete(marks, c)
+				s.changed[hour] = true
+			}
+		}
+	}
+}
+
+func (s *Set) code(c *codec.Coder) {
+	c.Bools(&s.begun)
+	codec.Int(c, &s.border)
+	codec.Int(c, &s.newest)
+	codec.Int(c, &s.Corrections)
+	ids, others := slices.Sorted(maps.Keys(s.accounts)), slices.Sorted(maps.Keys(s.others))
+	codec.Slice(c, &ids, func(id *string) {
+		label := s.accounts[*id]
+		c.Text(id)
+		c.Text(&label)
+		s.accounts[*id] = label
+	})
+	codec.Slice(c, &others, func(id *string) {
+		c.Text(id)
+		s.others[*id] = true
+	})
+	models := s.Models()
+	codec.Slice(c, &models, func(m **Model) {
+		if c.IsDecoding() {
+			*m = new(Model)
+		}
+		(*m).code(c)
+		s.models[cell{(*m).OpperProject, (*m).Label}] = *m
+		if (*m).Label != aggregate.Other {
+			s.places[(*m).Label] = true
+		}
+	})
+}
+
+func (m *Model) code(c *codec.Coder) {
+	c.Text(&m.Label)
+	c.Text(&m.OpperProject)
+	c.Times(&m.Created)
+	c.Bools(&m.zeroPending)
+	m.counted.code(c)
+}
+
+func codeMarks(c *codec.Coder, marks map[cell]mark) {
+	cells := slices.SortedFunc(maps.Keys(marks), compareCells)
+	codec.Slice(c, &cells, func(of *cell) {
+		m := marks[*of]
+		c.Text(&of.project)
+		c.Text(&of.model)
+		m.high.code(c)
+		c.Bools(&m.fell)
+		marks[*of] = m
+	})
+}
+
+func (a *Amounts) code(c *codec.Coder) {
+	for i := range a {
+		codec.Int(c, &a[i])
+	}
+}

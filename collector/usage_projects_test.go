@@ -1,0 +1,186 @@
+package collector
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/go-kit/log"
+
+	"opper_exporter/collector/config"
+	"opper_exporter/deploy/test/promtest"
+	"opper_exporter/opper"
+	"opper_exporter/opper/oppertest"
+)
+
+// usageOrganization is an Opper with several projects, whose usage is read with their keys.
+type usageOrganization struct {
+	*clock
+	t     testing.TB
+	usage *oppertest.Usage
+	lists oppertest.Projects
+	http  *httptest.Server
+	log   promtest.Output
+	c     *Collector
+}
+
+// uuidOf and keyOf are those of a project of an organization, by its name.
+func uuidOf(name string) string { return "uuid-of-" + name }
+func keyOf(name string) string  { return "the-key-of-" + name }
+
+func newUsageOrganization(t testing.TB, troubles oppertest.UsageTroubles, names ...string) *usageOrganization {
+	t.Helper()
+	o := &usageOrganization{clock: new(clock), t: t, lists: oppertest.Projects{}}
+	o.us.Store(epoch.UnixMicro())
+	o.usage = oppertest.NewUsage(oppertest.UsageConfig{Now: o.now})
+	o.usage.SetTroubles(troubles)
+	for _, name := range names {
+		o.lists[keyOf(name)] = oppertest.New(oppertest.Config{Now: o.now, Key: keyOf(name), Usage: o.usage, Project: uuidOf(name)})
+	}
+	o.http = httptest.NewServer(o.lists)
+	t.Cleanup(o.http.Close)
+	return o
+}
+
+// configure makes these the configured projects.
+func (o *usageOrganization) configure(names ...string) {
+	o.t.Helper()
+	var projects []config.Project
+	for _, name := range names {
+		key, err := opper.FixedKey(keyOf(name))
+		if err != nil {
+			o.t.Fatal(err)
+		}
+		cfg := usageConfig().Project
+		cfg.Name, cfg.Opper, cfg.UpstreamURL, cfg.MaxModels = name, opper.Options{URL: o.http.URL, Key: key}, o.http.URL, 50
+		cfg.Digest = name
+		projects = append(projects, cfg)
+	}
+	var err error
+	if o.c == nil {
+		o.c, err = New(projects, Deps{Logger: log.NewLogfmtLogger(&o.log), Clock: followingClock(o.now)})
+	} else {
+		err = o.c.Apply(projects)
+	}
+	if err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+// run lets all projects sync and read usage each minute for a while.
+func (o *usageOrganization) run(minutes int) {
+	for range minutes {
+		for _, p := range o.c.all() {
+			p.sync(o.t.Context())
+			p.countUsage(p.usageRequest().read(o.t.Context(), p.usage.source(time.Time{})))
+		}
+		o.step(time.Minute)
+	}
+}
+
+// call makes a call in a project, with a trace that is listed if it is to be.
+func (o *usageOrganization) call(name string, cost int64, listed bool) {
+	id := ""
+	if list := o.lists[keyOf(name)]; listed {
+		id = fmt.Sprintf("%s-%d", name, list.Len())
+		list.Add(oppertest.Trace{ID: id, Name: &name, Status: new("success"), Start: new(o.now()), End: new(o.now())})
+	}
+	o.usage.Add(oppertest.Call{Time: o.now(), Model: new("m"), Project: uuidOf(name), Trace: id, Amounts: oppertest.Amounts{Cost: cost}})
+}
+
+// costs returns the cost by project and by Opper project.
+func (o *usageOrganization) costs() map[[2]string]float64 {
+	o.t.Helper()
+	costs := map[[2]string]float64{}
+	families, err := o.c.Gatherer("").Gather()
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "opper_usage_cost_usd_total" {
+				costs[[2]string{labelOf(m, "project"), labelOf(m, "opper_project")}] += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return costs
+}
+
+func (o *usageOrganization) expect(want map[[2]string]float64) {
+	o.t.Helper()
+	if got := o.costs(); fmt.Sprint(got) != fmt.Sprint(want) {
+		o.t.Errorf("costs are %v, want %v\n%s", got, want, o.log.String())
+	}
+}
+
+const dollar = 1_000_000_000
+
+// Keys that see their own project count that, and say nothing of Opper's projects.
+func TestKeysOfTheirOwnProject(t *testing.T) {
+	o := newUsageOrganization(t, oppertest.UsageTroubles{}, "a", "b")
+	o.configure("a", "b")
+	o.call("a", dollar, true)
+	o.call("b", 2*dollar, false)
+	o.run(3)
+	o.expect(map[[2]string]float64{{"a", ""}: 1, {"b", ""}: 2})
+	o.call("a", dollar, false)
+	o.run(2)
+	o.expect(map[[2]string]float64{{"a", ""}: 2, {"b", ""}: 2})
+}
+
+// A key that sees the whole organization, alone: each Opper project in a label value.
+func TestOrganizationWideKey(t *testing.T) {
+	o := newUsageOrganization(t, oppertest.UsageTroubles{OrganizationWide: true}, "a", "b")
+	o.configure("a")
+	o.call("a", dollar, false)
+	o.call("b", 2*dollar, false)
+	o.run(3)
+	o.expect(map[[2]string]float64{{"a", uuidOf("a")}: 1, {"a", uuidOf("b")}: 2})
+}
+
+// Two keys that both see the whole organization: the traces of each prove which usage is
+// its own, and nothing is counted for both.
+func TestTwoKeysOfOneOrganization(t *testing.T) {
+	o := newUsageOrganization(t, oppertest.UsageTroubles{OrganizationWide: true}, "a", "b", "c")
+	o.configure("a", "b")
+	o.call("b", 2*dollar, false)
+	o.call("c", 4*dollar, false) // of a project that is not configured
+	o.run(2)
+	o.expect(map[[2]string]float64{})
+	o.call("a", dollar, true)
+	o.call("b", 2*dollar, true)
+	o.run(40)
+	o.expect(map[[2]string]float64{{"a", ""}: 1, {"b", ""}: 4, {"a", uuidOf("c")}: 4})
+	o.call("a", dollar, false)
+	o.call("b", dollar, true)
+	o.call("c", dollar, false)
+	o.run(2)
+	o.expect(map[[2]string]float64{{"a", ""}: 2, {"b", ""}: 5, {"a", uuidOf("c")}: 5})
+}
+
+// Where nothing proves whose the usage is, the first project that sees it counts it, in
+// the name of the Opper project.
+func TestTwoKeysOfOneOrganizationWithoutTraces(t *testing.T) {
+	o := newUsageOrganization(t, oppertest.UsageTroubles{OrganizationWide: true}, "a", "b")
+	o.configure("a", "b")
+	o.call("a", dollar, false)
+	o.call("b", 2*dollar, false)
+	o.run(10)
+	o.expect(map[[2]string]float64{})
+	o.run(10)
+	o.expect(map[[2]string]float64{{"a", uuidOf("a")}: 1, {"a", uuidOf("b")}: 2})
+}
+
+// A project that is added while another counts all of the organization finds its own
+// usage taken.
+func TestProjectAddedToAnOrganization(t *testing.T) {
+	o := newUsageOrganization(t, oppertest.UsageTroubles{OrganizationWide: true}, "a", "b")
+	o.configure("a")
+	o.call("a", dollar, true)
+	o.call("b", 2*dollar, true)
+	o.run(3)
+	o.configure("a", "b")
+	o.run(20)
+	o.expect(map[[2]string]float64{{"a", ""}: 1, {"a", uuidOf("b")}: 2})
+}

@@ -1,0 +1,143 @@
+package collector
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"opper_exporter/collector/status"
+	"opper_exporter/collector/usage"
+	"opper_exporter/opper"
+)
+
+// The metric families of usage by model. opper_project is empty for the usage of the
+// project's own, and the UUID of another project of the organization.
+var (
+	usageCost = newDesc("opper_usage_cost_usd_total",
+		"Cost of model calls in US dollars. From Opper's usage (cost by model), each hour at the highest value that it had.",
+		"model", "opper_project")
+	usageTokens = newDesc("opper_usage_tokens_total",
+		"Tokens of model calls. From Opper's usage (prompt_tokens is input, completion_tokens is output), each hour at the highest value that it had.",
+		"model", "opper_project", "token_type")
+	usageCalls = newDesc("opper_usage_calls_total",
+		"Model calls. From Opper's usage (count by model), each hour at the highest value that it had.",
+		"model", "opper_project")
+	usageCorrections = newDesc("opper_exporter_usage_corrections_total",
+		"Hours of a model whose usage became smaller than it had been. Nothing is subtracted from the counters.")
+)
+
+// nanos is how many of the units of money are a US dollar.
+const nanos = 1e9
+
+// publishUsage exposes the usage as it is. It must be durable.
+func (p *project) publishUsage() {
+	out := snapshot{}
+	set, project := p.usage.set, p.builder.project[0]
+	for _, m := range set.Models() {
+		v, created := m.Exposed(), timestamppb.New(m.Created)
+		// Sorted by name.
+		of := labels{newLabel("model", m.Label), newLabel("opper_project", m.OpperProject), project}
+		out = append(out,
+			&counter{usageCost, of, float64(v[usage.Cost]) / nanos, created},
+			&counter{usageCalls, of, float64(v[usage.Calls]), created},
+			&counter{usageTokens, append(of[:3:3], inputTokens), float64(v[usage.InputTokens]), created},
+			&counter{usageTokens, append(of[:3:3], outputTokens), float64(v[usage.OutputTokens]), created})
+	}
+	out = append(out, &counter{usageCorrections, p.builder.project, float64(set.Corrections), timestamppb.New(p.aggregates.Since)})
+	p.usage.published.Store(&out)
+	p.zeros.published(set.ZeroPending(), p.deps.Clock.Now())
+}
+
+// publishUsageStatus does the same for the status, with how the last reads have ended.
+func (p *project) publishUsageStatus() {
+	u := p.usage
+	st := &status.Usage{CostsWaiting: p.aggregates.CostsWaiting(), CostsUnknown: p.aggregates.CostsUnknown}
+	for _, m := range u.set.Models() {
+		if st.Since.IsZero() || m.Created.Before(st.Since) {
+			st.Since = m.Created
+		}
+		v := m.Exposed()
+		st.Models = append(st.Models, status.Model{Name: m.Label, OpperProject: m.OpperProject, Cost: v[usage.Cost], Calls: v[usage.Calls]})
+	}
+	for k, at := range u.kinds {
+		read := status.UsageRead{Kind: usageKind(k).String(), Up: at.err == nil && !at.lastSuccess.IsZero(), Refused: at.refused, LastSuccess: at.lastSuccess}
+		if at.err != nil {
+			read.LastError = at.err.Error()
+		}
+		st.Reads = append(st.Reads, read)
+	}
+	if u.budget != (opper.Budget{}) {
+		st.Budget = new(status.Budget(u.budget))
+	}
+	u.publishedStatus.Store(st)
+}
+
+// usageMetrics is the metrics about reads of usage, and what has no history: the budget.
+// It is a prometheus.Collector. What has no value yet is absent.
+type usageMetrics struct {
+	up, lastSuccess       *prometheus.GaugeVec
+	spend, limit, blocked *prometheus.GaugeVec
+}
+
+func newUsageMetrics(project string) *usageMetrics {
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: prometheus.Labels{"project": project}}, labels)
+	}
+	return &usageMetrics{
+		up: gauge("opper_usage_up",
+			"1 if Opper answered the last request for usage by model, for usage by trace or for the budget, else 0.", "kind"),
+		lastSuccess: gauge("opper_exporter_usage_last_success_timestamp_seconds",
+			"When usage was last read successfully, in seconds since the epoch.", "kind"),
+		spend: gauge("opper_project_spend_usd",
+			"What the project has spent in this calendar month, in US dollars (project_spend.spent_cents of /v3/me)."),
+		limit: gauge("opper_project_spend_limit_usd",
+			"Monthly limit of the project in US dollars (project_spend.limit_cents of /v3/me). Absent if there is none."),
+		blocked: gauge("opper_project_blocked",
+			"1 if Opper blocks the calls of the project, else 0 (blocked of /v3/me)."),
+	}
+}
+
+func (m *usageMetrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.up, m.lastSuccess, m.spend, m.limit, m.blocked}
+}
+
+// Describe implements prometheus.Collector.
+func (m *usageMetrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range m.collectors() {
+		c.Describe(ch)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *usageMetrics) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range m.collectors() {
+		c.Collect(ch)
+	}
+}
+
+// read takes in how a read has ended.
+func (m *usageMetrics) read(k usageKind, at usageAttempts) {
+	up := 0.0
+	if at.err == nil {
+		up = 1
+		m.lastSuccess.WithLabelValues(k.String()).Set(float64(at.lastSuccess.UnixMilli()) / 1e3)
+	}
+	m.up.WithLabelValues(k.String()).Set(up)
+}
+
+// budget exposes a budget, and nothing in place of what is not known of it.
+func (m *usageMetrics) budget(b opper.Budget) {
+	set := func(g *prometheus.GaugeVec, value float64, known bool) {
+		if known {
+			g.WithLabelValues().Set(value)
+		} else {
+			g.Reset()
+		}
+	}
+	set(m.spend, float64(b.SpentCents)/100, b.HasSpent)
+	set(m.limit, float64(b.LimitCents)/100, b.HasLimit)
+	blocked := 0.0
+	if b.Blocked {
+		blocked = 1
+	}
+	set(m.blocked, blocked, b.HasBlocked)
+}

@@ -1,0 +1,220 @@
+package opper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"time"
+)
+
+// Usage is one row of Opper's usage: what calls of one hour cost, of one value of
+// each group.
+type Usage struct {
+	Bucket time.Time // begin of the hour, UTC
+	// Cost is in nanodollars, 10⁻⁹ US dollars, and rounded to them. It may be
+	// negative, and is 0 if null.
+	Cost         int64
+	Calls        int64 // count; 0 if null or absent
+	InputTokens  int64 // prompt_tokens; 0 if null or absent
+	OutputTokens int64 // completion_tokens; 0 if null or absent
+	// The groups are empty if null or not asked for. The trace is written as
+	// Trace.ID is.
+	Model, Project, Trace string
+}
+
+// UsageGroup is what rows of usage are told apart by, beside the hour.
+type UsageGroup string
+
+// The groups. A project is one of Opper's, by its UUID.
+const (
+	GroupModel   UsageGroup = "model"
+	GroupProject UsageGroup = "project.uuid"
+	GroupTrace   UsageGroup = "trace_uuid"
+)
+
+// UsageQuery is a window of usage, in whole seconds, and its groups.
+type UsageQuery struct {
+	From, To time.Time // To is exclusive
+	GroupBy  []UsageGroup
+}
+
+// UsagePage is one answer with usage.
+type UsagePage struct {
+	Rows       []Usage // in Opper's order; the same hour and groups may be in several
+	Total      int     // how many rows there are, if Opper says so; else -1
+	HasProject bool    // some row has a project that is not null
+}
+
+// maxUsageRows bounds one answer, as nothing in the request does.
+const maxUsageRows = 1 << 18
+
+var (
+	// ErrNoGroup is usage of which no row has the key of a group that was asked for:
+	// Opper does not know the group. A value that is null is another thing.
+	ErrNoGroup = errors.New("usage without a group that was asked for")
+
+	errNoUsage = errors.New("JSON without a list of usage rows (expected an array, bare or as \"data\")")
+)
+
+// Usage returns the usage of each hour in a window. The error is an ErrNoGroup,
+// ErrTooManyRows or ErrTooLarge, the context's if that ended, or else see Permanent.
+func (c *Client) Usage(ctx context.Context, q UsageQuery) (UsagePage, error) {
+	query := url.Values{
+		"from_date":   {q.From.UTC().Format(time.RFC3339)},
+		"to_date":     {q.To.UTC().Format(time.RFC3339)},
+		"granularity": {"hour"},
+		"fields":      {"prompt_tokens", "completion_tokens"},
+	}
+	for _, group := range q.GroupBy {
+		query.Add("group_by", string(group))
+	}
+	var answer usageAnswer
+	err := c.read(ctx, c.root()+"/v2/analytics/usage", query, func(r io.Reader) (err error) {
+		answer, err = decodeUsage(r, q.GroupBy, maxUsageRows)
+		return err
+	})
+	if err == nil {
+		err = answer.missingGroup(q.GroupBy)
+	}
+	if err != nil {
+		return UsagePage{}, fmt.Errorf("read usage: %w", err)
+	}
+	return answer.UsagePage, nil
+}
+
+// usageAnswer is a page, and the groups whose keys its rows have.
+type usageAnswer struct {
+	UsagePage
+	groups map[UsageGroup]bool
+}
+
+func (a *usageAnswer) missingGroup(groups []UsageGroup) error {
+	for _, group := range groups {
+		if len(a.Rows) > 0 && !a.groups[group] {
+			return fmt.Errorf("%w: %s", ErrNoGroup, group)
+		}
+	}
+	return nil
+}
+
+// decodeUsage reads an answer to its end. A row whose hour, cost, calls or tokens
+// cannot be read is an error, as leaving it out would make less of what was used.
+func decodeUsage(r io.Reader, groups []UsageGroup, limit int) (usageAnswer, error) {
+	answer := usageAnswer{groups: map[UsageGroup]bool{}}
+	answer.Total = -1
+	hasList := false
+	read := 0
+	err := decode(r, func(d *decoder) {
+		list := func() {
+			answer.Rows = nil
+			hasList = d.Array(func() {
+				if read++; read > limit {
+					d.tooMany(limit)
+					return
+				}
+				answer.Rows = append(answer.Rows, d.usage(groups, answer.groups, len(answer.Rows)+1))
+			})
+		}
+		if d.Peek() == '[' {
+			list()
+			return
+		}
+		d.Object(func(key []byte) {
+			switch string(key) {
+			case "meta":
+				answer.Total = d.total()
+			case "data":
+				list()
+			default:
+				d.Skip()
+			}
+		})
+	})
+	if err == nil && !hasList {
+		err = errNoUsage
+	}
+	if err != nil {
+		return usageAnswer{}, err
+	}
+	answer.HasProject = slices.ContainsFunc(answer.Rows, func(u Usage) bool { return u.Project != "" })
+	return answer, nil
+}
+
+// usage reads a row, by its number, and notes which groups it has.
+func (d *decoder) usage(groups []UsageGroup, has map[UsageGroup]bool, number int) (u Usage) {
+	hasBucket, hasCost := false, false
+	require := func(readable bool, field, expected string) {
+		if !readable {
+			d.Fail(fmt.Errorf("usage row %d without a readable %s (expected %s)", number, field, expected))
+		}
+	}
+	const aNumber = "a decimal number in range"
+	amount := func(field string, places int) int64 {
+		if d.Peek() == 'n' {
+			d.Skip()
+			return 0
+		}
+		n, ok := d.decimal(places)
+		require(ok, field, aNumber)
+		return n
+	}
+	d.Object(func(key []byte) {
+		switch string(key) {
+		case "time_bucket":
+			u.Bucket, hasBucket = d.time()
+		case "cost":
+			u.Cost, hasCost = amount("cost", 9), true
+		case "count":
+			u.Calls = amount("count", 0)
+		case "prompt_tokens":
+			u.InputTokens = amount("prompt_tokens", 0)
+		case "completion_tokens":
+			u.OutputTokens = amount("completion_tokens", 0)
+		default:
+			d.usageGroup(&u, key, groups, has)
+		}
+	})
+	require(hasBucket, "time_bucket", "a time as in RFC 3339")
+	require(hasCost, "cost", aNumber)
+	u.Bucket = u.Bucket.Truncate(time.Hour)
+	return u
+}
+
+// usageGroup reads the value of a key that may be one of the groups.
+func (d *decoder) usageGroup(u *Usage, key []byte, groups []UsageGroup, has map[UsageGroup]bool) {
+	group := UsageGroup(key)
+	if group == "project_uuid" {
+		group = GroupProject
+	}
+	if !slices.Contains(groups, group) {
+		d.Skip()
+		return
+	}
+	has[group] = true
+	switch group {
+	case GroupModel:
+		u.Model, _ = d.label(maxID)
+	case GroupProject:
+		u.Project, _ = d.label(maxID)
+	case GroupTrace:
+		text, _ := d.String(maxID)
+		u.Trace = string(text)
+	default:
+		d.Skip()
+	}
+}
+
+// decimal reads a number, or a string that is one, in units of 10^-places; false for
+// any other value.
+func (d *decoder) decimal(places int) (int64, bool) {
+	var text []byte
+	if d.Peek() == '"' {
+		text, _ = d.String(maxValue)
+	} else {
+		text, _ = d.Number()
+	}
+	return decimal(text, places)
+}
