@@ -49,13 +49,14 @@ func (k usageKind) String() string { return [usageKinds]string{"model", "trace",
 // usageReader reads usage and budget in a goroutine of its own: neither reads nor syncs
 // wait for each other. The goroutine that syncs counts what was read.
 type usageReader struct {
-	interval time.Duration                          // 0 is never
-	source   func(waitUntil time.Time) usage.Source // nil if there is none
+	interval time.Duration       // 0 is never
+	source   func() usage.Source // of one read, which waits for the limits as long as it takes; nil if there is none
 	metrics  *usageMetrics
 	set      *usage.Set
 	kinds    [usageKinds]usageAttempts
 	budget   opper.Budget // what is known of it
 	noTraces bool         // it has been logged that there is usage and no trace
+	models   status.Usage // of the models alone, as they are published
 
 	timer   *time.Timer
 	answers chan usageAnswer // holds one
@@ -98,6 +99,13 @@ func newUsageReader(cfg *config.Project) *usageReader {
 	return r
 }
 
+// continueFrom makes what another reader of the same project has read last stay exposed
+// until it is read again. The other one may be running.
+func (r *usageReader) continueFrom(old *usageReader) {
+	r.metrics = old.metrics
+	r.publishedStatus.Store(old.publishedStatus.Load())
+}
+
 // isOn reports whether usage is read at all.
 func (r *usageReader) isOn() bool { return r.interval > 0 && r.source != nil }
 
@@ -125,7 +133,7 @@ func (r *usageReader) stop() {
 
 // begin reads in the background. What it reads is sent to answers.
 func (r *usageReader) begin(ctx context.Context, request usageRequest) {
-	src := r.source(time.Now().Add(r.interval))
+	src := r.source()
 	r.running.Go(func() { r.answers <- request.read(ctx, src) })
 }
 
@@ -277,7 +285,7 @@ func (p *project) usageRead(k usageKind, err error) {
 	case err == nil && before.err != nil:
 		level.Info(logger).Log("msg", "usage is read again")
 	case err == nil:
-	case errors.Is(err, opper.ErrPostponed), before.err != nil && at.refused == before.refused:
+	case before.err != nil && at.refused == before.refused:
 		level.Debug(logger).Log("msg", "usage not read", "err", err)
 	case at.refused:
 		level.Warn(logger).Log("msg", "usage refused", "retry_seconds", wait.Seconds(), "err", err)
