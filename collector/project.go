@@ -152,10 +152,12 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 // expose publishes what was restored, if it is known to be what is configured. What
 // begins anew is committed first.
 func (p *project) expose() {
-	if p.hasReset && !p.commit() || p.ledger.IsInitialSync() || p.isUnproven() {
+	if p.hasReset && !p.commit() || p.fresh || p.isUnproven() {
 		return
 	}
-	p.publish()
+	if !p.ledger.IsInitialSync() {
+		p.publish()
+	}
 	p.publishUsage()
 }
 
@@ -291,6 +293,7 @@ func (p *project) publish() {
 	metrics, published := p.builder.build(p.aggregates, p.ledger, p.syncer.Total())
 	p.published.Store(&metrics)
 	p.publishedStatus.Store(published)
+	p.aggregates.Published()
 	p.activity.published(p.lastSuccess)
 	p.metrics.published(p.lastSuccess)
 	p.zeros.published(p.aggregates.ZeroPending(), p.deps.Clock.Now())
