@@ -296,6 +296,7 @@ func (p *project) publish() {
 	metrics, published := p.builder.build(p.aggregates, p.ledger, p.syncer.Total())
 	p.published.Store(&metrics)
 	p.publishedStatus.Store(published)
+	p.aggregates.Published()
 	p.activity.published(p.lastSuccess)
 	p.metrics.published(p.lastSuccess)
 	p.zeros.published(p.aggregates.ZeroPending(), p.deps.Clock.Now())

@@ -48,16 +48,19 @@ func (a *account) list(project string) *oppertest.Server {
 	return oppertest.New(oppertest.Config{Key: keyOf(project), Usage: a.Usage, Project: uuidOf(project)})
 }
 
-// call adds a call of some time ago. Its tokens are made from its cost.
+// call adds a call. Its tokens are made from its cost. One of some time ago shows at once.
 func (a *account) call(project, model, trace string, cost int64, ago time.Duration) {
-	at := time.Now().Add(-ago)
-	if at.Before(a.month) {
-		at = a.month
-	}
-	a.Add(oppertest.Call{
-		Time: at, Model: &model, Project: uuidOf(project), Trace: trace,
+	c := oppertest.Call{
+		Time: time.Now().Add(-ago), Model: &model, Project: uuidOf(project), Trace: trace,
 		Amounts: oppertest.Amounts{Cost: cost, InputTokens: cost % 9973, OutputTokens: cost % 997},
-	})
+	}
+	if ago > 0 {
+		c.Shown = time.Now()
+	}
+	if c.Time.Before(a.month) {
+		c.Time = a.month
+	}
+	a.Add(c)
 }
 
 // traces lists traces that have just ended, each with a call.
