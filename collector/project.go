@@ -109,14 +109,17 @@ func openProject(cfg config.Project, deps Deps, old *project) (*project, error) 
 		return client.WithRetries(syncRetries).WithPriority(p).WaitUntil(waitUntil)
 	})
 	p.client = client
-	p.usage.source = func(waitUntil time.Time) usage.Source {
-		return client.WithRetries(usageRetries).WithPriority(opper.PriorityUsage).WaitUntil(waitUntil)
+	p.usage.source = func() usage.Source {
+		return client.WithRetries(usageRetries).WithPriority(opper.PriorityUsage)
 	}
 	if old != nil {
 		if old.client != nil {
 			client.Continue(old.client)
 		}
 		p.isContinued, p.activity.started = true, old.activity.started
+		if cfg.UpstreamURL == old.cfg.UpstreamURL {
+			p.usage.continueFrom(old.usage)
+		}
 	}
 	return p, nil
 }
@@ -155,10 +158,10 @@ func (p *project) expose() {
 	if p.hasReset && !p.commit() || p.fresh || p.isUnproven() {
 		return
 	}
+	p.publishUsage()
 	if !p.ledger.IsInitialSync() {
 		p.publish()
 	}
-	p.publishUsage()
 }
 
 // sync runs one sync, and reports whether Opper answered what it asked for. One

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/config"
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/simulation"
@@ -22,7 +23,9 @@ func TestSchedules(t *testing.T) { simulation.Named(t, simulated()) }
 func FuzzSimulation(f *testing.F) { simulation.Fuzz(f, simulated()) }
 
 func simulated() simulation.Target {
-	return simulation.Target{Config: testConfig().Project, Open: openSimulated}
+	cfg := testConfig().Project
+	cfg.Aggregate.Costs = true
+	return simulation.Target{Config: cfg, Open: openSimulated}
 }
 
 func openSimulated(cfg config.Project, deps simulation.Deps) (simulation.Project, error) {
@@ -46,7 +49,10 @@ func (p simulatedProject) Sync(ctx context.Context) bool  { return p.sync(ctx) }
 func (p simulatedProject) Sweep(ctx context.Context) bool { return p.sweep(ctx, time.Time{}) }
 func (p simulatedProject) Published() []prometheus.Metric { return *p.published.Load() }
 func (p simulatedProject) Ledger() *ledger.Ledger         { return p.ledger }
-func (p simulatedProject) Syncer() simulation.Syncer      { return p.syncer }
+func (p simulatedProject) ApplyCosts(costs map[ledger.ID]aggregate.TraceCost) {
+	p.aggregates.ApplyCosts(costs, p.clock.Now())
+}
+func (p simulatedProject) Syncer() simulation.Syncer { return p.syncer }
 
 // observed passes on what it reads before the project applies it.
 type observed struct {

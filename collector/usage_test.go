@@ -37,14 +37,14 @@ func newUsageBench(t testing.TB, cfg setup, troubles oppertest.UsageTroubles) *u
 	u.usage.SetTroubles(troubles)
 	cfg.MaxModels = 50
 	u.bench = newBench(t, oppertest.Config{Usage: u.usage, Project: ownUUID}, cfg)
-	u.project.usage.source = func(time.Time) usage.Source { return u.client.WithRetries(0) }
+	u.project.usage.source = func() usage.Source { return u.client.WithRetries(0) }
 	return u
 }
 
 // read reads usage, and counts it.
 func (u *usageBench) read() {
 	request := u.project.usageRequest()
-	u.project.countUsage(request.read(u.t.Context(), u.project.usage.source(time.Time{})))
+	u.project.countUsage(request.read(u.t.Context(), u.project.usage.source()))
 }
 
 // call makes a call of a model, as part of a trace unless that is empty.

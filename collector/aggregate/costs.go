@@ -155,6 +155,7 @@ func (s *Set) endWaiting(f func(*waitingBatch, waitingTrace) bool) {
 func (t waitingTrace) addCost(c TraceCost) {
 	n, totals := t.name, &t.name.ByOutcome[t.outcome]
 	n.Changes++
+	n.idleSince = time.Time{} // the cost is to be read, too
 	cost := max(c.Cost, 0)
 	totals.Cost = addSaturating(totals.Cost, cost)
 	n.InputTokens = addSaturating(n.InputTokens, max(c.InputTokens, 0))

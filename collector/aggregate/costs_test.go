@@ -193,6 +193,23 @@ func TestCostsOfNamesThatAreGone(t *testing.T) {
 	}
 }
 
+// A name does not expire before a cost that has become final can be read.
+func TestFinalCostKeepsItsName(t *testing.T) {
+	cfg := costsConfig()
+	cfg.NameExpiry = time.Hour
+	late := row("a")
+	s := summed(cfg, counted(late))
+	s.names["a"].EndZero()
+	s.Expire(now, func(func(ledger.Row)) {})
+	s.ApplyCosts(map[ledger.ID]TraceCost{late.ID: {Cost: 5}}, now.Add(time.Hour))
+	for _, c := range []struct {
+		after time.Duration
+		want  []string
+	}{{time.Hour, nil}, {2*time.Hour - 1, nil}, {2 * time.Hour, []string{"a"}}} {
+		equal(t, s.Expire(now.Add(c.after), func(func(ledger.Row)) {}), c.want)
+	}
+}
+
 // The oldest traces no longer wait if too many do.
 func TestMaxWaiting(t *testing.T) {
 	first, second, last := row("a"), row("a"), row("a")
@@ -249,6 +266,13 @@ func TestBatchesAreWrittenOnce(t *testing.T) {
 	final(s, b, TraceCost{})
 	commit("00000000 deleted", "00000001 deleted")
 	commit()
+
+	// A commit that fails may have stored a batch all the same.
+	d := row("a")
+	s.Apply(counted(d), now, now)
+	s.Changes(func(string, []byte) {})
+	final(s, d, TraceCost{})
+	commit("00000000 deleted")
 }
 
 // Names that have had no costs expose them at 0 first, others go on.

@@ -140,6 +140,11 @@ func groupOf(key string) string {
 			name = outcome
 		}
 		return "tokens of " + name
+	case "opper_trace_cost_usd_total", "opper_trace_model_tokens_total", "opper_cost_usd_per_trace":
+		if !both {
+			name = outcome
+		}
+		return "costs of " + name
 	}
 	return ""
 }
@@ -150,6 +155,7 @@ func (s *simulation) compare() {
 	for key, m := range s.shown {
 		s.addShown(got, key, m)
 	}
+	s.checkCosts(got)
 	for _, keys := range []map[string]uint64{s.totals, got} {
 		for key := range keys {
 			less := got[key] < s.totals[key] && s.pending(key, got[key])
@@ -182,6 +188,8 @@ func (s *simulation) addShown(got map[string]uint64, key string, m *dto.Metric) 
 	}
 	switch family {
 	case "opper_exporter_overflow_traces_total", "opper_exporter_unmapped_status_total":
+	case "opper_trace_cost_usd_total", "opper_trace_model_tokens_total", "opper_cost_usd_per_trace", "opper_exporter_trace_costs_unknown_total":
+		addCosts(got, family, m)
 	case "opper_trace_duration_seconds":
 		got[family+"_count{"+labels] += m.GetHistogram().GetSampleCount()
 		got[family+"_sum{"+labels] += uint64(math.Round(1e6 * m.GetHistogram().GetSampleSum()))

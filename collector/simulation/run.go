@@ -87,6 +87,7 @@ func (s *simulation) step() {
 	}
 	s.sync()
 	s.sweep(1 + s.pick(4))
+	s.readCosts()
 	s.relieve()
 }
 
@@ -290,6 +291,10 @@ func (s *simulation) rest() {
 		s.wait(31 * time.Second)
 		s.sync()
 	}
+	s.readCosts()
+	s.readCosts()
+	s.wait(31 * time.Second)
+	s.sync()
 	if s.strict = !s.failing; s.strict {
 		s.compare()
 		s.checkExpired()

@@ -11,6 +11,7 @@ import (
 	"github.com/go-kit/log"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/config"
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/syncer"
@@ -28,6 +29,8 @@ type Project interface {
 	Sync(ctx context.Context) bool
 	// Sweep reads a page of a sweep, and reports whether another one may follow.
 	Sweep(ctx context.Context) bool
+	// ApplyCosts takes in what one read of usage says of traces.
+	ApplyCosts(costs map[ledger.ID]aggregate.TraceCost)
 	// Published returns the snapshot that is published.
 	Published() []prometheus.Metric
 	// Ledger and Syncer say what the project knows about the list: a schedule

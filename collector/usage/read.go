@@ -18,13 +18,9 @@ type Source interface {
 // errCut is an answer that lacks rows, which shorter windows cannot bring.
 var errCut = errors.New("usage of one hour is cut (expected all of its rows in one answer)")
 
-const (
-	// pageSize is the smallest number of rows that Opper might cut an answer to. No
-	// paging is documented.
-	pageSize = 50
-	// maxTotals is the longest window whose hours, a row each, are fewer than pageSize.
-	maxTotals = (pageSize - 1) * time.Hour
-)
+// pageSize is the smallest number of rows that Opper might cut an answer to. No paging is
+// documented.
+const pageSize = 50
 
 // ReadBy reads usage by a group and by Opper project, or by the group alone if Opper
 // refuses to tell its projects apart or does not know that group.
@@ -48,10 +44,7 @@ func Read(ctx context.Context, src Source, from, to time.Time, groups ...opper.U
 	case err != nil:
 		return nil, err
 	case page.Total > len(page.Rows):
-	case page.Total < 0 && len(page.Rows) > 0 && len(page.Rows)%pageSize == 0:
-		if to.Sub(from) > maxTotals {
-			break
-		}
+	case page.Total < 0 && mayBeCut(page.Rows):
 		if page.Rows, isComplete, err = readChecked(ctx, src, query); err != nil {
 			return nil, err
 		}
@@ -79,12 +72,14 @@ func Read(ctx context.Context, src Source, from, to time.Time, groups ...opper.U
 	return append(rows, late...), nil
 }
 
-// readChecked reads a window whose rows are by chance, or because they are cut, a
-// multiple of pageSize. They are complete if they have all calls of the window's hours,
-// which are read first as they grow.
+// mayBeCut reports whether rows are as many as an answer may be cut to.
+func mayBeCut(rows []opper.Usage) bool { return len(rows) > 0 && len(rows)%pageSize == 0 }
+
+// readChecked reads a window whose rows may be cut. They are complete if they have all
+// calls of the window's hours, which are fewer rows, and are read first as they grow.
 func readChecked(ctx context.Context, src Source, query opper.UsageQuery) (rows []opper.Usage, isComplete bool, err error) {
 	totals, err := src.Usage(ctx, opper.UsageQuery{From: query.From, To: query.To})
-	if err != nil {
+	if err != nil || mayBeCut(totals.Rows) {
 		return nil, false, err
 	}
 	page, err := src.Usage(ctx, query)
@@ -95,8 +90,8 @@ func readChecked(ctx context.Context, src Source, query opper.UsageQuery) (rows 
 }
 
 func calls(rows []opper.Usage) (sum int64) {
-	for _, u := range rows {
-		sum = add(sum, u.Calls)
+	for i := range rows {
+		sum = add(sum, rows[i].Calls)
 	}
 	return sum
 }

@@ -18,8 +18,11 @@ import (
 // A real server that scrapes a real exporter answers everything that the
 // dashboards and the rules ask.
 func TestDashboardsAndRulesTellTheTruth(t *testing.T) {
-	opper := newOpper(t)
-	address := startExporter(t, opper)
+	opper := newOpper(t, "0b6f1c6e-0000-4000-8000-000000000001")
+	exporter, address := startExporter(t, opper)
+	if _, err := exporter.FamiliesWithUsage(t.Context(), address); err != nil {
+		t.Fatal(err)
+	}
 	breakRequests(t, opper, address)
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {

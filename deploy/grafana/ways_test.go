@@ -13,13 +13,17 @@ import (
 
 	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
+	"opper_exporter/opper/oppertest"
 )
 
 // startProjects runs an exporter of two projects, and returns its address when the
 // initial sync of both is published.
 func startProjects(t *testing.T) string {
 	t.Helper()
-	server := httptest.NewServer(newOpper(t))
+	server := httptest.NewServer(oppertest.Projects{
+		"the-key-of-checkout": newOpper(t, "0b6f1c6e-0000-4000-8000-000000000001"),
+		"the-key-of-support":  newOpper(t, "0b6f1c6e-0000-4000-8000-000000000002"),
+	})
 	t.Cleanup(server.Close)
 	dir := t.TempDir()
 	for name, content := range map[string]string{
@@ -33,9 +37,14 @@ func startProjects(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	return exportertest.MustStart(t, exec.Command(exportertest.Binary(t), "--config.file="+filepath.Join(dir, "opper.yml"), "--opper.url="+server.URL,
+	exporter := exportertest.MustStart(t, exec.Command(exportertest.Binary(t), "--config.file="+filepath.Join(dir, "opper.yml"), "--opper.url="+server.URL,
 		"--web.listen-address=127.0.0.1:0", "--opper.max-requests-per-second=0", "--opper.max-requests-per-second-total=0", "--collector.interval=1s",
-		"--collector.settle-delay=1s", "--storage.path="+filepath.Join(dir, "data"))).AwaitReady(t)
+		"--collector.settle-delay=1s", "--collector.usage-interval=10s", "--storage.path="+filepath.Join(dir, "data")))
+	address := exporter.AwaitReady(t)
+	if _, err := exporter.FamiliesWithUsage(t.Context(), address); err != nil {
+		t.Fatal(err)
+	}
+	return address
 }
 
 // ways are the ways to scrape many projects, each as the jobs of a server.
@@ -69,15 +78,18 @@ var ways = map[string]string{
 `,
 }
 
-// The Exporter dashboard has data in each of them, for all projects and for one, and so
-// for the process, which may be another target.
-func TestDashboardShowsProjectsHoweverScraped(t *testing.T) {
+// The dashboards Cost and Exporter have data in each of them, for all projects and for
+// one. Exporter has it for the process, too, which may be another target.
+func TestDashboardsShowProjectsHoweverScraped(t *testing.T) {
 	address := startProjects(t)
 	known := newFacts(scrape(t, address), nil)
-	var d *dashboard
-	for _, other := range readDashboards(t) {
-		if other.UID == "opper-exporter" {
-			d = other
+	var exporter, cost *dashboard
+	for _, d := range readDashboards(t) {
+		switch d.UID {
+		case "opper-exporter":
+			exporter = d
+		case "opper-cost":
+			cost = d
 		}
 	}
 	for way, jobs := range ways {
@@ -101,14 +113,15 @@ scrape_configs:%s`, scrapeInterval, strings.ReplaceAll(jobs, "ADDRESS", address)
 			})
 			var chosen choice
 			promtest.Eventually(t, func() (err error) {
-				if chosen, err = options(t, server, d); err == nil && len(chosen["job"]) != strings.Count(jobs, "job_name") {
+				if chosen, err = options(t, server, exporter); err == nil && len(chosen["job"]) != strings.Count(jobs, "job_name") {
 					err = fmt.Errorf("the jobs to choose are %q", chosen["job"])
 				}
 				return err
 			})
 			for _, projects := range [][]string{nil, {"support"}} {
 				chosen["project"], chosen["instance"] = projects, []string{address}
-				checkDashboard(t, server, known, d, chosen)
+				checkDashboard(t, server, known, exporter, chosen)
+				checkDashboard(t, server, known, cost, choice{"datasource": chosen["datasource"], "project": projects, "window": {"1h"}})
 			}
 		})
 	}

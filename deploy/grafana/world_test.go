@@ -39,10 +39,9 @@ func scrape(t *testing.T, address string) map[string]*dto.MetricFamily {
 }
 
 // newOpper runs an Opper with the traffic of the demo, somewhat livelier, and
-// some agents more. Its project has a limit.
-func newOpper(t *testing.T) *oppertest.Server {
+// some agents more. Its Opper project has a limit.
+func newOpper(t *testing.T, project string) *oppertest.Server {
 	t.Helper()
-	const project = "0b6f1c6e-0000-4000-8000-000000000001"
 	usage := oppertest.NewUsage(oppertest.UsageConfig{})
 	usage.SetBudget(project, oppertest.Budget{LimitCents: new(int64(1_000_000))})
 	opper := oppertest.New(oppertest.Config{NoRecord: true, Usage: usage, Project: project})
@@ -78,19 +77,15 @@ func newOpper(t *testing.T) *oppertest.Server {
 	return opper
 }
 
-// startExporter runs the exporter, and returns its address when the
-// initial sync and usage are published. There are more models than the maximum.
-func startExporter(t *testing.T, opper http.Handler) string {
+// startExporter runs the exporter, and returns it with its address when the
+// initial sync is published. The demo has more models than the maximum.
+func startExporter(t *testing.T, opper http.Handler) (*exportertest.Process, string) {
 	t.Helper()
 	server := httptest.NewServer(opper)
 	t.Cleanup(server.Close)
 	exporter := exportertest.MustStart(t, exportertest.Command(exportertest.Binary(t), server.URL,
 		"--collector.interval=1s", "--collector.settle-delay=1s", "--collector.usage-interval=10s", "--collector.max-models=4", "--storage.path="+t.TempDir()))
-	address := exporter.AwaitReady(t)
-	if _, err := exporter.FamiliesWithUsage(t.Context(), address); err != nil {
-		t.Fatal(err)
-	}
-	return address
+	return exporter, exporter.AwaitReady(t)
 }
 
 // breakRequests makes Opper answer once with each of some errors, and waits

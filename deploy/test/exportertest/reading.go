@@ -101,10 +101,27 @@ func isLasting(f *dto.MetricFamily) bool {
 	name := f.GetName()
 	switch name {
 	case "opper_exporter_gaps_total", "opper_exporter_traces_skipped_total", "opper_exporter_durations_unusable_total",
-		"opper_exporter_late_ends_total", "opper_exporter_unmapped_status_total", "opper_exporter_overflow_traces_total":
+		"opper_exporter_late_ends_total", "opper_exporter_unmapped_status_total", "opper_exporter_overflow_traces_total",
+		"opper_exporter_trace_costs_unknown_total", "opper_exporter_usage_corrections_total":
 		return true
 	}
-	return f.GetType() != dto.MetricType_GAUGE && (strings.HasPrefix(name, "opper_trace") || strings.HasPrefix(name, "opper_tokens"))
+	return f.GetType() != dto.MetricType_GAUGE && slices.ContainsFunc([]string{"opper_trace", "opper_tokens", "opper_cost", "opper_usage"}, func(prefix string) bool {
+		return strings.HasPrefix(name, prefix)
+	})
+}
+
+// MayBeginAbove0 reports whether a series that is new since this reading may begin above
+// 0: usage is read beside the traces, and what it has at first appears at once.
+func (r *Reading) MayBeginAbove0(key string) bool {
+	if !strings.HasPrefix(key, "opper_usage_") {
+		return false
+	}
+	for known := range r.Lasting {
+		if strings.HasPrefix(known, "opper_usage_") {
+			return false
+		}
+	}
+	return true
 }
 
 func (r *Reading) add(f *dto.MetricFamily) error {

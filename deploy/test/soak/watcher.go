@@ -227,7 +227,7 @@ func (v *watcher) compare(before, now *reading) {
 		}
 	}
 	for key, is := range now.Lasting {
-		if _, known := before.Lasting[key]; !known && is != 0 {
+		if _, known := before.Lasting[key]; !known && is != 0 && !before.MayBeginAbove0(key) {
 			v.promises.offend("zeros first", "%s begins at %v%s", key, is, v.meanwhile())
 		}
 	}
