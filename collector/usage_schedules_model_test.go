@@ -107,6 +107,9 @@ func (m *spendModel) read(rows []opper.Usage, from time.Time, own string) {
 		seen[rows[i].Project] = true
 		newest = max(newest, rows[i].Bucket.Unix()/3600)
 	}
+	if len(seen) == 1 && seen[""] && !isFull && m.hasOthers() {
+		return // it may be the sum of all, which a full read shows
+	}
 	isDecided := m.take(seen, isFull, own)
 	present := map[spendCell]usage.Amounts{}
 	for i := range rows {
@@ -143,6 +146,19 @@ func (m *spendModel) read(rows []opper.Usage, from time.Time, own string) {
 		m.border = max(m.border, newest-48)
 		maps.DeleteFunc(m.hours, func(c spendCell, _ spendMark) bool { return c.hour < m.border })
 	}
+}
+
+// hasOthers reports whether Opper projects are known that are not the project's own.
+func (m *spendModel) hasOthers() bool {
+	if label, ok := m.projects[""]; ok {
+		return label != ""
+	}
+	for _, label := range m.projects {
+		if label != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // take gives labels to the Opper projects that are new in an answer: the project's own has

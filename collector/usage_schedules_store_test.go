@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"cmp"
 	"context"
 	"iter"
 
@@ -65,11 +66,11 @@ func (s *usageSchedule) applied() {
 
 // applyCosts does that to what was read of traces.
 func (s *usageSchedule) applyCosts(a *usageAnswer) {
-	switch now := s.project.clock.Now(); {
-	case a.asked[byTrace] && a.errs[byTrace] == nil:
-		s.model.costs(a.traces, s.answerAt, now)
-	case s.wasRefused || opper.Permanent(a.errs[byTrace]):
-		s.model.costs(nil, s.answerAt, now)
+	switch {
+	case a.hasRead(byTrace):
+		s.model.costs(a.traces, s.answerAt, a.began)
+	case opper.Permanent(cmp.Or(a.errs[byTrace], s.errBefore)):
+		s.model.costs(nil, s.answerAt, s.project.clock.Now())
 	}
 }
 

@@ -96,7 +96,7 @@ type usageSchedule struct {
 	isInitial      bool         // the initial sync is not complete
 	answer         *usageAnswer // that is being counted
 	answerAt       time.Time    // as of which usage was read for it
-	wasRefused     bool         // usage by trace was, before it
+	errBefore      error        // of usage by trace, before it
 	model, durable *spendModel  // what is counted in memory, and what is stored of that
 	usageShown     *spendModel  // what was published last
 	tracesShown    *spendModel
@@ -265,7 +265,7 @@ func (s *usageSchedule) restart() {
 		s.fail("%v", err)
 	}
 	s.calm = calm
-	p.usage.source = func(time.Time) usage.Source { return scheduledUsage{s} }
+	p.usage.source = func() usage.Source { return scheduledUsage{s} }
 	p.syncer = scheduledSyncer{p.syncer, s}
 	s.project = p
 	s.usageShown, s.tracesShown = s.durable, s.durable
@@ -312,7 +312,7 @@ func (s *usageSchedule) read(isSlow bool) {
 	}
 	s.usage.SetTroubles(troubles)
 	project, request := s.project, s.project.usageRequest()
-	answer := request.read(context.Background(), project.usage.source(time.Time{}))
+	answer := request.read(context.Background(), project.usage.source())
 	s.answerAt = s.at.Add(-age)
 	s.checkAnswer(&answer, age)
 	if isSlow {
@@ -324,9 +324,10 @@ func (s *usageSchedule) read(isSlow bool) {
 		}
 	}
 	s.survive(func() {
-		s.answer, s.wasRefused = &answer, project.usage.kinds[byTrace].refused
+		s.answer, s.errBefore = &answer, project.usage.kinds[byTrace].err
 		project.countUsage(answer)
-		if s.answer = nil; project.commitErr == nil {
+		s.applied() // without news, there is no commit
+		if project.commitErr == nil {
 			s.usageShown = s.durable
 		}
 	})
