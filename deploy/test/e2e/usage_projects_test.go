@@ -78,7 +78,7 @@ func (o *twoKeys) run() *exportertest.Process {
 // reload loads the configuration again.
 func (o *twoKeys) reload() {
 	o.t.Helper()
-	resp, err := http.Post("http://"+o.address+"/-/reload", "", http.NoBody) //nolint:gosec,noctx // an exporter of the test
+	resp, err := http.Post("http://"+o.address+"/-/reload", "", http.NoBody)
 	if err != nil {
 		o.t.Fatal(err)
 	}
