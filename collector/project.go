@@ -109,14 +109,17 @@ func openProject(cfg config.Project, deps Deps, old *project) (*project, error) 
 		return client.WithRetries(syncRetries).WithPriority(p).WaitUntil(waitUntil)
 	})
 	p.client = client
-	p.usage.source = func(waitUntil time.Time) usage.Source {
-		return client.WithRetries(usageRetries).WithPriority(opper.PriorityUsage).WaitUntil(waitUntil)
+	p.usage.source = func() usage.Source {
+		return client.WithRetries(usageRetries).WithPriority(opper.PriorityUsage)
 	}
 	if old != nil {
 		if old.client != nil {
 			client.Continue(old.client)
 		}
 		p.isContinued, p.activity.started = true, old.activity.started
+		if cfg.UpstreamURL == old.cfg.UpstreamURL {
+			p.usage.continueFrom(old.usage)
+		}
 	}
 	return p, nil
 }
@@ -152,11 +155,13 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 // expose publishes what was restored, if it is known to be what is configured. What
 // begins anew is committed first.
 func (p *project) expose() {
-	if p.hasReset && !p.commit() || p.ledger.IsInitialSync() || p.isUnproven() {
+	if p.hasReset && !p.commit() || p.fresh || p.isUnproven() {
 		return
 	}
-	p.publish()
 	p.publishUsage()
+	if !p.ledger.IsInitialSync() {
+		p.publish()
+	}
 }
 
 // sync runs one sync, and reports whether Opper answered what it asked for. One
@@ -291,6 +296,7 @@ func (p *project) publish() {
 	metrics, published := p.builder.build(p.aggregates, p.ledger, p.syncer.Total())
 	p.published.Store(&metrics)
 	p.publishedStatus.Store(published)
+	p.aggregates.Published()
 	p.activity.published(p.lastSuccess)
 	p.metrics.published(p.lastSuccess)
 	p.zeros.published(p.aggregates.ZeroPending(), p.deps.Clock.Now())

@@ -48,7 +48,7 @@ func (p *project) countFromZero() {
 // series, all that there was would be taken for an increase.
 func (p *project) usageConfig() usage.Config {
 	lookback := p.cfg.InitialLookback
-	if p.origin == otherUpstream {
+	if p.aggregates.Renewed {
 		lookback = new(time.Duration)
 	}
 	return usage.Config{Project: p.cfg.Name, MaxModels: p.cfg.MaxModels, Lookback: lookback, Owners: p.deps.owners}

@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -48,13 +49,14 @@ func (k usageKind) String() string { return [usageKinds]string{"model", "trace",
 // usageReader reads usage and budget in a goroutine of its own: neither reads nor syncs
 // wait for each other. The goroutine that syncs counts what was read.
 type usageReader struct {
-	interval time.Duration                          // 0 is never
-	source   func(waitUntil time.Time) usage.Source // nil if there is none
+	interval time.Duration       // 0 is never
+	source   func() usage.Source // of one read, which waits for the limits as long as it takes; nil if there is none
 	metrics  *usageMetrics
 	set      *usage.Set
 	kinds    [usageKinds]usageAttempts
 	budget   opper.Budget // what is known of it
 	noTraces bool         // it has been logged that there is usage and no trace
+	models   status.Usage // of the models alone, as they are published
 
 	timer   *time.Timer
 	answers chan usageAnswer // holds one
@@ -88,10 +90,20 @@ type usageAnswer struct {
 	errs           [usageKinds]error
 }
 
+// hasRead reports whether a kind was read.
+func (a *usageAnswer) hasRead(k usageKind) bool { return a.asked[k] && a.errs[k] == nil }
+
 func newUsageReader(cfg *config.Project) *usageReader {
 	r := &usageReader{interval: cfg.UsageInterval, metrics: newUsageMetrics(cfg.Name), answers: make(chan usageAnswer, 1)}
 	r.published.Store(&snapshot{})
 	return r
+}
+
+// continueFrom makes what another reader of the same project has read last stay exposed
+// until it is read again. The other one may be running.
+func (r *usageReader) continueFrom(old *usageReader) {
+	r.metrics = old.metrics
+	r.publishedStatus.Store(old.publishedStatus.Load())
 }
 
 // isOn reports whether usage is read at all.
@@ -121,7 +133,7 @@ func (r *usageReader) stop() {
 
 // begin reads in the background. What it reads is sent to answers.
 func (r *usageReader) begin(ctx context.Context, request usageRequest) {
-	src := r.source(time.Now().Add(r.interval))
+	src := r.source()
 	r.running.Go(func() { r.answers <- request.read(ctx, src) })
 }
 
@@ -174,16 +186,18 @@ func (p *project) countUsage(a usageAnswer) {
 	if u.timer != nil {
 		u.timer.Reset(max(u.interval-p.clock.Now().Sub(a.began), 0))
 	}
-	if a.asked[byModel] && a.errs[byModel] == nil {
+	p.metrics.stall.begin() // its commit may hang
+	defer p.metrics.stall.end()
+	if a.hasRead(byModel) {
 		a.errs[byModel] = u.set.Apply(a.models, a.from, p.ownProject(a.traces), p.clock.System())
 	}
 	if a.errs[byModel] != nil {
 		u.set.Failed()
 	}
 	switch {
-	case a.asked[byTrace] && a.errs[byTrace] == nil:
-		a.errs[byTrace] = p.countCosts(a.traces)
-	case u.kinds[byTrace].refused || opper.Permanent(a.errs[byTrace]):
+	case a.hasRead(byTrace):
+		a.errs[byTrace] = p.countCosts(a.traces, a.began)
+	case opper.Permanent(cmp.Or(a.errs[byTrace], u.kinds[byTrace].err)):
 		p.aggregates.GiveUpCosts(p.clock.Now())
 	}
 	// One that could not be read once is still the best that is known.
@@ -196,9 +210,13 @@ func (p *project) countUsage(a usageAnswer) {
 			p.usageRead(k, a.errs[k])
 		}
 	}
-	p.zeros.release(p.deps.Clock.Now())
-	if p.commit() {
-		p.publishUsage()
+	// Without news there is nothing to commit: above all no state of an upstream that has
+	// never answered.
+	if a.hasRead(byModel) || a.hasRead(byTrace) {
+		p.zeros.release(p.deps.Clock.Now())
+		if p.commit() {
+			p.publishUsage()
+		}
 	}
 	p.publishUsageStatus()
 	if p.isPublished() && p.ledger.Listed() == 0 && len(a.models) > 0 && !u.noTraces {
@@ -207,16 +225,18 @@ func (p *project) countUsage(a usageAnswer) {
 	}
 }
 
-// countCosts joins usage by trace to the traces that were counted. It returns an error if
-// it can't be joined to any.
-func (p *project) countCosts(rows []opper.Usage) error {
+// countCosts joins usage by trace, whose read began at a time, to the traces that were
+// counted. It returns an error if it can't be joined to any. The time of the answer would
+// not do: a sync that took long meanwhile may have counted traces of which it has nothing.
+func (p *project) countCosts(rows []opper.Usage, began time.Time) error {
 	costs := make(map[ledger.ID]aggregate.TraceCost, len(rows))
-	isJoined := false
+	hasTraces, isJoined := false, false
 	for i := range rows {
 		r := &rows[i]
 		if r.Trace == "" {
 			continue
 		}
+		hasTraces = true
 		id := ledger.KeyOf(r.Trace)
 		c := costs[id]
 		c.Cost, c.InputTokens, c.OutputTokens = c.Cost+r.Cost, c.InputTokens+r.InputTokens, c.OutputTokens+r.OutputTokens
@@ -224,8 +244,8 @@ func (p *project) countCosts(rows []opper.Usage) error {
 		isJoined = isJoined || p.ledger.HasSeen(id)
 	}
 	before := p.aggregates.CostsUnknown
-	p.aggregates.ApplyCosts(costs, p.clock.Now())
-	if len(rows) > 0 && !isJoined && p.aggregates.CostsUnknown > before {
+	p.aggregates.ApplyCosts(costs, began)
+	if hasTraces && !isJoined && p.aggregates.CostsUnknown > before {
 		return errUnjoinable
 	}
 	return nil
@@ -265,7 +285,7 @@ func (p *project) usageRead(k usageKind, err error) {
 	case err == nil && before.err != nil:
 		level.Info(logger).Log("msg", "usage is read again")
 	case err == nil:
-	case errors.Is(err, opper.ErrPostponed), before.err != nil && at.refused == before.refused:
+	case before.err != nil && at.refused == before.refused:
 		level.Debug(logger).Log("msg", "usage not read", "err", err)
 	case at.refused:
 		level.Warn(logger).Log("msg", "usage refused", "retry_seconds", wait.Seconds(), "err", err)

@@ -23,6 +23,8 @@ type usageOrganization struct {
 	http  *httptest.Server
 	log   promtest.Output
 	c     *Collector
+
+	settings string // of the projects
 }
 
 // uuidOf and keyOf are those of a project of an organization, by its name.
@@ -54,7 +56,7 @@ func (o *usageOrganization) configure(names ...string) {
 		}
 		cfg := usageConfig().Project
 		cfg.Name, cfg.Opper, cfg.UpstreamURL, cfg.MaxModels = name, opper.Options{URL: o.http.URL, Key: key}, o.http.URL, 50
-		cfg.Digest = name
+		cfg.Digest = name + o.settings
 		projects = append(projects, cfg)
 	}
 	var err error
@@ -73,7 +75,7 @@ func (o *usageOrganization) run(minutes int) {
 	for range minutes {
 		for _, p := range o.c.all() {
 			p.sync(o.t.Context())
-			p.countUsage(p.usageRequest().read(o.t.Context(), p.usage.source(time.Time{})))
+			p.countUsage(p.usageRequest().read(o.t.Context(), p.usage.source()))
 		}
 		o.step(time.Minute)
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"opper_exporter/collector/storetest"
 	"opper_exporter/collector/usage"
 	"opper_exporter/opper/oppertest"
 )
@@ -36,14 +37,14 @@ func newUsageBench(t testing.TB, cfg setup, troubles oppertest.UsageTroubles) *u
 	u.usage.SetTroubles(troubles)
 	cfg.MaxModels = 50
 	u.bench = newBench(t, oppertest.Config{Usage: u.usage, Project: ownUUID}, cfg)
-	u.project.usage.source = func(time.Time) usage.Source { return u.client.WithRetries(0) }
+	u.project.usage.source = func() usage.Source { return u.client.WithRetries(0) }
 	return u
 }
 
 // read reads usage, and counts it.
 func (u *usageBench) read() {
 	request := u.project.usageRequest()
-	u.project.countUsage(request.read(u.t.Context(), u.project.usage.source(time.Time{})))
+	u.project.countUsage(request.read(u.t.Context(), u.project.usage.source()))
 }
 
 // call makes a call of a model, as part of a trace unless that is empty.
@@ -274,6 +275,57 @@ func TestUsageWithoutTraces(t *testing.T) {
 	if n := strings.Count(u.log.String(), "no traces listed, usage flows"); n != 1 {
 		t.Errorf("%d lines about it\n%s", n, u.log.String())
 	}
+}
+
+// What was exposed of usage is exposed after a restart, also if the list has never been
+// read to its end.
+func TestUsageStaysBeforeTheInitialSync(t *testing.T) {
+	cfg := usageConfig()
+	cfg.MaxModels, cfg.Store = 50, new(storetest.Memory)
+	u := newUsageBench(t, cfg, oppertest.UsageTroubles{})
+	u.opper.Fail(oppertest.Fault{Answer: oppertest.Respond(http.StatusForbidden, "text/plain", ""), Times: -1})
+	u.call("openai/gpt-4o", "", oppertest.Amounts{Cost: 1_000_000_000})
+	if u.project.sync(t.Context()) {
+		t.Fatal("the list was read")
+	}
+	u.read()
+	want := values{"opper_usage_cost_usd_total{openai/gpt-4o,}": 1}
+	u.expect(want)
+	source := u.project.usage.source
+	u.restarted(cfg)
+	u.project.usage.source = source
+	u.expect(want)
+	if got := u.gather().of("opper_traces_total"); len(got) > 0 {
+		t.Errorf("exposed before the initial sync: %v", got)
+	}
+}
+
+// A name whose expiry was committed by a read of usage, and not published by a sync, does
+// not begin anew, as its series have never ended.
+func TestExpiryThatIsNotPublishedIsTakenBack(t *testing.T) {
+	cfg := usageConfig()
+	disk := new(fullStore)
+	cfg.Store, cfg.Aggregate.NameExpiry = disk, time.Hour
+	u := newUsageBench(t, cfg, oppertest.UsageTroubles{})
+	count := func() {
+		u.trace("agent", 5)
+		u.step(time.Minute)
+		u.sync()
+		u.step(time.Minute)
+		u.sync()
+	}
+	u.sync()
+	count()
+	u.sync()
+	u.expect(values{"opper_traces_total{success,agent}": 1})
+	u.step(2 * time.Hour)
+	disk.isFull = true
+	u.sync()
+	disk.isFull = false
+	u.read()
+	u.expect(values{"opper_traces_total{success,agent}": 1})
+	count()
+	u.expect(values{"opper_traces_total{success,agent}": 2, "opper_exporter_trace_names_expired_total{}": 0})
 }
 
 // Nothing is asked for and nothing is shown where usage is switched off.

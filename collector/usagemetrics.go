@@ -30,10 +30,14 @@ const nanos = 1e9
 
 // publishUsage exposes the usage as it is. It must be durable.
 func (p *project) publishUsage() {
-	out := snapshot{}
+	out, st := snapshot{}, status.Usage{}
 	set, project := p.usage.set, p.builder.project[0]
 	for _, m := range set.Models() {
 		v, created := m.Exposed(), timestamppb.New(m.Created)
+		if st.Since.IsZero() || m.Created.Before(st.Since) {
+			st.Since = m.Created
+		}
+		st.Models = append(st.Models, status.Model{Name: m.Label, OpperProject: m.OpperProject, Cost: v[usage.Cost], Calls: v[usage.Calls]})
 		// Sorted by name.
 		of := labels{newLabel("model", m.Label), newLabel("opper_project", m.OpperProject), project}
 		out = append(out,
@@ -44,20 +48,15 @@ func (p *project) publishUsage() {
 	}
 	out = append(out, &counter{usageCorrections, p.builder.project, float64(set.Corrections), timestamppb.New(p.aggregates.Since)})
 	p.usage.published.Store(&out)
+	p.usage.models = st
 	p.zeros.published(set.ZeroPending(), p.deps.Clock.Now())
 }
 
 // publishUsageStatus does the same for the status, with how the last reads have ended.
 func (p *project) publishUsageStatus() {
 	u := p.usage
-	st := &status.Usage{CostsWaiting: p.aggregates.CostsWaiting(), CostsUnknown: p.aggregates.CostsUnknown}
-	for _, m := range u.set.Models() {
-		if st.Since.IsZero() || m.Created.Before(st.Since) {
-			st.Since = m.Created
-		}
-		v := m.Exposed()
-		st.Models = append(st.Models, status.Model{Name: m.Label, OpperProject: m.OpperProject, Cost: v[usage.Cost], Calls: v[usage.Calls]})
-	}
+	st := u.models
+	st.CostsWaiting, st.CostsUnknown = p.aggregates.CostsWaiting(), p.aggregates.CostsUnknown
 	for k, at := range u.kinds {
 		read := status.UsageRead{Kind: usageKind(k).String(), Up: at.err == nil && !at.lastSuccess.IsZero(), Refused: at.refused, LastSuccess: at.lastSuccess}
 		if at.err != nil {
@@ -68,7 +67,7 @@ func (p *project) publishUsageStatus() {
 	if u.budget != (opper.Budget{}) {
 		st.Budget = new(status.Budget(u.budget))
 	}
-	u.publishedStatus.Store(st)
+	u.publishedStatus.Store(&st)
 }
 
 // usageMetrics is the metrics about reads of usage, and what has no history: the budget.

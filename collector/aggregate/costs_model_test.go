@@ -301,6 +301,7 @@ func (r *costsRun) commit() {
 		return
 	}
 	save(r.set, r.stored)
+	r.set.Published()
 	clear(r.model.expired)
 	r.committed = r.model.clone()
 	exposed := map[string][]int64{"": {int64(r.set.CostsUnknown)}}

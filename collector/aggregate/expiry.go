@@ -62,7 +62,11 @@ func (s *Set) Remove(label string) {
 	clear(s.resolved)
 }
 
-// revive takes back an expiry that is not durable yet, as its series are still
+// Published says that all is exposed as it is: a name that has expired begins anew if it
+// returns.
+func (s *Set) Published() { clear(s.dropped) }
+
+// revive takes back an expiry that is not published yet, as its series are still
 // exposed. It returns nil if there is none.
 func (s *Set) revive(label string) *Aggregate {
 	n := s.dropped[label]

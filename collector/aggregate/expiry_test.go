@@ -80,7 +80,8 @@ func TestNoNameExpiresAfterZero(t *testing.T) {
 	equal(t, labels(s.Expire(now.Add(1000*expiry), pendingOf())), "")
 }
 
-// An expiry that is not durable is taken back, and one that is lasts.
+// An expiry that is not published is taken back, whether it is durable or not, as the
+// series are still exposed. One that is lasts.
 func TestExpiryIsPartOfACommit(t *testing.T) {
 	s, stored := summed(expiring(), counted(row("a"), row("b"))), map[string][]byte{}
 	endZero(s)
@@ -108,11 +109,22 @@ func TestExpiryIsPartOfACommit(t *testing.T) {
 	s.Expire(now.Add(2*expiry), pendingOf())
 	save(s, stored)
 	s.Apply(a, now.Add(2*expiry), now.Add(2*expiry))
+	equal(t, traces(s), map[string]int{"a": 3})
+	equal(t, s.Expired, 1)
+	save(s, stored)
+	restore()
+	equal(t, traces(s), map[string]int{"a": 3})
+
+	s.Expire(now.Add(2*expiry), pendingOf())
+	s.Expire(now.Add(3*expiry), pendingOf())
+	save(s, stored)
+	s.Published()
+	s.Apply(a, now.Add(3*expiry), now.Add(3*expiry))
 	equal(t, traces(s), map[string]int{"a": 1})
 	save(s, stored)
 	restore()
 	equal(t, traces(s), map[string]int{"a": 1})
-	equal(t, s.Find("a").Created, now.Add(2*expiry))
+	equal(t, s.Find("a").Created, now.Add(3*expiry))
 	equal(t, s.Expired, 2)
 }
 

@@ -46,6 +46,15 @@ func TestLabel(t *testing.T) {
 	}
 }
 
+// Another word for an empty name takes the place of the usual one, which can be a name.
+func TestLabelOr(t *testing.T) {
+	for raw, want := range map[string]string{"": "(none)", "(none)": `\(none)`, "(unnamed)": "(unnamed)", "(other)": `\(other)`, "gpt": "gpt"} {
+		if got := LabelOr(raw, "(none)"); got != want {
+			t.Errorf("LabelOr(%q) = %q, want %q", raw, got, want)
+		}
+	}
+}
+
 // No two names share a label, even if one of them is made to look like the
 // label of the other.
 func TestLabelsDiffer(t *testing.T) {

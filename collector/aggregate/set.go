@@ -39,9 +39,11 @@ type Set struct {
 	names       map[string]*Aggregate // by label
 	distinct    distinct
 	initialSync bool
-	deferred    *deferred             // traces of further names in the initial sync
-	dropped     map[string]*Aggregate // labels without an aggregate since the last commit; nil unless they expired
-	resolved    map[string]*resolved  // by raw name
+	deferred    *deferred // traces of further names in the initial sync
+	// dropped holds labels without an aggregate: nil, since the last commit, or what has
+	// expired since the last time that all was published.
+	dropped  map[string]*Aggregate
+	resolved map[string]*resolved // by raw name
 
 	// Since is when counting started from zero.
 	Since time.Time

@@ -40,9 +40,10 @@ func (s *Set) Changes(put func(key string, body []byte)) {
 	s.changesOfWaiting(put)
 }
 
-// Committed says that all that Changes has put is stored.
+// Committed says that all that Changes has put is stored. Series of names that have expired
+// may still be exposed, see Published.
 func (s *Set) Committed() {
-	clear(s.dropped)
+	maps.DeleteFunc(s.dropped, func(_ string, n *Aggregate) bool { return n == nil })
 	for _, n := range s.names {
 		n.saved = n.Changes + 1
 	}

@@ -53,11 +53,16 @@ func (c *cursor) remember(run ledger.Run) {
 }
 
 // index returns the place of a row among those that were read before, -1 if it was not.
+// Rows that wait have places of their own: one that the ledger knows is not among them,
+// as another list may have answered before.
 func (c *cursor) index(id ledger.ID) int {
-	if i, waits := c.read[id]; waits && c.back {
+	if !c.back {
+		return c.ledger.Index(id)
+	}
+	if i, waits := c.read[id]; waits {
 		return i
 	}
-	return c.ledger.Index(id)
+	return -1
 }
 
 // progress returns an error if reading on leads nowhere. Rows that arrive while

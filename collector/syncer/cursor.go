@@ -61,18 +61,23 @@ type cursor struct {
 	known     int  // rows of the list that were read before; 0 in an initial sync
 	total     int  // the newest meta.total_count, or -1
 
-	prev  []ledger.ID  // the page before; nil if there is nothing to stitch to
-	floor int          // its offset
-	first ledger.ID    // its first row
-	end   int          // the offset behind it
-	asked time.Time    // when it was asked for
-	carry []ledger.Row // its last row if the next page does not share it, and unreadable rows
-	shift int          // how much further down than believed rows stand
-	sure  bool         // the last row that was read says so
-	blind bool         // rows known to be unreadable were not tried
-	same  int          // pages in a row that led no further, by their weight
-	backs int          // how often it went back because of an unreadable row
-	loose bool         // the last run begins with new rows that were not read together with its others
+	prev    []ledger.ID  // the page before; nil if there is nothing to stitch to
+	floor   int          // its offset
+	first   ledger.ID    // its first row
+	end     int          // the offset behind it
+	asked   time.Time    // when it was asked for
+	last    []ledger.ID  // its rows
+	lastRow ledger.Row   // the last of them
+	share   int          // how many of them the next page is to begin with
+	near    int          // one of so many rows behind them can't be read; 0 if that is not known
+	aims    int          // how often the border behind them was read again beside an unreadable row
+	carry   []ledger.Row // its last row if the next page does not share it, and unreadable rows
+	shift   int          // how much further down than believed rows stand
+	sure    bool         // the last row that was read says so
+	blind   bool         // rows known to be unreadable were not tried
+	same    int          // pages in a row that led no further, by their weight
+	backs   int          // how often it went back because of an unreadable row
+	loose   bool         // the last run begins with new rows that were not read together with its others
 
 	// read has the places of the rows that were read from the start of the list on,
 	// while they wait for a row that the ledger knows. It is nil where the ledger
@@ -131,26 +136,33 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 		case isUnreadable(p) && c.prev != nil && !c.asked.IsZero() && c.backs < maxBacks:
 			// A row that the last page should share: the list has moved, and
 			// what follows has to be tied to a row before this one.
-			c.next, c.size = max(0, c.next-maxOverlap), maxOverlap
+			c.next, c.size, c.share, c.near = max(0, c.next-maxOverlap), maxOverlap, 0, 0
 			c.backs++
 		case isUnreadable(p):
 			c.carry = append(c.carry, p.rows[0])
-			c.prev = nil
+			c.prev, c.share, c.near = nil, 0, 0
 			c.next++
 			if p.blind {
 				c.blind = true
 			} else {
 				c.size = 1
 			}
+		case c.mustCheck(p):
+			if sure, err := c.check(ctx, p); err != nil {
+				return ledger.Run{}, err
+			} else if sure {
+				return c.take(p), nil
+			}
 		case c.isLoose() && c.backs < maxBacks:
-			c.stitchTo([]ledger.ID{c.carry[0].ID})
-			c.carry, c.next, c.size, c.retry = nil, c.next-1, max(c.size, 2), true
+			c.stitchTo(c.last)
+			c.carry, c.share, c.next, c.size, c.retry = nil, 1, c.next-1, max(c.size, 2), true
 			c.backs++
 		case c.prev == nil || c.stitched(p.rows) || p.offset == 0 && (c.again || slices.ContainsFunc(p.rows, c.listed)):
 			return c.take(p), nil
 		case steps > maxSteps || steps == maxSteps && !c.again || c.next == 0:
 			return ledger.Run{}, errMoving
 		default:
+			c.share, c.near = 0, 0
 			if steps == 0 {
 				// A list that moves as fast as it is read would go on for ever.
 				c.back, c.lost = len(c.read) > c.lost, len(c.read)
@@ -171,12 +183,6 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			steps++
 		}
 	}
-}
-
-// isLoose reports whether nothing shows that a page follows the last row: that one
-// was read alone, or before one that could not be read, and is not there any more.
-func (c *cursor) isLoose() bool {
-	return len(c.carry) > 0 && c.carry[len(c.carry)-1].Kind != ledger.Unreadable
 }
 
 func isUnreadable(p page) bool {
@@ -212,6 +218,7 @@ func (c *cursor) take(p page) ledger.Run {
 	if len(c.carry) > 0 && !c.asked.IsZero() {
 		run.Asked = c.asked
 	}
+	before := c.last
 	c.carry, c.prev, c.back = nil, nil, false
 	if n == 0 {
 		return run
@@ -222,25 +229,31 @@ func (c *cursor) take(p page) ledger.Run {
 	} else {
 		c.sure = false
 	}
-	share := min(c.overlap, n/2)
-	c.size = min(2*p.asked, maxLimit)
-	if p.asked == c.limit {
+	c.last, c.lastRow, c.aims = make([]ledger.ID, n), p.rows[n-1], 0
+	for i, r := range p.rows {
+		c.last[i] = r.ID
+	}
+	c.approach(p, before)
+	c.share = min(c.overlap, n/2)
+	switch {
+	case c.unreadable(end) == end:
+		c.share, c.size = 0, maxLimit
+	case c.near == 1:
+		c.share, c.size = 0, 1
+	case c.near > 1:
+		c.size = c.share + c.near/2
+	case p.asked == c.limit:
 		c.size = maxLimit
+	default:
+		c.size = min(2*p.asked, maxLimit)
 	}
 	c.limit = maxLimit
-	if c.unreadable(end) == end {
-		share, c.size = 0, maxLimit
-	}
-	if share == 0 {
+	if c.share == 0 {
 		c.carry = slices.Clone(p.rows[n-1:])
 	} else {
-		ids := make([]ledger.ID, n)
-		for i, r := range p.rows {
-			ids[i] = r.ID
-		}
-		c.stitchTo(ids)
+		c.stitchTo(c.last)
 	}
-	c.first, c.floor, c.next, c.end, c.asked = p.rows[0].ID, p.offset, end-share, end, p.when.Asked
+	c.first, c.floor, c.next, c.end, c.asked = p.rows[0].ID, p.offset, end-c.share, end, p.when.Asked
 	return run
 }
 
@@ -280,7 +293,7 @@ func (c *cursor) fetch(ctx context.Context) (page, error) {
 		// New rows may be here by now, and the unreadable one behind them.
 		size = 1
 	}
-	return c.r.read(ctx, c.next, size)
+	return c.r.read(ctx, c.next, size, min(c.share, size-1))
 }
 
 func (c *cursor) fetchAhead(ctx context.Context) (page, error) {

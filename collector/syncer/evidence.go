@@ -163,7 +163,7 @@ func (e *evidence) wait(ctx context.Context, total int) error {
 // best whether it is another project's.
 func (e *evidence) refuseEarly(ctx context.Context) error {
 	w := e.syncer
-	p, err := e.reader.read(ctx, max(w.believedEnd(), 1)-1, maxLimit)
+	p, err := e.reader.read(ctx, max(w.believedEnd(), 1)-1, maxLimit, 0)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"opper_exporter/collector/ledger"
 	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
 )
@@ -44,6 +45,34 @@ func TestForeignListOfSmallOldProject(t *testing.T) {
 					b.check()
 				})
 			}
+		}
+	}
+}
+
+// Pages of another list, and then pages of ours behind them: none of their rows is taken
+// in, wherever in our list the next page begins.
+func TestForeignPagesBeforeOurs(t *testing.T) {
+	for _, ours := range []int{250, 450, 700} {
+		for pages := 1; pages <= 6; pages++ {
+			t.Run(fmt.Sprintf("%d pages before %d rows", pages, ours), func(t *testing.T) {
+				b := newBench(t, oppertest.Config{})
+				b.arrive("ours", ours, 100*time.Millisecond)
+				b.mustSync()
+				b.quiet()
+				other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
+				other.FillHistory(2000, 3, b.now().Add(-2*time.Hour), b.now())
+				b.opper.Fail(oppertest.Fault{Times: pages, Answer: oppertest.OtherProject(other)})
+				_ = b.sync() // it may fail
+				for _, theirs := range other.Snapshot() {
+					if b.ledger.HasSeen(ledger.KeyOf(theirs.ID)) {
+						t.Fatal("a row of another list is taken in")
+					}
+				}
+				b.opper.Clear()
+				b.mustSync()
+				b.quiet()
+				b.check()
+			})
 		}
 	}
 }

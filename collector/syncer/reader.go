@@ -27,6 +27,7 @@ const maxLimit = opper.PageSize
 type page struct {
 	offset int
 	asked  int // rows asked for
+	failed int // a page of so many could not be read, 0 if none failed
 	rows   []ledger.Row
 	total  int // -1 if Opper did not say
 	when   ledger.When
@@ -79,13 +80,16 @@ func release(run ledger.Run) {
 }
 
 // read reads up to limit rows from offset on: fewer if Opper can't give that
-// many at once. A row that Opper can't give at all comes back as unreadable.
-// The error is for the service: with it, nothing is said about the rows.
-func (r *reader) read(ctx context.Context, offset, limit int) (page, error) {
-	for size := limit; ; size /= 2 {
+// many at once. As many of them as known are believed to be readable. A row that
+// Opper can't give at all comes back as unreadable. The error is for the service:
+// with it, nothing is said about the rows.
+func (r *reader) read(ctx context.Context, offset, limit, known int) (page, error) {
+	failed := 0
+	for size := limit; ; size = smaller(size, known) {
 		p, err := r.list(ctx, offset, size)
 		if err == nil {
 			r.good, r.bad = offset, 0
+			p.failed = failed
 			return p, nil
 		}
 		if !opper.Unreadable(err) {
@@ -95,12 +99,21 @@ func (r *reader) read(ctx context.Context, offset, limit int) (page, error) {
 		if !r.well(ctx, offset, offset+limit) {
 			return p, fmt.Errorf("rows from %d: %w", offset, err)
 		}
+		failed = size
 		if size == 1 {
 			p.when.Read, p.total = r.now(), -1
 			p.rows = []ledger.Row{{Kind: ledger.Unreadable}}
 			return p, nil
 		}
 	}
+}
+
+// smaller returns how many rows to ask for after a page of more could not be read.
+func smaller(size, known int) int {
+	if size > known {
+		return known + (size-known)/2
+	}
+	return size / 2
 }
 
 // well reports whether the service answers elsewhere, so that a failure is the

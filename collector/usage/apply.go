@@ -83,8 +83,8 @@ func (s *Set) isSum(first int64) bool {
 	}
 	label, isOwn := s.accounts[""]
 	for hour, marks := range s.hours {
-		for c := range marks {
-			if hour >= first && (c.project != label || !isOwn && s.others[""]) {
+		for _, m := range marks {
+			if hour >= first && (m.project != label || !isOwn && s.others[""]) {
 				return true
 			}
 		}
@@ -228,26 +228,37 @@ func (s *Set) count(sums map[int64]map[cell]Amounts, first int64, baseLine map[s
 		if !read[hour] {
 			continue
 		}
-		if s.hours[hour] == nil {
-			s.hours[hour] = map[cell]mark{}
+		known, present := s.hours[hour], sums[hour]
+		cells := slices.Collect(maps.Keys(present))
+		for _, m := range known {
+			cells = append(cells, m.cell) // it may be gone
 		}
-		marks, present := s.hours[hour], sums[hour]
-		cells := slices.AppendSeq(slices.Collect(maps.Keys(present)), maps.Keys(marks)) // some of these may be gone
 		slices.SortFunc(cells, compareCells)
-		for _, c := range slices.Compact(cells) {
-			before, isKnown := marks[c]
+		cells = slices.Compact(cells)
+		marks := make([]mark, len(cells))
+		for n, c := range cells {
+			before := mark{cell: c}
+			i, isKnown := slices.BinarySearchFunc(known, c, compareMark)
+			if isKnown {
+				before = known[i]
+			}
 			after, increase := before.raise(present[c])
 			if after.fell && !before.fell {
 				s.Corrections++
 			}
 			if !isKnown || after != before {
-				marks[c] = after
 				s.changed[hour] = true
 			}
-			if m := s.model(c, hour, now); !baseLine[c.project] && (s.begun || !s.countsNothing()) {
+			m := s.model(c, hour, now)
+			if !baseLine[c.project] && (s.begun || !s.countsNothing()) {
 				m.counted.add(increase)
 			}
+			if after.model == m.Label {
+				after.model = m.Label // one text for all hours
+			}
+			marks[n] = after
 		}
+		s.hours[hour] = marks
 	}
 }
 
@@ -257,7 +268,8 @@ func (s *Set) countsNothing() bool { return s.cfg.Lookback != nil && *s.cfg.Look
 // raise takes in the present amounts, and returns what they have more than the highest
 // ones before.
 func (m mark) raise(present Amounts) (after mark, increase Amounts) {
-	after.high = m.high
+	after = m
+	after.fell = false
 	for i, amount := range present {
 		after.fell = after.fell || amount < m.high[i]
 		if amount > m.high[i] {

@@ -30,7 +30,7 @@ func (s *Set) Changes(put func(key string, body []byte)) {
 	for hour := range s.changed {
 		var body []byte
 		if marks := s.hours[hour]; len(marks) > 0 {
-			body = codec.Encode(func(c *codec.Coder) { codeMarks(c, marks) })
+			body = codec.Encode(func(c *codec.Coder) { codeMarks(c, &marks) })
 		}
 		put(keyHour+strconv.FormatInt(hour, 10), body)
 	}
@@ -87,8 +87,10 @@ func (s *Set) restore(key string, body []byte) error {
 		if err != nil {
 			return codec.ErrDamaged
 		}
-		s.hours[hour] = map[cell]mark{}
-		return codec.Decode(body, func(c *codec.Coder) { codeMarks(c, s.hours[hour]) })
+		var marks []mark
+		err = codec.Decode(body, func(c *codec.Coder) { codeMarks(c, &marks) })
+		s.hours[hour] = marks
+		return err
 	}
 	if key != keyCounters {
 		return codec.ErrDamaged
@@ -105,11 +107,9 @@ func (s *Set) dropForeignMarks() {
 		counted[label] = true
 	}
 	for hour, marks := range s.hours {
-		for c := range marks {
-			if !counted[c.project] {
-				delete(marks, c)
-				s.changed[hour] = true
-			}
+		s.hours[hour] = slices.DeleteFunc(marks, func(m mark) bool { return !counted[m.project] })
+		if len(s.hours[hour]) < len(marks) {
+			s.changed[hour] = true
 		}
 	}
 }
@@ -151,16 +151,16 @@ func (m *Model) code(c *codec.Coder) {
 	m.counted.code(c)
 }
 
-func codeMarks(c *codec.Coder, marks map[cell]mark) {
-	cells := slices.SortedFunc(maps.Keys(marks), compareCells)
-	codec.Slice(c, &cells, func(of *cell) {
-		m := marks[*of]
-		c.Text(&of.project)
-		c.Text(&of.model)
+func codeMarks(c *codec.Coder, marks *[]mark) {
+	codec.Slice(c, marks, func(m *mark) {
+		c.Text(&m.project)
+		c.Text(&m.model)
 		m.high.code(c)
 		c.Bools(&m.fell)
-		marks[*of] = m
 	})
+	if !slices.IsSortedFunc(*marks, func(a, b mark) int { return compareMark(a, b.cell) }) {
+		c.Fail()
+	}
 }
 
 func (a *Amounts) code(c *codec.Coder) {

@@ -94,15 +94,19 @@ type cell struct {
 	model   string // as a label
 }
 
+// mark holds the highest amounts of a cell seen in an hour. The marks of an hour are
+// sorted by their cells: maps of a few would be most of the memory of a quiet project.
+type mark struct {
+	cell
+	high Amounts
+	fell bool // some of them are smaller now
+}
+
 func compareCells(a, b cell) int {
 	return cmp.Or(cmp.Compare(a.model, b.model), cmp.Compare(a.project, b.project))
 }
 
-// mark holds the highest amounts seen in an hour.
-type mark struct {
-	high Amounts
-	fell bool // some of them are smaller now
-}
+func compareMark(m mark, c cell) int { return compareCells(m.cell, c) }
 
 // Model holds the counters of one model in one Opper project.
 type Model struct {
@@ -145,7 +149,7 @@ type Set struct {
 	places   map[string]bool   // labels of models that have one
 	accounts map[string]string // OpperProject labels of the Opper projects that are counted here
 	others   map[string]bool   // Opper projects that other configured projects count
-	hours    map[int64]map[cell]mark
+	hours    map[int64][]mark
 
 	changed   map[int64]bool // hours, since the last commit
 	put       []byte         // keyCounters, as it was put last
@@ -162,7 +166,7 @@ func New(cfg Config) *Set {
 	}
 	return &Set{
 		cfg: cfg, models: map[cell]*Model{}, places: map[string]bool{}, accounts: map[string]string{}, others: map[string]bool{},
-		hours: map[int64]map[cell]mark{}, changed: map[int64]bool{},
+		hours: map[int64][]mark{}, changed: map[int64]bool{},
 	}
 }
 

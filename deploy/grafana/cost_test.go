@@ -12,16 +12,33 @@ import (
 	"opper_exporter/deploy/test/promtest"
 )
 
+// costExpression returns what a panel of the Cost dashboard asks for all projects.
+func costExpression(t *testing.T, title, ref, timeRange string) string {
+	t.Helper()
+	builtins := maps.Clone(builtinValues)
+	builtins["__range"] = timeRange
+	for _, d := range readDashboards(t) {
+		for _, p := range d.all() {
+			for _, target := range p.Targets {
+				if d.UID != "opper-cost" || p.Title != title || target.RefID != ref {
+					continue
+				}
+				promql, err := d.fill(target.Expr, choice{"datasource": {"prometheus"}, "project": nil, "window": {"1h"}}, builtins)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return promql
+			}
+		}
+	}
+	t.Fatalf("no panel %s, %s", title, ref)
+	return ""
+}
+
 // The dashboard computes spend and forecast over a border of months. Usage is 0.5
 // dollars an hour of each project, which two replicas count. The server is new on the
 // first of January.
 func TestCostOfMonth(t *testing.T) {
-	var d *dashboard
-	for _, other := range readDashboards(t) {
-		if other.UID == "opper-cost" {
-			d = other
-		}
-	}
 	const january = 31 * 24
 	var file strings.Builder
 	file.WriteString("evaluation_interval: 1h\ntests:\n  - interval: 1h\n    input_series:\n")
@@ -44,20 +61,7 @@ func TestCostOfMonth(t *testing.T) {
 	}
 	file.WriteString("    promql_expr_test:\n")
 	value := func(hour, sinceMonth int, title, ref string, want map[string]float64) {
-		expr := ""
-		for _, p := range d.all() {
-			for _, target := range p.Targets {
-				if p.Title == title && target.RefID == ref {
-					expr = target.Expr
-				}
-			}
-		}
-		builtins := maps.Clone(builtinValues)
-		builtins["__range"] = fmt.Sprintf("%dh", sinceMonth)
-		promql, err := d.fill(expr, choice{"datasource": {"prometheus"}, "project": nil, "window": {"1h"}}, builtins)
-		if err != nil || promql == "" {
-			t.Fatalf("%s, %s: %q, %v", title, ref, promql, err)
-		}
+		promql := costExpression(t, title, ref, fmt.Sprintf("%dh", sinceMonth))
 		fmt.Fprintf(&file, "      - eval_time: %dh\n        expr: |\n          round(\n%s\n          , 0.01)\n        exp_samples: [", hour, indent(promql))
 		for _, project := range slices.Sorted(maps.Keys(want)) {
 			labels := "{}"

@@ -19,7 +19,10 @@ import (
 // dashboards and the rules ask.
 func TestDashboardsAndRulesTellTheTruth(t *testing.T) {
 	opper := newOpper(t, "0b6f1c6e-0000-4000-8000-000000000001")
-	address := startExporter(t, opper)
+	exporter, address := startExporter(t, opper)
+	if _, err := exporter.FamiliesWithUsage(t.Context(), address); err != nil {
+		t.Fatal(err)
+	}
 	breakRequests(t, opper, address)
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {

@@ -77,19 +77,15 @@ func newOpper(t *testing.T, project string) *oppertest.Server {
 	return opper
 }
 
-// startExporter runs the exporter, and returns its address when the
-// initial sync and usage are published. There are more models than the maximum.
-func startExporter(t *testing.T, opper http.Handler) string {
+// startExporter runs the exporter, and returns it with its address when the
+// initial sync is published. The demo has more models than the maximum.
+func startExporter(t *testing.T, opper http.Handler) (*exportertest.Process, string) {
 	t.Helper()
 	server := httptest.NewServer(opper)
 	t.Cleanup(server.Close)
 	exporter := exportertest.MustStart(t, exportertest.Command(exportertest.Binary(t), server.URL,
 		"--collector.interval=1s", "--collector.settle-delay=1s", "--collector.usage-interval=10s", "--collector.max-models=4", "--storage.path="+t.TempDir()))
-	address := exporter.AwaitReady(t)
-	if _, err := exporter.FamiliesWithUsage(t.Context(), address); err != nil {
-		t.Fatal(err)
-	}
-	return address
+	return exporter, exporter.AwaitReady(t)
 }
 
 // breakRequests makes Opper answer once with each of some errors, and waits
