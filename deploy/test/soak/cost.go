@@ -20,7 +20,7 @@ const correctWithin = 10 * time.Minute
 // usageTroubles are what is always wrong with usage.
 func (s *settings) usageTroubles() oppertest.UsageTroubles {
 	return oppertest.UsageTroubles{
-		RollUp: s.scaled(30 * time.Second), RollUpSpread: s.scaled(30 * time.Second), Corrections: 0.05, CorrectWithin: s.scaled(correctWithin), Nulls: 0.03,
+		RollUp: s.scaled(30 * time.Second), RollUpSpread: s.scaled(30 * time.Second), Corrections: 0.2, CorrectWithin: s.scaled(correctWithin), Nulls: 0.03,
 		Duplicates: 0.2, Shuffle: true, Shapes: true, UnknownFields: true, Errors: 0.1, BudgetGaps: 0.1,
 	}
 }
