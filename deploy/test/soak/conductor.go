@@ -10,7 +10,7 @@ import (
 )
 
 // topics are what may be left out.
-var topics = []string{"bursts", "changes", "names", "dates", "pauses", "kills", "outages", "faults", "lies", "rows", "keys", "clients"}
+var topics = []string{"bursts", "changes", "names", "dates", "pauses", "kills", "outages", "faults", "lies", "rows", "keys", "clients", "usage"}
 
 // conductor lets things go wrong, several at once, with quiet times between.
 type conductor struct {

@@ -68,6 +68,10 @@ func (x *exporter) start() error {
 	s := x.settings
 	// As many requests for each trace, however short the soak is.
 	rate := 10 * float64(time.Hour) / float64(s.scaled(time.Hour))
+	usageInterval := max(s.scaled(time.Minute), 10*time.Second) // no shorter one is accepted
+	if x.world.usage == nil {
+		usageInterval = 0
+	}
 	cmd := exec.CommandContext(context.Background(), x.binary, //nolint:gosec // built by us, or named by the user
 		"--opper.url="+x.world.url, "--opper.api-key-file="+filepath.Join(x.dir, "key"),
 		"--web.listen-address=127.0.0.1:0", "--storage.path="+filepath.Join(x.dir, "data"),
@@ -75,7 +79,7 @@ func (x *exporter) start() error {
 		"--opper.timeout="+max(s.scaled(10*time.Second), time.Second).String(),
 		"--collector.interval="+s.scaled(interval).String(), "--collector.settle-delay="+s.scaled(settleDelay).String(),
 		"--collector.sweep-interval="+s.scaled(sweepInterval).String(), "--collector.abandon-after="+s.scaled(abandonAfter).String(),
-		"--collector.max-trace-names=500")
+		"--collector.usage-interval="+usageInterval.String(), "--collector.max-trace-names=500")
 	cmd.Stderr = x
 	cmd.Stdout = x.log
 	x.mu.Lock()

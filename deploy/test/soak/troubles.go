@@ -105,6 +105,7 @@ func (c *conductor) opperEpisodes() []episode {
 		{"rows", c.unreadableRows},
 		{"keys", c.wrongKey},
 		{"keys", c.otherProject},
+		{"usage", c.spoilUsage},
 	}
 }
 

@@ -120,10 +120,11 @@ func (v *watcher) check(final bool) (missing bool) {
 		most[key] = max(most[key], high)
 	}
 	v.least, v.most = least.Total("opper_traces_total", ""), most.Total("opper_traces_total", "")
+	missing = v.checkCosts(last, final)
 	wrong := false
 	for _, only := range []string{"opper_traces_total{", "opper_"} {
 		for key, is := range last.Lasting {
-			if high := most[key]; strings.HasPrefix(key, only) && !strings.HasPrefix(key, "opper_exporter_") && is > high+high*exportertest.Rounding {
+			if high := most[key]; strings.HasPrefix(key, only) && !strings.HasPrefix(key, "opper_exporter_") && !isCost(key) && is > high+high*exportertest.Rounding {
 				wrong = true
 				v.tell("too much", key, "%v, and may be at most %v", is, high)
 			}

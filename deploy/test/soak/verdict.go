@@ -95,6 +95,11 @@ func (v *watcher) verdict() (broken bool) {
 		r.Rest.Project("opper_exporter_trace_names"), r.Lasting.Total("opper_traces_total", `outcome="abandoned"`))
 	out("syncs", "%.0f succeeded, %.0f failed; %d processes; full scans seen: %d", v.good, v.bad, r.life, len(v.fullScans()))
 	out("gaps", "%v; never counted: %v", r.Lasting.Project("opper_exporter_gaps_total"), r.Lasting.Total("opper_exporter_traces_skipped_total", ""))
+	if v.world.usage != nil {
+		out("cost", "%.6f USD; at present usage shows %.6f, at its highest it showed %.6f; by agent %.6f of %.0f traces, unknown of %.0f; %.0f corrections",
+			r.Lasting.Total("opper_usage_cost_usd_total", ""), v.leastCost, v.mostCost, r.Lasting.Total("opper_trace_cost_usd_total", ""),
+			r.Lasting.Total("opper_cost_usd_per_trace_count", ""), r.Lasting.Project("opper_exporter_trace_costs_unknown_total"), r.Lasting.Project("opper_exporter_usage_corrections_total"))
+	}
 	out("scrapes", "%d, slowest %s", v.scrapes, v.slowest.Round(time.Millisecond))
 	out("leaks", "%s; peak memory %.0f MiB", leaks, v.peak/(1<<20))
 	lines := v.promises.list()

@@ -39,6 +39,9 @@ type watcher struct {
 	peak        float64 // resident memory
 	reported    map[string]bool
 	least, most float64 // counts that are certain and possible, at the last check
+
+	leastCost, mostCost float64 // US dollars that show and that were served at the highest, then
+	costsComplete       bool    // no usage was missing in the end
 }
 
 type span struct{ start, end time.Time }

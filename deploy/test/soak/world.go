@@ -27,6 +27,7 @@ const (
 type world struct {
 	*settings
 	opper, foreign *oppertest.Server
+	usage          *oppertest.Usage // nil if it is left out
 	*upstream
 	byStart, expireByStart bool
 	names                  []string
@@ -50,6 +51,12 @@ func newWorld(ctx context.Context, s *settings, tl *timeline) (*world, error) {
 	}
 	if w.byStart {
 		cfg.SortBy = oppertest.ByStart
+	}
+	if s.has("usage") {
+		w.usage = oppertest.NewUsage(oppertest.UsageConfig{Seed: s.seed})
+		w.usage.SetTroubles(s.usageTroubles())
+		w.usage.SetBudget(project, oppertest.Budget{LimitCents: new(int64(100_00))})
+		cfg.Usage, cfg.Project = w.usage, project
 	}
 	w.opper = oppertest.New(cfg)
 	w.foreign = oppertest.New(oppertest.Config{Seed: s.seed + 1})
@@ -125,8 +132,15 @@ func (w *world) String() string {
 		w.opper.Len(), w.order(), w.scaled(retention), expiry, w.scaled(interval), w.scaled(settleDelay), w.scaled(sweepInterval), w.scaled(abandonAfter))
 }
 
-// calm ends the traffic.
-func (w *world) calm() { w.stop() }
+// calm ends the traffic, and with it what may keep usage from being read.
+func (w *world) calm() {
+	w.stop()
+	if w.usage != nil {
+		t := w.usageTroubles()
+		t.Errors = 0
+		w.usage.SetTroubles(t)
+	}
+}
 
 func (w *world) close() {
 	w.stop()
