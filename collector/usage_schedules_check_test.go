@@ -14,7 +14,7 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
-// seriesKey is a family, and the values of at most three labels.
+// seriesKey is a family, and the values of its labels.
 type seriesKey struct {
 	desc   *prometheus.Desc
 	labels [4]string

@@ -193,11 +193,11 @@ func (m *spendModel) take(seen map[string]bool, isFull bool, own string) (all bo
 	return all
 }
 
-// count takes in a trace that is counted.
-func (m *spendModel) count(c ledger.Counted, isInitial bool, now time.Time) {
+// count takes in a trace that is counted at now, which is some wall-clock time.
+func (m *spendModel) count(c ledger.Counted, isInitial bool, now, wall time.Time) {
 	v := ledgertest.Version(c)
 	t := spentTrace{id: v.ID, name: c.Name, outcome: v.Outcome, counted: now, hasStart: !c.Start.IsZero()}
-	if isInitial || !c.Start.IsZero() && c.Start.Before(now.Add(-maxCostAge)) {
+	if isInitial || !c.Start.IsZero() && c.Start.Before(wall.Add(-maxCostAge)) {
 		t.state = costUnknown
 	}
 	m.traces = append(m.traces, t)

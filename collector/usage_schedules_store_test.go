@@ -1,7 +1,6 @@
 package collector
 
 import (
-	"cmp"
 	"context"
 	"iter"
 
@@ -69,7 +68,7 @@ func (s *usageSchedule) applyCosts(a *usageAnswer) {
 	switch {
 	case a.hasRead(byTrace):
 		s.model.costs(a.traces, s.answerAt, a.began)
-	case opper.Permanent(cmp.Or(a.errs[byTrace], s.errBefore)):
+	case opper.Permanent(a.errs[byTrace]):
 		s.model.costs(nil, s.answerAt, s.project.clock.Now())
 	}
 }
@@ -98,7 +97,8 @@ func (r scheduledSyncer) Sync(ctx context.Context, src syncer.Source) iter.Seq2[
 		for part, err := range r.reader.Sync(ctx, src) {
 			for _, c := range part.Events.Counted {
 				r.tell("counted: %s as %q", c.Ref, c.Name)
-				r.model.count(c, r.isInitial, r.project.clock.Now())
+				now := r.project.clock.Now()
+				r.model.count(c, r.isInitial, now, r.project.clock.Wall(now))
 			}
 			more := yield(part, err)
 			if !r.isInitial {

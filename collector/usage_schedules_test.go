@@ -96,7 +96,6 @@ type usageSchedule struct {
 	isInitial      bool         // the initial sync is not complete
 	answer         *usageAnswer // that is being counted
 	answerAt       time.Time    // as of which usage was read for it
-	errBefore      error        // of usage by trace, before it
 	model, durable *spendModel  // what is counted in memory, and what is stored of that
 	usageShown     *spendModel  // what was published last
 	tracesShown    *spendModel
@@ -324,7 +323,7 @@ func (s *usageSchedule) read(isSlow bool) {
 		}
 	}
 	s.survive(func() {
-		s.answer, s.errBefore = &answer, project.usage.kinds[byTrace].err
+		s.answer = &answer
 		project.countUsage(answer)
 		s.applied() // without news, there is no commit
 		if project.commitErr == nil {
