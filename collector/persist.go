@@ -160,6 +160,7 @@ func (p *project) commit() bool {
 	slow := time.AfterFunc(p.metrics.stall.limit, func() {
 		level.Error(p.logger).Log("msg", "commit has not ended, the disk does not answer", "waited_seconds", p.metrics.stall.limit.Seconds())
 	})
+	defer slow.Stop() // also if it panics: the timer would hold the project
 	err := p.save()
 	if !slow.Stop() {
 		level.Info(p.logger).Log("msg", "commit has ended", "duration_seconds", p.clock.Now().Sub(began).Seconds())

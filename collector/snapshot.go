@@ -62,7 +62,7 @@ func newSnapshots(cfg *config.Project) *snapshots {
 		names:     map[string]nameMetrics{},
 	}
 	if cfg.Aggregate.Costs {
-		b.costs = newScale(cfg, aggregate.CostBuckets, 1e9)
+		b.costs = newScale(cfg, aggregate.CostBuckets, nanos)
 	}
 	return b
 }

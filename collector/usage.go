@@ -1,7 +1,6 @@
 package collector
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -197,7 +196,7 @@ func (p *project) countUsage(a usageAnswer) {
 	switch {
 	case a.hasRead(byTrace):
 		a.errs[byTrace] = p.countCosts(a.traces, a.began)
-	case opper.Permanent(cmp.Or(a.errs[byTrace], u.kinds[byTrace].err)):
+	case opper.Permanent(a.errs[byTrace]):
 		p.aggregates.GiveUpCosts(p.clock.Now())
 	}
 	// One that could not be read once is still the best that is known.

@@ -175,7 +175,7 @@ func TestUsageByTraceIsOffWhereItCannotBeJoined(t *testing.T) {
 			u := newUsageBench(t, usageConfig(), troubles)
 			u.sync()
 			u.trace("agent", 2_000_000)
-			for range 20 {
+			for range 80 { // it is refused again after an hour
 				u.step(time.Minute)
 				u.sync()
 				u.read()

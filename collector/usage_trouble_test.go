@@ -293,3 +293,26 @@ func TestStatusOfUsageThatIsNotCommitted(t *testing.T) {
 		t.Errorf("the status has a cost of %d, want %d", got, 2*dollar)
 	}
 }
+
+// A refusal that passes, as of a gateway, leaves no cost unknown: those that wait have it
+// from the next read, after an hour.
+func TestRefusalThatPasses(t *testing.T) {
+	u := newUsageBench(t, usageConfig(), oppertest.UsageTroubles{})
+	u.sync()
+	u.trace("agent", dollar)
+	u.step(time.Minute)
+	u.sync()
+	u.step(settle)
+	u.sync()
+	u.usage.SetTroubles(oppertest.UsageTroubles{Status: http.StatusNotFound})
+	u.read()
+	u.expect(values{"opper_usage_up{trace}": 0})
+	u.usage.SetTroubles(oppertest.UsageTroubles{})
+	for range 61 {
+		u.step(time.Minute)
+		u.sync()
+		u.read()
+	}
+	u.sync()
+	u.expect(values{"opper_usage_up{trace}": 1, "opper_trace_cost_usd_total{success,agent}": 1, "opper_exporter_trace_costs_unknown_total{}": 0})
+}

@@ -43,9 +43,8 @@ type UsageQuery struct {
 
 // UsagePage is one answer with usage.
 type UsagePage struct {
-	Rows       []Usage // in Opper's order; the same hour and groups may be in several
-	Total      int     // how many rows there are, if Opper says so; else -1
-	HasProject bool    // some row has a project that is not null
+	Rows  []Usage // in Opper's order; the same hour and groups may be in several
+	Total int     // how many rows there are, if Opper says so; else -1
 }
 
 // maxUsageRows bounds one answer, as nothing in the request does.
@@ -139,7 +138,6 @@ func decodeUsage(r io.Reader, groups []UsageGroup, limit int) (usageAnswer, erro
 	if err != nil {
 		return usageAnswer{}, err
 	}
-	answer.HasProject = slices.ContainsFunc(answer.Rows, func(u Usage) bool { return u.Project != "" })
 	return answer, nil
 }
 

@@ -85,9 +85,6 @@ func plainUsage(body []byte) (usageAnswer, bool) {
 	if !hasList || !readable {
 		return usageAnswer{}, false
 	}
-	for _, u := range answer.Rows {
-		answer.HasProject = answer.HasProject || u.Project != ""
-	}
 	return answer, true
 }
 

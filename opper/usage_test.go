@@ -44,7 +44,7 @@ func TestUsage(t *testing.T) {
 		zone := time.FixedZone("", 7200)
 		query := UsageQuery{From: usageHour(9).In(zone), To: usageHour(12).In(zone), GroupBy: byModel}
 		page, err := f.Usage(t.Context(), query)
-		if want := (UsagePage{sampleUsageRows, -1, true}); err != nil || !reflect.DeepEqual(page, want) {
+		if want := (UsagePage{sampleUsageRows, -1}); err != nil || !reflect.DeepEqual(page, want) {
 			t.Errorf("got %+v, %v, want %+v", page, err, want)
 		}
 		if got.Method != "GET" || got.URL.Path != want || got.Header.Get("Authorization") != "Bearer "+testKey {
@@ -65,20 +65,20 @@ func TestDecodeUsage(t *testing.T) {
 	with := func(change func(*Usage)) UsagePage {
 		u := plain
 		change(&u)
-		return UsagePage{[]Usage{u}, -1, u.Project != ""}
+		return UsagePage{[]Usage{u}, -1}
 	}
 	one := with(func(*Usage) {})
 	for name, test := range map[string]struct {
 		body string
 		want UsagePage
 	}{
-		"sample":             {sampleUsage, UsagePage{sampleUsageRows, -1, true}},
-		"empty":              {`[]`, UsagePage{nil, -1, false}},
-		"empty data":         {`{"data":[]}`, UsagePage{nil, -1, false}},
-		"object":             {`{"meta":{"total_count":70},"data":` + sampleUsage + `}`, UsagePage{sampleUsageRows, 70, true}},
-		"object, meta last":  {`{"data":` + sampleUsage + `,"x":[{"cost":"9"}],"meta":{"total":2}}`, UsagePage{sampleUsageRows, 2, true}},
-		"object without one": {`{"data":` + sampleUsage + `,"meta":null}`, UsagePage{sampleUsageRows, -1, true}},
-		"data twice":         {`{"data":` + row("") + `,"data":` + sampleUsage + `}`, UsagePage{sampleUsageRows, -1, true}},
+		"sample":             {sampleUsage, UsagePage{sampleUsageRows, -1}},
+		"empty":              {`[]`, UsagePage{nil, -1}},
+		"empty data":         {`{"data":[]}`, UsagePage{nil, -1}},
+		"object":             {`{"meta":{"total_count":70},"data":` + sampleUsage + `}`, UsagePage{sampleUsageRows, 70}},
+		"object, meta last":  {`{"data":` + sampleUsage + `,"x":[{"cost":"9"}],"meta":{"total":2}}`, UsagePage{sampleUsageRows, 2}},
+		"object without one": {`{"data":` + sampleUsage + `,"meta":null}`, UsagePage{sampleUsageRows, -1}},
+		"data twice":         {`{"data":` + row("") + `,"data":` + sampleUsage + `}`, UsagePage{sampleUsageRows, -1}},
 		"fields absent":      {row(""), one},
 		"fields null":        {row(`,"count":null,"prompt_tokens":null,"completion_tokens":null,"model":null,"project.uuid":null,"trace_uuid":null`), one},
 		"cost null":          {row(`,"cost":null`), with(func(u *Usage) { u.Cost = 0 })},
@@ -179,18 +179,6 @@ func TestUsageWithoutGroup(t *testing.T) {
 		}
 		if !reflect.DeepEqual(page, UsagePage{}) || f.requests.Load() != 1 || f.observed() != "200" {
 			t.Errorf("%s: got %+v after %d requests, observed as %s", body, page, f.requests.Load(), f.observed())
-		}
-	}
-}
-
-func TestUsageHasProject(t *testing.T) {
-	row := `{"time_bucket":"2026-10-01T10:00:00Z","cost":"1","project.uuid":`
-	for body, want := range map[string]bool{
-		`[` + row + `null}]`: false, `[` + row + `null},` + row + `"p"}]`: true, `[` + row + `"p"},` + row + `null}]`: true, `[` + row + `""}]`: false, `[]`: false,
-	} {
-		page, err := newFixture(t, answer(200, body)).Usage(t.Context(), UsageQuery{GroupBy: []UsageGroup{GroupProject}})
-		if err != nil || page.HasProject != want {
-			t.Errorf("%s: got %+v, %v, want a project: %t", body, page, err, want)
 		}
 	}
 }

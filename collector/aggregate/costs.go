@@ -61,7 +61,11 @@ type waiting struct {
 // history, whose costs are not asked for, and of a trace that began too long ago only a
 // part would be read.
 func (s *Set) waitForCost(n *Aggregate, outcome Outcome, c *ledger.Counted, now time.Time) {
-	from, earliest := c.Start, now.Add(-maxCostAge)
+	wall := now
+	if s.cfg.Wall != nil {
+		wall = s.cfg.Wall(now)
+	}
+	from, earliest := c.Start, wall.Add(-maxCostAge)
 	if from.IsZero() {
 		from = earliest
 	}

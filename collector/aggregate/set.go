@@ -30,6 +30,9 @@ type Config struct {
 	TokenBuckets     []float64      // rising
 	Partial          bool           // the initial sync counts only some of the traces that it sees
 	Costs            bool           // counted traces wait for their cost
+	// Wall converts a time at which traces are counted to wall-clock time, as that of
+	// their starts and of usage is; nil if it is one.
+	Wall func(time.Time) time.Time
 }
 
 // Set is what has been counted of one project. It is not safe for concurrent

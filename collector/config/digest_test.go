@@ -45,7 +45,7 @@ func eachLeaf(t *testing.T, path string, v reflect.Value, change func(path strin
 	switch path {
 	case "Project.Digest", "Project.Opper.Key":
 		return
-	case "Project.Opper.Observe", "Project.Opper.Received", "Project.Opper.Waited", "Project.Opper.Logger", "Project.Opper.Shared", "Project.Opper.Transports":
+	case "Project.Opper.Observe", "Project.Opper.Received", "Project.Opper.Waited", "Project.Opper.Logger", "Project.Opper.Shared", "Project.Opper.Transports", "Project.Aggregate.Wall":
 		if !v.IsNil() {
 			t.Errorf("%s is set", path)
 		}

@@ -85,33 +85,45 @@ func picker(seed int64) func(n int) int {
 // between any two reads and writes.
 func Random(t *testing.T, target Target) {
 	t.Helper()
-	const (
-		ranges   = 8
-		failures = 10 // of a range, before it ends
-	)
-	one := func(t *testing.T, seed int64) {
+	Seeds(t, func(t *testing.T, seed int64) {
 		t.Helper()
 		pick := picker(seed)
 		s := newSimulation(t, target, fmt.Sprintf("seed %d: go test ./collector -run TestSimulation$ -seed %d", seed, seed), pick, randomPlan(pick))
 		s.tell("%+v", s.plan)
 		s.run()
-	}
-	if *replay >= 0 {
-		one(t, *replay)
-		return
-	}
-	for r := range ranges {
-		t.Run(strconv.Itoa(r), func(t *testing.T) {
-			t.Parallel()
-			failed := 0
-			for seed := *first + r; seed < *first+*schedules && failed < failures; seed += ranges {
-				if !t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { one(t, int64(seed)) }) {
-					failed++
-				}
-			}
-		})
-	}
+	})
 }
+
+// Seeds runs a schedule of each seed that the flags choose. It reports whether these are
+// many, so that all that can happen has.
+func Seeds(t *testing.T, run func(t *testing.T, seed int64)) (many bool) {
+	t.Helper()
+	const (
+		ranges   = 8
+		failures = 10 // of a range, before it ends
+	)
+	if IsReplay() {
+		run(t, *replay)
+		return false
+	}
+	t.Run("seeds", func(t *testing.T) {
+		for r := range ranges {
+			t.Run(strconv.Itoa(r), func(t *testing.T) {
+				t.Parallel()
+				failed := 0
+				for seed := *first + r; seed < *first+*schedules && failed < failures; seed += ranges {
+					if !t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { run(t, int64(seed)) }) {
+						failed++
+					}
+				}
+			})
+		}
+	})
+	return *schedules >= 1000
+}
+
+// IsReplay reports whether one schedule is run to see what happens in it.
+func IsReplay() bool { return *replay >= 0 }
 
 // Named runs the schedules that the promises name, each with nothing else in its
 // way.

@@ -85,7 +85,7 @@ func (s simulatedSource) List(_ context.Context, offset, limit int) (opper.Page,
 		page.Total = *total
 	}
 	for i := range rows {
-		page.Traces[i] = readBy(&rows[i])
+		page.Traces[i] = Read(&rows[i])
 	}
 	return page, nil
 }
@@ -138,7 +138,7 @@ func (s simulatedSource) Get(_ context.Context, id string) (opper.Trace, error) 
 	if !ok {
 		return opper.Trace{}, &opper.Error{Status: http.StatusNotFound}
 	}
-	return readBy(&tr), nil
+	return Read(&tr), nil
 }
 
 // request is what happens before an answer, and in its place.
@@ -210,8 +210,8 @@ func (s *simulation) isWrongOverall() bool {
 	return s.strangers || s.wrong > 0 && s.wrongBy == endless
 }
 
-// readBy is what a client makes of a row.
-func readBy(tr *oppertest.Trace) opper.Trace {
+// Read returns what a client makes of a row.
+func Read(tr *oppertest.Trace) opper.Trace {
 	out := opper.Trace{ID: tr.ID}
 	if tr.Name != nil {
 		out.Name = *tr.Name

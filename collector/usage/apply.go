@@ -38,10 +38,16 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, own string, now time.Tim
 	}
 	fullAt := s.fullAt
 	s.undecided, s.fullAt = false, 0
-	if len(seen) == 1 && seen[""] && s.isSum(first) {
-		return errUngrouped
-	}
 	isFull := first <= s.border
+	if len(seen) == 1 && seen[""] {
+		switch {
+		case s.isSum(first):
+			return errUngrouped
+		case !isFull && s.nullLabel() != "":
+			s.undecided = true // the hours before show whether it is a sum
+			return nil
+		}
+	}
 	baseLine := s.assign(seen, isFull, own, now)
 	if s.undecided && !s.begun {
 		return nil
@@ -74,6 +80,22 @@ func (s *Set) end(border int64) {
 	}
 }
 
+// nullLabel returns the label of rows without an Opper project, in an answer without others.
+func (s *Set) nullLabel() string {
+	if label, ok := s.accounts[""]; ok {
+		return label
+	}
+	for _, label := range s.accounts {
+		if label != "" {
+			return None
+		}
+	}
+	if len(s.others) > 0 {
+		return None
+	}
+	return ""
+}
+
 // isSum reports whether an answer of rows without an Opper project may be the sum of
 // all: what others had in these hours is gone.
 func (s *Set) isSum(first int64) bool {
@@ -81,10 +103,10 @@ func (s *Set) isSum(first int64) bool {
 	if len(ids) > 0 && !s.others[""] {
 		return true
 	}
-	label, isOwn := s.accounts[""]
+	label := s.nullLabel()
 	for hour, marks := range s.hours {
 		for _, m := range marks {
-			if hour >= first && (m.project != label || !isOwn && s.others[""]) {
+			if hour >= first && (m.project != label || s.others[""]) {
 				return true
 			}
 		}

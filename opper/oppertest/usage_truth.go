@@ -16,11 +16,18 @@ type HourKey struct {
 
 // ByHour is the usage of all projects as it shows now: all of it, and nothing twice,
 // whatever the troubles of answers are.
-func (u *Usage) ByHour() map[HourKey]Amounts {
+func (u *Usage) ByHour() map[HourKey]Amounts { return u.byHour(math.MinInt64, math.MaxInt64) }
+
+// ByHourBetween is ByHour of a window.
+func (u *Usage) ByHourBetween(from, to time.Time) map[HourKey]Amounts {
+	return u.byHour(from.Unix(), to.Unix())
+}
+
+func (u *Usage) byHour(from, to int64) map[HourKey]Amounts {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	sums := map[HourKey]Amounts{}
-	u.each(u.cfg.Now(), math.MinInt64, math.MaxInt64, func(e *entry, a Amounts) {
+	u.each(u.cfg.Now(), from, to, func(e *entry, a Amounts) {
 		k := HourKey{time.Unix(e.at, 0).UTC().Truncate(time.Hour), ModelKey{textOr(e.project), textOr(e.model)}}
 		sum := sums[k]
 		sum.add(a, 1)

@@ -1,0 +1,336 @@
+package collector
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/ledgertest"
+	"opper_exporter/collector/usage"
+	"opper_exporter/opper"
+	"opper_exporter/opper/oppertest"
+)
+
+// spendModel is what a project must have counted, from the answers that it read: the
+// rules of usage and costs in their plainest form, without a limit of models.
+type spendModel struct {
+	countsNothing bool // in the first read
+
+	begun                 bool
+	first, newest, border int64             // hours: where the first read began, the newest one seen, those before are final
+	projects              map[string]string // labels by Opper project
+	hours                 map[spendCell]spendMark
+	counted               map[spendCell]usage.Amounts // without an hour
+	corrections           int64
+
+	traces []spentTrace
+}
+
+type spendCell struct {
+	hour           int64
+	project, model string // labels
+}
+
+type spendMark struct {
+	high usage.Amounts
+	fell bool
+}
+
+// spentTrace is a trace that is counted.
+type spentTrace struct {
+	id, name, outcome string
+	label             string // under which it is counted; empty until that is known
+	counted           time.Time
+	state             costState
+	amounts           usage.Amounts  // if its cost is final
+	completeAt        time.Time      // usage as of then has said what the cost is
+	seen              *usage.Amounts // what the read before said
+	expired           bool           // its name is
+	mayReturn         bool           // but that is not published
+	hasStart          bool
+	isPart            bool // some of its calls are older than what is read for it
+}
+
+type costState int
+
+const (
+	costWaiting costState = iota
+	costFinal
+	costUnknown
+)
+
+// costDelay is after which a cost is final or unknown, and maxCostAge how old usage may be
+// that is read for it.
+const (
+	costDelay  = 15 * time.Minute
+	maxCostAge = 48 * time.Hour
+)
+
+func newSpendModel(countsNothing bool) *spendModel {
+	return &spendModel{countsNothing: countsNothing, projects: map[string]string{}, hours: map[spendCell]spendMark{}, counted: map[spendCell]usage.Amounts{}}
+}
+
+func (m *spendModel) clone() *spendModel {
+	c := *m
+	c.projects, c.hours, c.counted, c.traces = maps.Clone(m.projects), maps.Clone(m.hours), maps.Clone(m.counted), slices.Clone(m.traces)
+	return &c
+}
+
+// restarted returns what is left after a restart at now of what is stored.
+func (m *spendModel) restarted(now time.Time) *spendModel {
+	c := m.clone()
+	c.published()
+	for i := range c.traces {
+		t := &c.traces[i]
+		if t.seen = nil; t.state == costWaiting && now.Sub(t.counted) >= maxCostAge {
+			t.state = costUnknown
+		}
+	}
+	return c
+}
+
+// modelLabels are those of the models that calls have. Null is the empty one.
+var modelLabels = map[string]string{
+	"": "(none)", "(none)": `\(none)`, "(other)": `\(other)`, "openai/gpt-4o": "openai/gpt-4o", "mistral/large": "mistral/large", "x": "x",
+}
+
+// read counts an answer about usage by model.
+func (m *spendModel) read(rows []opper.Usage, from time.Time, own string) {
+	first := from.Unix() / 3600
+	if m.newest == 0 {
+		m.first, m.border = first, first
+	}
+	isFull, newest, seen := first <= m.border, m.newest, map[string]bool{}
+	for i := range rows {
+		seen[rows[i].Project] = true
+		newest = max(newest, rows[i].Bucket.Unix()/3600)
+	}
+	if len(seen) == 1 && seen[""] && !isFull && m.hasOthers() {
+		return // it may be the sum of all, which a full read shows
+	}
+	isDecided := m.take(seen, isFull, own)
+	present := map[spendCell]usage.Amounts{}
+	for i := range rows {
+		r := &rows[i]
+		if label, ok := m.projects[r.Project]; ok {
+			c := spendCell{r.Bucket.Unix() / 3600, label, modelLabels[r.Model]}
+			present[c] = plus(present[c], usage.Amounts{r.Cost, r.Calls, r.InputTokens, r.OutputTokens})
+		}
+	}
+	for c := range m.hours {
+		if c.hour >= first {
+			present[c] = plus(present[c], usage.Amounts{})
+		}
+	}
+	for c, amounts := range present {
+		mark, fell, sum := m.hours[c], false, m.counted[spendCell{0, c.project, c.model}]
+		for i, a := range amounts {
+			fell = fell || a < mark.high[i]
+			if a > mark.high[i] {
+				if m.begun || !m.countsNothing {
+					sum[i] += a - mark.high[i]
+				}
+				mark.high[i] = a
+			}
+		}
+		if fell && !mark.fell {
+			m.corrections++
+		}
+		mark.fell = fell
+		m.hours[c], m.counted[spendCell{0, c.project, c.model}] = mark, sum
+	}
+	m.begun, m.newest = true, newest
+	if isFull && isDecided {
+		m.border = max(m.border, newest-48)
+		maps.DeleteFunc(m.hours, func(c spendCell, _ spendMark) bool { return c.hour < m.border })
+	}
+}
+
+// hasOthers reports whether Opper projects are known that are not the project's own.
+func (m *spendModel) hasOthers() bool {
+	if label, ok := m.projects[""]; ok {
+		return label != ""
+	}
+	for _, label := range m.projects {
+		if label != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// take gives labels to the Opper projects that are new in an answer: the project's own has
+// none, if it is known to be that. It reports whether all of them have one.
+func (m *spendModel) take(seen map[string]bool, isFull bool, own string) (all bool) {
+	named, homes := 0, 0
+	for id, label := range m.projects {
+		if id != "" {
+			named++
+			if label == "" {
+				homes++
+			}
+		}
+	}
+	ids := slices.Sorted(maps.Keys(seen))
+	slices.Reverse(ids)
+	all = true
+	for _, id := range ids {
+		if _, ok := m.projects[id]; ok {
+			continue
+		}
+		isAlone := named == 0 && (len(ids) == 1 || len(ids) == 2 && seen[""])
+		switch {
+		case !isFull:
+			all = false
+		case id == "" && len(ids) == 1 && named == homes, id != "" && homes == 0 && (isAlone || id == own):
+			m.projects[id] = ""
+		default:
+			m.projects[id] = cmp.Or(id, "(none)")
+		}
+	}
+	return all
+}
+
+// count takes in a trace that is counted.
+func (m *spendModel) count(c ledger.Counted, isInitial bool, now time.Time) {
+	v := ledgertest.Version(c)
+	t := spentTrace{id: v.ID, name: c.Name, outcome: v.Outcome, counted: now, hasStart: !c.Start.IsZero()}
+	if isInitial || !c.Start.IsZero() && c.Start.Before(now.Add(-maxCostAge)) {
+		t.state = costUnknown
+	}
+	m.traces = append(m.traces, t)
+}
+
+// costs counts an answer about usage by trace, of what usage was at some time. There are
+// no rows if Opper refuses it.
+func (m *spendModel) costs(rows []opper.Usage, as, now time.Time) {
+	costs := sumByTrace(rows)
+	for i := range m.traces {
+		t := &m.traces[i]
+		if t.state != costWaiting {
+			continue
+		}
+		cost, ok := costs[t.id]
+		isDue := now.Sub(t.counted) >= costDelay
+		switch {
+		case ok && (isDue || t.seen != nil && *t.seen == cost):
+			t.state, t.amounts, t.completeAt = costFinal, cost, as
+		case isDue:
+			t.state = costUnknown
+		case ok:
+			t.seen = &cost
+		default:
+			t.seen = nil
+		}
+	}
+}
+
+// expire takes in which names are there. Those whose expiry has not been published, and that
+// are there again, have not expired.
+func (m *spendModel) expire(names map[string]bool) {
+	for i := range m.traces {
+		switch t := &m.traces[i]; {
+		case t.label == "":
+		case !t.expired && !names[t.label]:
+			t.expired, t.mayReturn = true, true
+			if t.state == costWaiting {
+				t.state = costUnknown
+			}
+		case t.mayReturn && names[t.label]:
+			t.expired, t.mayReturn = false, false
+		}
+	}
+}
+
+// published takes in that what is counted is published.
+func (m *spendModel) published() {
+	for i := range m.traces {
+		m.traces[i].mayReturn = false
+	}
+}
+
+// nameSpend is what is exposed of a trace name.
+type nameSpend struct {
+	traces map[string]int64 // by outcome, as the next
+	cost   map[string]int64 // nanodollars
+	count  int64            // of costs
+	sum    int64            // of them
+	tokens [2]int64         // input, output
+}
+
+func newNameSpend() *nameSpend {
+	return &nameSpend{traces: map[string]int64{}, cost: map[string]int64{}}
+}
+
+func (n *nameSpend) equal(o *nameSpend) bool {
+	return n.count == o.count && n.sum == o.sum && n.tokens == o.tokens && equalAmounts(n.traces, o.traces) && equalAmounts(n.cost, o.cost)
+}
+
+func (n *nameSpend) isZero() bool { return n.equal(newNameSpend()) }
+
+func equalAmounts(a, b map[string]int64) bool {
+	for _, outcome := range []string{"success", "failure", "unknown", "abandoned"} {
+		if a[outcome] != b[outcome] {
+			return false
+		}
+	}
+	return true
+}
+
+// names returns what has been counted by label, how many costs are unknown, and how many
+// traces wait.
+func (m *spendModel) names() (names map[string]*nameSpend, unknown, waiting int64) {
+	names = map[string]*nameSpend{}
+	for i := range m.traces {
+		t := &m.traces[i]
+		switch t.state {
+		case costUnknown:
+			unknown++
+		case costWaiting:
+			waiting++
+		case costFinal:
+		}
+		if t.expired || t.label == "" {
+			continue
+		}
+		n := names[t.label]
+		if n == nil {
+			n = newNameSpend()
+			names[t.label] = n
+		}
+		n.traces[t.outcome]++
+		if t.state == costFinal {
+			cost := max(t.amounts[usage.Cost], 0)
+			n.cost[t.outcome] += cost
+			n.count, n.sum = n.count+1, n.sum+cost
+			n.tokens[0] += max(t.amounts[usage.InputTokens], 0)
+			n.tokens[1] += max(t.amounts[usage.OutputTokens], 0)
+		}
+	}
+	return names, unknown, waiting
+}
+
+func plus(a, b usage.Amounts) usage.Amounts {
+	for i := range a {
+		a[i] += b[i]
+	}
+	return a
+}
+
+// sumByTrace adds up rows, without their calls.
+func sumByTrace(rows []opper.Usage) map[string]usage.Amounts {
+	sums := map[string]usage.Amounts{}
+	for i := range rows {
+		if r := &rows[i]; r.Trace != "" {
+			sums[r.Trace] = plus(sums[r.Trace], usage.Amounts{usage.Cost: r.Cost, usage.InputTokens: r.InputTokens, usage.OutputTokens: r.OutputTokens})
+		}
+	}
+	return sums
+}
+
+// amountsOf returns those that the fake has. Traces have no calls.
+func amountsOf(a oppertest.Amounts) usage.Amounts {
+	return usage.Amounts{a.Cost, a.Calls, a.InputTokens, a.OutputTokens}
+}

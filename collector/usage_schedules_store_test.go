@@ -1,0 +1,112 @@
+package collector
+
+import (
+	"cmp"
+	"context"
+	"iter"
+
+	"opper_exporter/collector/syncer"
+	"opper_exporter/opper"
+)
+
+// scheduledStore is the store as the project sees it: it can be full, and the program can
+// be killed before and after a commit.
+type scheduledStore struct{ *usageSchedule }
+
+func (s scheduledStore) Load(project string, visit func(string, []byte) error) (bool, error) {
+	return s.disk.Load(project, visit)
+}
+
+func (s scheduledStore) Commit(project string, changes map[string][]byte, fresh bool) error {
+	s.applied()
+	s.kill()
+	fails := s.chance(s.unwritable)
+	if fails && s.rng.IntN(3) > 0 {
+		s.note("commit fails")
+		return errDiskFull
+	}
+	if err := s.disk.Commit(project, changes, fresh); err != nil {
+		return err
+	}
+	s.durable = s.model.clone()
+	s.kill()
+	if fails {
+		s.note("commit fails and is durable")
+		return errDiskFull
+	}
+	return nil
+}
+
+func (s *usageSchedule) kill() {
+	if s.chance(s.crash) {
+		panic(killed{})
+	}
+}
+
+// applied brings the model up to what the project has applied.
+func (s *usageSchedule) applied() {
+	p := s.project
+	if p == nil {
+		return
+	}
+	if a := s.answer; a != nil {
+		s.answer = nil
+		if a.asked[byModel] && p.usage.kinds[byModel].err == nil {
+			s.model.read(a.models, a.from, p.ownProject(a.traces))
+		}
+		s.applyCosts(a)
+	}
+	names := map[string]bool{}
+	for _, n := range p.aggregates.All() {
+		names[n.Label] = true
+	}
+	s.label()
+	s.model.expire(names)
+}
+
+// applyCosts does that to what was read of traces.
+func (s *usageSchedule) applyCosts(a *usageAnswer) {
+	switch {
+	case a.hasRead(byTrace):
+		s.model.costs(a.traces, s.answerAt, a.began)
+	case opper.Permanent(cmp.Or(a.errs[byTrace], s.errBefore)):
+		s.model.costs(nil, s.answerAt, s.project.clock.Now())
+	}
+}
+
+// label takes in under which names traces are counted, which the initial sync decides at
+// its end.
+func (s *usageSchedule) label() {
+	if s.project.ledger.IsInitialSync() {
+		return
+	}
+	for i := range s.model.traces {
+		if t := &s.model.traces[i]; t.label == "" {
+			t.label = s.project.aggregates.Find(t.name).Label
+		}
+	}
+}
+
+// scheduledSyncer passes on what it reads, and tells the model what is counted.
+type scheduledSyncer struct {
+	reader
+	*usageSchedule
+}
+
+func (r scheduledSyncer) Sync(ctx context.Context, src syncer.Source) iter.Seq2[syncer.Part, error] {
+	return func(yield func(syncer.Part, error) bool) {
+		for part, err := range r.reader.Sync(ctx, src) {
+			for _, c := range part.Events.Counted {
+				r.tell("counted: %s as %q", c.Ref, c.Name)
+				r.model.count(c, r.isInitial, r.project.clock.Now())
+			}
+			more := yield(part, err)
+			if !r.isInitial {
+				r.label()
+			}
+			if !more {
+				return
+			}
+		}
+	}
+}
