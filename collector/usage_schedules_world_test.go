@@ -246,7 +246,6 @@ func (s scheduledUsage) Usage(_ context.Context, q opper.UsageQuery) (opper.Usag
 	}
 	page := opper.UsagePage{Total: a.Total}
 	for _, r := range a.Rows {
-		page.HasProject = page.HasProject || r.Project != ""
 		page.Rows = append(page.Rows, opper.Usage{
 			Bucket: r.Bucket, Cost: r.Cost, Calls: r.Calls, InputTokens: r.InputTokens, OutputTokens: r.OutputTokens,
 			Model: r.Model, Project: r.Project, Trace: r.Trace,
