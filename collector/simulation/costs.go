@@ -50,7 +50,7 @@ func addCosts(got map[string]uint64, family string, m *dto.Metric) {
 }
 
 // checkCosts fails unless each counted trace has its cost counted once at most, and at the
-// end of a schedule is in the histogram or unknown. It takes the costs out of what is shown.
+// end of a schedule is in the histogram, unknown or waiting. It takes the costs out of what is shown.
 func (s *simulation) checkCosts(got map[string]uint64) {
 	final, unknown := got[costsFinal], got[costsUnknown]
 	each := uint64(traceCost.Cost)
@@ -69,7 +69,8 @@ func (s *simulation) checkCosts(got map[string]uint64) {
 			traces += n
 		}
 	}
-	if final+unknown > traces || s.strict && final+unknown != traces {
-		s.fail("%d traces are counted, %d have final costs and those of %d are unknown", traces, final, unknown)
+	waiting := uint64(s.project.CostsWaiting())
+	if final+unknown > traces || s.strict && final+unknown+waiting != traces {
+		s.fail("%d traces are counted, %d have final costs, those of %d are unknown, and %d wait", traces, final, unknown, waiting)
 	}
 }

@@ -31,6 +31,8 @@ type Project interface {
 	Sweep(ctx context.Context) bool
 	// ApplyCosts takes in what one read of usage says of traces.
 	ApplyCosts(costs map[ledger.ID]aggregate.TraceCost)
+	// CostsWaiting returns how many counted traces wait for their cost.
+	CostsWaiting() int
 	// Published returns the snapshot that is published.
 	Published() []prometheus.Metric
 	// Ledger and Syncer say what the project knows about the list: a schedule
