@@ -170,7 +170,13 @@ func TestTwoKeysOfOneOrganizationWithoutTraces(t *testing.T) {
 	o.call("b", 2*dollar, false)
 	o.run(10)
 	o.expect(map[[2]string]float64{})
+	if st := o.c.Status()[0].Usage; !st.IsUndecided {
+		t.Errorf("the status does not say that it is undecided: %+v", st)
+	}
 	o.run(10)
+	if st := o.c.Status()[0].Usage; st.IsUndecided {
+		t.Errorf("the status says that it is undecided: %+v", st)
+	}
 	o.expect(map[[2]string]float64{{"a", uuidOf("a")}: 1, {"a", uuidOf("b")}: 2})
 }
 

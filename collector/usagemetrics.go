@@ -57,6 +57,7 @@ func (p *project) publishUsageStatus() {
 	u := p.usage
 	st := u.models
 	st.CostsWaiting, st.CostsUnknown = p.aggregates.CostsWaiting(), p.aggregates.CostsUnknown
+	st.IsUndecided = u.set.IsUndecided() && !u.kinds[byModel].lastSuccess.IsZero()
 	for k, at := range u.kinds {
 		read := status.UsageRead{Kind: usageKind(k).String(), Up: at.err == nil && !at.lastSuccess.IsZero(), Refused: at.refused, LastSuccess: at.lastSuccess}
 		if at.err != nil {

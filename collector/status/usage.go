@@ -7,7 +7,10 @@ type Usage struct {
 	Since  time.Time   // when counting of the models began; zero before
 	Models []Model     // in any order
 	Reads  []UsageRead // of each kind
-	Budget *Budget     // nil until it has been read
+	// IsUndecided says that usage was read, and not yet counted, as it may be that of
+	// another project.
+	IsUndecided bool
+	Budget      *Budget // nil until it has been read
 
 	CostsWaiting int    // counted traces whose cost is not final yet
 	CostsUnknown uint64 // counted traces without a final cost

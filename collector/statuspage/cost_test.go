@@ -52,15 +52,17 @@ func TestBudgets(t *testing.T) {
 }
 
 func TestUsageThatIsNotThere(t *testing.T) {
-	off, fresh, listed := noTraces(), noTraces(), noTraces()
+	off, fresh, listed, undecided := noTraces(), noTraces(), noTraces(), noTraces()
 	off.Usage = nil
 	fresh.Usage = &status.Usage{Reads: []status.UsageRead{{Kind: "model"}}, Since: time.Time{}}
 	listed.Published.Listed = 1
+	undecided.Usage = &status.Usage{Reads: []status.UsageRead{{Kind: "model", Up: true}}, IsUndecided: true}
 	for name, c := range map[string]struct {
 		project              status.Project
 		cost, first, noTrace bool
 	}{
 		"off": {off, false, false, false}, "not read yet": {fresh, true, true, false}, "no traces": {noTraces(), true, false, true}, "an open trace": {listed, true, false, false},
+		"undecided": {undecided, true, false, false},
 	} {
 		text := rendered(t, testConfig(), c.project)
 		if strings.Contains(text, "<h3>Cost</h3>") != c.cost || strings.Contains(text, "No usage has been counted yet") != c.first || strings.Contains(text, "No traces listed, usage flows") != c.noTrace {
