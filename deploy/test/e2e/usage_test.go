@@ -298,7 +298,7 @@ scrape_configs: [{job_name: opper, static_configs: [{targets: [%q]}]}]
 		}
 	}
 	c := computed{t, server, 2.2 / float64(fewest-1)}
-	c.is(documented(t, "Cost of the last day"), "project", map[string]float64{"default": day})
+	c.is(documented(t, "Cost of the last 24 hours"), "project", map[string]float64{"default": day})
 	c.is(`project:opper_usage_cost_usd:increase1d`, "project", map[string]float64{"default": day})
 	c.is(`project:opper_usage_own_cost_usd:increase1d`, "project", map[string]float64{"default": day})
 	c.is(documented(t, "By model"), "model", byModel)

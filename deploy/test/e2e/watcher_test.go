@@ -18,6 +18,7 @@ type watcher struct {
 	mu       sync.Mutex
 	process  *exportertest.Process
 	last     *exportertest.Reading // the last one that showed traces
+	lastOf   *exportertest.Process // that it is of
 	syncEnds []time.Time           // ends of the syncs that were shown
 	scrapes  int                   // of this process
 	rises    int                   // of these, how many showed more than was known
@@ -127,13 +128,16 @@ func (w *watcher) look(ctx context.Context) {
 			w.usageRises++
 		}
 	}
-	w.last = r
 	sync := r.LastSuccess()
 	if n := len(w.syncEnds); n == 0 || sync.After(w.syncEnds[n-1]) {
 		w.syncEnds = append(w.syncEnds, sync)
-	} else if sync.Before(w.syncEnds[n-1]) {
-		w.t.Errorf("the last good sync was at %v, and is now at %v", w.syncEnds[n-1], sync)
 	}
+	// A sync that found nothing new writes nothing, so a process that was killed after it
+	// leaves an earlier one to the next.
+	if w.lastOf == p && sync.Before(w.last.LastSuccess()) {
+		w.t.Errorf("the last good sync was at %v, and is now at %v", w.last.LastSuccess(), sync)
+	}
+	w.last, w.lastOf = r, p
 }
 
 // compare fails the test if anything of before has fallen or is no longer there,

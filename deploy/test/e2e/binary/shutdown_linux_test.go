@@ -92,7 +92,8 @@ func TestStateFileTakenOver(t *testing.T) {
 	t.Parallel()
 	_, url := fakeOpper(t, oppertest.Config{}, 20)
 	dir := filepath.Join(t.TempDir(), "state")
-	first := startReady(t, url, "--storage.path="+dir, "--collector.interval=0s")
+	// Nothing is to be committed but by the scrape.
+	first := startReady(t, url, "--storage.path="+dir, "--collector.interval=0s", "--collector.usage-interval=0s")
 	if err := os.Rename(dir, dir+".old"); err != nil {
 		t.Fatal(err)
 	}
