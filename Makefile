@@ -68,7 +68,9 @@ long-soak:
 
 long-rest:
 	@echo '=== running 10000 random schedules'
-	$(GO) test -timeout 60m ./collector ./collector/usage -run 'TestSimulation|TestSchedules|TestMonthOfTroubles' -schedules 10000
+	$(GO) test -timeout 60m ./collector ./collector/usage -run 'TestSimulation|TestSchedules$$|TestMonthOfTroubles' -schedules 10000
+	@echo '=== running 2500 random schedules of usage over 30 days'
+	$(GO) test -timeout 60m ./collector -run 'TestSchedulesOfUsage' -schedules 2500
 	@echo '=== killing exporters 80 times, and scraping 20 projects over shared connections'
 	$(GO) test -race -timeout 60m ./deploy/test/e2e -run 'TestCountsSurviveSIGKILL|TestFirstIncrementIsNotLostByDiscovery' -parallel 4 -kills 40 -shared-connections
 	@echo '=== fuzzing'
