@@ -21,8 +21,14 @@ func (w *Syncer) believedEnd() int {
 func (w *Syncer) tail(ctx context.Context, r *reader) error {
 	s := tailSearch{w: w, reader: r, beyond: -1}
 	c, run, err := s.start(ctx, w.believedEnd()-idleRows)
+	// Where a page shares none with the one before, as behind a row that can't be read, it
+	// may have new rows only: it follows one that has a row that we know.
+	var tied *cursor
 	for err == nil && c != nil {
-		if !w.ties(run.Rows) {
+		if w.ties(run.Rows) {
+			tied = c
+		}
+		if tied != c {
 			// At the start of the list, this takes more than one page to tell.
 			_, _, err = w.head(ctx, r)
 			return err
