@@ -62,7 +62,7 @@ func (s *Set) Remove(label string) {
 	clear(s.resolved)
 }
 
-// Published says that all is exposed as it is: a name that has expired begins anew if it
+// Published says that all is exposed as it is: a name that has expired starts from zero if it
 // returns.
 func (s *Set) Published() { clear(s.dropped) }
 
