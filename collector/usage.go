@@ -85,6 +85,7 @@ type usageRequest struct {
 type usageAnswer struct {
 	usageRequest
 	models, traces []opper.Usage
+	byProject      bool // the models say their Opper projects
 	budget         opper.Budget
 	errs           [usageKinds]error
 }
@@ -140,10 +141,10 @@ func (r *usageReader) begin(ctx context.Context, request usageRequest) {
 func (q usageRequest) read(ctx context.Context, src usage.Source) usageAnswer {
 	a := usageAnswer{usageRequest: q}
 	if q.asked[byModel] {
-		a.models, a.errs[byModel] = usage.ReadBy(ctx, src, opper.GroupModel, q.from, q.to)
+		a.models, a.byProject, a.errs[byModel] = usage.ReadBy(ctx, src, opper.GroupModel, q.from, q.to)
 	}
 	if q.asked[byTrace] {
-		a.traces, a.errs[byTrace] = usage.ReadBy(ctx, src, opper.GroupTrace, q.tracesSince, q.to)
+		a.traces, _, a.errs[byTrace] = usage.ReadBy(ctx, src, opper.GroupTrace, q.tracesSince, q.to)
 	}
 	if q.asked[budget] {
 		a.budget, a.errs[budget] = src.Budget(ctx)
@@ -188,7 +189,7 @@ func (p *project) countUsage(a usageAnswer) {
 	p.metrics.stall.begin() // its commit may hang
 	defer p.metrics.stall.end()
 	if a.hasRead(byModel) {
-		a.errs[byModel] = u.set.Apply(a.models, a.from, p.ownProject(a.traces), p.clock.System())
+		a.errs[byModel] = u.set.Apply(a.models, a.from, a.byProject, p.ownProject(a.traces), p.clock.System())
 	}
 	if a.errs[byModel] != nil {
 		u.set.Failed()

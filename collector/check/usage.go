@@ -106,7 +106,7 @@ func readUsage(ctx context.Context, cfg config.Project, s *sample, now time.Time
 	u := &Usage{Models: []Model{}, MaxModels: cfg.MaxModels, ByTrace: ByTrace{Result: traceUntold}}
 	hour := now.UTC().Truncate(time.Hour)
 	from, to := hour.Add(-usageHours*time.Hour), hour.Add(time.Hour)
-	rows, err := usage.ReadBy(ctx, client, opper.GroupModel, from, to)
+	rows, _, err := usage.ReadBy(ctx, client, opper.GroupModel, from, to)
 	if u.err = err; err != nil {
 		u.Error = reasonOf(err)
 	} else {

@@ -14,7 +14,8 @@ import (
 // errUngrouped is an answer that would be counted as one more Opper project.
 var errUngrouped = errors.New("usage without a project.uuid (expected one, as several Opper projects are known)")
 
-// Apply counts the rows that were read from the begin of a Window on. Own is the Opper
+// Apply counts the rows that were read from the begin of a Window on, which say their Opper
+// project if they were read by project. Own is the Opper
 // project that is proven to be the configured one, empty if none is. A series that is new
 // since the first read was created at the one before, and starts zero-first. After an
 // error, nothing has been counted, and the next window is a longer one.
@@ -23,7 +24,7 @@ var errUngrouped = errors.New("usage without a project.uuid (expected one, as se
 // were read, so that none of its hours is missing in that. While it is undecided who
 // counts it, no hour becomes final. The first read counts nothing until all is decided,
 // so that history appears at once.
-func (s *Set) Apply(rows []opper.Usage, from time.Time, own string, now time.Time) error {
+func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, own string, now time.Time) error {
 	s.cfg.Owners.hear(s.cfg.Project)
 	first := hourOf(from)
 	if s.newest == 0 {
@@ -41,7 +42,7 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, own string, now time.Tim
 	isFull := first <= s.border
 	if len(seen) == 1 && seen[""] {
 		switch {
-		case s.isSum(first):
+		case !byProject && s.nullLabel() != "", s.isSum(first):
 			return errUngrouped
 		case !isFull && s.nullLabel() != "":
 			s.undecided = true // the hours before show whether it is a sum

@@ -239,7 +239,7 @@ func TestClaimIsDurableFirst(t *testing.T) {
 	p := newProcess(t, "a", "b")
 	a, b := p.projects["a"], p.projects["b"]
 	from, _ := a.set.Window(a.now)
-	if err := a.set.Apply([]opper.Usage{row(0, "X", "m", 1)}, from, "X", a.now); err != nil {
+	if err := a.set.Apply([]opper.Usage{row(0, "X", "m", 1)}, from, true, "X", a.now); err != nil {
 		t.Fatal(err)
 	}
 	p.read("b", "", row(0, "X", "m", 1))
@@ -361,4 +361,21 @@ func TestSumOfAllIsNotCountedAgain(t *testing.T) {
 	refused(row(72, "", "m", 13), row(77, "", "m", 1))
 	readOwn(row(72, "X", "m", 5), row(72, "Y", "m", 1), row(72, "", "m", 7), row(77, "Y", "m", 1))
 	f.expect("/m=8 (none)/m=7 Y/m=4")
+}
+
+// Nothing but the refusal of the group shows that an answer is the sum of all where only
+// rows without an Opper project were seen for two days.
+func TestSumOfAllAfterIdleDays(t *testing.T) {
+	f := newFixture(t, Config{})
+	old := []opper.Usage{row(0, "X", "m", 3), row(0, "", "m", 2)}
+	f.mustRead(old...)
+	f.now = f.now.Add(50 * time.Hour)
+	f.mustRead(append(old, row(50, "", "m", 1))...)
+	f.expect("/m=3 (none)/m=3")
+	f.now = f.now.Add(time.Hour)
+	from, _ := f.set.Window(f.now)
+	if err := f.set.Apply([]opper.Usage{row(50, "", "m", 7)}, from, false, "X", f.now); !errors.Is(err, errUngrouped) {
+		t.Errorf("error is %v", err)
+	}
+	f.expect("/m=3 (none)/m=3")
 }

@@ -23,13 +23,15 @@ var errCut = errors.New("usage of one hour is cut (expected all of its rows in o
 const pageSize = 50
 
 // ReadBy reads usage by a group and by Opper project, or by the group alone if Opper
-// refuses to tell its projects apart or does not know that group.
-func ReadBy(ctx context.Context, src Source, group opper.UsageGroup, from, to time.Time) ([]opper.Usage, error) {
-	rows, err := Read(ctx, src, from, to, group, opper.GroupProject)
+// refuses to tell its projects apart or does not know that group. It reports whether they
+// are told apart.
+func ReadBy(ctx context.Context, src Source, group opper.UsageGroup, from, to time.Time) (rows []opper.Usage, byProject bool, err error) {
+	rows, err = Read(ctx, src, from, to, group, opper.GroupProject)
 	if opper.Permanent(err) && !opper.Refused(err) {
-		return Read(ctx, src, from, to, group)
+		rows, err = Read(ctx, src, from, to, group)
+		return rows, false, err
 	}
-	return rows, err
+	return rows, true, err
 }
 
 // Read reads all rows of the hours in a window, and none of others. An answer that is

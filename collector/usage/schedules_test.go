@@ -123,7 +123,7 @@ func (w *world) read(k *key, fails, commits bool) {
 	if timeOf(hourOf(from)) != from || timeOf(hourOf(to)) != to || !from.Before(to) {
 		w.failf("window [%v, %v) is not one of hours", from, to)
 	}
-	rows, err := ReadBy(w.t.Context(), view{w, k, fails}, opper.GroupModel, from, to)
+	rows, byProject, err := ReadBy(w.t.Context(), view{w, k, fails}, opper.GroupModel, from, to)
 	if err != nil {
 		k.set.Failed()
 		w.logf("%s fails to read from %v: %v", k.name, from, err)
@@ -133,7 +133,7 @@ func (w *world) read(k *key, fails, commits bool) {
 	if k.isProven {
 		own = k.own
 	}
-	err = k.set.Apply(rows, from, own, w.ours())
+	err = k.set.Apply(rows, from, byProject, own, w.ours())
 	w.logf("%s reads %d rows from %v: counts %v, %v", k.name, len(rows), from, k.set.accounts, err)
 	if err == nil && k.set.begun {
 		for b, a := range w.rows {

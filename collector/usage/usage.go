@@ -10,12 +10,12 @@
 //
 //	func NewOwners(projects ...string) *Owners
 //	func (*Owners) SetProjects(names []string)
-//	func ReadBy(ctx, Source, group opper.UsageGroup, from, to time.Time) ([]opper.Usage, error)
+//	func ReadBy(ctx, Source, group opper.UsageGroup, from, to time.Time) (rows []opper.Usage, byProject bool, err error)
 //	func Read(ctx, Source, from, to time.Time, ...opper.UsageGroup) ([]opper.Usage, error)
 //	func New(Config) *Set
 //	func Restore(Config, entries map[string][]byte) (*Set, error)
 //	func (*Set) Window(now time.Time) (from, to time.Time)
-//	func (*Set) Apply(rows []opper.Usage, from time.Time, own string, now time.Time) error
+//	func (*Set) Apply(rows []opper.Usage, from time.Time, byProject bool, own string, now time.Time) error
 //	func (*Set) Failed()
 //	func (*Set) IsUndecided() bool
 //	func (*Set) Models() []*Model
