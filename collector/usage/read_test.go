@@ -36,7 +36,9 @@ func (s *cutSource) Usage(_ context.Context, q opper.UsageQuery) (opper.UsagePag
 		}
 		i, isKnown := totals[u.Bucket]
 		if len(q.GroupBy) == 0 && isKnown {
-			page.Rows[i].Calls += u.Calls
+			total := &page.Rows[i]
+			total.Cost, total.Calls = total.Cost+u.Cost, total.Calls+u.Calls
+			total.InputTokens, total.OutputTokens = total.InputTokens+u.InputTokens, total.OutputTokens+u.OutputTokens
 			continue
 		}
 		totals[u.Bucket] = len(page.Rows)
@@ -90,6 +92,7 @@ func TestReadRequests(t *testing.T) {
 		rows = append(rows, row(m%2, "X", fmt.Sprint("m", m), 1))
 	}
 	more := append(slices.Clone(rows), row(1, "X", "n", 1))
+	corrected := append(slices.Clone(rows), opper.Usage{Bucket: noon.Add(time.Hour), Project: "X", Model: "n", Cost: -1})
 	var hour []opper.Usage
 	for m := range 51 {
 		hour = append(hour, row(0, "X", fmt.Sprint("m", m), 1))
@@ -106,6 +109,7 @@ func TestReadRequests(t *testing.T) {
 		{"50 announced rows", cutSource{rows: rows, announces: true}, 1, nil},
 		{"51 rows", cutSource{rows: more}, 1, nil},
 		{"one row too many", cutSource{rows: more, cut: 50}, 3 + 4 + 4 + 4 + 2, nil},
+		{"one correction too many", cutSource{rows: corrected, cut: 50}, 3 + 4 + 4 + 4 + 2, nil},
 		{"one announced row too many", cutSource{rows: more, cut: 50, announces: true}, 1 + 2 + 2 + 2 + 2, nil},
 		{"one hour too many", cutSource{rows: hour, cut: 50, announces: true}, 5, errCut},
 		{"one hour too large", cutSource{rows: hour, maxRows: 50}, 5, opper.ErrTooLarge},
