@@ -135,7 +135,7 @@ func (w *watcher) look(ctx context.Context) {
 	if n := len(w.syncEnds); n == 0 || sync.After(w.syncEnds[n-1]) {
 		w.syncEnds = append(w.syncEnds, sync)
 	}
-	if w.last != nil && sync.Before(w.last.LastSuccess()) && !(w.quietSyncs && w.lastOf != p) {
+	if w.last != nil && sync.Before(w.last.LastSuccess()) && (!w.quietSyncs || w.lastOf == p) {
 		w.t.Errorf("the last good sync was at %v, and is now at %v", w.last.LastSuccess(), sync)
 	}
 	w.last, w.lastOf = r, p
