@@ -71,7 +71,7 @@ type project struct {
 	fresh              bool               // the state on disk, if any, is to be replaced
 	broken             error              // why the store is broken
 	halt               context.CancelFunc // ends the running sync
-	hasReset           bool               // the state on disk lacks what begins anew, which is to be committed before it is exposed
+	hasReset           bool               // the state on disk lacks what restarts from zero, which is to be committed before it is exposed
 	isContinued        bool               // of a project of this process
 
 	stop func() // ends run, and returns when it has ended; for Collector alone
@@ -153,7 +153,7 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 }
 
 // expose publishes what was restored, if it is known to be what is configured. What
-// begins anew is committed first.
+// restarts from zero is committed first.
 func (p *project) expose() {
 	if p.hasReset && !p.commit() || p.fresh || p.isUnproven() {
 		return
