@@ -62,7 +62,8 @@ func TestStateFileLost(t *testing.T) {
 				if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(file, older, 0o600)); err != nil {
 					t.Fatal(err)
 				}
-				e := startReady(t, url, "--storage.path="+dir, "--collector.interval="+interval)
+				// Usage would be committed at times of its own.
+				e := startReady(t, url, "--storage.path="+dir, "--collector.interval="+interval, "--collector.usage-interval=0s")
 				// The interval of an hour has one sync, which is not to see it. Before a
 				// commit, the older file is the same as that of the process.
 				await(t, "a commit", func() bool {
