@@ -2,6 +2,7 @@ package opper
 
 import (
 	"fmt"
+	"math"
 	"math/big"
 	"regexp"
 	"strings"
@@ -82,10 +83,21 @@ func TestDecimal(t *testing.T) {
 // A number of many digits is never made of an exponent.
 func TestDecimalAllocatesNothing(t *testing.T) {
 	for _, text := range []string{"1e999999999", "-1e-999999999", "1e99999999999999999999", "0." + strings.Repeat("9", 10000), strings.Repeat("9", 10000)} {
-		if allocs := testing.AllocsPerRun(10, func() { decimal([]byte(text), 9) }); allocs > 1 { // that of the text
+		allocs := fewestAllocs(func() { decimal([]byte(text), 9) })
+		if allocs > 1 { // that of the text
 			t.Errorf("%.30s: %v allocations", text, allocs)
 		}
 	}
+}
+
+// fewestAllocs returns how often f allocates. What earlier tests have left behind, such
+// as idle connections, may allocate meanwhile.
+func fewestAllocs(f func()) float64 {
+	fewest := math.Inf(1)
+	for range 20 {
+		fewest = min(fewest, testing.AllocsPerRun(1, f))
+	}
+	return fewest
 }
 
 func FuzzDecimal(f *testing.F) {
