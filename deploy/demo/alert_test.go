@@ -80,15 +80,18 @@ func TestAnAlertFiresSoonInTheDemo(t *testing.T) {
 		Series   []series `yaml:"input_series"`
 		Queries  []query  `yaml:"promql_expr_test"`
 	}
+	var all [10][]series
+	for seed := range all {
+		// Prometheus is up with the demo, or some time later.
+		all[seed] = traffic(int64(seed), interval, time.Duration(seed%3)*2*interval)
+	}
 	check := func(rules []string, want float64) {
 		t.Helper()
 		tests := map[string]any{"rule_files": rules, "evaluation_interval": config.Global.Evaluation}
 		var groups []group
-		for seed := range int64(10) {
-			// Prometheus is up with the demo, or some time later.
-			late := time.Duration(seed%3) * 2 * interval
+		for seed, series := range all {
 			groups = append(groups, group{
-				fmt.Sprint("seed ", seed), interval.String(), traffic(seed, interval, late),
+				fmt.Sprint("seed ", seed), interval.String(), series,
 				[]query{{`count(ALERTS{alertstate="firing", severity="critical", project="demo"}) > bool 0 or vector(0)`, within.String(), []sample{{"{}", want}}}},
 			})
 		}

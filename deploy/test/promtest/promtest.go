@@ -206,6 +206,8 @@ func promtool(t testing.TB, module string, stdin io.Reader, args ...string) (str
 		return "", err
 	}
 	cmd := exec.CommandContext(t.Context(), binary, args...)
+	// It evaluates rules with little memory and much garbage.
+	cmd.Env = append(os.Environ(), "GOGC=400")
 	cmd.Stdin = stdin
 	out, err := cmd.CombinedOutput()
 	if err != nil {
