@@ -15,7 +15,7 @@
 //	func New(Config) *Set
 //	func Restore(Config, entries map[string][]byte) (*Set, error)
 //	func (*Set) Window(now time.Time) (from, to time.Time)
-//	func (*Set) Apply(rows []opper.Usage, from time.Time, byProject bool, own string, now time.Time) error
+//	func (*Set) Apply(rows []opper.Usage, from time.Time, byProject bool, Proof, now time.Time) error
 //	func (*Set) Failed()
 //	func (*Set) IsUndecided() bool
 //	func (*Set) Models() []*Model
