@@ -1,11 +1,11 @@
 package opper
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"mime"
 	"net/http"
 	"net/http/httptrace"
@@ -109,24 +109,7 @@ func New(opts Options) (*Client, error) {
 	if err := checkHeader(opts.Header); err != nil {
 		return nil, fmt.Errorf("header: %w", err)
 	}
-	if opts.Timeout < 0 {
-		return nil, errors.New("timeout: must not be negative")
-	}
-	if r := opts.RequestsPerSecond; !(r >= 0) || math.IsInf(r, 0) {
-		return nil, errors.New("requests per second: must be a number and not negative")
-	}
-	if opts.MaxBody < 0 {
-		return nil, errors.New("max body: must not be negative")
-	}
-	if strings.ContainsFunc(opts.UserAgent, unicode.IsControl) {
-		return nil, errors.New("user agent: has a control character")
-	}
-	if opts.Timeout == 0 {
-		opts.Timeout = 30 * time.Second
-	}
-	if opts.MaxBody == 0 {
-		opts.MaxBody = 256 << 20
-	}
+	opts.Timeout, opts.MaxBody = cmp.Or(opts.Timeout, 30*time.Second), cmp.Or(opts.MaxBody, 256<<20)
 	if opts.Observe == nil {
 		opts.Observe = func(string, time.Duration) {}
 	}
@@ -149,7 +132,7 @@ func New(opts Options) (*Client, error) {
 		base:      strings.TrimRight(base.String(), "/"),
 		transport: transport,
 		release:   release,
-		limit:     newLimiter(opts.RequestsPerSecond),
+		limit:     &limiter{bucket: newBucket(opts.RequestsPerSecond)},
 		total:     opts.Shared.project(strings.ToLower(base.Host)),
 		clock:     realClock(),
 	}}, nil
