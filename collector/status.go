@@ -1,8 +1,6 @@
 package collector
 
 import (
-	"cmp"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -146,16 +144,12 @@ func (a *activity) initialSync() *status.InitialSync {
 // traffic returns what has been counted of requests to Opper, by code.
 func (i *instrumentation) traffic() status.Traffic {
 	t := status.Traffic{Bytes: valueOf(i.received).GetCounter().GetValue()}
-	codes := make(chan prometheus.Metric)
-	go func() {
-		defer close(codes)
-		i.requests.Collect(codes)
-	}()
-	for m := range codes {
-		v := valueOf(m)
-		t.Codes = append(t.Codes, status.Code{Code: labelOf(v, "code"), Requests: uint64(v.GetCounter().GetValue())})
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(i.requests)
+	families, _ := registry.Gather()            // those of the library do not fail
+	for _, m := range families[0].GetMetric() { // sorted by code, which is the first label
+		t.Codes = append(t.Codes, status.Code{Code: m.GetLabel()[0].GetValue(), Requests: uint64(m.GetCounter().GetValue())})
 	}
-	slices.SortFunc(t.Codes, func(a, b status.Code) int { return cmp.Compare(a.Code, b.Code) })
 	return t
 }
 
@@ -163,13 +157,4 @@ func valueOf(m prometheus.Metric) *dto.Metric {
 	out := new(dto.Metric)
 	_ = m.Write(out) // those of the library do not fail
 	return out
-}
-
-func labelOf(m *dto.Metric, name string) string {
-	for _, l := range m.GetLabel() {
-		if l.GetName() == name {
-			return l.GetValue()
-		}
-	}
-	return ""
 }
