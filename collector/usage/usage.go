@@ -112,9 +112,6 @@ func (m *Model) Exposed() Amounts {
 	return m.counted
 }
 
-// IsZeroPending implements aggregate.ZeroPending.
-func (m *Model) IsZeroPending() bool { return m.zeroPending }
-
 // EndZero implements aggregate.ZeroPending.
 func (m *Model) EndZero() { m.zeroPending = false }
 
