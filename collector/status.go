@@ -37,12 +37,12 @@ func (p *project) status() status.Project {
 		Success: p.cfg.Aggregate.Success, Failure: p.cfg.Aggregate.Failure, MaxNames: p.cfg.Aggregate.MaxNames,
 		Published: p.publishedStatus.Load(),
 	}
-	st.Sync, st.Traffic = p.activity.now()
+	st.Sync, st.Traffic, st.Initial = p.activity.now()
 	if p.usage.isOn() {
 		st.Usage = p.usage.publishedStatus.Load()
 	}
-	if st.Published == nil {
-		st.Initial = p.activity.initialSync()
+	if st.Published != nil {
+		st.Initial = nil
 	}
 	return st
 }
@@ -122,7 +122,7 @@ func (a *activity) read() {
 	}
 }
 
-func (a *activity) now() (status.Sync, status.Traffic) {
+func (a *activity) now() (status.Sync, status.Traffic, *status.InitialSync) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s, t := a.sync, a.metrics.traffic()
@@ -132,13 +132,7 @@ func (a *activity) now() (status.Sync, status.Traffic) {
 	// Syncs may be rare, so that the oldest reading is older than it should be.
 	from := a.readings[0]
 	t.Recent = status.Recent{Over: a.clock.Now().Sub(from.at), Requests: t.Requests() - from.requests, Bytes: t.Bytes - from.bytes}
-	return s, t
-}
-
-func (a *activity) initialSync() *status.InitialSync {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return new(a.initial)
+	return s, t, new(a.initial)
 }
 
 // traffic returns what has been counted of requests to Opper, by code.
