@@ -37,7 +37,7 @@ func TestOwnLimitGoesFirst(t *testing.T) {
 		t.Errorf("got %v and %v tokens, want 1", err, tokens())
 	}
 	// A request is asked to wait while another one is in the queue.
-	f.limit = nil
+	f.limit = &limiter{bucket: newBucket(0)}
 	p := limit.project("opper.example")
 	if err := p.wait(t.Context(), PrioritySync); err != nil {
 		t.Fatal(err)

@@ -206,7 +206,7 @@ func TestProjectsOfOneOrganization(t *testing.T) {
 	p.expect("a: ; b: ")
 	p.read("a", "", rows...)
 	for _, m := range p.projects["a"].set.Models() {
-		if m.IsZeroPending() {
+		if m.zeroPending {
 			t.Errorf("history of %v does not appear at once", m)
 		}
 	}
@@ -227,7 +227,7 @@ func TestProjectsOfOneOrganization(t *testing.T) {
 	p.pass(60 * time.Hour)
 	rows = append(rows, row(61, "U", "m", 32))
 	p.read("a", "", rows...)
-	if m := p.projects["a"].set.Models()[1]; m.OpperProject != "U" || !m.IsZeroPending() {
+	if m := p.projects["a"].set.Models()[1]; m.OpperProject != "U" || !m.zeroPending {
 		t.Errorf("new: %+v", m)
 	}
 	p.read("b", "Y", rows...)

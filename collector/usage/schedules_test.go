@@ -207,7 +207,7 @@ func (w *world) publish(k *key) {
 	}
 	k.exposed, k.isStarted = exposed, k.set.begun
 	for _, m := range k.set.Models() {
-		if m.IsZeroPending() && w.rng.IntN(2) == 0 {
+		if m.zeroPending && w.rng.IntN(2) == 0 {
 			m.EndZero()
 		}
 	}

@@ -216,8 +216,8 @@ func TestLookback(t *testing.T) {
 		f.expectWindow("at first", c.from)
 		f.mustRead(rows...)
 		f.expect(c.want[0])
-		if m := f.set.Models()[0]; !m.Created.Equal(c.created) || m.IsZeroPending() {
-			t.Errorf("created at %v, want %v; starts zero-first: %v", m.Created, c.created, m.IsZeroPending())
+		if m := f.set.Models()[0]; !m.Created.Equal(c.created) || m.zeroPending {
+			t.Errorf("created at %v, want %v; starts zero-first: %v", m.Created, c.created, m.zeroPending)
 		}
 		f.restart()
 		f.mustRead(rows...)
@@ -255,13 +255,13 @@ func TestFirstReadFails(t *testing.T) {
 func TestZeroFirst(t *testing.T) {
 	f := newFixture(t, Config{})
 	f.mustRead(row(-3, "X", "m", 1), row(0, "X", "m", 1))
-	if m := f.set.Models()[0]; m.IsZeroPending() || m.Exposed()[Cost] != 2 || !m.Created.Equal(noon.Add(-3*time.Hour)) {
+	if m := f.set.Models()[0]; m.zeroPending || m.Exposed()[Cost] != 2 || !m.Created.Equal(noon.Add(-3*time.Hour)) {
 		t.Errorf("history: %+v", m)
 	}
 	before := f.now.Add(-time.Minute)
 	f.mustRead(row(-3, "X", "m", 1), row(0, "X", "m", 1), row(0, "X", "n", 5))
 	m := f.set.Models()[1]
-	if !m.IsZeroPending() || m.Exposed() != (Amounts{}) || !m.Created.Equal(before) {
+	if !m.zeroPending || m.Exposed() != (Amounts{}) || !m.Created.Equal(before) {
 		t.Errorf("new: %+v, want it created at %v", m, before)
 	}
 	f.restart()
@@ -277,7 +277,7 @@ func TestZeroFirst(t *testing.T) {
 		t.Errorf("put %q", keys)
 	}
 	f.restart()
-	if m := f.set.Models()[1]; m.IsZeroPending() {
+	if m := f.set.Models()[1]; m.zeroPending {
 		t.Error("zeros come back")
 	}
 }
