@@ -226,7 +226,7 @@ func serveList(ctx context.Context, c listConfig, stdin io.Reader, stdout io.Wri
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
+	server := &http.Server{Handler: withUsage(handler), ReadHeaderTimeout: time.Minute}
 	go func() {
 		_, _ = io.Copy(io.Discard, stdin) // however it ends, the list is not needed any more
 		_ = server.Close()
