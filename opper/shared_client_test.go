@@ -109,7 +109,7 @@ func TestWithPriority(t *testing.T) {
 				t.Errorf("priority %d: %d projects wait, want this one", priority, len(queue))
 			}
 		}
-		if b.limit.hosts["opper.example"] != client.total.host {
+		if b.limit.hosts["opper.example"].Value() != client.total.host {
 			t.Error("the host is not that of the URL")
 		}
 		if c := client.WithRetries(3).WithPriority(PrioritySweep); c.retries.Load() != 3 {

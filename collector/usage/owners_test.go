@@ -239,7 +239,7 @@ func TestClaimIsDurableFirst(t *testing.T) {
 	p := newProcess(t, "a", "b")
 	a, b := p.projects["a"], p.projects["b"]
 	from, _ := a.set.Window(a.now)
-	if err := a.set.Apply([]opper.Usage{row(0, "X", "m", 1)}, from, true, "X", a.now); err != nil {
+	if err := a.set.Apply([]opper.Usage{row(0, "X", "m", 1)}, from, true, Proof{Own: "X"}, a.now); err != nil {
 		t.Fatal(err)
 	}
 	p.read("b", "", row(0, "X", "m", 1))
@@ -374,7 +374,7 @@ func TestSumOfAllAfterIdleDays(t *testing.T) {
 	f.expect("/m=3 (none)/m=3")
 	f.now = f.now.Add(time.Hour)
 	from, _ := f.set.Window(f.now)
-	if err := f.set.Apply([]opper.Usage{row(50, "", "m", 7)}, from, false, "X", f.now); !errors.Is(err, errUngrouped) {
+	if err := f.set.Apply([]opper.Usage{row(50, "", "m", 7)}, from, false, Proof{Own: "X"}, f.now); !errors.Is(err, errUngrouped) {
 		t.Errorf("error is %v", err)
 	}
 	f.expect("/m=3 (none)/m=3")

@@ -46,7 +46,7 @@ func (f *fixture) readOf(own string, rows ...opper.Usage) error {
 	f.t.Helper()
 	from, to := f.set.Window(f.now)
 	rows = slices.DeleteFunc(slices.Clone(rows), func(u opper.Usage) bool { return u.Bucket.Before(from) || !u.Bucket.Before(to) })
-	err := f.set.Apply(rows, from, true, own, f.now)
+	err := f.set.Apply(rows, from, true, Proof{Own: own}, f.now)
 	f.commit()
 	f.now = f.now.Add(time.Minute)
 	return err
@@ -191,7 +191,7 @@ func TestMonth(t *testing.T) {
 func TestFinalHours(t *testing.T) {
 	f := newFixture(t, Config{})
 	f.mustRead(row(-60, "X", "m", 1), row(0, "X", "m", 1))
-	if err := f.set.Apply([]opper.Usage{row(-60, "X", "m", 1), row(-60, "Y", "m", 1), row(-48, "X", "m", 1)}, noon.Add(-60*time.Hour), true, "", f.now); err != nil {
+	if err := f.set.Apply([]opper.Usage{row(-60, "X", "m", 1), row(-60, "Y", "m", 1), row(-48, "X", "m", 1)}, noon.Add(-60*time.Hour), true, Proof{}, f.now); err != nil {
 		t.Fatal(err)
 	}
 	f.expect("/m=3")
@@ -240,7 +240,7 @@ func TestFirstReadFails(t *testing.T) {
 	if keys := f.commit(); len(keys) > 0 {
 		t.Errorf("put %q", keys)
 	}
-	if err := f.set.Apply(src.rows, from, true, "", f.now); err != nil {
+	if err := f.set.Apply(src.rows, from, true, Proof{}, f.now); err != nil {
 		t.Fatal(err)
 	}
 	f.expect("/m=2")
