@@ -112,12 +112,10 @@ func check(ctx context.Context, cfg config.Project, kept *keptState, now func() 
 		State:    State{Result: stateUnread},
 		Problems: []Finding{}, Notes: []Finding{},
 	}
-	select {
-	case <-ctx.Done():
+	if ctx.Err() != nil {
 		r.Sample.Stopped = true
-		r.Problems = append(r.Problems, Finding{Text: "Not checked: the time for all projects was up.", Advice: "Try again when Opper answers faster, or with fewer projects in --config.file."})
+		r.problem("Not checked: the time for all projects was up.", "Try again when Opper answers faster, or with fewer projects in --config.file.")
 		return r, nil
-	default:
 	}
 	s, err := read(ctx, cfg, now)
 	if err != nil {
