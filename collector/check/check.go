@@ -112,10 +112,12 @@ func check(ctx context.Context, cfg config.Project, kept *keptState, now func() 
 		State:    State{Result: stateUnread},
 		Problems: []Finding{}, Notes: []Finding{},
 	}
-	if ctx.Err() != nil {
+	select {
+	case <-ctx.Done():
 		r.Sample.Stopped = true
 		r.problem("Not checked: the time for all projects was up.", "Try again when Opper answers faster, or with fewer projects in --config.file.")
 		return r, nil
+	default:
 	}
 	s, err := read(ctx, cfg, now)
 	if err != nil {
