@@ -12,7 +12,12 @@ import (
 // is an fs.ErrNotExist if there is none. Until Close, nothing else can open the
 // file to write.
 func OpenReadOnly(dir string) (*Store, error) {
-	s := &Store{path: filepath.Join(dir, fileName)}
+	return OpenFileReadOnly(filepath.Join(dir, fileName))
+}
+
+// OpenFileReadOnly does so with a file of another name, such as a copy.
+func OpenFileReadOnly(path string) (*Store, error) {
+	s := &Store{path: path}
 	if info, err := os.Stat(s.path); err != nil {
 		return nil, err
 	} else if info.Size() == 0 { // Open takes it for a new one
