@@ -29,7 +29,7 @@ func OpenFileReadOnly(path string) (*Store, error) {
 			return err
 		}
 		var err error
-		if s.db, err = bbolt.Open(s.path, 0, &bbolt.Options{Timeout: lockWait, ReadOnly: true}); err != nil {
+		if s.db, err = bbolt.Open(s.path, 0, &bbolt.Options{Timeout: lockWait, ReadOnly: true, OpenFile: s.keepFile}); err != nil {
 			return err
 		}
 		err = s.db.View(func(tx *bbolt.Tx) error {
@@ -37,8 +37,12 @@ func OpenFileReadOnly(path string) (*Store, error) {
 			if blank = meta == nil; blank {
 				return nil
 			}
+			s.committed = bytes.Clone(meta.Get(revisionKey))
 			return checkVersion(bytes.Clone(meta.Get(versionKey)))
 		})
+		if err == nil && !blank {
+			err = s.remember()
+		}
 		if err != nil {
 			release(s.db)
 		}
