@@ -53,6 +53,7 @@ type Sizer interface {
 // Plan is what is written.
 type Plan struct {
 	cfg         Config
+	width       time.Duration
 	Ranges      []Range // in order, without gaps
 	First, Last time.Time
 	Reason      string // why the last one ends there
@@ -72,8 +73,8 @@ func New(h Sizer, cfg Config) (*Plan, error) {
 	if cfg.For == Mimir {
 		width = day
 	}
-	p := &Plan{cfg: cfg, First: time.UnixMilli(first).UTC()}
-	last := End{cfg.Now.Add(-Lag), fmt.Sprintf("%s before now", Lag)}
+	p := &Plan{cfg: cfg, width: width, First: time.UnixMilli(first).UTC()}
+	last := End{cfg.Now.Add(-Lag), days(Lag) + " ago"}
 	for _, e := range cfg.Ends {
 		if !e.At.IsZero() && e.At.Before(last.At) {
 			last = e
@@ -81,7 +82,7 @@ func New(h Sizer, cfg Config) (*Plan, error) {
 	}
 	p.Last, p.Reason = last.At.UTC().Truncate(width), last.What
 	if !p.First.Before(p.Last) {
-		return nil, fmt.Errorf("the first trace ended at %s, and the history would end at %s (%s): there is nothing to write", p.First.Add(time.Second).Format(time.RFC3339), p.Last.Format(time.RFC3339), p.Reason)
+		return nil, fmt.Errorf("the history would begin at %s and end at %s (%s): there is nothing to write", p.First.Format(time.RFC3339), p.Last.Format(time.RFC3339), p.Reason)
 	}
 	if cfg.Format == OpenMetrics {
 		width = day // a file for each

@@ -16,13 +16,12 @@ func (p *Plan) Write(to io.Writer, output string, madeState bool) error {
 		_, _ = fmt.Fprintf(table, name+"\t"+format+"\n", args...) // Flush returns its error
 	}
 	line("from", "%s", p.First.Format(time.RFC3339))
-	line("until", "%s (%s)", p.Last.Format(time.RFC3339), p.Reason)
+	line("until", "%s (the last border of %s before %s)", p.Last.Format(time.RFC3339), days(p.width), p.Reason)
 	line("days", "%.1f", p.Last.Sub(p.First).Hours()/24)
 	if p.cfg.Format == OpenMetrics {
 		line("files", "%d, one for each day", len(p.Ranges))
 	} else {
-		r := p.Ranges[0]
-		line("blocks", "%d of %s", len(p.Ranges), days(time.Duration(r.Max-r.Min)*time.Millisecond))
+		line("blocks", "%d of %s", len(p.Ranges), days(p.width))
 	}
 	line("series", "%s", Number(uint64(p.Series)))
 	line("samples", "%s", Number(p.Samples))

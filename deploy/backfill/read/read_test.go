@@ -323,7 +323,7 @@ func TestOddTimes(t *testing.T) {
 	}
 	got, _ = b.read(dir)
 	if n := len(got.Projects[0].Events); n != 2 || got.Undated != 3 || got.Future != 1 {
-		t.Errorf("with a state, %d events, %d undated, %d of the future", n, got.Undated, got.Future)
+		t.Fatalf("with a state, %d events, %d undated, %d of the future", n, got.Undated, got.Future)
 	}
 	if last := eventsOf(got.Projects[0])[1]; time.UnixMilli(last.end).Before(b.began) || time.UnixMilli(last.end).After(time.Now().Add(time.Second)) {
 		t.Errorf("the trace of tomorrow ended at %s", time.UnixMilli(last.end))
