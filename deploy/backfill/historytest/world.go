@@ -39,6 +39,8 @@ type Trace struct {
 type World struct {
 	Traces          []Trace
 	Classic, Native bool
+
+	exposed map[string][]*dto.MetricFamily // by project
 }
 
 // Names are trace names with all that has to be escaped.
@@ -138,8 +140,19 @@ func (w *World) Projects() []history.Project {
 	return out
 }
 
-// families returns what the exporter exposes of a project: as it counts the traces.
+// families returns what the exporter exposes of a project.
 func (w *World) families(project string) []*dto.MetricFamily {
+	if w.exposed[project] == nil {
+		if w.exposed == nil {
+			w.exposed = map[string][]*dto.MetricFamily{}
+		}
+		w.exposed[project] = w.count(project)
+	}
+	return w.exposed[project]
+}
+
+// count counts the traces of a project as the exporter does.
+func (w *World) count(project string) []*dto.MetricFamily {
 	cfg := aggregate.Config{Success: []string{"success"}, Failure: []string{"failure"}, MaxNames: 1000, DurationBuckets: DurationBuckets, TokenBuckets: TokenBuckets}
 	set := aggregate.New(cfg, time.Unix(0, 0))
 	var ev ledger.Events
