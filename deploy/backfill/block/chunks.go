@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// maxSamples is how many samples of a chunk Prometheus aims at.
-	maxSamples = 120
+	// chunkSamples is how many samples of a chunk Prometheus aims at. It takes up to twice as
+	// many rather than begin a chunk of a few.
+	chunkSamples = 120
 	// segmentSize is allocated in advance: Prometheus' own 512 MiB are more than a disk
 	// need have room for.
 	segmentSize = 32 << 20
@@ -61,12 +62,19 @@ func writeChunks(ctx context.Context, dir string, series iter.Seq[history.Series
 	return written, errors.Join(err, to.Close())
 }
 
+// limit returns how many samples the chunks of a series have, at most.
+func limit(s *history.Series) int {
+	n := s.Len()
+	chunks := max(n/chunkSamples, 1)
+	return (n + chunks - 1) / chunks
+}
+
 func floatChunks(s *history.Series) (out []chunks.Meta, err error) {
 	var chunk *chunkenc.XORChunk
 	var app chunkenc.Appender
-	n := 0
+	n, limit := 0, limit(s)
 	for t, v := range s.Floats() {
-		if chunk == nil || n == maxSamples || len(chunk.Bytes()) > chunkenc.MaxBytesPerXORChunkBeforeAppend {
+		if chunk == nil || n == limit || len(chunk.Bytes()) > chunkenc.MaxBytesPerXORChunkBeforeAppend {
 			chunk, n = chunkenc.NewXORChunk(), 0
 			if app, err = chunk.Appender(); err != nil {
 				return nil, err
@@ -85,9 +93,9 @@ func histogramChunks(s *history.Series) (out []chunks.Meta, err error) {
 	// With the appender before it, a chunk says that no counter was reset. The first of a
 	// block leaves that to who reads it.
 	var app, before chunkenc.Appender
-	n := 0
+	n, limit := 0, limit(s)
 	for t, h := range s.Histograms() {
-		if chunk == nil || n == maxSamples || len(chunk.Bytes()) >= chunkenc.TargetBytesPerHistogramChunk && n >= chunkenc.MinSamplesPerHistogramChunk {
+		if chunk == nil || n == limit || len(chunk.Bytes()) >= chunkenc.TargetBytesPerHistogramChunk && n >= chunkenc.MinSamplesPerHistogramChunk {
 			before = app
 			chunk, n = chunkenc.NewHistogramChunk(), 0
 			if app, err = chunk.Appender(); err != nil {

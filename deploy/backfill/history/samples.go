@@ -21,6 +21,13 @@ type Series struct {
 	mint, maxt int64
 }
 
+// Len returns how many samples there are, or a few more: ends may be equal.
+func (s *Series) Len() int {
+	n := s.series.metric.name
+	from := max(s.mint, n.start())
+	return int((s.maxt-1)/n.step-(from-1)/n.step) + 1 + len(s.events)
+}
+
 // Floats yields the samples of a series that is not native.
 func (s *Series) Floats() iter.Seq2[int64, float64] {
 	return func(yield func(int64, float64) bool) {

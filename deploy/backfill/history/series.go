@@ -115,13 +115,15 @@ func (s *series) add(to *state, e *Event) {
 	}
 }
 
-// exposed returns a sum as the exporter exposes it.
+// exposed returns the value of a state as the exporter exposes it.
 func (s *series) exposed(value int64) float64 {
-	v := float64(value) / s.metric.family.perOne()
-	if s.column == latestColumn {
-		return min(v, s.metric.exposed) // which is not rounded up
+	switch s.column {
+	case countColumn, bucketColumn:
+		return float64(value)
+	case latestColumn:
+		return min(float64(value)/lastEnd.perOne(), s.metric.exposed) // which is not rounded up
 	}
-	return v
+	return float64(value) / s.metric.family.perOne()
 }
 
 // addMetric adds the series of a metric that is exposed, as a server stores them.

@@ -1,0 +1,445 @@
+package block_test
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/tsdb/index"
+
+	"opper_exporter/deploy/backfill/block"
+	"opper_exporter/deploy/backfill/history"
+	"opper_exporter/deploy/backfill/historytest"
+	"opper_exporter/deploy/test/promtest"
+)
+
+var target = map[string]string{"job": "opper", "instance": `host"1\`}
+
+const twoHours = int64(2 * time.Hour / time.Millisecond)
+
+func newHistory(t testing.TB, w *historytest.World, step time.Duration) *history.History {
+	t.Helper()
+	h, err := history.New(w.Projects(), history.Options{Step: step, Labels: target})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// writeBlocks writes all the blocks of a history and returns where they begin and end.
+func writeBlocks(t testing.TB, dir string, h *history.History, length int64) (mint, maxt int64) {
+	t.Helper()
+	first, last, ok := h.Range()
+	if !ok {
+		t.Fatal("there are no events")
+	}
+	mint, maxt = first-first%length, last-last%length+length
+	r := h.NewReader()
+	for from := mint; from < maxt; from += length {
+		meta, size, err := block.Write(t.Context(), dir, from, from+length, r.Series(from, from+length))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if series, samples := h.Size(from, from+length); meta.Stats.NumSeries > uint64(series) || meta.Stats.NumSamples > samples || meta.Stats.NumSamples < samples*9/10 {
+			t.Errorf("%d series with %d samples, expected %d with %d", meta.Stats.NumSeries, meta.Stats.NumSamples, series, samples)
+		}
+		if meta.Stats.NumSamples == 0 {
+			continue
+		}
+		if onDisk := sizeOf(t, filepath.Join(dir, meta.ULID.String())); size != onDisk {
+			t.Errorf("%d bytes, on the disk %d", size, onDisk)
+		}
+	}
+	return mint, maxt
+}
+
+func sizeOf(t testing.TB, dir string) (size int64) {
+	t.Helper()
+	err := filepath.Walk(dir, func(_ string, info os.FileInfo, err error) error {
+		if err == nil && !info.IsDir() {
+			size += info.Size()
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return size
+}
+
+type samples struct {
+	labels     labels.Labels
+	times      []int64
+	floats     []float64
+	histograms []*histogram.Histogram
+}
+
+// readAll returns the samples of all series.
+func readAll(t testing.TB, q storage.Querier) map[string]*samples {
+	t.Helper()
+	all := map[string]*samples{}
+	set := q.Select(t.Context(), true, nil, labels.MustNewMatcher(labels.MatchRegexp, "__name__", ".+"))
+	for set.Next() {
+		s := &samples{labels: set.At().Labels()}
+		all[s.labels.String()] = s
+		it := set.At().Iterator(nil)
+		for kind := it.Next(); kind != chunkenc.ValNone; kind = it.Next() {
+			s.times = append(s.times, it.AtT())
+			switch kind {
+			case chunkenc.ValFloat:
+				_, v := it.At()
+				s.floats = append(s.floats, v)
+			case chunkenc.ValHistogram:
+				_, h := it.AtHistogram(nil)
+				s.histograms = append(s.histograms, h)
+			default:
+				t.Fatalf("%s has a %s", s.labels, kind)
+			}
+		}
+		if err := it.Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := set.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// openDB opens a directory of blocks as a server does.
+func openDB(t testing.TB, dir string) *tsdb.DB {
+	t.Helper()
+	o := tsdb.DefaultOptions()
+	o.RetentionDuration, o.MaxBlockDuration = 0, 9*o.MinBlockDuration
+	db, err := tsdb.Open(dir, nil, nil, o, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func querier(t testing.TB, db interface {
+	Querier(mint, maxt int64) (storage.Querier, error)
+}, mint, maxt int64,
+) storage.Querier {
+	t.Helper()
+	q, err := db.Querier(mint, maxt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = q.Close() })
+	return q
+}
+
+// check compares all samples with the truth.
+func check(t testing.TB, w *historytest.World, all map[string]*samples, mint, maxt int64, step time.Duration) {
+	t.Helper()
+	scraped, err := w.Scraped(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) != len(scraped) {
+		t.Errorf("%d series, a scrape has %d", len(all), len(scraped))
+	}
+	for key, live := range scraped {
+		s := all[key]
+		if s == nil {
+			t.Fatalf("%s is missing", key)
+		}
+		if err := checkSeries(w.Truth(s.labels), s, live, mint, maxt, step); err != nil {
+			t.Fatalf("%s: %v", key, err)
+		}
+	}
+}
+
+func checkSeries(truth *historytest.Truth, s *samples, live historytest.Sample, mint, maxt int64, step time.Duration) error {
+	if times := truth.Times(mint, maxt, step.Milliseconds()); !slices.Equal(times, s.times) {
+		return fmt.Errorf("at\n%v, want\n%v", s.times, times)
+	}
+	for i, v := range s.floats {
+		if want := truth.Float(s.times[i]); v != want {
+			return fmt.Errorf("%v at %d, want %v", v, s.times[i], want)
+		}
+		if i > 0 && v < s.floats[i-1] {
+			return fmt.Errorf("falls from %v to %v", s.floats[i-1], v)
+		}
+	}
+	for i, h := range s.histograms {
+		if err := truth.Histogram(s.times[i], h); err != nil {
+			return fmt.Errorf("at %d: %w", s.times[i], err)
+		}
+		if h.CounterResetHint == histogram.CounterReset || h.CounterResetHint == histogram.GaugeType {
+			return fmt.Errorf("at %d: counter reset hint %d", s.times[i], h.CounterResetHint)
+		}
+	}
+	if (live.Histogram != nil) != (len(s.histograms) > 0) {
+		return fmt.Errorf("%d floats and %d histograms", len(s.floats), len(s.histograms))
+	}
+	if live.Histogram == nil {
+		if last := s.floats[len(s.floats)-1]; last != live.Float {
+			return fmt.Errorf("ends with %v, a scrape has %v", last, live.Float)
+		}
+		return nil
+	}
+	if last := s.histograms[len(s.histograms)-1]; !last.Compact(0).Equals(live.Histogram) {
+		return fmt.Errorf("ends with %v, a scrape has %v", last, live.Histogram)
+	}
+	return nil
+}
+
+var start = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+
+// All that is written is read back, is what the exporter would have exposed at each time,
+// and ends with what it exposes now.
+func TestBlocksHaveTheTruth(t *testing.T) {
+	for seed, c := range []struct {
+		step   time.Duration
+		length int64
+	}{{time.Minute, twoHours}, {7 * time.Second, twoHours}, {4 * time.Minute, twoHours}, {4 * time.Minute, 12 * twoHours}, {time.Minute, 12 * twoHours}} {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			rng := rand.New(rand.NewPCG(uint64(seed), 1))
+			step, length := c.step, c.length
+			w := historytest.Random(rng, start, start.Add(time.Duration(float64(1+rng.IntN(500))*float64(step))), 1+rng.IntN(3), 1+rng.IntN(200))
+			h := newHistory(t, w, step)
+			if h.Clamped() > 0 {
+				t.Errorf("%d clamped", h.Clamped())
+			}
+			dir := t.TempDir()
+			mint, maxt := writeBlocks(t, dir, h, length)
+			db := openDB(t, dir)
+			check(t, w, readAll(t, querier(t, db, mint, maxt)), mint, maxt, step)
+		})
+	}
+}
+
+// A block is one that Prometheus could have written.
+func TestBlockIsSound(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	w := historytest.Random(rng, start, start.Add(20*time.Hour), 2, 400)
+	h := newHistory(t, w, time.Minute)
+	dir := t.TempDir()
+	from := start.Add(10 * time.Hour).UnixMilli()
+	meta, _, err := block.Write(t.Context(), dir, from, from+twoHours, h.NewReader().Series(from, from+twoHours))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if meta.MinTime != from || meta.MaxTime != from+twoHours || meta.Compaction.Level != 1 || !slices.Equal(meta.Compaction.Sources, []ulid.ULID{meta.ULID}) || meta.Version != 1 {
+		t.Errorf("meta %+v", meta)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := filepath.Join(dir, meta.ULID.String())
+	want := []string{"chunks", "index", "meta.json", "tombstones"}
+	for i := range want {
+		want[i] = filepath.Join(root, want[i])
+	}
+	if !slices.Equal(files, want) {
+		t.Errorf("files %q, want %q", files, want)
+	}
+	b, err := tsdb.OpenBlock(nil, root, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	stats := checkIndex(t, b)
+	if stats != meta.Stats || b.Meta().Stats != stats {
+		t.Errorf("stats %+v, in the file %+v, counted %+v", meta.Stats, b.Meta().Stats, stats)
+	}
+}
+
+// checkIndex reads a whole block, series by series and by postings, and counts what it has.
+func checkIndex(t *testing.T, b *tsdb.Block) (stats tsdb.BlockStats) {
+	t.Helper()
+	ir, err := b.Index()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ir.Close()
+	cr, err := b.Chunks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cr.Close()
+	var symbols []string
+	for it := ir.Symbols(); it.Next(); {
+		symbols = append(symbols, it.At())
+	}
+	used, byLabel := map[string]bool{}, map[labels.Label][]storage.SeriesRef{}
+	var last labels.Labels
+	for _, ref := range refs(t, ir, index.AllPostingsKey) {
+		var builder labels.ScratchBuilder
+		var metas []chunks.Meta
+		if err := ir.Series(ref, &builder, &metas); err != nil {
+			t.Fatal(err)
+		}
+		l := builder.Labels()
+		if labels.Compare(last, l) >= 0 {
+			t.Fatalf("%s after %s", l, last)
+		}
+		last = l
+		l.Range(func(l labels.Label) {
+			used[l.Name], used[l.Value] = true, true
+			byLabel[l] = append(byLabel[l], ref)
+		})
+		stats.NumSeries++
+		checkChunks(t, cr, metas, b.Meta(), &stats)
+	}
+	if !slices.Equal(symbols, slices.Sorted(maps.Keys(used))) {
+		t.Errorf("symbols %q, want %q", symbols, slices.Sorted(maps.Keys(used)))
+	}
+	for l, want := range byLabel {
+		if got := refs(t, ir, func() (string, string) { return l.Name, l.Value }); !slices.Equal(got, want) {
+			t.Errorf("postings of %v: %d, want %d", l, got, want)
+		}
+		values, err := ir.SortedLabelValues(t.Context(), l.Name, nil)
+		if err != nil || !slices.IsSorted(values) || !slices.Contains(values, l.Value) {
+			t.Errorf("values of %s: %q without %q, error %v", l.Name, values, l.Value, err)
+		}
+	}
+	return stats
+}
+
+func refs(t *testing.T, ir tsdb.IndexReader, of func() (string, string)) (out []storage.SeriesRef) {
+	t.Helper()
+	name, value := of()
+	p, err := ir.Postings(t.Context(), name, value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p.Next() {
+		out = append(out, p.At())
+	}
+	if err := p.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// checkChunks checks the chunks of a series: their times, their size, and that no histogram
+// says that its counter was reset.
+func checkChunks(t *testing.T, cr tsdb.ChunkReader, metas []chunks.Meta, of tsdb.BlockMeta, stats *tsdb.BlockStats) {
+	t.Helper()
+	for i, m := range metas {
+		chunk, _, err := cr.ChunkOrIterable(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := uint64(chunk.NumSamples())
+		stats.NumChunks++
+		stats.NumSamples += n
+		maxBytes := chunkenc.MaxBytesPerXORChunk
+		var times []int64
+		for it := chunk.Iterator(nil); it.Next() != chunkenc.ValNone; {
+			times = append(times, it.AtT())
+		}
+		switch h, ok := chunk.(*chunkenc.HistogramChunk); {
+		case !ok:
+			stats.NumFloatSamples += n
+		default:
+			stats.NumHistogramSamples += n
+			maxBytes *= 2 // unless a sample is large
+			want := chunkenc.NotCounterReset
+			if i == 0 {
+				want = chunkenc.UnknownCounterReset
+			}
+			if h.GetCounterResetHeader() != want {
+				t.Errorf("chunk %d of %d has the counter reset header %x, want %x", i, len(metas), h.GetCounterResetHeader(), want)
+			}
+		}
+		if n > 240 || len(metas) > 1 && n < 10 || len(chunk.Bytes()) > maxBytes {
+			t.Errorf("chunk %d of %d has %d samples and %d bytes", i, len(metas), n, len(chunk.Bytes()))
+		}
+		if m.MinTime != times[0] || m.MaxTime != times[n-1] || m.MinTime < of.MinTime || m.MaxTime >= of.MaxTime || i > 0 && m.MinTime <= metas[i-1].MaxTime {
+			t.Errorf("chunk %d of %d is of %d to %d, and has %d to %d", i, len(metas), m.MinTime, m.MaxTime, times[0], times[n-1])
+		}
+	}
+}
+
+// A server compacts the blocks, and has the same samples after that.
+func TestBlocksAreCompacted(t *testing.T) {
+	w := historytest.Random(rand.New(rand.NewPCG(2, 2)), start, start.Add(40*time.Hour), 1, 150)
+	dir := t.TempDir()
+	mint, maxt := writeBlocks(t, dir, newHistory(t, w, 4*time.Minute), twoHours)
+	db := openDB(t, dir)
+	before := len(db.Blocks())
+	if err := db.Compact(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if after := len(db.Blocks()); after > before/3 {
+		t.Errorf("%d blocks, %d before", after, before)
+	}
+	check(t, w, readAll(t, querier(t, db, mint, maxt)), mint, maxt, 4*time.Minute)
+}
+
+// No block is there unless it is whole and has samples.
+func TestNoBlock(t *testing.T) {
+	w := historytest.Random(rand.New(rand.NewPCG(3, 2)), start, start.Add(2*time.Hour), 1, 50)
+	h := newHistory(t, w, time.Minute)
+	from := start.UnixMilli()
+	ended, end := context.WithCancel(t.Context())
+	series := func(yield func(history.Series) bool) {
+		for s := range h.NewReader().Series(from, from+twoHours) {
+			if !yield(s) {
+				return
+			}
+			end()
+		}
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		what, dir string
+		ctx       context.Context
+		series    iter.Seq[history.Series]
+		want      string
+	}{
+		{"before all samples", t.TempDir(), t.Context(), h.NewReader().Series(from-2*twoHours, from-twoHours), ""},
+		{"ended", t.TempDir(), ended, series, "block from 2026-03-01T00:00:00Z: context canceled"},
+		{"no directory", file, t.Context(), h.NewReader().Series(from, from+twoHours), "not a directory"},
+	} {
+		meta, size, err := block.Write(c.ctx, c.dir, from, from+twoHours, c.series)
+		if err == nil && c.want != "" || err != nil && (c.want == "" || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: error %v, want %q", c.what, err, c.want)
+		}
+		if meta.Stats.NumSamples != 0 || size != 0 {
+			t.Errorf("%s: %d samples, %d bytes", c.what, meta.Stats.NumSamples, size)
+		}
+		if files, _ := os.ReadDir(c.dir); len(files) > 0 {
+			t.Errorf("%s: it left %v", c.what, files)
+		}
+	}
+}
+
+// promtool has nothing to say against the blocks.
+func TestPromtoolReadsBlocks(t *testing.T) {
+	w := historytest.Random(rand.New(rand.NewPCG(4, 2)), start, start.Add(10*time.Hour), 1, 150)
+	dir := t.TempDir()
+	writeBlocks(t, dir, newHistory(t, w, time.Minute), twoHours)
+	for _, args := range [][]string{{"tsdb", "list", "-r", dir}, {"tsdb", "analyze", "--extended", dir}} {
+		out, err := promtest.Promtool(t, nil, args...)
+		if err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	}
+}
