@@ -144,7 +144,7 @@ func readProjects(ctx context.Context, o *options, shown *progress) (*read.Resul
 		State: o.State, Directory: dir, Logger: shown.logger, Progress: shown.set,
 	})
 	if o.State != "" {
-		err = cmp.Or(err, os.RemoveAll(dir))
+		err = cmp.Or(err, os.RemoveAll(dir)) //nolint:gosec // the operator's own flag, in a directory that was made for it
 	}
 	return got, err
 }

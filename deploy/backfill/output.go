@@ -34,7 +34,7 @@ func createOutput(dir string) error {
 			return err
 		}
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the server may run as another user
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, unfinishedFile), []byte("The program was interrupted, or still runs. Run it again with the same --output: it starts over.\n"), 0o600)

@@ -10,5 +10,6 @@ func room(dir string) (uint64, error) {
 	if err := unix.Statfs(dir, &fs); err != nil {
 		return 0, err
 	}
+	//nolint:unconvert // the types differ between systems
 	return uint64(fs.Bavail) * uint64(fs.Bsize), nil
 }

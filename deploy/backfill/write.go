@@ -41,7 +41,7 @@ func write(ctx context.Context, h *history.History, ranges []plan.Range, o *opti
 	if o.Format == plan.OpenMetrics {
 		w.what, w.where, one = "files", filepath.Join(o.Output, openMetricsDir), writeText
 	}
-	if err := os.Mkdir(w.where, 0o755); err != nil {
+	if err := os.Mkdir(w.where, 0o755); err != nil { //nolint:gosec // the server may run as another user
 		return nil, err
 	}
 	shown.begin("writing history")

@@ -119,11 +119,14 @@ func TestHistoriesAreRefused(t *testing.T) {
 	}{
 		"no traces": {history{}, nil, 0, Prometheus, 1 << 40, "no trace that Opper lists was counted at a known time, so there is no history"},
 		"all of it live": {
-			history{now.Add(-2 * time.Hour), now}, nil, 0, Prometheus, 1 << 40,
+			history{now.Add(-2 * time.Hour), now},
+			nil, 0, Prometheus, 1 << 40,
 			"the history would begin at 2026-11-26T17:12:30Z and end at 2026-11-26T16:00:00Z (3h ago): there is nothing to write",
 		},
 		"all of it counted live": {
-			month(), []End{{now.Add(-31 * day), "--until"}}, 0, Prometheus, 1 << 40,
+			month(),
+			[]End{{now.Add(-31 * day), "--until"}},
+			0, Prometheus, 1 << 40,
 			"the history would begin at 2026-10-27T19:19:30Z and end at 2026-10-26T18:00:00Z (--until): there is nothing to write",
 		},
 		"retention": {
