@@ -150,10 +150,10 @@ func readProjects(ctx context.Context, o *options, shown *progress) (*read.Resul
 }
 
 // ends adds where the history has to end for the state: the exporter may have been scraped
-// since that began.
+// since that began, unless there is no server yet.
 func (o *options) ends(ends []plan.End, got *read.Result) ([]plan.End, error) {
 	switch {
-	case o.State == "" || o.FromServer != "" || !o.Until.IsZero():
+	case o.State == "" || o.For == plan.NewPrometheus || o.FromServer != "" || !o.Until.IsZero():
 		return ends, nil
 	case got.Renewed:
 		return nil, errors.New("--until: expected the first sample of the exporter's series on the server, as the state has replaced another one, or --from-server")

@@ -72,7 +72,7 @@ func (f *flags) add(o *options) func(*kingpin.Application) {
 		app.Flag("state", "Copy of the exporter's state, or its directory while the exporter is stopped: the history ends at what the exporter has counted. Without it, the state is made, too.").PlaceHolder("PATH").StringVar(&o.State)
 		app.Flag("label", "Label that the server adds to the exporter's series, as 'NAME=VALUE'. Repeatable: job and instance are required, unless they are read from --from-server.").PlaceHolder("NAME=VALUE").StringsVar(&f.labels)
 		app.Flag("from-server", "URL of the server that has begun to scrape the exporter. Labels, retention and the first sample are read there.").PlaceHolder("URL").StringVar(&o.FromServer)
-		app.Flag("for", "Server whose blocks are written. One of: [prometheus, mimir]").Default(plan.Prometheus).EnumVar(&o.For, plan.Prometheus, plan.Mimir)
+		app.Flag("for", "Server whose blocks are written. new-prometheus is one that has never been started: only there the history goes on until now. One of: [prometheus, new-prometheus, mimir]").Default(plan.Prometheus).EnumVar(&o.For, plan.Prometheus, plan.NewPrometheus, plan.Mimir)
 		app.Flag("format", "What is written. openmetrics is a text file for each day, without native histograms. One of: [blocks, openmetrics]").Default(plan.Blocks).EnumVar(&o.Format, plan.Blocks, plan.OpenMetrics)
 		app.Flag("step", "Time between two samples of a series, at most 4m. There is another one at the end of each trace.").Default("60s").StringVar(&f.step)
 		app.Flag("until", "Time after which there is no history, as 2026-11-26T18:00:00Z: when the server first scraped the exporter. Default: when the state began to count.").PlaceHolder("TIME").StringVar(&f.until)
@@ -92,6 +92,8 @@ func (f *flags) check(o *options) (err error) {
 	switch {
 	case f.storagePath:
 		return errors.New("--storage.path: expected --state, with a copy of the state or the directory of a stopped exporter")
+	case o.For == plan.NewPrometheus && o.FromServer != "":
+		return errors.New("--from-server: a server that runs has samples already, expected --for=prometheus")
 	case o.Output == "":
 		return errors.New("--output: expected a new directory")
 	}
@@ -111,7 +113,7 @@ func (f *flags) check(o *options) (err error) {
 			return fmt.Errorf("--until: expected a time such as 2026-11-26T18:00:00Z, got %q", f.until)
 		}
 	}
-	if o.For == plan.Prometheus {
+	if o.For != plan.Mimir {
 		o.Retention = defaultRetention
 	}
 	if o.retained = f.retention != ""; o.retained {

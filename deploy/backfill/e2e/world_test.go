@@ -51,8 +51,8 @@ func sizeOf(t *testing.T) size {
 	return size{names: 4, places: 3, traces: 6000, windows: 40}
 }
 
-// world is an Opper with a month of history, an exporter that has counted it, and a
-// server that scrapes the exporter and another target.
+// world is an Opper with a month of history, an exporter that has counted it, and, once
+// it is served, a server that scrapes the exporter and another target.
 type world struct {
 	*promtest.Server
 	opper    *oppertest.Server
@@ -62,7 +62,7 @@ type world struct {
 	truth    *truth
 }
 
-func newWorld(t *testing.T, n size, flags ...string) *world {
+func newWorld(t *testing.T, n size) *world {
 	t.Helper()
 	now := time.Now()
 	w := &world{opper: oppertest.New(oppertest.Config{Seed: now.UnixNano(), NoRecord: true})}
@@ -82,8 +82,14 @@ func newWorld(t *testing.T, n size, flags ...string) *world {
 	if got := exposed.Total("opper_traces_total", ""); got != float64(w.truth.total()) {
 		t.Fatalf("the exporter has counted %v traces, want %d", got, w.truth.total())
 	}
+	return w
+}
 
+// serve starts the server, which may have blocks already.
+func (w *world) serve(t *testing.T, blocks string, flags ...string) {
+	t.Helper()
 	w.Server = promtest.Start(t, promtest.Config{
+		Blocks: blocks,
 		YAML: fmt.Sprintf(`
 global: {scrape_interval: 250ms, scrape_timeout: 250ms}
 scrape_configs:
@@ -101,7 +107,6 @@ scrape_configs:
 	})
 	w.WaitScrapes(t, "opper", 2)
 	w.WaitScrapes(t, "other", 2)
-	return w
 }
 
 func collectorFlags(n size) []string {

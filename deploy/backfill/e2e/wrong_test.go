@@ -16,6 +16,7 @@ import (
 func TestBlocksThatEndTooLateAreSeen(t *testing.T) {
 	n := sizeOf(t)
 	w := newWorld(t, n)
+	w.serve(t, "")
 	live := time.Now()
 	w.WaitScrapes(t, "opper", 1)
 	w.run(t, 20, live)

@@ -19,10 +19,11 @@ const (
 
 // The values of --for and --format.
 const (
-	Prometheus  = "prometheus"
-	Mimir       = "mimir"
-	Blocks      = "blocks"
-	OpenMetrics = "openmetrics"
+	Prometheus    = "prometheus"
+	NewPrometheus = "new-prometheus" // one that has no data, and does not run
+	Mimir         = "mimir"
+	Blocks        = "blocks"
+	OpenMetrics   = "openmetrics"
 )
 
 // Config says what is known of the server, and what is wanted.
@@ -74,13 +75,17 @@ func New(h Sizer, cfg Config) (*Plan, error) {
 		width = day
 	}
 	p := &Plan{cfg: cfg, width: width, First: time.UnixMilli(first).UTC()}
-	last := End{cfg.Now.Add(-Lag), days(Lag) + " ago"}
+	last, border := End{cfg.Now.Add(-Lag), days(Lag) + " ago"}, width
+	if cfg.For == NewPrometheus {
+		// All that its head will have is later.
+		last, border = End{cfg.Now, "now"}, time.Second
+	}
 	for _, e := range cfg.Ends {
 		if !e.At.IsZero() && e.At.Before(last.At) {
 			last = e
 		}
 	}
-	p.Last, p.Reason = last.At.UTC().Truncate(width), last.What
+	p.Last, p.Reason = last.At.UTC().Truncate(border), last.What
 	if !p.First.Before(p.Last) {
 		return nil, fmt.Errorf("the history would begin at %s and end at %s (%s): there is nothing to write", p.First.Format(time.RFC3339), p.Last.Format(time.RFC3339), p.Reason)
 	}

@@ -34,6 +34,7 @@ func TestPlanIsGolden(t *testing.T) {
 	}{
 		"prometheus":  {Config{For: Prometheus, Format: Blocks, Retention: 31 * day}, true},
 		"mimir":       {Config{For: Mimir, Format: Blocks}, true},
+		"new":         {Config{For: NewPrometheus, Format: Blocks, Retention: 31 * day}, true},
 		"openmetrics": {Config{For: Prometheus, Format: OpenMetrics, Retention: 31 * day}, false},
 		"server": {Config{For: Prometheus, Format: Blocks, Retention: 31 * day, Ends: []End{
 			{At: now.Add(-26 * time.Hour), What: "the first sample on the server"}, {What: "not known"}, {At: now.Add(-time.Hour), What: "too late to matter"},
@@ -77,6 +78,7 @@ func TestRangesAreAligned(t *testing.T) {
 		last           time.Time
 	}{
 		"prometheus":                 {Prometheus, Blocks, now, nil, hour, time.Date(2026, 11, 26, 16, 0, 0, 0, time.UTC)},
+		"a server without data":      {NewPrometheus, Blocks, now, nil, hour, now},
 		"just older than the lag":    {Prometheus, Blocks, time.Date(2026, 11, 26, 19, 0, 0, 0, time.UTC), nil, hour, time.Date(2026, 11, 26, 16, 0, 0, 0, time.UTC)},
 		"just younger than the lag":  {Prometheus, Blocks, time.Date(2026, 11, 26, 18, 59, 59, 0, time.UTC), nil, hour, time.Date(2026, 11, 26, 14, 0, 0, 0, time.UTC)},
 		"mimir":                      {Mimir, Blocks, now, nil, day, time.Date(2026, 11, 26, 0, 0, 0, 0, time.UTC)},

@@ -16,7 +16,11 @@ func (p *Plan) Write(to io.Writer, output string, madeState bool) error {
 		_, _ = fmt.Fprintf(table, name+"\t"+format+"\n", args...) // Flush returns its error
 	}
 	line("from", "%s", p.First.Format(time.RFC3339))
-	line("until", "%s (the last border of %s before %s)", p.Last.Format(time.RFC3339), days(p.width), p.Reason)
+	reason := p.Reason
+	if p.cfg.For != NewPrometheus {
+		reason = fmt.Sprintf("the last border of %s before %s", days(p.width), p.Reason)
+	}
+	line("until", "%s (%s)", p.Last.Format(time.RFC3339), reason)
 	line("days", "%.1f", p.Last.Sub(p.First).Hours()/24)
 	if p.cfg.Format == OpenMetrics {
 		line("files", "%d, one for each day", len(p.Ranges))
@@ -42,6 +46,8 @@ func (p *Plan) steps(output string, madeState bool) (steps []string) {
 			"for VictoriaMetrics: POST each file to /api/v1/import/prometheus")
 	case p.cfg.For == Mimir:
 		steps = append(steps, fmt.Sprintf("mimirtool backfill --address=URL --id=TENANT %s/blocks/*", output))
+	case p.cfg.For == NewPrometheus:
+		steps = append(steps, fmt.Sprintf("move the directories in %s/blocks to the --storage.tsdb.path of the server, before its first start", output))
 	default:
 		steps = append(steps, fmt.Sprintf("move the directories in %s/blocks to the --storage.tsdb.path of the server, which may run", output))
 	}

@@ -43,6 +43,8 @@ type Config struct {
 	// Flags are further arguments, for example
 	// --enable-feature=exemplar-storage.
 	Flags []string
+	// Blocks is a directory of blocks that the server has before its first start.
+	Blocks string
 }
 
 // Server is a running Prometheus server. Its methods may be called from
@@ -62,7 +64,13 @@ type Server struct {
 // test ends, and logged if the test has failed.
 func Start(t testing.TB, c Config) *Server {
 	t.Helper()
-	s, err := start(t.TempDir(), c)
+	dir := t.TempDir()
+	if c.Blocks != "" {
+		if err := os.CopyFS(filepath.Join(dir, data), os.DirFS(c.Blocks)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := start(dir, c)
 	if err != nil {
 		t.Fatalf("prometheus: %v", err)
 	}
