@@ -151,6 +151,9 @@ func (w *World) families(project string) []*dto.MetricFamily {
 	return w.exposed[project]
 }
 
+// Forget forgets what is exposed, after a change of the World.
+func (w *World) Forget() { w.exposed = nil }
+
 // count counts the traces of a project as the exporter does.
 func (w *World) count(project string) []*dto.MetricFamily {
 	cfg := aggregate.Config{Success: []string{"success"}, Failure: []string{"failure"}, MaxNames: 1000, DurationBuckets: DurationBuckets, TokenBuckets: TokenBuckets}
