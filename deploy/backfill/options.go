@@ -94,6 +94,8 @@ func (f *flags) check(o *options) (err error) {
 		return errors.New("--storage.path: expected --state, with a copy of the state or the directory of a stopped exporter")
 	case o.For == plan.NewPrometheus && o.FromServer != "":
 		return errors.New("--from-server: a server that runs has samples already, expected --for=prometheus")
+	case o.State == "" && o.FromServer != "":
+		return errors.New("--from-server: expected --state, too: what the server has scraped are the counts of a state, and those of another one would look like a reset")
 	case o.Output == "":
 		return errors.New("--output: expected a new directory")
 	}
