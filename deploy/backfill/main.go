@@ -141,7 +141,7 @@ func readProjects(ctx context.Context, o *options, shown *progress) (*read.Resul
 	defer shown.end()
 	got, err := read.Run(ctx, read.Config{
 		Projects: o.Projects, MaxRequestsPerSecondTotal: o.MaxRequestsPerSecondTotal,
-		State: o.State, Directory: dir, Logger: shown.logger, Progress: shown.set,
+		State: o.State, Directory: dir, Logger: shown.logger, Progress: shown.show, // the collector logs its own
 	})
 	if o.State != "" {
 		err = cmp.Or(err, os.RemoveAll(dir)) //nolint:gosec // the operator's own flag, in a directory that was made for it

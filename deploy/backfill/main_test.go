@@ -18,6 +18,8 @@ import (
 
 	"opper_exporter/collector"
 	"opper_exporter/collector/store"
+	"opper_exporter/deploy/backfill/plan"
+	"opper_exporter/deploy/backfill/read"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -179,6 +181,29 @@ func TestHistoryOfAState(t *testing.T) {
 	out, _ = b.mustRun("--state="+filepath.Join(state, "opper_exporter.db"), "--until="+until.Format(time.RFC3339))
 	if want := until.Truncate(2*time.Hour).Format(time.RFC3339) + " (the last border of 2h before --until)"; !strings.Contains(out, want) {
 		t.Errorf("no %q in\n%s", want, out)
+	}
+}
+
+// The exporter has published what a state has counted, but not before it began.
+func TestHistoryEndsWhereTheStateBegan(t *testing.T) {
+	since := time.Now().Add(-50 * time.Hour)
+	for name, c := range map[string]struct {
+		o     options
+		state read.Result
+		want  []plan.End
+		err   string
+	}{
+		"no state":           {options{}, read.Result{}, nil, ""},
+		"state":              {options{State: "s"}, read.Result{Since: since}, []plan.End{{At: since, What: "the state began to count"}}, ""},
+		"until":              {options{State: "s", Until: since}, read.Result{Since: since, Renewed: true}, nil, ""},
+		"server":             {options{State: "s", FromServer: "u"}, read.Result{Since: since, Renewed: true}, nil, ""},
+		"server without any": {options{State: "s", For: plan.NewPrometheus}, read.Result{Since: since}, nil, ""},
+		"renewed":            {options{State: "s"}, read.Result{Since: since, Renewed: true}, nil, "--until: expected the first sample of the exporter's series on the server, as the state has replaced another one, or --from-server"},
+	} {
+		got, err := c.o.ends(nil, &c.state)
+		if !slices.Equal(got, c.want) || err == nil != (c.err == "") || err != nil && err.Error() != c.err {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
 	}
 }
 

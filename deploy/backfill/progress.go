@@ -44,7 +44,10 @@ func (p *progress) begin(step string) {
 	}
 }
 
-// set shows that so much of the step is done.
+// show shows on the bar that so much of the step is done.
+func (p *progress) show(done, of int) { _, _ = p.draw(done, of) }
+
+// set shows that, and logs it where there is no bar.
 func (p *progress) set(done, of int) {
 	if step, isDue := p.draw(done, of); isDue {
 		level.Info(p.logger).Log("msg", step, "done", done, "of", of)
