@@ -261,7 +261,7 @@ func TestBlocksAreCompacted(t *testing.T) {
 	if err := db.Compact(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if after := len(db.Blocks()); after > before/3 {
+	if after := len(db.Blocks()); after > before/2 {
 		t.Errorf("%d blocks, %d before", after, before)
 	}
 	historytest.Check(t, w, db, target, mint, maxt, 4*time.Minute)
