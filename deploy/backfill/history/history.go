@@ -69,10 +69,8 @@ func New(projects []Project, o Options) (*History, error) {
 	if o.Step < time.Second || o.Step > MaxStep {
 		return nil, fmt.Errorf("step %s: expected 1s to %s", o.Step, MaxStep)
 	}
-	for label, value := range o.Labels {
-		if err := checkLabel(label, value); err != nil {
-			return nil, err
-		}
+	if err := CheckLabels(o.Labels); err != nil {
+		return nil, err
 	}
 	h := &History{}
 	for i := range projects {

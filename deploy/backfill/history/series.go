@@ -3,6 +3,7 @@ package history
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -22,6 +23,16 @@ const (
 )
 
 var ownLabels = []string{labelProject, labelName, labelOutcome, model.BucketLabel}
+
+// CheckLabels returns an error if the series can't have these labels.
+func CheckLabels(more map[string]string) error {
+	for _, label := range slices.Sorted(maps.Keys(more)) {
+		if err := checkLabel(label, more[label]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func checkLabel(label, value string) error {
 	switch {
