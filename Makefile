@@ -118,6 +118,7 @@ golden: ## rewrite the golden files, and the chart's copies; look at what change
 
 docs: ## rewrite the tables of flags and metrics in deploy/docs
 	$(GO) run ./deploy/docs/generate
+	$(GO) test -C $(BACKFILL) . -run FlagsAreDocumented -update
 
 bench: ## the exporter compared with a plain download and a plain implementation, as tables of ratios
 	$(GO) run ./deploy/test/bench $(ARGS)
