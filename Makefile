@@ -43,9 +43,11 @@ tools: ## the tools that the tests and the linters use
 	for main in deploy/test/tools/*/main.go deploy/grafana/schema/main.go $(BACKFILL)/main.go; do $(GO) build -C "$${main%/*}" -o /dev/null . || exit; done
 	@echo '=== building the exporter and the tests'
 	$(GO) build ./...
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -o /dev/null .
 	$(GO) build -race -buildvcs=false -o /dev/null .
-	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build -trimpath -buildvcs=false -o /dev/null .
+	for module in . $(BACKFILL); do \
+		CGO_ENABLED=0 $(GO) build -C $$module -trimpath -buildvcs=false -o /dev/null . && \
+		CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build -C $$module -trimpath -buildvcs=false -o /dev/null . || exit; \
+	done
 	$(GO) test -race -run '^$$' ./... >/dev/null
 	$(GO) test -C $(BACKFILL) -race -run '^$$' ./... >/dev/null
 	$(GO) test -run '^$$' ./collector >/dev/null
@@ -116,6 +118,7 @@ golden: ## rewrite the golden files, and the chart's copies; look at what change
 
 docs: ## rewrite the tables of flags and metrics in deploy/docs
 	$(GO) run ./deploy/docs/generate
+	$(GO) test -C $(BACKFILL) . -run FlagsAreDocumented -update
 
 bench: ## the exporter compared with a plain download and a plain implementation, as tables of ratios
 	$(GO) run ./deploy/test/bench $(ARGS)

@@ -51,7 +51,7 @@ func Write(ctx context.Context, dir string, mint, maxt int64, series iter.Seq[hi
 
 // write writes a whole block, and syncs it.
 func write(ctx context.Context, dir string, series iter.Seq[history.Series], meta *tsdb.BlockMeta) (size int64, err error) {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // a server may run as another user
 		return 0, err
 	}
 	written, err := writeChunks(ctx, filepath.Join(dir, "chunks"), series, &meta.Stats)

@@ -35,8 +35,9 @@ func (f family) perOne() float64 {
 		return 1e6
 	case lastEnd:
 		return 1e3
+	default:
+		return 1
 	}
-	return 1
 }
 
 // families is a set of families.
@@ -70,8 +71,9 @@ func (e *Event) amount(f family) int64 {
 		return e.End
 	case traces:
 		return 1
+	default:
+		return e.Tokens
 	}
-	return e.Tokens
 }
 
 // metric is one metric of what is exposed now. Once all events are taken from it, it has

@@ -87,8 +87,9 @@ func (s *series) base() state {
 		return state{value: below}
 	case nativeColumn:
 		return state{value: m.sum, count: m.count, zero: m.native.zero, buckets: slices.Clone(m.native.counts)}
+	default:
+		return state{value: m.sum}
 	}
-	return state{value: m.sum}
 }
 
 // add counts an event.
@@ -122,8 +123,9 @@ func (s *series) exposed(value int64) float64 {
 		return float64(value)
 	case latestColumn:
 		return min(float64(value)/lastEnd.perOne(), s.metric.exposed) // which is not rounded up
+	default:
+		return float64(value) / s.metric.family.perOne()
 	}
-	return float64(value) / s.metric.family.perOne()
 }
 
 // addMetric adds the series of a metric that is exposed, as a server stores them.

@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -165,7 +166,7 @@ func (w *World) count(project string) []*dto.MetricFamily {
 			continue
 		}
 		row := ledger.Row{
-			ID: ledger.KeyOf(fmt.Sprint(i)), Name: t.Name, Status: t.Outcome.String(), HasStatus: true,
+			ID: ledger.KeyOf(strconv.Itoa(i)), Name: t.Name, Status: t.Outcome.String(), HasStatus: true,
 			End: t.End, Duration: t.Duration, HasDuration: t.HasDuration, Tokens: t.Tokens, HasTokens: t.HasTokens,
 		}
 		if t.Outcome == aggregate.Abandoned {
@@ -194,8 +195,8 @@ func (b *builder) add(family string, m prometheus.Metric, labels ...string) *dto
 			panic(err)
 		}
 	}
-	for i := 0; i < len(labels); i += 2 {
-		out.Label = append(out.Label, &dto.LabelPair{Name: &labels[i], Value: &labels[i+1]})
+	for pair := range slices.Chunk(labels, 2) {
+		out.Label = append(out.Label, &dto.LabelPair{Name: &pair[0], Value: &pair[1]})
 	}
 	i := slices.IndexFunc(b.families, func(f *dto.MetricFamily) bool { return f.GetName() == family })
 	if i < 0 {
