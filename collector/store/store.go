@@ -103,11 +103,7 @@ func (s *Store) open() error {
 		NoFreelistSync: true,
 		FreelistType:   bbolt.FreelistMapType,
 		Logger:         commitLog{s},
-		OpenFile: func(path string, flag int, perm os.FileMode) (*os.File, error) {
-			f, err := os.OpenFile(path, flag, perm)
-			s.file = f
-			return f, err
-		},
+		OpenFile:       s.keepFile,
 	})
 	if err == nil {
 		if err = s.begin(); err == nil && isNew {
@@ -125,6 +121,13 @@ func (s *Store) open() error {
 		os.Remove(s.path) //nolint:errcheck // the first error says what is wrong
 	}
 	return err
+}
+
+// keepFile opens the file for the database.
+func (s *Store) keepFile(path string, flag int, perm os.FileMode) (f *os.File, err error) {
+	f, err = os.OpenFile(path, flag, perm)
+	s.file = f
+	return f, err
 }
 
 // begin checks the version of a file, or writes it into a new one.
