@@ -71,9 +71,7 @@ func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometh
 	})
 	mux.Handle(snapshotPath, lifecycle(cfg, snapshotHandler(snapshot, sendTimeout, logger)))
 	if reload == nil {
-		reload = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			http.Error(w, "There is nothing to reload: --config.file is not set.", http.StatusNotFound)
-		})
+		reload = refuse("There is nothing to reload: --config.file is not set.", http.StatusNotFound)
 	}
 	mux.Handle(reloadPath, lifecycle(cfg, reload))
 	mux.Handle("/{$}", metrics.page(statuspage.New(statuspage.Config{Program: cfg.Program, Version: cfg.Version, TelemetryPath: cfg.TelemetryPath, TraceURL: cfg.TraceURL}, syncer.Status)))
@@ -87,11 +85,13 @@ func (c *Config) exporterPath() string { return c.TelemetryPath + "/exporter" }
 // makes a browser send one.
 func lifecycle(cfg Config, next http.Handler) http.Handler {
 	if !cfg.EnableLifecycle {
-		next = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			http.Error(w, "The lifecycle API is not enabled: it needs --web.enable-lifecycle.", http.StatusForbidden)
-		})
+		next = refuse("The lifecycle API is not enabled: it needs --web.enable-lifecycle.", http.StatusForbidden)
 	}
 	return http.NewCrossOriginProtection().Handler(next)
+}
+
+func refuse(text string, status int) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, text, status) })
 }
 
 // ReadyHandler answers 200 once each project, or the target of the request, has
