@@ -83,6 +83,10 @@ func Start(t testing.TB, c Config) *Server {
 	return s
 }
 
+// At returns a server that something else has started. It can be asked, and not
+// restarted.
+func At(url string) *Server { return &Server{url: url} }
+
 // Restart stops the server as an operator does, and starts it with the same
 // configuration and data. Its address is another one.
 func (s *Server) Restart(t testing.TB) {
