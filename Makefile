@@ -109,6 +109,9 @@ long-rest:
 	$(GO) test -race -timeout 60m ./deploy/test/e2e -run 'TestCountsSurviveSIGKILL|TestFirstIncrementIsNotLostByDiscovery' -parallel 4 -kills 40 -shared-connections
 	@echo '=== testing each alert beside all rules'
 	$(GO) test -timeout 60m ./deploy/prometheus -run TestRulesPassTheirTests -all-rules
+	@echo '=== 30 days of 200 000 traces as history on a Prometheus server, and 14 days of the demo'
+	$(GO) test -C $(BACKFILL) -timeout 120m ./e2e -run TestHistory -full
+	$(GO) test -timeout 60m ./deploy/grafana -run TestPanelsAreFullAtFirstLook -past 336h
 	@echo '=== fuzzing'
 	$(MAKE) fuzz FUZZTIME=2000x
 
