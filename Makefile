@@ -4,6 +4,8 @@ FUZZTIME  ?= 30s
 # How long a soak lasts.
 export SOAK ?= 10m
 GOLANGCI  := $(GO) tool -modfile=deploy/test/tools/go.mod golangci-lint
+# The module of opper_backfill, which is tested and linted as the exporter is.
+BACKFILL  := deploy/backfill
 
 # The length of an abbreviation would depend on what else a clone holds.
 VERSION   := $(shell git describe --tags --always --abbrev=12 --dirty 2>/dev/null || echo unknown)
@@ -13,7 +15,7 @@ BUILDINFO := github.com/prometheus/common/version
 LDFLAGS   := -X $(BUILDINFO).Version=$(VERSION) -X $(BUILDINFO).Revision=$(REVISION) -X $(BUILDINFO).Branch=$(BRANCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run tools test test-unraced test-raced test-collector test-schedules test-long long-soak long-usage long-rest soak lint vulncheck format build reproducible golden docs fuzz bench
+.PHONY: help demo run tools test test-unraced test-raced test-collector test-schedules test-backfill test-long long-soak long-usage long-rest soak lint vulncheck format build backfill reproducible golden docs fuzz bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -38,13 +40,17 @@ tools: ## the tools that the tests and the linters use
 	$(GO) tool -modfile=deploy/test/tools/go.mod -n golangci-lint >/dev/null
 	$(GO) tool -modfile=deploy/test/tools/alertmanager/go.mod -n amtool >/dev/null
 	$(GO) tool -modfile=deploy/test/tools/helm/go.mod -n helm >/dev/null
-	for main in deploy/test/tools/*/main.go deploy/grafana/schema/main.go; do $(GO) build -C "$${main%/*}" -o /dev/null . || exit; done
+	for main in deploy/test/tools/*/main.go deploy/grafana/schema/main.go $(BACKFILL)/main.go; do $(GO) build -C "$${main%/*}" -o /dev/null . || exit; done
 	@echo '=== building the exporter and the tests'
 	$(GO) build ./...
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -o /dev/null .
 	$(GO) build -race -buildvcs=false -o /dev/null .
-	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build -trimpath -buildvcs=false -o /dev/null .
+	for module in . $(BACKFILL); do \
+		CGO_ENABLED=0 $(GO) build -C $$module -trimpath -buildvcs=false -o /dev/null . && \
+		CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build -C $$module -trimpath -buildvcs=false -o /dev/null . || exit; \
+	done
 	$(GO) test -race -run '^$$' ./... >/dev/null
+	$(GO) test -C $(BACKFILL) -race -run '^$$' . $(BACKFILL_RACED) >/dev/null
+	$(GO) test -C $(BACKFILL) -run '^$$' ./... >/dev/null
 	$(GO) test -run '^$$' ./collector $(addprefix ./,$(UNRACED)) >/dev/null
 
 # What one goroutine does in these packages, and what other processes do, the race
@@ -55,11 +61,13 @@ UNRACED := deploy/test/e2e deploy/prometheus deploy/grafana deploy/test/packages
 UNRACED_TESTS := TestSchedules|TestHistoryIsCountedExactly|TestLiveTracesAreCountedOnceSettled|TestCalmProjectsKeepTheirInterval|TestSweepsWaitForNoSync|TestProjectIsUpWhileItWaitsForItsTurn
 # Schedules make much garbage and keep little.
 SCHEDULES := GOGC=800 $(GO) test -timeout 60m
+# Where opper_backfill has goroutines, beside the program itself.
+BACKFILL_RACED := ./read ./server
 
 # The tests with real servers mostly wait, so more is tested at once than there are
 # cores.
 test: tools ## the tests, about five minutes of them
-	@$(MAKE) -j2 test-unraced test-raced test-collector test-schedules
+	@$(MAKE) -j2 test-unraced test-raced test-collector test-backfill test-schedules
 
 test-unraced:
 	@echo '=== testing what needs no race detector'
@@ -68,6 +76,11 @@ test-unraced:
 test-raced:
 	@echo '=== testing the other packages but the collector, with the race detector'
 	$(GO) test -race -p 2 -timeout 30m $(filter-out $(addprefix opper_exporter/,collector $(UNRACED)),$(shell $(GO) list ./...))
+
+test-backfill:
+	@echo '=== testing opper_backfill'
+	$(GO) test -C $(BACKFILL) -race -timeout 30m . $(BACKFILL_RACED)
+	$(GO) test -C $(BACKFILL) -p 2 -timeout 30m $$($(GO) list -C $(BACKFILL) ./... | grep -Ev '/backfill(/read|/server)?$$')
 
 test-collector:
 	@echo '=== testing the collector, with the race detector'
@@ -96,6 +109,9 @@ long-rest:
 	$(GO) test -race -timeout 60m ./deploy/test/e2e -run 'TestCountsSurviveSIGKILL|TestFirstIncrementIsNotLostByDiscovery' -parallel 4 -kills 40 -shared-connections
 	@echo '=== testing each alert beside all rules'
 	$(GO) test -timeout 60m ./deploy/prometheus -run TestRulesPassTheirTests -all-rules
+	@echo '=== 30 days of 200 000 traces as history on a Prometheus server, and 14 days of the demo'
+	$(GO) test -C $(BACKFILL) -timeout 120m ./e2e -run TestHistory -full
+	$(GO) test -timeout 60m ./deploy/grafana -run TestPanelsAreFullAtFirstLook -past 336h
 	@echo '=== fuzzing'
 	$(MAKE) fuzz FUZZTIME=2000x
 
@@ -104,15 +120,21 @@ soak: ## the real binary under random faults for the time SOAK, and a verdict
 
 lint: ## the linters and the formatters
 	$(GOLANGCI) run ./...
+	golangci=$$($(GOLANGCI:golangci-lint=-n golangci-lint)) && cd $(BACKFILL) && "$$golangci" run ./...
 
 vulncheck: ## known vulnerabilities, where the database can be reached
 	$(GO) run -C deploy/test/tools/vuln . -C '$(CURDIR)' ./...
+	$(GO) run -C deploy/test/tools/vuln . -C '$(CURDIR)/$(BACKFILL)' ./...
 
 format: ## rewrite the Go files as the formatters want them
 	$(GOLANGCI) fmt ./...
+	golangci=$$($(GOLANGCI:golangci-lint=-n golangci-lint)) && cd $(BACKFILL) && "$$golangci" fmt ./...
 
 build: ## the binary opper_exporter
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o opper_exporter .
+
+backfill: ## the binary opper_backfill, which writes the history from before the first scrape
+	CGO_ENABLED=0 $(GO) build -C $(BACKFILL) -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o '$(CURDIR)/opper_backfill' .
 
 # The second one shares no cache with the first: nothing may be taken over.
 reproducible: ## two builds of a copy each, in other directories, that must be the same
@@ -128,14 +150,15 @@ golden: ## rewrite the golden files, and the chart's copies; look at what change
 
 docs: ## rewrite the tables of flags and metrics in deploy/docs
 	$(GO) run ./deploy/docs/generate
+	$(GO) test -C $(BACKFILL) . -run FlagsAreDocumented -update
 
 bench: ## the exporter compared with a plain download and a plain implementation, as tables of ratios
 	$(GO) run ./deploy/test/bench $(ARGS)
 
 fuzz: ## every fuzz test for FUZZTIME, a duration or a number of runs, each
-	@set -e; for pkg in $$($(GO) list ./...); do \
-		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	@set -e; for module in . $(BACKFILL); do for pkg in $$($(GO) list -C $$module ./...); do \
+		for target in $$($(GO) test -C $$module -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
 			echo "$$pkg $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x $$pkg; \
+			$(GO) test -C $$module -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x $$pkg; \
 		done; \
-	done
+	done; done

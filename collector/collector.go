@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"opper_exporter/collector/config"
+	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/usage"
 	"opper_exporter/opper"
 )
@@ -27,6 +28,9 @@ type Deps struct {
 	// AllRead reports whether every scraper of a project has read what has been
 	// exposed of it since a time. If it is nil, no scraper is waited for.
 	AllRead func(project string, since time.Time) bool
+	// Observe, if it is not nil, is called with all that is counted, by the goroutine of
+	// its project. The traces are not to be kept.
+	Observe func(project string, counted []ledger.Counted)
 	// Limit is that of the requests of all projects; nil is no limit.
 	Limit *opper.SharedLimit
 
@@ -91,6 +95,17 @@ func (c *Collector) Run(ctx context.Context) error {
 	c.setStart(nil)
 	defer closeClients(c.all())
 	return running.Wait()
+}
+
+// ReadOnce reads what Opper lists of all projects, publishes it, and returns the first
+// error. It is called in place of Run, once.
+func (c *Collector) ReadOnce(ctx context.Context) error {
+	defer closeClients(c.all())
+	reading, ctx := errgroup.WithContext(ctx)
+	for _, p := range c.all() {
+		reading.Go(func() error { return p.readOnce(ctx) })
+	}
+	return reading.Wait()
 }
 
 // setStart starts all projects.

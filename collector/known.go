@@ -17,6 +17,8 @@ type Known struct {
 
 	// Of the numbers.
 	URL, NameFilter string
+	DurationBuckets []float64
+	TokenBuckets    []float64
 	IsInitialSync   bool // the initial sync is not complete
 	Open            int  // traces
 	Aggregates      *aggregate.Set
@@ -33,6 +35,7 @@ func ReadKnown(state Store, project string) (*Known, error) {
 		return nil, err
 	}
 	k.LastSync, k.URL, k.NameFilter, k.Bytes = st.LastSuccess, st.URL, st.NameFilter, st.bytes
+	k.DurationBuckets, k.TokenBuckets = st.DurationBuckets, st.TokenBuckets
 	if err := k.ledger.EndRestore(st.Clock.Time); err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
@@ -67,3 +70,6 @@ func ForgetName(state Store, project, label string) error {
 
 // Has reports whether a trace was seen before, by its id as Opper writes it.
 func (k *Known) Has(id string) bool { return k.ledger.HasSeen(ledger.KeyOf(id)) }
+
+// HasCounted reports whether a trace was counted, see ledger.Ledger.
+func (k *Known) HasCounted(id ledger.ID) (counted, abandoned bool) { return k.ledger.HasCounted(id) }

@@ -274,6 +274,9 @@ func (p *project) sweepPause() time.Duration {
 
 // apply adds up what was read.
 func (p *project) apply(ev ledger.Events) {
+	if p.deps.Observe != nil && len(ev.Counted) > 0 {
+		p.deps.Observe(p.cfg.Name, ev.Counted)
+	}
 	known := len(p.aggregates.Unmapped())
 	p.aggregates.Apply(ev, p.lastZero(), p.clock.Now())
 	for _, u := range p.aggregates.Unmapped()[known:] {

@@ -2,6 +2,8 @@ package collector
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"hash/fnv"
 	"time"
 )
@@ -58,6 +60,24 @@ func (p *project) run(ctx context.Context) error {
 		}
 	}
 	return p.broken
+}
+
+// readOnce runs syncs until one is published. What a failed one has read of the initial
+// sync is not read again, so the next one may get further, unless nothing was read.
+func (p *project) readOnce(ctx context.Context) error {
+	for read := 0; ; {
+		p.sync(ctx)
+		st := p.status()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case st.Initial == nil && st.Sync.FailingSince.IsZero() && p.commitErr == nil:
+			return nil
+		case st.Initial == nil || st.Initial.Read <= read || p.commitErr != nil:
+			return fmt.Errorf("project %q: %w", p.cfg.Name, errors.New(st.Sync.LastError))
+		}
+		read = st.Initial.Read
+	}
 }
 
 // offset returns when in each interval a project syncs: so that of many, which begin

@@ -54,20 +54,22 @@ func (h *Histogram) observe(bounds []float64, value float64, units int64) int {
 	h.grow(len(bounds) + 1)
 	h.Count++
 	h.Sum = addSaturating(h.Sum, units)
-	i := placeOf(value, bounds)
+	i := ClassicBucket(value, bounds)
 	h.Classic[i]++
-	if value <= ZeroThreshold {
+	key, ok := NativeBucket(value, h.Schema())
+	if !ok {
 		h.Zero++
 		return i
 	}
-	h.add(Bucket{Key: keyOf(value, h.Halvings), Count: 1})
+	h.add(Bucket{Key: key, Count: 1})
 	h.bound()
 	return i
 }
 
-// placeOf returns how many of the bounds are below value. There are few, and
-// where a search would turn could not be foreseen.
-func placeOf(value float64, bounds []float64) int {
+// ClassicBucket returns the place of a value among the classic buckets with these
+// upper bounds: how many of them are below it. There are few, and where a search would
+// turn could not be foreseen.
+func ClassicBucket(value float64, bounds []float64) int {
 	i := 0
 	for _, b := range bounds {
 		if b < value {
@@ -180,10 +182,14 @@ var fractions = []float64{
 	0.7071067811865475, 0.7711054127039704, 0.8408964152537144, 0.9170040432046711,
 }
 
-// keyOf returns the key of the native bucket of a positive value.
-func keyOf(value float64, halvings int32) int32 {
+// NativeBucket returns the key that the bucket of a value has in a Histogram of this
+// schema; not ok if that is the zero bucket.
+func NativeBucket(value float64, schema int32) (key int32, ok bool) {
+	if value <= ZeroThreshold {
+		return 0, false
+	}
 	frac, exp := math.Frexp(value)
-	return coarser(int32(placeOf(frac, fractions)+(exp-1)*len(fractions)), halvings)
+	return coarser(int32(ClassicBucket(frac, fractions)+(exp-1)*len(fractions)), startSchema-schema), true
 }
 
 // coarser returns the key of the bucket into which that of key merges.

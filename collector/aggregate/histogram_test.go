@@ -219,6 +219,38 @@ func TestHistogramMerge(t *testing.T) {
 	}
 }
 
+// Values that are counted one by one at the schema of a histogram are in its buckets.
+func TestBucketsOfValues(t *testing.T) {
+	for name, draw := range scenarios {
+		t.Run(name, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(4, 1))
+			var h Histogram
+			values := make([]float64, 5000)
+			for i := range values {
+				values[i] = draw(rng)
+				h.observe(someBounds, values[i], 0)
+			}
+			classic, native, zero := make([]uint64, len(someBounds)+1), map[int32]uint64{}, uint64(0)
+			for _, v := range values {
+				classic[ClassicBucket(v, someBounds)]++
+				if key, ok := NativeBucket(v, h.Schema()); ok {
+					native[key]++
+				} else {
+					zero++
+				}
+			}
+			if !slices.Equal(classic, h.Classic) || zero != h.Zero || len(native) != len(h.Positive) {
+				t.Fatalf("classic %v, %d native buckets, zero %d, want\n%v, %d, %d", classic, len(native), zero, h.Classic, len(h.Positive), h.Zero)
+			}
+			for _, b := range h.Positive {
+				if native[b.Key] != b.Count {
+					t.Errorf("native bucket %d at schema %d holds %d, want %d", b.Key, h.Schema(), native[b.Key], b.Count)
+				}
+			}
+		})
+	}
+}
+
 // String lets tests compare what is printed of histograms.
 func (e *Exemplar) String() string { return fmt.Sprint(*e) }
 

@@ -83,7 +83,12 @@ func (c *Config) resolve(raw string) *resolved {
 // Label returns where traces of a name are counted while there is a place, or
 // whether they are not counted at all.
 func (c *Config) Label(raw string) (label string, included bool) {
-	r := c.resolve(BoundName(raw))
+	return c.RowLabel(BoundName(raw))
+}
+
+// RowLabel does so for the name of a row, which BoundName has made.
+func (c *Config) RowLabel(name string) (label string, included bool) {
+	r := c.resolve(name)
 	return r.label, r.wanted
 }
 

@@ -74,7 +74,7 @@ func (labelValue) String() string { return "" }
 // kingpin's own, a flag before it that lacks its value would be ignored.
 func withCommand(app *kingpin.Application, args []string) []string {
 	context, err := app.ParseContext(args)
-	if err != nil || context.SelectedCommand != nil {
+	if err != nil || context.SelectedCommand != nil || app.GetCommand(CommandRun) == nil {
 		return args
 	}
 	if slices.ContainsFunc(context.Elements, func(e *kingpin.ParseElement) bool { return e.Clause == app.HelpFlag }) {

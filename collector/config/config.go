@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/exporter-toolkit/web"
 
@@ -73,7 +74,22 @@ type Project struct {
 // they name. It reports done if the arguments only ask for something to be
 // printed, as --help does.
 func Parse(args []string, getenv func(string) string, stdout io.Writer) (cfg *Validated, done bool, err error) {
-	parsed, done, err := parseArgs(args, stdout)
+	return parseWith(NewApplication, args, getenv, stdout)
+}
+
+// ParseFor does so for another program that collects what the exporter does. It has the
+// flags of the exporter, as change leaves them, and no commands.
+func ParseFor(program, help string, change func(*kingpin.Application), args []string, getenv func(string) string, stdout io.Writer) (cfg *Validated, done bool, err error) {
+	application := func() (*kingpin.Application, *Parsed) {
+		app, parsed := newFlags(program, help)
+		change(app)
+		return app, parsed
+	}
+	return parseWith(application, args, getenv, stdout)
+}
+
+func parseWith(application func() (*kingpin.Application, *Parsed), args []string, getenv func(string) string, stdout io.Writer) (cfg *Validated, done bool, err error) {
+	parsed, done, err := parseArgs(application, args, stdout)
 	if done || err != nil {
 		return nil, done, err
 	}
@@ -84,9 +100,9 @@ func Parse(args []string, getenv func(string) string, stdout io.Writer) (cfg *Va
 	return cfg, false, err
 }
 
-func parseArgs(args []string, stdout io.Writer) (parsed *Parsed, done bool, err error) {
-	app, parsed := NewApplication()
-	parsed.args = args
+func parseArgs(application func() (*kingpin.Application, *Parsed), args []string, stdout io.Writer) (parsed *Parsed, done bool, err error) {
+	app, parsed := application()
+	parsed.args, parsed.application = args, application
 	var usage bytes.Buffer // kingpin panics where it cannot write, as into a closed pipe
 	app.UsageWriter(&usage).ErrorWriter(io.Discard)
 	app.Terminate(func(int) {
@@ -122,7 +138,7 @@ func (p *Parsed) Validate(getenv func(string) string) (*Validated, error) {
 	}
 	if p.configFile != "" {
 		v.Reload = func() ([]Project, error) {
-			again, _, err := parseArgs(p.args, io.Discard)
+			again, _, err := parseArgs(p.application, p.args, io.Discard)
 			if err != nil {
 				return nil, err
 			}

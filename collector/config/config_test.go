@@ -323,10 +323,8 @@ func TestValuesReachWhatTheyConfigure(t *testing.T) {
 	if got := cfg.Projects[0]; got.UpstreamURL != "https://opper.example/v2" || got.Concurrency != 7 || got.SweepPause != time.Second/2 || !slices.Equal(got.Aggregate.Success, []string{"ok", "fine", "done"}) {
 		t.Errorf("collector: %+v", got)
 	}
-	want := scrape.Config{
-		Program: "opper_exporter", Version: "dev", TelemetryPath: "/a/b", DisableExporterMetrics: true, OpenMetricsCreated: true, MaxRequests: 3, SyncOnScrape: true,
-		TraceURL: "http://localhost:1/a?trace={id}",
-	}
+	want := scrape.Config{DisableExporterMetrics: true, OpenMetricsCreated: true, MaxRequests: 3, SyncOnScrape: true}
+	want.Program, want.Version, want.TelemetryPath, want.TraceURL = "opper_exporter", "dev", "/a/b", "http://localhost:1/a?trace={id}"
 	if cfg.Scrape != want {
 		t.Errorf("scrape: %+v, want %+v", cfg.Scrape, want)
 	}
@@ -343,6 +341,39 @@ func TestHTTPConfigFileReachesTheClient(t *testing.T) {
 	want := http.Header{"X-Both": {"flag"}, "X-File": {"file"}}
 	if got := cfg.Projects[0].Opper; !got.Transport.DisableHTTP2 || !maps.EqualFunc(got.Header, want, slices.Equal) {
 		t.Errorf("client: %+v, want %v", got, want)
+	}
+}
+
+// Another program has the same flags, less and more, and no commands.
+func TestFlagsOfAnotherProgram(t *testing.T) {
+	var own string
+	var refused bool
+	change := func(app *kingpin.Application) {
+		app.GetFlag("web.max-requests").Hidden()
+		app.GetFlag("storage.path").IsSetByUser(&refused)
+		app.Flag("own", "A flag of its own.").StringVar(&own)
+	}
+	parse := func(args ...string) (*Validated, string, error) {
+		var out strings.Builder
+		cfg, _, err := ParseFor("another", "Another program.", change, args, withKey, &out)
+		return cfg, out.String(), err
+	}
+	cfg, _, err := parse("--own=value", "--opper.project=checkout", "--web.max-requests=3")
+	if err != nil || own != "value" || refused || cfg.Projects[0].Name != "checkout" || cfg.Scrape.MaxRequests != 3 || cfg.Command != "" {
+		t.Errorf("%+v, own flag %q, error %v", cfg, own, err)
+	}
+	if _, _, err := parse("--storage.path=/data"); err != nil || !refused {
+		t.Errorf("a flag that was given is not known to be: %v", err)
+	}
+	if _, _, err := parse(CommandCheck); err == nil || err.Error() != "unexpected check" {
+		t.Errorf("a command of the exporter: %v", err)
+	}
+	_, help, err := parse("--help")
+	if err != nil || !strings.Contains(help, "usage: another") || !strings.Contains(help, "--own") || strings.Contains(help, "--web.max-requests") || strings.Contains(help, "Commands:") {
+		t.Errorf("help: %v\n%s", err, help)
+	}
+	if _, version, err := parse("--version"); err != nil || !strings.HasPrefix(version, "another, version") {
+		t.Errorf("version: %v\n%s", err, version)
 	}
 }
 

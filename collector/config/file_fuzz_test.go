@@ -28,7 +28,7 @@ func FuzzConfigFile(f *testing.F) {
 		return ""
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
-		parsed, _, err := parseArgs([]string{"--config.file=testdata/opper.yml"}, io.Discard)
+		parsed, _, err := parseArgs(NewApplication, []string{"--config.file=testdata/opper.yml"}, io.Discard)
 		if err != nil {
 			t.Fatal(err)
 		}

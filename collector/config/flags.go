@@ -13,7 +13,8 @@ import (
 // is that of another project.
 type Parsed struct {
 	args             []string
-	settings         map[string]kingpin.Value // of a project, by flag; they set this Parsed
+	application      func() (*kingpin.Application, *Parsed) // whose arguments they are
+	settings         map[string]kingpin.Value               // of a project, by flag; they set this Parsed
 	configFile       string
 	checkOnly        bool
 	values           Validated // what needs no further check, without its projects
@@ -23,7 +24,7 @@ type Parsed struct {
 	keyVariables     []string // of the environment: the first one that is set has the key
 	httpConfigFile   string
 	inlineHTTPClient string                // in place of httpConfigFile
-	httpClients      map[string]HTTPClient // those read so far
+	httpClients      map[string]httpClient // those read so far
 	headers          []string
 	rewrites         []string
 	success, failure []string
@@ -33,8 +34,15 @@ type Parsed struct {
 // NewApplication returns the flags and commands of the exporter, and where parsing them puts
 // their values.
 func NewApplication() (*kingpin.Application, *Parsed) {
-	app := kingpin.New(Program, "Prometheus exporter for the traces of Opper. The API key comes from --opper.api-key-file, or from the environment: OPPER_API_KEY or OPPER_HTTP_BEARER.")
-	p := &Parsed{keyVariables: []string{"OPPER_API_KEY", "OPPER_HTTP_BEARER"}, httpClients: map[string]HTTPClient{}}
+	app, p := newFlags(Program, "Prometheus exporter for the traces of Opper.")
+	addCommands(app, &p.values)
+	return app, p
+}
+
+// newFlags returns the flags of the exporter as those of a program.
+func newFlags(program, help string) (*kingpin.Application, *Parsed) {
+	app := kingpin.New(program, help+" The API key comes from --opper.api-key-file, or from the environment: OPPER_API_KEY or OPPER_HTTP_BEARER.")
+	p := &Parsed{keyVariables: []string{"OPPER_API_KEY", "OPPER_HTTP_BEARER"}, httpClients: map[string]httpClient{}}
 	v := &p.values
 	o, c, s := &p.project.Opper, &p.project, &p.project.Aggregate
 
@@ -83,9 +91,8 @@ func NewApplication() (*kingpin.Application, *Parsed) {
 	checked(app, "log.level", "Only log messages with the given severity or above. One of: [debug, info, warn, error]", "info", &v.LogLevel, parseEnum("debug", "info", "warn", "error"))
 	checked(app, "log.format", "Output format of log messages. One of: [logfmt, json]", "logfmt", &v.LogFormat, parseEnum("logfmt", "json"))
 
-	app.Version(version.Print(Program)).VersionFlag.NoEnvar()
+	app.Version(version.Print(program)).VersionFlag.NoEnvar()
 	app.HelpFlag.Short('h')
-	addCommands(app, v)
 	p.settings = map[string]kingpin.Value{keyVariable: &checkedValue[[]string]{name: keyVariable, to: &p.keyVariables, parse: parseVariable}}
 	for _, f := range Fields {
 		if f.Flag != keyVariable {

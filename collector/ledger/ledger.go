@@ -105,6 +105,14 @@ func (l *Ledger) HasSeen(id ID) bool {
 	return l.pending.has(id) || l.order.has(id) || l.delisted.has(id)
 }
 
+// HasCounted reports whether a trace was counted, and whether as abandoned, if no end was
+// seen since. Those that ended before the initial lookback, or vanished open, are not
+// known from those that were counted.
+func (l *Ledger) HasCounted(id ID) (counted, abandoned bool) {
+	_, abandoned = l.abandoned[id]
+	return !l.pending.has(id) && (l.order.has(id) || l.delisted.has(id)), abandoned
+}
+
 // Open calls f for each open trace, in no order.
 func (l *Ledger) Open(f func(Row)) {
 	l.pending.all(func(p *Pending) {

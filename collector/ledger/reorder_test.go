@@ -126,6 +126,20 @@ func TestIDsAreForgottenAfterTwoFullScans(t *testing.T) {
 	}
 }
 
+// What was counted stays so when it is delisted, and an abandoned trace is no longer one
+// when its end was seen.
+func TestCountedTracesAreKnown(t *testing.T) {
+	b := newBook(t, 2)
+	b.list(0, ended(1), open(3), open(4))
+	b.list(abandon, ended(1), open(3), open(4))
+	b.list(abandon, ended(1), open(3), ended(4), open(5))
+	for n, want := range map[int][2]bool{1: {true, false}, 2: {true, false}, 3: {true, true}, 4: {true, false}, 5: {false, false}, 6: {false, false}} {
+		if counted, abandoned := b.HasCounted(num(n)); counted != want[0] || abandoned != want[1] {
+			t.Errorf("%d: counted %t, abandoned %t, want %v", n, counted, abandoned, want)
+		}
+	}
+}
+
 // A row that stands twice on a page is one, as it was last read.
 func TestDuplicates(t *testing.T) {
 	b := newBook(t, 0)

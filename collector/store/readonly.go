@@ -12,7 +12,12 @@ import (
 // is an fs.ErrNotExist if there is none. Until Close, nothing else can open the
 // file to write.
 func OpenReadOnly(dir string) (*Store, error) {
-	s := &Store{path: filepath.Join(dir, fileName)}
+	return OpenFileReadOnly(filepath.Join(dir, fileName))
+}
+
+// OpenFileReadOnly does so with a file of another name, such as a copy.
+func OpenFileReadOnly(path string) (*Store, error) {
+	s := &Store{path: path}
 	if info, err := os.Stat(s.path); err != nil {
 		return nil, err
 	} else if info.Size() == 0 { // Open takes it for a new one
@@ -24,7 +29,7 @@ func OpenReadOnly(dir string) (*Store, error) {
 			return err
 		}
 		var err error
-		if s.db, err = bbolt.Open(s.path, 0, &bbolt.Options{Timeout: lockWait, ReadOnly: true}); err != nil {
+		if s.db, err = bbolt.Open(s.path, 0, &bbolt.Options{Timeout: lockWait, ReadOnly: true, OpenFile: s.keepFile}); err != nil {
 			return err
 		}
 		err = s.db.View(func(tx *bbolt.Tx) error {
@@ -32,8 +37,12 @@ func OpenReadOnly(dir string) (*Store, error) {
 			if blank = meta == nil; blank {
 				return nil
 			}
+			s.committed = bytes.Clone(meta.Get(revisionKey))
 			return checkVersion(bytes.Clone(meta.Get(versionKey)))
 		})
+		if err == nil && !blank {
+			err = s.remember()
+		}
 		if err != nil {
 			release(s.db)
 		}

@@ -37,10 +37,27 @@ func TestOpenReadOnly(t *testing.T) {
 	if found, err := r.Load("p", func(key string, body []byte) error { got += key + string(body); return nil }); !found || err != nil || got != "keybody" {
 		t.Errorf("got %q, %t, %v", got, found, err)
 	}
+	if err := r.CopyTo(filepath.Join(dir, "copy")); err != nil {
+		t.Errorf("copy: %v", err)
+	}
 	if err := r.Commit("p", map[string][]byte{"key": []byte("other")}, false); err == nil {
 		t.Error("a commit succeeded")
 	}
 	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	another := filepath.Join(dir, "another name")
+	if err := os.Rename(filepath.Join(dir, "copy", fileName), another); err != nil {
+		t.Fatal(err)
+	}
+	copied, err := OpenFileReadOnly(another)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found, err := copied.Load("p", func(string, []byte) error { return nil }); !found || err != nil {
+		t.Errorf("the copy: %t, %v", found, err)
+	}
+	if err := copied.Close(); err != nil {
 		t.Error(err)
 	}
 	path := filepath.Join(dir, fileName)

@@ -103,11 +103,7 @@ func (s *Store) open() error {
 		NoFreelistSync: true,
 		FreelistType:   bbolt.FreelistMapType,
 		Logger:         commitLog{s},
-		OpenFile: func(path string, flag int, perm os.FileMode) (*os.File, error) {
-			f, err := os.OpenFile(path, flag, perm)
-			s.file = f
-			return f, err
-		},
+		OpenFile:       s.keepFile,
 	})
 	if err == nil {
 		if err = s.begin(); err == nil && isNew {
@@ -125,6 +121,13 @@ func (s *Store) open() error {
 		os.Remove(s.path) //nolint:errcheck // the first error says what is wrong
 	}
 	return err
+}
+
+// keepFile opens the file for the database.
+func (s *Store) keepFile(path string, flag int, perm os.FileMode) (f *os.File, err error) {
+	f, err = os.OpenFile(path, flag, perm)
+	s.file = f
+	return f, err
 }
 
 // begin checks the version of a file, or writes it into a new one.
@@ -227,7 +230,8 @@ func (s *Store) Load(project string, visit func(key string, body []byte) error) 
 	return found && err == nil, err
 }
 
-// use runs an operation on the open file. Damage breaks the store.
+// use runs an operation on the open file. Damage breaks the store. Pages that were read
+// for it do not stay in memory: those of a thousand projects would be a fifth of it.
 func (s *Store) use(f func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -248,6 +252,7 @@ func (s *Store) locked(f func() error) error {
 		}
 		return err
 	}
+	s.dropPages()
 	return nil
 }
 

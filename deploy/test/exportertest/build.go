@@ -18,7 +18,14 @@ import (
 // Build builds the exporter in dir, as it is released or with the race detector,
 // and returns its path. It must run inside the project.
 func Build(ctx context.Context, dir string, race bool) (string, error) {
-	path := filepath.Join(dir, "opper_exporter")
+	path, err := filepath.Abs(filepath.Join(dir, "opper_exporter"))
+	if err != nil {
+		return "", err
+	}
+	root, err := promtest.ProjectDir()
+	if err != nil {
+		return "", err
+	}
 	args := []string{"build", "-buildvcs=false", "-o", path}
 	env := os.Environ()
 	if race {
@@ -29,7 +36,8 @@ func Build(ctx context.Context, dir string, race bool) (string, error) {
 		args, env = append(args, "-trimpath"), append(env, "CGO_ENABLED=0")
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, "opper_exporter")...) //nolint:gosec // into a directory of the caller
-	cmd.Env = env
+	// Another module that depends on the project may choose other versions.
+	cmd.Dir, cmd.Env = root, env
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}

@@ -56,7 +56,7 @@ func DependOnSources(t testing.TB) {
 
 // lookAtSources does it once: go test takes down what the process looks at.
 var lookAtSources = sync.OnceValue(func() error {
-	dir, err := projectDir()
+	dir, err := ProjectDir()
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,8 @@ const (
 	minPoll, maxPoll = 25 * time.Millisecond, 100 * time.Millisecond
 	// grace lets a server write its head block before it is killed.
 	grace = 20 * time.Second
+	// data is the name of the directory of the blocks and the head.
+	data = "data"
 )
 
 // Config says how to start a server.
@@ -42,13 +44,17 @@ type Config struct {
 	// Flags are further arguments, for example
 	// --enable-feature=exemplar-storage.
 	Flags []string
+	// Blocks is a directory of blocks that the server has before its first start.
+	Blocks string
 }
 
 // Server is a running Prometheus server. Its methods may be called from
-// several goroutines.
+// several goroutines, but not during Restart.
 type Server struct {
-	url string
-	log *Output
+	dir    string
+	config Config
+	url    string
+	log    *Output
 	// exited is done when the process has ended; its cause says how.
 	exited context.Context
 	stop   context.CancelFunc
@@ -59,7 +65,13 @@ type Server struct {
 // test ends, and logged if the test has failed.
 func Start(t testing.TB, c Config) *Server {
 	t.Helper()
-	s, err := start(t.TempDir(), c)
+	dir := t.TempDir()
+	if c.Blocks != "" {
+		if err := os.CopyFS(filepath.Join(dir, data), os.DirFS(c.Blocks)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := start(dir, c)
 	if err != nil {
 		t.Fatalf("prometheus: %v", err)
 	}
@@ -71,6 +83,26 @@ func Start(t testing.TB, c Config) *Server {
 	})
 	return s
 }
+
+// At returns a server that something else has started. It can be asked, and not
+// restarted.
+func At(url string) *Server { return &Server{url: url} }
+
+// Restart stops the server as an operator does, and starts it with the same
+// configuration and data. Its address is another one.
+func (s *Server) Restart(t testing.TB) {
+	t.Helper()
+	s.close()
+	again, err := start(s.dir, s.config)
+	if err != nil {
+		t.Fatalf("prometheus: %v", err)
+	}
+	_, _ = again.log.Write([]byte("\nbefore the restart:\n" + s.log.String())) // into memory
+	*s = *again
+}
+
+// DataDir returns the directory of the blocks and the head.
+func (s *Server) DataDir() string { return filepath.Join(s.dir, data) }
 
 // URL returns the address of the server, without a slash at its end.
 func (s *Server) URL() string { return s.url }
@@ -91,7 +123,7 @@ func start(dir string, c Config) (*Server, error) {
 	}
 	args := append([]string{
 		"--config.file=" + config,
-		"--storage.tsdb.path=" + filepath.Join(dir, "data"),
+		"--storage.tsdb.path=" + filepath.Join(dir, data),
 		// The server takes a free port itself and logs which: no other process
 		// can take it in between.
 		"--web.listen-address=127.0.0.1:0",
@@ -105,7 +137,7 @@ func start(dir string, c Config) (*Server, error) {
 	cmd.Dir = dir
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = grace
-	s := &Server{log: new(Output), stop: stop}
+	s := &Server{dir: dir, config: c, log: new(Output), stop: stop}
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	if err := cmd.Start(); err != nil {
 		stop()
@@ -236,7 +268,7 @@ func tool(module, name string) (string, error) {
 	if path, ok := tools[module+name]; ok {
 		return path, nil
 	}
-	root, err := projectDir()
+	root, err := ProjectDir()
 	if err != nil {
 		return "", err
 	}
@@ -268,7 +300,7 @@ func goCommand(dir string, args ...string) (string, error) {
 	return strings.TrimSpace(stdout.String()), nil
 }
 
-// projectDir returns the directory of the project, wherever in it a test runs.
-func projectDir() (string, error) {
+// ProjectDir returns the directory of the project, wherever in it a test runs.
+func ProjectDir() (string, error) {
 	return goCommand("", "list", "-m", "-f", "{{.Dir}}", "opper_exporter")
 }

@@ -7,6 +7,8 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -223,6 +225,26 @@ func TestServerEndsWithItsTest(t *testing.T) {
 	if resp, err := http.DefaultClient.Do(req); err == nil {
 		resp.Body.Close()
 		t.Errorf("the server still answers %s", resp.Status)
+	}
+}
+
+func TestRestartKeepsTheData(t *testing.T) {
+	e := newExporter(t)
+	s := Start(t, e.config("- {job_name: test, static_configs: [{targets: [TARGET]}]}\n"))
+	e.gauge.Set(1)
+	s.WaitScrapes(t, "test", 1)
+	e.gauge.Set(2)
+	s.Restart(t)
+	s.WaitScrapes(t, "test", 1)
+	series, err := s.Samples(t.Context(), "test_value", time.Hour)
+	if err != nil || len(series) != 1 {
+		t.Fatal(series, err)
+	}
+	if values := series[0].Values; values[0].Value > 1 || values[len(values)-1].Value != 2 {
+		t.Errorf("the samples are %v, want those from before and after the restart", values)
+	}
+	if _, err := os.Stat(filepath.Join(s.DataDir(), "wal")); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -1,0 +1,257 @@
+package e2e_test
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"opper_exporter/deploy/test/exportertest"
+)
+
+// step is between two samples of the history, and grid where they are.
+const step = time.Minute
+
+// window is a span of time, in milliseconds.
+type window struct {
+	from, to int64
+	// isAligned is set if there is a sample at both of its ends: an increase over it
+	// has nothing to extrapolate.
+	isAligned bool
+}
+
+func (w window) String() string {
+	return fmt.Sprintf("%v before %v", time.Duration(w.to-w.from)*time.Millisecond, time.UnixMilli(w.to).UTC())
+}
+
+// windows returns n windows: of 10 minutes, of 20 days, of any length, and across the
+// seam, which end at now. The history is between begin and end.
+func windows(n int, begin, end, now time.Time) (all []window) {
+	between := func(from, to time.Time) int64 {
+		return from.UnixMilli() + rand.Int64N(to.UnixMilli()-from.UnixMilli())
+	}
+	for i := range n {
+		var w window
+		switch i % 4 {
+		case 0:
+			w.from = between(begin, end.Add(-11*time.Minute))
+			w.to = w.from + (10 * time.Minute).Milliseconds()
+		case 1:
+			w.from = between(begin, end.Add(-20*24*time.Hour-step))
+			w.to = w.from + (20 * 24 * time.Hour).Milliseconds()
+		case 2:
+			w.to = between(begin.Add(time.Hour), end)
+			w.from = between(begin, time.UnixMilli(w.to).Add(-10*step))
+		case 3:
+			// Later there is no sample of the history in it.
+			w.from, w.to = between(begin, end.Add(-2*step)), now.UnixMilli()
+		}
+		if w.isAligned = i%8 < 5; w.isAligned {
+			w.from -= w.from % step.Milliseconds()
+			if w.to < end.UnixMilli() {
+				w.to -= w.to % step.Milliseconds()
+			}
+		}
+		all = append(all, w)
+	}
+	return all
+}
+
+// check compares what the server says of some windows with the truth.
+func (w *world) check(t *testing.T, all []window) error {
+	t.Helper()
+	var wrong []error
+	for _, window := range all {
+		for _, c := range counters {
+			wrong = append(wrong, w.checkRaw(t, c, c.expr, window), w.checkIncrease(t, c, c.expr, window))
+		}
+		wrong = append(wrong, w.checkRaw(t, native, "histogram_count("+native.expr+"%s)", window))
+		if window.isAligned {
+			name := w.truth.names[rand.IntN(len(w.truth.names))]
+			for _, q := range []float64{0.5, 0.95} {
+				wrong = append(wrong, w.checkQuantiles(t, q, name, window))
+			}
+		}
+		if err := errors.Join(wrong...); err != nil {
+			return fmt.Errorf("window of %v: %w", window, err)
+		}
+	}
+	return nil
+}
+
+// checkRaw compares the last sample of a window with the one at or before its start.
+func (w *world) checkRaw(t *testing.T, c counter, expr string, window window) error {
+	t.Helper()
+	from, to := time.UnixMilli(window.from), time.UnixMilli(window.to)
+	got, err := w.QueryRange(t.Context(), withJob(expr), from, to, to.Sub(from))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[key]float64{}
+	for _, series := range got {
+		last := series.Values[len(series.Values)-1]
+		if last.Timestamp.Time().UnixMilli() != window.to {
+			return fmt.Errorf("%v has no sample at its end", series.Metric)
+		}
+		v := float64(last.Value)
+		if len(series.Values) == 2 {
+			v -= float64(series.Values[0].Value)
+		}
+		found[keyOf(series.Metric)] = v
+	}
+	return w.compare(c, found, window, func(k key) (lower, upper float64) {
+		v := c.sum(w.truth.between(k, window.from, window.to))
+		return v, v
+	})
+}
+
+// checkIncrease allows what extrapolation may add, and no more.
+func (w *world) checkIncrease(t *testing.T, c counter, expr string, window window) error {
+	t.Helper()
+	query := window
+	if window.isAligned {
+		query.from-- // a range leaves out its start
+	}
+	width := float64(query.to - query.from)
+	got, err := w.Query(t.Context(), fmt.Sprintf("increase(%s[%.0fms])", withJob(expr), width), time.UnixMilli(query.to))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[key]float64{}
+	for _, sample := range got {
+		found[keyOf(sample.Metric)] = float64(sample.Value)
+	}
+	return w.compare(c, found, window, func(k key) (lower, upper float64) {
+		whole := c.sum(w.truth.between(k, window.from, window.to))
+		if window.isAligned {
+			// The last live sample is a little before the end.
+			return whole * (1 - 1e-9), whole * (1 + 1e-3)
+		}
+		edge := step.Milliseconds()
+		// A name that begins in the window has its samples in the rest of it.
+		rest := float64(window.to - max(window.from, w.truth.first(k.name)-2*edge) - 2*edge)
+		lower = c.sum(w.truth.between(k, window.from+edge, window.to-edge))
+		if rest <= 0 {
+			return lower, math.Inf(1)
+		}
+		return lower * (1 - 1e-9), whole * (1 + 2*float64(edge)/rest + 1e-3)
+	})
+}
+
+// compare wants every series of every name that has begun.
+func (w *world) compare(c counter, found map[key]float64, window window, bounds func(key) (lower, upper float64)) error {
+	for _, name := range w.truth.names {
+		if w.truth.first(name) >= window.to-step.Milliseconds() {
+			continue // it may have one sample or none
+		}
+		for _, outcome := range outcomes {
+			if !c.has(outcome) {
+				continue
+			}
+			k := key{name, outcome}
+			got, ok := found[k]
+			if lower, upper := bounds(k); !ok || !(lower <= got && got <= upper) {
+				return fmt.Errorf("%s of %v is %v (%v), want %v to %v", c.expr, k, got, ok, lower, upper)
+			}
+		}
+	}
+	return nil
+}
+
+// checkQuantiles wants the quantile of each kind of histogram in the bucket in which
+// the true one is.
+func (w *world) checkQuantiles(t *testing.T, q float64, name string, window window) error {
+	t.Helper()
+	durations := w.truth.durations(name, window.from, window.to)
+	if len(durations) == 0 {
+		return nil
+	}
+	at := time.UnixMilli(window.to)
+	increase := func(metric string) string {
+		return fmt.Sprintf("increase(%s{job=\"opper\",trace_name=%q}[%dms])", metric, name, window.to-window.from+1)
+	}
+	// Where the rank is a whole number it is on the border of two durations.
+	rank := q * float64(len(durations))
+	lowest := durations[max(0, int(math.Ceil(rank-1e-6))-1)]
+	highest := durations[min(len(durations), int(math.Floor(rank+1e-6))+1)-1]
+	check := func(kind, query string, lower, upper float64) error {
+		v, err := w.Query(t.Context(), query, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(v) != 1 || !(lower <= float64(v[0].Value) && float64(v[0].Value) <= upper) {
+			return fmt.Errorf("%s p%v of %s is %v, want %v to %v: of %d durations it is %v to %v", kind, 100*q, name, v, lower, upper, len(durations), lowest, highest)
+		}
+		return nil
+	}
+	classic := func(v float64) (lower, upper float64) {
+		for _, upper = range exportertest.DurationBuckets {
+			if v <= upper {
+				return lower, upper
+			}
+			lower = upper
+		}
+		return lower, upper // a quantile is never above the last bound
+	}
+	lower, _ := classic(lowest)
+	_, upper := classic(highest)
+	if err := check("classic", fmt.Sprintf("histogram_quantile(%v, sum by (le) (%s))", q, increase(native.expr+"_bucket")), lower, upper); err != nil {
+		return err
+	}
+
+	summed := fmt.Sprintf("sum(%s)", increase(native.expr))
+	v, err := w.Query(t.Context(), summed, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(v) != 1 || v[0].Histogram == nil {
+		return fmt.Errorf("%s is %v, want a histogram", summed, v)
+	}
+	lower, upper = math.Inf(1), math.Inf(-1)
+	for _, b := range v[0].Histogram.Buckets {
+		for _, d := range []float64{lowest, highest} {
+			if float64(b.Lower) <= d && d <= float64(b.Upper) {
+				lower, upper = min(lower, float64(b.Lower)), max(upper, float64(b.Upper))
+			}
+		}
+	}
+	return check("native", fmt.Sprintf("histogram_quantile(%v, %s)", q, summed), lower, upper)
+}
+
+// checkResets wants none, in any of the series.
+func (w *world) checkResets(t *testing.T) error {
+	t.Helper()
+	for _, expr := range []string{
+		"opper_traces_total", "opper_trace_tokens_total",
+		"opper_trace_duration_seconds", "opper_trace_duration_seconds_count", "opper_trace_duration_seconds_sum", "opper_trace_duration_seconds_bucket",
+		"opper_tokens_per_trace", "opper_tokens_per_trace_count", "opper_tokens_per_trace_sum", "opper_tokens_per_trace_bucket",
+		"opper_trace_last_end_timestamp_seconds",
+	} {
+		v, err := w.Query(t.Context(), fmt.Sprintf("sum(resets(%s[32d]))", withJob(expr)), time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(v) != 1 || v[0].Value != 0 {
+			return fmt.Errorf("%s has %v resets, want 0", expr, v)
+		}
+	}
+	return nil
+}
+
+// withJob selects the series of the exporter.
+func withJob(expr string) string {
+	const labels = `{job="opper"}`
+	if strings.Contains(expr, "%s") {
+		return fmt.Sprintf(expr, labels)
+	}
+	return expr + labels
+}
+
+func keyOf(m model.Metric) key {
+	return key{name: string(m["trace_name"]), outcome: string(m["outcome"])}
+}

@@ -1,0 +1,4 @@
+package history
+
+// Units is units.
+var Units = units

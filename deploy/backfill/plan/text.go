@@ -1,0 +1,95 @@
+package plan
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// Write prints the plan for an output directory. With madeState, it has a state.
+func (p *Plan) Write(to io.Writer, output string, madeState bool) error {
+	table := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	line := func(name, format string, args ...any) {
+		_, _ = fmt.Fprintf(table, name+"\t"+format+"\n", args...) // Flush returns its error
+	}
+	line("from", "%s", p.First.Format(time.RFC3339))
+	reason := p.Reason
+	if p.cfg.For != NewPrometheus {
+		reason = fmt.Sprintf("the last border of %s before %s", days(p.width), p.Reason)
+	}
+	line("until", "%s (%s)", p.Last.Format(time.RFC3339), reason)
+	line("days", "%.1f", p.Last.Sub(p.First).Hours()/24)
+	if p.cfg.Format == OpenMetrics {
+		line("files", "%d, one for each day", len(p.Ranges))
+	} else {
+		line("blocks", "%d of %s", len(p.Ranges), days(p.width))
+	}
+	line("series", "%s", Number(uint64(p.Series)))
+	line("samples", "%s", Number(p.Samples))
+	line("bytes", "up to %s", Size(p.Bytes))
+	line("retention", "at least %s (%s)", days(p.Retention), retentionFlag(p.cfg.For))
+	for i, step := range p.steps(output, madeState) {
+		line(fmt.Sprintf("step %d", i+1), "%s", step)
+	}
+	return table.Flush()
+}
+
+// steps are what is to be done with the output, in order.
+func (p *Plan) steps(output string, madeState bool) (steps []string) {
+	switch {
+	case p.cfg.Format == OpenMetrics:
+		steps = append(steps,
+			"for Prometheus: promtool tsdb create-blocks-from openmetrics FILE DIRECTORY for each file, and move the blocks of DIRECTORY to the --storage.tsdb.path of the server",
+			"for VictoriaMetrics: POST each file to /api/v1/import/prometheus")
+	case p.cfg.For == Mimir:
+		steps = append(steps, fmt.Sprintf("mimirtool backfill --address=URL --id=TENANT %s/blocks/*", output))
+	case p.cfg.For == NewPrometheus:
+		steps = append(steps, fmt.Sprintf("move the directories in %s/blocks to the --storage.tsdb.path of the server, before its first start", output))
+	default:
+		steps = append(steps, fmt.Sprintf("move the directories in %s/blocks to the --storage.tsdb.path of the server, which may run", output))
+	}
+	if madeState {
+		steps = append(steps, fmt.Sprintf("start the exporter with --storage.path=%s/state, or move that there before its first start", output))
+	}
+	return steps
+}
+
+// days prints a duration in days and hours, as the flags of a server take it.
+func days(d time.Duration) string {
+	d = d.Round(time.Hour)
+	var b strings.Builder
+	if n := d / day; n > 0 {
+		fmt.Fprintf(&b, "%dd", n)
+	}
+	if n := d % day / time.Hour; n > 0 || d < day {
+		fmt.Fprintf(&b, "%dh", n)
+	}
+	return b.String()
+}
+
+// Number prints a large number.
+func Number(n uint64) string {
+	digits := strconv.FormatUint(n, 10)
+	var b strings.Builder
+	for i, digit := range digits {
+		if i > 0 && (len(digits)-i)%3 == 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteRune(digit)
+	}
+	return b.String()
+}
+
+// Size prints a number of bytes.
+func Size(bytes uint64) string {
+	const units = "KMGTPE"
+	value, unit := float64(bytes), ""
+	for i := 0; value >= 1000 && i < len(units); i++ {
+		value /= 1000
+		unit = units[i : i+1]
+	}
+	return fmt.Sprintf("%.3g %sB", value, unit)
+}

@@ -1,0 +1,161 @@
+package read
+
+import (
+	"fmt"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+
+	"opper_exporter/collector"
+	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/config"
+	"opper_exporter/collector/ledger"
+	"opper_exporter/deploy/backfill/history"
+)
+
+// project is what is read of one project.
+type project struct {
+	cfg      config.Project
+	lookback *time.Duration // what the initial sync of the state counted; nil is all
+	began    time.Time
+	known    *collector.Known // nil without a state
+	now      []*dto.MetricFamily
+	names    []string          // as rows have them
+	indexes  map[string]uint32 // in names
+	events   []history.Event
+
+	counted         int // all that was observed and is not excluded
+	undated, future int
+}
+
+// gather takes what is published of the project.
+func (p *project) gather(c *collector.Collector) (err error) {
+	p.now, err = c.Gatherer(p.cfg.Name).Gather()
+	return err
+}
+
+// observe takes in traces that were counted. With a state, those are meant that the state
+// has counted.
+func (p *project) observe(counted []ledger.Counted) {
+	for i := range counted {
+		c := &counted[i]
+		abandoned := c.Abandoned
+		if p.known != nil {
+			var ok bool
+			if ok, abandoned = p.known.HasCounted(c.ID); !ok || p.isBeforeLookback(c, abandoned) {
+				continue
+			}
+		}
+		if _, included := p.cfg.Aggregate.RowLabel(c.Name); !included {
+			continue
+		}
+		p.counted++
+		if e, ok := p.event(c, abandoned); ok {
+			p.events = append(p.events, e)
+		}
+	}
+}
+
+// isBeforeLookback reports whether the initial sync of the state did not count a trace, as
+// far as its end can tell.
+func (p *project) isBeforeLookback(c *ledger.Counted, abandoned bool) bool {
+	since := p.known.Aggregates.Since
+	switch {
+	case p.lookback == nil:
+		return false
+	case abandoned:
+		return c.Start.Add(p.cfg.AbandonAfter).Before(since)
+	default:
+		return c.End.Before(since.Add(-*p.lookback))
+	}
+}
+
+// event returns what a trace adds to the history, if it is known when.
+func (p *project) event(c *ledger.Counted, abandoned bool) (e history.Event, ok bool) {
+	end := c.End
+	if abandoned {
+		// The exporter abandons it by when it first saw it, which it does not keep.
+		end = time.Time{}
+		if !c.Start.IsZero() {
+			end = c.Start.Add(p.cfg.AbandonAfter)
+		}
+	}
+	if end.Before(p.began.Add(-ledger.MaxAge)) {
+		p.undated++
+		return e, false
+	}
+	if p.known != nil && end.After(p.began) {
+		p.future++
+	}
+	e = history.Event{End: ceilMilli(end), Duration: -1, Tokens: -1, Name: p.index(c.Name), Outcome: uint8(p.outcome(c, abandoned))}
+	if c.HasTokens {
+		e.Tokens = c.Tokens
+	}
+	if !abandoned && c.HasDuration && c.Duration >= 0 {
+		e.Duration = c.Duration.Microseconds()
+	}
+	return e, true
+}
+
+func (p *project) outcome(c *ledger.Counted, abandoned bool) aggregate.Outcome {
+	if abandoned {
+		return aggregate.Abandoned
+	}
+	outcome, _ := p.cfg.Aggregate.Outcome(c.Status)
+	return outcome
+}
+
+func (p *project) index(name string) uint32 {
+	i, ok := p.indexes[name]
+	if !ok {
+		i = uint32(len(p.names))
+		p.names = append(p.names, name)
+		p.indexes[name] = i
+	}
+	return i
+}
+
+// ceilMilli rounds up: at the end of a trace, all of it is counted.
+func ceilMilli(t time.Time) int64 {
+	return t.Add(time.Millisecond - 1).UnixMilli()
+}
+
+// history returns the events under the labels that their traces are counted under.
+func (p *project) history() (history.Project, error) {
+	published := map[string]bool{}
+	traces := 0
+	for _, f := range p.now {
+		if f.GetName() != "opper_traces_total" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			traces += int(m.GetCounter().GetValue())
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "trace_name" {
+					published[l.GetValue()] = true
+				}
+			}
+		}
+	}
+	if p.known == nil && traces != p.counted {
+		return history.Project{}, fmt.Errorf("%d traces were counted, and %d are in the state: the list became another one while it was read", p.counted, traces)
+	}
+	h := history.Project{Name: p.cfg.Name, Now: p.now, Events: p.events}
+	places, byLabel := make([]uint32, len(p.names)), map[string]uint32{}
+	for i, name := range p.names {
+		label, _ := p.cfg.Aggregate.RowLabel(name)
+		if !published[label] {
+			label = aggregate.Other
+		}
+		place, ok := byLabel[label]
+		if !ok {
+			place = uint32(len(h.Names))
+			h.Names, byLabel[label] = append(h.Names, label), place
+		}
+		places[i] = place
+	}
+	for i := range h.Events {
+		h.Events[i].Name = places[h.Events[i].Name]
+	}
+	return h, nil
+}

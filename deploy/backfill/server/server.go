@@ -1,0 +1,271 @@
+// Package server looks at the live series of the exporter on a Prometheus server:
+// a history has to have their labels, and to end before their first sample.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/api"
+	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
+	"github.com/prometheus/common/model"
+)
+
+const (
+	// metric is in each exposition: all outcomes of a name are exposed from 0.
+	metric = "opper_traces_total"
+	// oldest is longer than Opper lists a trace: older live samples leave no room
+	// for a history, whatever their age.
+	oldest = 32 * 24 * time.Hour
+	// timeout is of each request; the first one reads all samples of a month.
+	timeout = 2 * time.Minute
+)
+
+// Live is what a server says about the live series, and about itself.
+type Live struct {
+	// Labels are those that the server adds to what the exporter exposes: job,
+	// instance and others.
+	Labels map[string]string
+	// First is the first sample of the live series.
+	First time.Time
+	// Retention is how long the server keeps samples; 0 if that depends on their
+	// size alone, or is unknown.
+	Retention time.Duration
+	// Head is where the server's head begins: a block that ends later makes it drop
+	// live samples of every series. It is zero if the head is empty or unknown.
+	Head time.Time
+}
+
+// Look asks the server at address for the live series of the projects. The labels
+// are those that the history shall have: each of them must be on the live series,
+// and they tell one of several instances from the others.
+func Look(ctx context.Context, address string, projects []string, labels map[string]string) (Live, error) {
+	return lookAt(ctx, time.Now(), address, projects, labels)
+}
+
+func lookAt(ctx context.Context, now time.Time, address string, projects []string, labels map[string]string) (Live, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return Live{}, fmt.Errorf("--from-server: %q: expected a URL such as http://localhost:9090", address)
+	}
+	client, err := api.NewClient(api.Config{Address: address, Client: &http.Client{Transport: jsonOnly{http.DefaultTransport}, Timeout: timeout}})
+	if err != nil {
+		return Live{}, fmt.Errorf("--from-server: %w", err)
+	}
+	s := server{v1.NewAPI(client)}
+	live, err := s.look(ctx, now, projects, labels)
+	if err != nil {
+		return Live{}, fmt.Errorf("--from-server=%s: %w", u.Redacted(), err)
+	}
+	return live, nil
+}
+
+type server struct{ api v1.API }
+
+func (s server) look(ctx context.Context, now time.Time, projects []string, given map[string]string) (Live, error) {
+	// Each step looks back over the whole of it, so that nothing lies between two.
+	tile := v1.Range{Start: now.Add(-oldest), End: now, Step: time.Hour}
+	sets, err := s.present(ctx, metric, tile)
+	if err != nil {
+		return Live{}, err
+	}
+	chosen, err := choose(sets, projects, given)
+	if err != nil {
+		return Live{}, err
+	}
+	live := Live{Labels: chosen}
+	if live.First, err = s.first(ctx, selector(chosen), tile); err != nil {
+		return Live{}, err
+	}
+	// Servers that are not Prometheus itself do not have these two.
+	var unknown *v1.Error
+	info, err := s.api.Runtimeinfo(ctx)
+	if err != nil && !errors.As(err, &unknown) {
+		return Live{}, cause(err)
+	}
+	live.Retention = retention(info.StorageRetention)
+	stats, err := s.api.TSDB(ctx)
+	if err != nil && !errors.As(err, &unknown) {
+		return Live{}, cause(err)
+	}
+	if head := int64(stats.HeadStats.MinTime); head > 0 && head < math.MaxInt64 {
+		live.Head = time.UnixMilli(head)
+	}
+	return live, nil
+}
+
+// present returns, for each set of labels but the name and the outcome of traces, the
+// steps at whose end or before there are samples.
+func (s server) present(ctx context.Context, selector string, r v1.Range) (model.Matrix, error) {
+	query := fmt.Sprintf("group without (trace_name, outcome) (last_over_time(%s[%s]))", selector, model.Duration(r.Step))
+	value, _, _, err := s.api.QueryRange(ctx, query, r)
+	if err != nil {
+		return nil, cause(err)
+	}
+	matrix, ok := value.(model.Matrix)
+	if !ok {
+		return nil, fmt.Errorf("answers %s with a %s, expected a matrix", query, value.Type())
+	}
+	return matrix, nil
+}
+
+// first returns the time of the first sample. It finds the hour, then the minute,
+// and reads only the samples of that.
+func (s server) first(ctx context.Context, selector string, r v1.Range) (time.Time, error) {
+	for {
+		sets, err := s.present(ctx, selector, r)
+		if err != nil {
+			return time.Time{}, err
+		}
+		end := time.Time{}
+		for _, set := range sets {
+			if at := set.Values[0].Timestamp.Time(); end.IsZero() || at.Before(end) {
+				end = at
+			}
+		}
+		if end.IsZero() {
+			return time.Time{}, fmt.Errorf("has no sample of %s any more", selector)
+		}
+		if r.Step <= time.Minute {
+			return s.firstOf(ctx, selector, end, r.Step)
+		}
+		r = v1.Range{Start: end.Add(-r.Step), End: end, Step: time.Minute}
+	}
+}
+
+func (s server) firstOf(ctx context.Context, selector string, end time.Time, width time.Duration) (time.Time, error) {
+	query := fmt.Sprintf("%s[%s]", selector, model.Duration(width))
+	value, _, _, err := s.api.Query(ctx, query, end)
+	if err != nil {
+		return time.Time{}, cause(err)
+	}
+	samples, _ := value.(model.Matrix)
+	first := end
+	for _, series := range samples {
+		if len(series.Values) > 0 && series.Values[0].Timestamp.Time().Before(first) {
+			first = series.Values[0].Timestamp.Time()
+		}
+	}
+	return first, nil
+}
+
+// choose returns the labels that the server adds, if they are the same for all live
+// series of the projects.
+func choose(sets model.Matrix, projects []string, given map[string]string) (map[string]string, error) {
+	if len(sets) == 0 {
+		return nil, fmt.Errorf("has no series %s of the last %d days: does it scrape the exporter?", metric, int(oldest.Hours()/24))
+	}
+	var found []map[string]string
+	var others []string
+	for _, set := range sets {
+		labels := map[string]string{}
+		for name, value := range set.Metric {
+			labels[string(name)] = string(value)
+		}
+		project := labels["project"]
+		delete(labels, "project")
+		switch {
+		case !slices.Contains(projects, project):
+			others = append(others, fmt.Sprintf("project=%q", project))
+		case !slices.ContainsFunc(found, func(one map[string]string) bool { return selector(one) == selector(labels) }):
+			found = append(found, labels)
+		}
+	}
+	if len(found) == 0 {
+		slices.Sort(others)
+		return nil, fmt.Errorf("has no series %s of project %s, only of %s", metric, strings.Join(projects, ", "), strings.Join(slices.Compact(others), ", "))
+	}
+	matching := slices.DeleteFunc(slices.Clone(found), func(labels map[string]string) bool {
+		for name, value := range given {
+			if labels[name] != value {
+				return true
+			}
+		}
+		return false
+	})
+	switch len(matching) {
+	case 1:
+		return matching[0], nil
+	case 0:
+		return nil, fmt.Errorf("--label: no live series has %s: they have %s", listed(given), listedAll(found))
+	}
+	return nil, fmt.Errorf("has the live series of several instances, choose one with --label: %s", listedAll(matching))
+}
+
+// listedAll shows at most four: an exporter that moves with each deployment leaves many.
+func listedAll(sets []map[string]string) string {
+	const shown = 4
+	var texts []string
+	for _, labels := range sets {
+		texts = append(texts, listed(labels))
+	}
+	slices.Sort(texts)
+	if n := len(texts); n > shown {
+		texts = append(texts[:shown], fmt.Sprintf("%d more", n-shown))
+	}
+	return strings.Join(texts, "; ")
+}
+
+func listed(labels map[string]string) string {
+	var pairs []string
+	for name, value := range labels {
+		if !model.LegacyValidation.IsValidLabelName(name) {
+			name = strconv.Quote(name)
+		}
+		pairs = append(pairs, fmt.Sprintf("%s=%q", name, value))
+	}
+	slices.Sort(pairs)
+	return strings.Join(pairs, ", ")
+}
+
+func selector(labels map[string]string) string { return metric + "{" + listed(labels) + "}" }
+
+// retention reads what a server shows of its retention, such as "15d or 10GiB". Less
+// than the time may be kept for the sake of the size, which cannot be known before.
+func retention(text string) time.Duration {
+	for part := range strings.SplitSeq(text, " or ") {
+		if d, err := model.ParseDuration(part); err == nil {
+			return time.Duration(d)
+		}
+	}
+	return 0
+}
+
+// jsonOnly turns any answer that is not JSON into an error: a login page, another
+// program, a proxy's complaint.
+type jsonOnly struct{ next http.RoundTripper }
+
+func (j jsonOnly) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := j.next.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // empty if it is malformed
+	// Not every server has the endpoints about itself.
+	missing := resp.StatusCode == http.StatusNotFound && strings.Contains(req.URL.Path, "/status/")
+	if kind == "application/json" || missing {
+		return resp, nil
+	}
+	_ = resp.Body.Close() // nothing of it is read
+	if kind == "" {
+		kind = "no type of content"
+	}
+	return nil, fmt.Errorf("answers %s with %s (%s), expected JSON of Prometheus' API", req.URL.Path, kind, resp.Status)
+}
+
+// cause leaves out the request, whose URL stands before it already.
+func cause(err error) error {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		return wrapped.Err
+	}
+	return err
+}
