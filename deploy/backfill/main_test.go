@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -300,12 +300,12 @@ func TestRefusals(t *testing.T) {
 // the same command starts over.
 func TestInterruptWhileReading(t *testing.T) {
 	b := newBench(t, 2_000, 3*day)
-	var interrupted atomic.Bool
-	b.opper.OnRequest(func(r oppertest.Request) {
-		if r.Offset >= 1_000 && interrupted.CompareAndSwap(false, true) {
-			_ = syscall.Kill(syscall.Getpid(), syscall.SIGTERM)
-		}
-	})
+	// No answer comes before the signal has taken effect, and there is only one.
+	interrupt := sync.OnceFunc(func() { _ = syscall.Kill(syscall.Getpid(), syscall.SIGTERM) })
+	b.opper.Fail(oppertest.Fault{Match: func(r oppertest.Request) bool { return r.Offset >= 1_000 }, Times: -1, Answer: func(w http.ResponseWriter, r *http.Request, honest []byte) {
+		interrupt()
+		oppertest.Hang(w, r, honest)
+	}})
 	status, out, errs := b.run(t.Context())
 	if status != 1 || out != "" || !strings.HasSuffix(errs, program+": error: interrupted: "+b.output+" is unfinished, and the same command starts over\n") {
 		t.Errorf("exit status %d, printed %q\n%s", status, out, errs)
@@ -313,6 +313,7 @@ func TestInterruptWhileReading(t *testing.T) {
 	if got := strings.Join(b.files("."), " "); got != "state unfinished" {
 		t.Errorf("the output has %s", got)
 	}
+	b.opper.Clear()
 	b.mustRun()
 	if got := strings.Join(b.files("."), " "); got != "blocks state" {
 		t.Errorf("the output has %s", got)
