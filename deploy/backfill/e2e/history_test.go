@@ -10,7 +10,11 @@ import (
 // quickCompactions makes a server write a block of its head every few seconds, and
 // merge blocks up to most of a day.
 func quickCompactions() []string {
-	return []string{"--storage.tsdb.min-block-duration=4s", "--storage.tsdb.max-block-duration=3d"}
+	shortest := "4s"
+	if *full {
+		shortest = "30s" // or it would do nothing else
+	}
+	return []string{"--storage.tsdb.min-block-duration=" + shortest, "--storage.tsdb.max-block-duration=3d"}
 }
 
 // A month of history is moved into a server that runs, and goes on in what it scrapes.
@@ -39,6 +43,7 @@ func TestHistoryOnANewServer(t *testing.T) {
 	blocks := w.backfill(t, n, "--for=new-prometheus", "--state="+w.state(t),
 		"--label=job=opper", "--label=instance="+w.address, "--label=region=eu", "--retention=60d")
 	w.serve(t, blocks, quickCompactions()...)
+	w.addPastOfRules(t, end)
 	w.run(t, 20, time.Now())
 	before := w.liveSamples(t)
 	w.compactAndRestart(t)
