@@ -4,7 +4,7 @@ FUZZTIME  ?= 30s
 # How long a soak lasts.
 export SOAK ?= 10m
 GOLANGCI  := $(GO) tool -modfile=deploy/test/tools/go.mod golangci-lint
-# Programs of users with a module of their own: it is tested and linted as the exporter is.
+# The module of opper_backfill, which is tested and linted as the exporter is.
 BACKFILL  := deploy/backfill
 
 # The length of an abbreviation would depend on what else a clone holds.
@@ -49,7 +49,8 @@ tools: ## the tools that the tests and the linters use
 		CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build -C $$module -trimpath -buildvcs=false -o /dev/null . || exit; \
 	done
 	$(GO) test -race -run '^$$' ./... >/dev/null
-	$(GO) test -C $(BACKFILL) -race -run '^$$' ./... >/dev/null
+	$(GO) test -C $(BACKFILL) -race -run '^$$' . $(BACKFILL_RACED) >/dev/null
+	$(GO) test -C $(BACKFILL) -run '^$$' ./... >/dev/null
 	$(GO) test -run '^$$' ./collector $(addprefix ./,$(UNRACED)) >/dev/null
 
 # What one goroutine does in these packages, and what other processes do, the race
@@ -60,11 +61,13 @@ UNRACED := deploy/test/e2e deploy/prometheus deploy/grafana deploy/test/packages
 UNRACED_TESTS := TestSchedules|TestHistoryIsCountedExactly|TestLiveTracesAreCountedOnceSettled|TestCalmProjectsKeepTheirInterval|TestSweepsWaitForNoSync|TestProjectIsUpWhileItWaitsForItsTurn
 # Schedules make much garbage and keep little.
 SCHEDULES := GOGC=800 $(GO) test -timeout 60m
+# Where opper_backfill has goroutines, beside the program itself.
+BACKFILL_RACED := ./read ./server
 
 # The tests with real servers mostly wait, so more packages are tested at once than
 # there are cores.
 test: tools ## the tests, about five minutes of them
-	@$(MAKE) -j2 test-unraced test-raced test-collector test-schedules test-backfill
+	@$(MAKE) -j2 test-unraced test-raced test-collector test-backfill test-schedules
 
 test-unraced:
 	@echo '=== testing what needs no race detector'
@@ -76,8 +79,8 @@ test-raced:
 
 test-backfill:
 	@echo '=== testing opper_backfill'
-	$(GO) test -C $(BACKFILL) -race -p 2 -timeout 30m $$($(GO) list -C $(BACKFILL) ./... | grep -v '/e2e$$')
-	$(GO) test -C $(BACKFILL) -timeout 30m ./e2e
+	$(GO) test -C $(BACKFILL) -race -timeout 30m . $(BACKFILL_RACED)
+	$(GO) test -C $(BACKFILL) -p 2 -timeout 30m $$($(GO) list -C $(BACKFILL) ./... | grep -Ev '/backfill(/read|/server)?$$')
 
 test-collector:
 	@echo '=== testing the collector, with the race detector'

@@ -126,7 +126,7 @@ func serve(ctx context.Context, cfg *config.Validated, hangups <-chan os.Signal,
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	level.Info(logger).Log("msg", "starting opper_exporter", "version", config.Version(), "revision", version.GetRevision(), "projects", len(cfg.Projects), "opper_url", config.UpstreamURLs(cfg.Projects))
-	server := scrape.NewServer(handler, scrapers, scrape.DefaultLimits())
+	server := scrape.NewServer(handler, scrapers)
 	served, err := scrape.Serve(ctx, server, cfg.Web, cfg.HealthAddress, webLogger)
 	if err != nil {
 		return err

@@ -73,12 +73,12 @@ func (p *Parsed) setHTTPClient(opts *opper.Options) error {
 var inlineLine = regexp.MustCompile(`\bline \d+: `)
 
 // httpClient reads each file only once.
-func (p *Parsed) httpClient() (HTTPClient, error) {
+func (p *Parsed) httpClient() (httpClient, error) {
 	source := p.httpConfigFile + "\n" + p.inlineHTTPClient
 	if client, ok := p.httpClients[source]; ok {
 		return client, nil
 	}
-	var client HTTPClient
+	var client httpClient
 	var err error
 	switch {
 	case p.inlineHTTPClient != "":
@@ -86,7 +86,7 @@ func (p *Parsed) httpClient() (HTTPClient, error) {
 			err = errors.New(inlineLine.ReplaceAllString(err.Error(), "")) // not that of the file
 		}
 	case p.httpConfigFile != "":
-		client, err = LoadHTTPClient(p.httpConfigFile)
+		client, err = loadHTTPClient(p.httpConfigFile)
 	}
 	if err == nil {
 		p.httpClients[source] = client

@@ -20,14 +20,12 @@ import (
 
 // Config says which pages are served, and how.
 type Config struct {
-	Program, Version       string
-	TelemetryPath          string
+	statuspage.Config
 	DisableExporterMetrics bool
-	OpenMetricsCreated     bool   // expose created timestamps as samples
-	MaxRequests            int    // scrapes at once; 0 is no limit
-	SyncOnScrape           bool   // before each scrape is answered
-	EnableLifecycle        bool   // serve snapshotPath and reloadPath
-	TraceURL               string // see statuspage.Config
+	OpenMetricsCreated     bool // expose created timestamps as samples
+	MaxRequests            int  // scrapes at once; 0 is no limit
+	SyncOnScrape           bool // before each scrape is answered
+	EnableLifecycle        bool // serve snapshotPath and reloadPath
 }
 
 // Syncer is what is scraped: projects, which may come and go. An empty name stands
@@ -74,7 +72,7 @@ func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometh
 		reload = refuse("There is nothing to reload: --config.file is not set.", http.StatusNotFound)
 	}
 	mux.Handle(reloadPath, lifecycle(cfg, reload))
-	mux.Handle("/{$}", metrics.page(statuspage.New(statuspage.Config{Program: cfg.Program, Version: cfg.Version, TelemetryPath: cfg.TelemetryPath, TraceURL: cfg.TraceURL}, syncer.Status)))
+	mux.Handle("/{$}", metrics.page(statuspage.New(cfg.Config, syncer.Status)))
 	return secure(mux)
 }
 

@@ -246,9 +246,12 @@ func (s *Set) givePlaces(sums map[int64]map[cell]Amounts) {
 
 // count adds what each hour from first on has more than before.
 func (s *Set) count(sums map[int64]map[cell]Amounts, first int64, baseLine map[string]bool, now time.Time) {
-	read := map[int64]bool{}
-	for hour := range s.hours {
+	read, shared := map[int64]bool{}, map[cell]*cell{}
+	for hour, marks := range s.hours {
 		read[hour] = hour >= first
+		for _, m := range marks {
+			shared[*m.cell] = m.cell
+		}
 	}
 	for hour := range sums {
 		read[hour] = true
@@ -260,16 +263,19 @@ func (s *Set) count(sums map[int64]map[cell]Amounts, first int64, baseLine map[s
 		known, present := s.hours[hour], sums[hour]
 		cells := slices.Collect(maps.Keys(present))
 		for _, m := range known {
-			cells = append(cells, m.cell) // it may be gone
+			cells = append(cells, *m.cell) // it may be gone
 		}
 		slices.SortFunc(cells, compareCells)
 		cells = slices.Compact(cells)
 		marks := make([]mark, len(cells))
 		for n, c := range cells {
-			before := mark{cell: c}
+			if shared[c] == nil {
+				shared[c] = &c
+			}
+			before := mark{cell: shared[c]}
 			i, isKnown := slices.BinarySearchFunc(known, c, compareMark)
 			if isKnown {
-				before = known[i]
+				before.high, before.fell = known[i].high, known[i].fell
 			}
 			after, increase := before.raise(present[c])
 			if after.fell && !before.fell {
@@ -281,9 +287,6 @@ func (s *Set) count(sums map[int64]map[cell]Amounts, first int64, baseLine map[s
 			m := s.model(c, hour, now)
 			if !baseLine[c.project] && (s.begun || !s.countsNothing()) {
 				m.counted.add(increase)
-			}
-			if after.model == m.Label {
-				after.model = m.Label // one text for all hours
 			}
 			marks[n] = after
 		}

@@ -79,9 +79,10 @@ type cell struct {
 }
 
 // mark holds the highest amounts of a cell seen in an hour. The marks of an hour are
-// sorted by their cells: maps of a few would be most of the memory of a quiet project.
+// sorted by their cells, which all hours share: maps of a few, or cells of their own,
+// would be most of the memory of a quiet project.
 type mark struct {
-	cell
+	*cell
 	high Amounts
 	fell bool // some of them are smaller now
 }
@@ -90,7 +91,7 @@ func compareCells(a, b cell) int {
 	return cmp.Or(cmp.Compare(a.model, b.model), cmp.Compare(a.project, b.project))
 }
 
-func compareMark(m mark, c cell) int { return compareCells(m.cell, c) }
+func compareMark(m mark, c cell) int { return compareCells(*m.cell, c) }
 
 // Model holds the counters of one model in one Opper project.
 type Model struct {
