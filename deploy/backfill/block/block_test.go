@@ -89,12 +89,13 @@ func TestBlocksHaveTheTruth(t *testing.T) {
 	for seed, c := range []struct {
 		step   time.Duration
 		length int64
-	}{{time.Minute, twoHours}, {70 * time.Second, twoHours}, {4 * time.Minute, 12 * twoHours}} {
+		traces int
+	}{{time.Minute, twoHours, 600}, {70 * time.Second, twoHours, 20}, {4 * time.Minute, 12 * twoHours, 100}} {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(uint64(seed), 1))
 			step, length := c.step, c.length
-			w := historytest.Random(rng, start, start.Add(time.Duration(100+rng.IntN(150))*step), 1+seed%2, 20+rng.IntN(100))
+			w := historytest.Random(rng, start, start.Add(time.Duration(100+rng.IntN(150))*step), 1+seed%2, c.traces)
 			h := newHistory(t, w, step)
 			if h.Clamped() > 0 {
 				t.Errorf("%d clamped", h.Clamped())
