@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/index"
 
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/deploy/backfill/block"
 	"opper_exporter/deploy/backfill/history"
 	"opper_exporter/deploy/backfill/historytest"
@@ -113,6 +114,10 @@ func TestBlockIsSound(t *testing.T) {
 	w := historytest.Random(rng, start.Add(-time.Hour), start.Add(30*time.Hour), 1, 200)
 	// A busy hour, of which no sample is like the one before it.
 	busy := historytest.Random(rng, start.Add(3*time.Hour), start.Add(4*time.Hour), 1, 1000)
+	for i := range busy.Traces {
+		tr := &busy.Traces[i]
+		tr.Name, tr.Outcome, tr.HasDuration, tr.Duration = "busy", aggregate.Success, true, time.Duration(rng.Int64N(1e12)).Truncate(time.Microsecond)
+	}
 	w.Traces = append(w.Traces, busy.Traces...)
 	h := newHistory(t, w, time.Minute)
 	dir := t.TempDir()
