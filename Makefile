@@ -4,7 +4,7 @@ FUZZTIME  ?= 30s
 # How long a soak lasts.
 export SOAK ?= 10m
 GOLANGCI  := $(GO) tool -modfile=deploy/test/tools/go.mod golangci-lint
-# Programs of users with a module of their own: it is tested and linted as the exporter is.
+# The module of opper_backfill, which is tested and linted as the exporter is.
 BACKFILL  := deploy/backfill
 
 # The length of an abbreviation would depend on what else a clone holds.
@@ -15,7 +15,7 @@ BUILDINFO := github.com/prometheus/common/version
 LDFLAGS   := -X $(BUILDINFO).Version=$(VERSION) -X $(BUILDINFO).Revision=$(REVISION) -X $(BUILDINFO).Branch=$(BRANCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run tools test test-long long-soak long-rest soak lint vulncheck format build backfill reproducible golden docs fuzz bench
+.PHONY: help demo run tools test test-unraced test-raced test-collector test-schedules test-backfill test-long long-soak long-usage long-rest soak lint vulncheck format build backfill reproducible golden docs fuzz bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -43,41 +43,75 @@ tools: ## the tools that the tests and the linters use
 	for main in deploy/test/tools/*/main.go deploy/grafana/schema/main.go $(BACKFILL)/main.go; do $(GO) build -C "$${main%/*}" -o /dev/null . || exit; done
 	@echo '=== building the exporter and the tests'
 	$(GO) build ./...
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -o /dev/null .
 	$(GO) build -race -buildvcs=false -o /dev/null .
-	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build -trimpath -buildvcs=false -o /dev/null .
+	for module in . $(BACKFILL); do \
+		CGO_ENABLED=0 $(GO) build -C $$module -trimpath -buildvcs=false -o /dev/null . && \
+		CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build -C $$module -trimpath -buildvcs=false -o /dev/null . || exit; \
+	done
 	$(GO) test -race -run '^$$' ./... >/dev/null
-	$(GO) test -C $(BACKFILL) -race -run '^$$' ./... >/dev/null
-	$(GO) test -run '^$$' ./collector >/dev/null
+	$(GO) test -C $(BACKFILL) -race -run '^$$' . $(BACKFILL_RACED) >/dev/null
+	$(GO) test -C $(BACKFILL) -run '^$$' ./... >/dev/null
+	$(GO) test -run '^$$' ./collector $(addprefix ./,$(UNRACED)) >/dev/null
+
+# What one goroutine does in these packages, and what other processes do, the race
+# detector cannot watch, and it makes them several times slower.
+UNRACED := deploy/test/e2e deploy/prometheus deploy/grafana deploy/test/packages deploy deploy/docs/generate \
+	collector/syncer collector/aggregate collector/ledger opper/jsonscan opper/oppertest/oracle
+# So it is with these tests of the collector. Many projects at once are as well with it.
+UNRACED_TESTS := TestSchedules|TestHistoryIsCountedExactly|TestLiveTracesAreCountedOnceSettled|TestCalmProjectsKeepTheirInterval|TestSweepsWaitForNoSync|TestProjectIsUpWhileItWaitsForItsTurn
+# Schedules make much garbage and keep little.
+SCHEDULES := GOGC=800 $(GO) test -timeout 60m
+# Where opper_backfill has goroutines, beside the program itself.
+BACKFILL_RACED := ./read ./server
 
 # The tests with real servers mostly wait, so more packages are tested at once than
-# there are cores. The schedules run without the race detector, which would make them
-# several times slower: one goroutine drives them.
+# there are cores.
 test: tools ## the tests, about five minutes of them
-	@echo '=== testing all packages but the collector, with the race detector'
-	$(GO) test -race -p 4 -timeout 30m $$($(GO) list ./... | grep -v '/collector$$')
-	@echo '=== testing opper_backfill, with the race detector'
-	$(GO) test -C $(BACKFILL) -race -timeout 30m ./...
+	@$(MAKE) -j2 test-unraced test-raced test-collector test-backfill test-schedules
+
+test-unraced:
+	@echo '=== testing what needs no race detector'
+	$(GO) test -p 3 -timeout 30m $(addprefix ./,$(UNRACED))
+
+test-raced:
+	@echo '=== testing the other packages but the collector, with the race detector'
+	$(GO) test -race -p 2 -timeout 30m $(filter-out $(addprefix opper_exporter/,collector $(UNRACED)),$(shell $(GO) list ./...))
+
+test-backfill:
+	@echo '=== testing opper_backfill'
+	$(GO) test -C $(BACKFILL) -race -timeout 30m . $(BACKFILL_RACED)
+	$(GO) test -C $(BACKFILL) -p 2 -timeout 30m $$($(GO) list -C $(BACKFILL) ./... | grep -Ev '/backfill(/read|/server)?$$')
+
+test-collector:
 	@echo '=== testing the collector, with the race detector'
-	$(GO) test -race -timeout 30m ./collector -skip TestSchedules -schedules 50
+	$(GO) test -race -timeout 30m ./collector -skip '$(UNRACED_TESTS)' -schedules 50
+
+test-schedules:
 	@echo '=== running 1500 random schedules'
-	$(GO) test -timeout 30m ./collector -run 'TestSimulation|TestSchedules' -schedules 1500
+	$(SCHEDULES) ./collector -run 'TestSimulation|$(UNRACED_TESTS)' -schedules 1500
 
 # The soak mostly waits, so the rest runs beside it.
 test-long: ## many more random schedules and kills, fuzzing, and ten minutes of soak
-	@$(MAKE) -j2 long-soak long-rest
+	@$(MAKE) -j3 long-soak long-usage long-rest
 
 long-soak:
 	@echo '=== ten minutes of soak'
 	$(GO) run ./deploy/test/soak --for=10m
 
+long-usage:
+	@echo '=== running 10000 random schedules of usage over 30 days'
+	$(SCHEDULES) ./collector -run 'TestSchedulesOfUsage' -schedules 10000
+
 long-rest:
 	@echo '=== running 10000 random schedules'
-	$(GO) test -timeout 60m ./collector ./collector/usage -run 'TestSimulation|TestSchedules$$|TestMonthOfTroubles' -schedules 10000
-	@echo '=== running 2500 random schedules of usage over 30 days'
-	$(GO) test -timeout 60m ./collector -run 'TestSchedulesOfUsage' -schedules 2500
+	$(SCHEDULES) ./collector ./collector/usage -run 'TestSimulation|TestSchedules$$|TestMonthOfTroubles' -schedules 10000
 	@echo '=== killing exporters 80 times, and scraping 20 projects over shared connections'
 	$(GO) test -race -timeout 60m ./deploy/test/e2e -run 'TestCountsSurviveSIGKILL|TestFirstIncrementIsNotLostByDiscovery' -parallel 4 -kills 40 -shared-connections
+	@echo '=== testing each alert beside all rules'
+	$(GO) test -timeout 60m ./deploy/prometheus -run TestRulesPassTheirTests -all-rules
+	@echo '=== 30 days of 200 000 traces as history on a Prometheus server, and 14 days of the demo'
+	$(GO) test -C $(BACKFILL) -timeout 120m ./e2e -run TestHistory -full
+	$(GO) test -timeout 60m ./deploy/grafana -run TestPanelsAreFullAtFirstLook -past 336h
 	@echo '=== fuzzing'
 	$(MAKE) fuzz FUZZTIME=2000x
 
@@ -116,6 +150,7 @@ golden: ## rewrite the golden files, and the chart's copies; look at what change
 
 docs: ## rewrite the tables of flags and metrics in deploy/docs
 	$(GO) run ./deploy/docs/generate
+	$(GO) test -C $(BACKFILL) . -run FlagsAreDocumented -update
 
 bench: ## the exporter compared with a plain download and a plain implementation, as tables of ratios
 	$(GO) run ./deploy/test/bench $(ARGS)

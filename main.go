@@ -125,8 +125,8 @@ func serve(ctx context.Context, cfg *config.Validated, hangups <-chan os.Signal,
 	handler := scrape.NewHandler(cfg.Scrape, c, scrapers, registry, snapshot, onReload, logger)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	level.Info(logger).Log("msg", "starting "+config.Program, "version", config.Version(), "revision", version.GetRevision(), "projects", len(cfg.Projects))
-	server := scrape.NewServer(handler, scrapers, scrape.DefaultLimits())
+	level.Info(logger).Log("msg", "starting opper_exporter", "version", config.Version(), "revision", version.GetRevision(), "projects", len(cfg.Projects), "opper_url", config.UpstreamURLs(cfg.Projects))
+	server := scrape.NewServer(handler, scrapers)
 	served, err := scrape.Serve(ctx, server, cfg.Web, cfg.HealthAddress, webLogger)
 	if err != nil {
 		return err

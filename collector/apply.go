@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/go-kit/log/level"
 	"golang.org/x/sync/errgroup"
@@ -122,11 +123,11 @@ func each(projects []*project, f func(*project) error) error {
 
 // stopAll returns when none of the projects runs.
 func stopAll(projects []*project) {
-	var g errgroup.Group
+	var wg sync.WaitGroup
 	for _, p := range projects {
-		g.Go(func() error { p.stop(); return nil })
+		wg.Go(p.stop)
 	}
-	_ = g.Wait()
+	wg.Wait()
 }
 
 // startAll runs projects, if Run runs.

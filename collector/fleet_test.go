@@ -14,6 +14,7 @@ import (
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"opper_exporter/collector/config"
 	"opper_exporter/collector/store"
@@ -278,4 +279,13 @@ func (f *fleet) apply(projects ...config.Project) {
 	if err := f.c.Apply(projects); err != nil {
 		f.t.Fatalf("%v\n%s", err, f.log.String())
 	}
+}
+
+func labelOf(m *dto.Metric, name string) string {
+	for _, l := range m.GetLabel() {
+		if l.GetName() == name {
+			return l.GetValue()
+		}
+	}
+	return ""
 }

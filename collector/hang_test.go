@@ -16,6 +16,7 @@ import (
 
 	"opper_exporter/collector/config"
 	"opper_exporter/collector/scrape"
+	"opper_exporter/collector/statuspage"
 	"opper_exporter/collector/storetest"
 	"opper_exporter/opper"
 )
@@ -85,7 +86,7 @@ func TestCommitHangs(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				handler := scrape.NewHandler(scrape.Config{TelemetryPath: "/metrics"}, c, scrapers, prometheus.NewRegistry(), nil, nil, log.NewNopLogger())
+				handler := scrape.NewHandler(scrape.Config{Config: statuspage.Config{TelemetryPath: "/metrics"}}, c, scrapers, prometheus.NewRegistry(), nil, nil, log.NewNopLogger())
 				get := func(path string) (int, string) {
 					answer := httptest.NewRecorder()
 					handler.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, http.NoBody))

@@ -7,7 +7,7 @@ import (
 )
 
 // instrumentation is the metrics about the syncs of a project and its requests
-// to Opper. It is a prometheus.Collector.
+// to Opper.
 type instrumentation struct {
 	up, lastSuccess, initialSync prometheus.Gauge
 	syncs, commits               *prometheus.CounterVec
@@ -82,21 +82,6 @@ func (i *instrumentation) continueFrom(old *instrumentation) {
 
 func (i *instrumentation) collectors() []prometheus.Collector {
 	return []prometheus.Collector{i.up, i.lastSuccess, i.initialSync, i.syncs, i.commits, i.syncDuration, i.requests, i.requestDuration, i.received, i.limitWait}
-}
-
-// Describe implements prometheus.Collector.
-func (i *instrumentation) Describe(ch chan<- *prometheus.Desc) {
-	for _, c := range i.collectors() {
-		c.Describe(ch)
-	}
-}
-
-// Collect implements prometheus.Collector.
-func (i *instrumentation) Collect(ch chan<- prometheus.Metric) {
-	i.stall.update()
-	for _, c := range i.collectors() {
-		c.Collect(ch)
-	}
 }
 
 // observeRequest counts one request to Opper. It is safe for concurrent use.

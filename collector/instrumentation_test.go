@@ -26,7 +26,7 @@ func TestRequestsAreMeasured(t *testing.T) {
 	r := newInstrumentation("p", true)
 	r.stall = newStall(time.Now, 0, r.up)
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(r)
+	registry.MustRegister(r.collectors()...)
 	see := func(want values) {
 		t.Helper()
 		families, err := registry.Gather()

@@ -1,12 +1,9 @@
 package collector
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"opper_exporter/collector/aggregate"
@@ -33,37 +30,19 @@ type Known struct {
 // ReadKnown reads the state of a project; nil if there is none.
 func ReadKnown(state Store, project string) (*Known, error) {
 	k := &Known{ledger: ledger.New(ledger.Config{})}
-	var stored []byte
-	aggregates := map[string][]byte{}
-	found, err := state.Load(project, func(key string, body []byte) error {
-		k.Bytes += len(key) + len(body)
-		if key == partDocument+docIdentity {
-			stored = bytes.Clone(body)
-		}
-		if key, ok := strings.CutPrefix(key, partAggregates); ok {
-			aggregates[key] = bytes.Clone(body)
-		}
-		if key, ok := strings.CutPrefix(key, partLedger); ok {
-			return k.ledger.Restore(key, body)
-		}
-		return nil
-	})
-	if err != nil || !found {
+	st, err := load(state, project, k.ledger)
+	if err != nil || st == nil {
 		return nil, err
 	}
-	var id identity
-	if err := json.Unmarshal(stored, &id); err != nil {
-		return nil, fmt.Errorf("identity: %w", err)
-	}
-	k.LastSync, k.URL, k.NameFilter = id.LastSuccess, id.URL, id.NameFilter
-	k.DurationBuckets, k.TokenBuckets = id.DurationBuckets, id.TokenBuckets
-	if err := k.ledger.EndRestore(id.Clock.Time); err != nil {
+	k.LastSync, k.URL, k.NameFilter, k.Bytes = st.LastSuccess, st.URL, st.NameFilter, st.bytes
+	k.DurationBuckets, k.TokenBuckets = st.DurationBuckets, st.TokenBuckets
+	if err := k.ledger.EndRestore(st.Clock.Time); err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
 	k.Listed, k.IsInitialSync = k.ledger.Listed(), k.ledger.IsInitialSync()
 	k.ledger.Open(func(ledger.Row) { k.Open++ })
 	// No name is to lose its place here.
-	if k.Aggregates, err = aggregate.Restore(aggregate.Config{MaxNames: math.MaxInt32}, aggregates); err != nil {
+	if k.Aggregates, err = aggregate.Restore(aggregate.Config{MaxNames: math.MaxInt32}, st.parts[partAggregates]); err != nil {
 		return nil, fmt.Errorf("aggregates: %w", err)
 	}
 	return k, nil

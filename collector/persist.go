@@ -52,6 +52,37 @@ const (
 	interrupted          // an initial sync was interrupted
 )
 
+// stored is the state of a project but for its ledger.
+type stored struct {
+	identity
+	parts map[string]map[string][]byte // entries by the rest of their keys
+	bytes int                          // of all entries, also those of the ledger
+}
+
+// load reads the state of a project, and its ledger into led; nil if there is none.
+func load(from Store, project string, led *ledger.Ledger) (*stored, error) {
+	st := &stored{parts: map[string]map[string][]byte{partAggregates: {}, partDocument: {}, partUsage: {}}}
+	found, err := from.Load(project, func(key string, body []byte) error {
+		st.bytes += len(key) + len(body)
+		if key, ok := strings.CutPrefix(key, partLedger); ok {
+			return led.Restore(key, body)
+		}
+		for part, entries := range st.parts {
+			if key, ok := strings.CutPrefix(key, part); ok {
+				entries[key] = bytes.Clone(body)
+			}
+		}
+		return nil
+	})
+	if err != nil || !found {
+		return nil, err
+	}
+	if err := json.Unmarshal(st.parts[partDocument][docIdentity], &st.identity); err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	return st, nil
+}
+
 // restore continues from the state of the project, if there is one. It writes
 // nothing.
 func (p *project) restore() error {
@@ -59,56 +90,41 @@ func (p *project) restore() error {
 		return nil
 	}
 	restored := ledger.New(p.ledgerConfig())
-	parts := map[string]map[string][]byte{partAggregates: {}, partDocument: {}, partUsage: {}}
-	found, err := p.deps.Store.Load(p.cfg.Name, func(key string, body []byte) error {
-		if key, ok := strings.CutPrefix(key, partLedger); ok {
-			return restored.Restore(key, body)
-		}
-		for part, entries := range parts {
-			if key, ok := strings.CutPrefix(key, part); ok {
-				entries[key] = bytes.Clone(body)
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	st, err := load(p.deps.Store, p.cfg.Name, restored)
+	switch {
+	case err != nil:
 		return p.stateError(err)
-	}
-	if !found {
+	case st == nil:
 		return nil
-	}
-	var id identity
-	if err := json.Unmarshal(parts[partDocument][docIdentity], &id); err != nil {
-		return p.stateError(fmt.Errorf("identity: %w", err))
 	}
 	if !p.isContinued {
-		p.clock.restore(id.Clock)
+		p.clock.restore(st.Clock)
 	}
 	if err := restored.EndRestore(p.clock.Now()); err != nil {
 		return p.stateError(fmt.Errorf("ledger: %w", err))
 	}
-	p.upstream = id.upstream
+	p.upstream = st.upstream
 	// Another URL may lead to the same list. Where no row is known, nothing can
 	// show that.
-	if p.isUnproven() && (id.NameFilter != p.cfg.Opper.Name || restored.IsInitialSync() || restored.Listed() == 0) {
+	if p.isUnproven() && (st.NameFilter != p.cfg.Opper.Name || restored.IsInitialSync() || restored.Listed() == 0) {
 		p.startOver()
 		return nil
 	}
 	p.ledger = restored
-	if p.aggregates, err = aggregate.Restore(p.cfg.Aggregate, parts[partAggregates]); err != nil {
+	if p.aggregates, err = aggregate.Restore(p.cfg.Aggregate, st.parts[partAggregates]); err != nil {
 		return p.stateError(fmt.Errorf("aggregates: %w", err))
 	}
 	restoredSyncer := syncer.New(p.syncerConfig(), p.ledger)
-	if err := restoredSyncer.Restore(parts[partDocument][docSyncer]); err != nil {
+	if err := restoredSyncer.Restore(st.parts[partDocument][docSyncer]); err != nil {
 		return p.stateError(err)
 	}
 	p.syncer = restoredSyncer
-	if p.usage.set, err = usage.Restore(p.usageConfig(), parts[partUsage]); err != nil {
+	if p.usage.set, err = usage.Restore(p.usageConfig(), st.parts[partUsage]); err != nil {
 		return p.stateError(fmt.Errorf("usage: %w", err))
 	}
 	p.fresh = false
 	now := p.clock.System()
-	p.lastSuccess = id.LastSuccess
+	p.lastSuccess = st.LastSuccess
 	if p.lastSuccess.After(now) {
 		p.lastSuccess = now
 	}
@@ -121,7 +137,7 @@ func (p *project) restore() error {
 	if p.aggregates.StartCosts(now) {
 		p.hasReset = true
 	}
-	return p.resetBuckets(&id, now)
+	return p.resetBuckets(&st.identity, now)
 }
 
 // resetBuckets restarts histograms whose bounds have changed. That is committed

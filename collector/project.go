@@ -324,14 +324,18 @@ func (*project) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (p *project) Collect(ch chan<- prometheus.Metric) {
-	for _, m := range *p.published.Load() {
-		ch <- m
-	}
-	p.metrics.Collect(ch)
+	p.metrics.stall.update()
+	published, collectors := []*snapshot{p.published.Load()}, p.metrics.collectors()
 	if p.usage.isOn() {
-		for _, m := range *p.usage.published.Load() {
+		published = append(published, p.usage.published.Load())
+		collectors = append(collectors, p.usage.metrics.collectors()...)
+	}
+	for _, snapshot := range published {
+		for _, m := range *snapshot {
 			ch <- m
 		}
-		p.usage.metrics.Collect(ch)
+	}
+	for _, c := range collectors {
+		c.Collect(ch)
 	}
 }

@@ -72,3 +72,34 @@ func TestQuietSyncWritesNothing(t *testing.T) {
 		t.Error("the progress of a sweep is not written")
 	}
 }
+
+// Nor does usage in which nothing changes.
+func TestQuietUsageWritesNothing(t *testing.T) {
+	stored := &entryCounts{Memory: new(storetest.Memory)}
+	cfg := usageConfig()
+	cfg.Store = stored
+	u := newUsageBench(t, cfg, oppertest.UsageTroubles{})
+	u.opper.FillHistory(300, 3, epoch.Add(-day), epoch.Add(-day/2))
+	u.call("openai/gpt-4o", "", oppertest.Amounts{Cost: 1000, InputTokens: 1, OutputTokens: 1})
+	u.sync()
+	u.read()
+	u.step(time.Second)
+	u.sync()
+	u.read()
+	full := 0
+	for range 20 {
+		u.step(time.Minute)
+		for _, step := range []func(){u.sync, u.read} {
+			before := len(stored.entries)
+			step()
+			for _, n := range stored.entries[before:] {
+				if n > 0 {
+					full++
+				}
+			}
+		}
+	}
+	if full > 4 { // each five minutes, one says when the last sync was
+		t.Errorf("%d of %d commits write", full, len(stored.entries))
+	}
+}

@@ -41,7 +41,7 @@ type snapshots struct {
 	maxNames          int
 	durations, tokens *scale
 	costs             *scale                 // nil if they are not exposed
-	names             map[string]nameMetrics // by label
+	names             map[string]nameMetrics // of the last snapshot, by label
 	metrics           int                    // of the last snapshot
 }
 
@@ -59,7 +59,6 @@ func newSnapshots(cfg *config.Project) *snapshots {
 		maxNames:  cfg.Aggregate.MaxNames,
 		durations: newScale(cfg, cfg.Aggregate.DurationBuckets, 1e6),
 		tokens:    newScale(cfg, cfg.Aggregate.TokenBuckets, 1),
-		names:     map[string]nameMetrics{},
 	}
 	if cfg.Aggregate.Costs {
 		b.costs = newScale(cfg, aggregate.CostBuckets, nanos)
@@ -86,6 +85,7 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) (sna
 		}
 	})
 	all := s.All()
+	names := make(map[string]nameMetrics, len(all))
 	for _, n := range all {
 		if n.IsZeroPending() {
 			st.ZeroPending++
@@ -96,17 +96,15 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) (sna
 		m := b.names[n.Label]
 		if m.metrics == nil || m.changes != n.Changes || !m.created.Equal(n.Created) {
 			m = b.buildName(n)
-			b.names[n.Label] = m
 		}
+		names[n.Label] = m
 		for o, traces := range m.traces {
 			st.Outcomes[o].Traces += traces
 		}
 		out = append(out, m.metrics...)
 		out = append(out, &gauge{tracesOpen, m.labels, float64(open[n])})
 	}
-	if len(b.names) > len(all) {
-		b.forget(all)
-	}
+	b.names = names
 	if listed >= 0 {
 		out = append(out, &gauge{tracesListed, b.project, float64(listed)})
 	}
@@ -151,15 +149,6 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) (sna
 
 // with returns the project's label and another that is behind it in their order.
 func (b *snapshots) with(label *dto.LabelPair) labels { return labels{b.project[0], label} }
-
-// forget drops the metrics of names that are no longer there.
-func (b *snapshots) forget(all []*aggregate.Aggregate) {
-	names := make(map[string]nameMetrics, len(all))
-	for _, n := range all {
-		names[n.Label] = b.names[n.Label]
-	}
-	b.names = names
-}
 
 // buildName returns the metrics of one trace name: all of them, from 0 on.
 func (b *snapshots) buildName(n *aggregate.Aggregate) nameMetrics {

@@ -1,8 +1,6 @@
 package collector
 
 import (
-	"cmp"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -39,12 +37,12 @@ func (p *project) status() status.Project {
 		Success: p.cfg.Aggregate.Success, Failure: p.cfg.Aggregate.Failure, MaxNames: p.cfg.Aggregate.MaxNames,
 		Published: p.publishedStatus.Load(),
 	}
-	st.Sync, st.Traffic = p.activity.now()
+	st.Sync, st.Traffic, st.Initial = p.activity.now()
 	if p.usage.isOn() {
 		st.Usage = p.usage.publishedStatus.Load()
 	}
-	if st.Published == nil {
-		st.Initial = p.activity.initialSync()
+	if st.Published != nil {
+		st.Initial = nil
 	}
 	return st
 }
@@ -124,7 +122,7 @@ func (a *activity) read() {
 	}
 }
 
-func (a *activity) now() (status.Sync, status.Traffic) {
+func (a *activity) now() (status.Sync, status.Traffic, *status.InitialSync) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s, t := a.sync, a.metrics.traffic()
@@ -134,28 +132,18 @@ func (a *activity) now() (status.Sync, status.Traffic) {
 	// Syncs may be rare, so that the oldest reading is older than it should be.
 	from := a.readings[0]
 	t.Recent = status.Recent{Over: a.clock.Now().Sub(from.at), Requests: t.Requests() - from.requests, Bytes: t.Bytes - from.bytes}
-	return s, t
-}
-
-func (a *activity) initialSync() *status.InitialSync {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return new(a.initial)
+	return s, t, new(a.initial)
 }
 
 // traffic returns what has been counted of requests to Opper, by code.
 func (i *instrumentation) traffic() status.Traffic {
 	t := status.Traffic{Bytes: valueOf(i.received).GetCounter().GetValue()}
-	codes := make(chan prometheus.Metric)
-	go func() {
-		defer close(codes)
-		i.requests.Collect(codes)
-	}()
-	for m := range codes {
-		v := valueOf(m)
-		t.Codes = append(t.Codes, status.Code{Code: labelOf(v, "code"), Requests: uint64(v.GetCounter().GetValue())})
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(i.requests)
+	families, _ := registry.Gather()            // those of the library do not fail
+	for _, m := range families[0].GetMetric() { // sorted by code, which is the first label
+		t.Codes = append(t.Codes, status.Code{Code: m.GetLabel()[0].GetValue(), Requests: uint64(m.GetCounter().GetValue())})
 	}
-	slices.SortFunc(t.Codes, func(a, b status.Code) int { return cmp.Compare(a.Code, b.Code) })
 	return t
 }
 
@@ -163,13 +151,4 @@ func valueOf(m prometheus.Metric) *dto.Metric {
 	out := new(dto.Metric)
 	_ = m.Write(out) // those of the library do not fail
 	return out
-}
-
-func labelOf(m *dto.Metric, name string) string {
-	for _, l := range m.GetLabel() {
-		if l.GetName() == name {
-			return l.GetValue()
-		}
-	}
-	return ""
 }

@@ -189,7 +189,7 @@ func (p *project) countUsage(a usageAnswer) {
 	p.metrics.stall.begin() // its commit may hang
 	defer p.metrics.stall.end()
 	if a.hasRead(byModel) {
-		a.errs[byModel] = u.set.Apply(a.models, a.from, a.byProject, p.ownProject(a.traces), p.clock.System())
+		a.errs[byModel] = u.set.Apply(a.models, a.from, a.byProject, p.proof(&a), p.clock.System())
 	}
 	if a.errs[byModel] != nil {
 		u.set.Failed()
@@ -251,15 +251,17 @@ func (p *project) countCosts(rows []opper.Usage, began time.Time) error {
 	return nil
 }
 
-// ownProject returns the Opper project of which the usage has a trace of the list; empty
-// if there is none.
-func (p *project) ownProject(rows []opper.Usage) string {
-	for i := range rows {
-		if rows[i].Project != "" && rows[i].Trace != "" && p.ledger.HasSeen(ledger.KeyOf(rows[i].Trace)) {
-			return rows[i].Project
+// proof returns the Opper project of which the usage has a trace of the list. That may
+// follow as long as the list or the usage by trace has not been read.
+func (p *project) proof(a *usageAnswer) usage.Proof {
+	for i := range a.traces {
+		if r := &a.traces[i]; r.Project != "" && r.Trace != "" && p.ledger.HasSeen(ledger.KeyOf(r.Trace)) {
+			return usage.Proof{Own: r.Project}
 		}
 	}
-	return ""
+	isRefused := p.usage.kinds[byTrace].refused || opper.Permanent(a.errs[byTrace])
+	hasRead := a.hasRead(byTrace) && p.isPublished()
+	return usage.Proof{IsAhead: !isRefused && !hasRead}
 }
 
 // usageRead takes in how a read has ended.

@@ -141,6 +141,56 @@ func TestOrganizationWideKey(t *testing.T) {
 	o.expect(map[[2]string]float64{{"a", uuidOf("a")}: 1, {"a", uuidOf("b")}: 2})
 }
 
+// Usage that is read before it can be known which Opper project is the key's own is not
+// published under the labels of another: that would be so for good.
+func TestOrganizationWideKeyAwaitsProof(t *testing.T) {
+	proven := map[[2]string]float64{{"a", ""}: 1, {"a", uuidOf("b")}: 2}
+	unproven := map[[2]string]float64{{"a", uuidOf("a")}: 1, {"a", uuidOf("b")}: 2}
+	none := map[[2]string]float64{}
+	for _, c := range []struct {
+		what             string
+		isListed, isRead func(minute int) bool // the list, and usage by trace
+		refuses          []string              // groups of usage
+		early, later     map[[2]string]float64 // costs after 3 minutes, and after 22
+	}{
+		{"all is read", always, always, nil, proven, proven},
+		{"the list is read later", after(5), always, nil, none, proven},
+		{"usage by trace is read later", always, after(14), nil, none, proven},
+		{"both are", after(5), after(3), nil, none, proven},
+		{"usage by trace is not read", always, after(100), nil, none, unproven},
+		{"it is refused", always, always, []string{"trace_uuid"}, unproven, unproven},
+	} {
+		o := newUsageOrganization(t, oppertest.UsageTroubles{OrganizationWide: true, RefuseGroups: c.refuses}, "a", "b")
+		o.configure("a")
+		o.run(2) // without any usage
+		o.call("a", dollar, true)
+		o.call("b", 2*dollar, false)
+		p := o.c.all()[0]
+		if !c.isListed(0) {
+			o.c = nil // which has not read the list
+			o.configure("a")
+			p = o.c.all()[0]
+		}
+		for minute := range 20 {
+			if c.isListed(minute) {
+				p.sync(t.Context())
+			}
+			a := p.usageRequest().read(t.Context(), p.usage.source())
+			if a.asked[byTrace] && !c.isRead(minute) {
+				a.traces, a.errs[byTrace] = nil, &opper.Error{Status: 503}
+			}
+			p.countUsage(a)
+			if minute == 2 {
+				t.Log(c.what) // as what follows does not say it
+				o.expect(c.early)
+			}
+			o.step(time.Minute)
+		}
+		o.run(2)
+		o.expect(c.later)
+	}
+}
+
 // Two keys that both see the whole organization: the traces of each prove which usage is
 // its own, and nothing is counted for both.
 func TestTwoKeysOfOneOrganization(t *testing.T) {
@@ -192,3 +242,7 @@ func TestProjectAddedToAnOrganization(t *testing.T) {
 	o.run(20)
 	o.expect(map[[2]string]float64{{"a", ""}: 1, {"a", uuidOf("b")}: 2})
 }
+
+func always(int) bool { return true }
+
+func after(minutes int) func(int) bool { return func(minute int) bool { return minute >= minutes } }

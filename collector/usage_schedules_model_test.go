@@ -19,8 +19,9 @@ type spendModel struct {
 	countsNothing bool // in the first read
 
 	begun                 bool
-	first, newest, border int64             // hours: where the first read began, the newest one seen, those before are final
-	projects              map[string]string // labels by Opper project
+	first, newest, border int64                // hours: where the first read began, the newest one seen, those before are final
+	projects              map[string]string    // labels by Opper project
+	sighted               map[string]time.Time // since when those without one are known
 	hours                 map[spendCell]spendMark
 	counted               map[spendCell]usage.Amounts // without an hour
 	corrections           int64
@@ -69,12 +70,12 @@ const (
 )
 
 func newSpendModel(countsNothing bool) *spendModel {
-	return &spendModel{countsNothing: countsNothing, projects: map[string]string{}, hours: map[spendCell]spendMark{}, counted: map[spendCell]usage.Amounts{}}
+	return &spendModel{countsNothing: countsNothing, projects: map[string]string{}, sighted: map[string]time.Time{}, hours: map[spendCell]spendMark{}, counted: map[spendCell]usage.Amounts{}}
 }
 
 func (m *spendModel) clone() *spendModel {
 	c := *m
-	c.projects, c.hours, c.counted, c.traces = maps.Clone(m.projects), maps.Clone(m.hours), maps.Clone(m.counted), slices.Clone(m.traces)
+	c.projects, c.sighted, c.hours, c.counted, c.traces = maps.Clone(m.projects), maps.Clone(m.sighted), maps.Clone(m.hours), maps.Clone(m.counted), slices.Clone(m.traces)
 	return &c
 }
 
@@ -82,6 +83,7 @@ func (m *spendModel) clone() *spendModel {
 func (m *spendModel) restarted(now time.Time) *spendModel {
 	c := m.clone()
 	c.published()
+	c.sighted = map[string]time.Time{}
 	for i := range c.traces {
 		t := &c.traces[i]
 		if t.seen = nil; t.state == costWaiting && now.Sub(t.counted) >= maxCostAge {
@@ -97,7 +99,7 @@ var modelLabels = map[string]string{
 }
 
 // read counts an answer about usage by model.
-func (m *spendModel) read(rows []opper.Usage, from time.Time, own string) {
+func (m *spendModel) read(rows []opper.Usage, from time.Time, proof usage.Proof, now time.Time) {
 	first := from.Unix() / 3600
 	if m.newest == 0 {
 		m.first, m.border = first, first
@@ -110,7 +112,10 @@ func (m *spendModel) read(rows []opper.Usage, from time.Time, own string) {
 	if len(seen) == 1 && seen[""] && !isFull && m.hasOthers() {
 		return // it may be the sum of all, which a full read shows
 	}
-	isDecided := m.take(seen, isFull, own)
+	isDecided := m.take(seen, isFull, proof, now)
+	if !isDecided && !m.begun {
+		return
+	}
 	present := map[spendCell]usage.Amounts{}
 	for i := range rows {
 		r := &rows[i]
@@ -163,7 +168,7 @@ func (m *spendModel) hasOthers() bool {
 
 // take gives labels to the Opper projects that are new in an answer: the project's own has
 // none, if it is known to be that. It reports whether all of them have one.
-func (m *spendModel) take(seen map[string]bool, isFull bool, own string) (all bool) {
+func (m *spendModel) take(seen map[string]bool, isFull bool, proof usage.Proof, now time.Time) (all bool) {
 	named, homes := 0, 0
 	for id, label := range m.projects {
 		if id != "" {
@@ -181,16 +186,32 @@ func (m *spendModel) take(seen map[string]bool, isFull bool, own string) (all bo
 			continue
 		}
 		isAlone := named == 0 && (len(ids) == 1 || len(ids) == 2 && seen[""])
+		name := id
+		if id == "" && !isAlone && named == 0 {
+			name = "beside " + ids[len(ids)-2]
+		}
 		switch {
 		case !isFull:
 			all = false
-		case id == "" && len(ids) == 1 && named == homes, id != "" && homes == 0 && (isAlone || id == own):
+		case proof.IsAhead && named == 0 && !isAlone && m.isNew(name, now):
+			all = false
+		case id == "" && len(ids) == 1 && named == homes, id != "" && homes == 0 && (isAlone || id == proof.Own):
 			m.projects[id] = ""
 		default:
 			m.projects[id] = cmp.Or(id, "(none)")
 		}
 	}
 	return all
+}
+
+// isNew reports whether what is named so in an answer has not been known for 15 minutes.
+func (m *spendModel) isNew(name string, now time.Time) bool {
+	since, ok := m.sighted[name]
+	if !ok || now.Before(since) {
+		since = now
+	}
+	m.sighted[name] = since
+	return now.Sub(since) < 15*time.Minute
 }
 
 // count takes in a trace that is counted at now, which is some wall-clock time.

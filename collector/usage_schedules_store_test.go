@@ -51,7 +51,7 @@ func (s *usageSchedule) applied() {
 	if a := s.answer; a != nil {
 		s.answer = nil
 		if a.asked[byModel] && p.usage.kinds[byModel].err == nil {
-			s.model.read(a.models, a.from, p.ownProject(a.traces))
+			s.model.read(a.models, a.from, s.proof, s.at.Add(s.ours))
 		}
 		s.applyCosts(a)
 	}

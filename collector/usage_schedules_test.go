@@ -95,6 +95,7 @@ type usageSchedule struct {
 
 	isInitial      bool         // the initial sync is not complete
 	answer         *usageAnswer // that is being counted
+	proof          usage.Proof  // that it has
 	answerAt       time.Time    // as of which usage was read for it
 	model, durable *spendModel  // what is counted in memory, and what is stored of that
 	usageShown     *spendModel  // what was published last
@@ -323,7 +324,7 @@ func (s *usageSchedule) read(isSlow bool) {
 		}
 	}
 	s.survive(func() {
-		s.answer = &answer
+		s.answer, s.proof = &answer, project.proof(&answer)
 		project.countUsage(answer)
 		s.applied() // without news, there is no commit
 		if project.commitErr == nil {

@@ -72,7 +72,7 @@ func (p *project) publishUsageStatus() {
 }
 
 // usageMetrics is the metrics about reads of usage, and what has no history: the budget.
-// It is a prometheus.Collector. What has no value yet is absent.
+// What has no value yet is absent.
 type usageMetrics struct {
 	up, lastSuccess       *prometheus.GaugeVec
 	spend, limit, blocked *prometheus.GaugeVec
@@ -98,20 +98,6 @@ func newUsageMetrics(project string) *usageMetrics {
 
 func (m *usageMetrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.up, m.lastSuccess, m.spend, m.limit, m.blocked}
-}
-
-// Describe implements prometheus.Collector.
-func (m *usageMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, c := range m.collectors() {
-		c.Describe(ch)
-	}
-}
-
-// Collect implements prometheus.Collector.
-func (m *usageMetrics) Collect(ch chan<- prometheus.Metric) {
-	for _, c := range m.collectors() {
-		c.Collect(ch)
-	}
 }
 
 // read takes in how a read has ended.

@@ -24,6 +24,7 @@ func TestVersionsAreThosePinned(t *testing.T) {
 		{"Go, to build", tested, "container/Dockerfile", `GO_VERSION=(\S+)`},
 		{"Prometheus", minimum, "../README.md", `Prometheus (\d+\.\d+) or later`},
 		{"Prometheus", tested, "test/tools/go.mod", `github\.com/prometheus/prometheus v0\.(\d)(\d\d)\.(\d+)`},
+		{"Prometheus", tested, "backfill/go.mod", `github\.com/prometheus/prometheus v0\.(\d)(\d\d)\.(\d+)`},
 		{"Prometheus", tested, "container/compose.yaml", `prom/prometheus:v(\S+)`},
 		{"Prometheus, [other configuration", minimum, "prometheus/prometheus-before-3.8.yml", `for Prometheus (\d+\.\d+) to`},
 		{"Prometheus, [other configuration", tested, "test/tools/promtool3.0/go.mod", `github\.com/prometheus/prometheus v0\.(\d)0(\d)\.(\d+)`},

@@ -1,11 +1,11 @@
 package opper
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"mime"
 	"net/http"
 	"net/http/httptrace"
@@ -26,7 +26,8 @@ import (
 // maxHeader bounds the headers of an answer. The default of net/http is 10 MB.
 const maxHeader = 64 << 10
 
-// Options are the settings of a Client. URL and Key are required.
+// Options are the settings of a Client. URL and Key are required. In JSON, they are what
+// is configured.
 type Options struct {
 	// URL is the base URL. "/v2" is added unless its path ends in a version.
 	URL string
@@ -39,7 +40,7 @@ type Options struct {
 	// Transport changes how connections are made.
 	Transport Transport
 	// Transports are where connections come from; nil for those of this client alone.
-	Transports *Transports
+	Transports *Transports `json:"-"`
 	// Name is the filter on the name of a trace; empty for none.
 	Name string
 	// Timeout is that of one request, the reading of its body included. Default 30 s.
@@ -47,23 +48,23 @@ type Options struct {
 	// RequestsPerSecond limits everything that is sent; 0 is no limit.
 	RequestsPerSecond float64
 	// Shared limits the requests of all clients that have it; nil is no limit.
-	Shared *SharedLimit
+	Shared *SharedLimit `json:"-"`
 	// UserAgent identifies the program, for example opper_exporter/1.2.3.
 	UserAgent string
 	// Observe, if set, is called once for each HTTP request made, retries
 	// included, maybe from several goroutines at once, but not for one that was
 	// canceled. The code is the HTTP status, or "error" if no complete answer came.
-	Observe func(code string, took time.Duration)
+	Observe func(code string, took time.Duration) `json:"-"`
 	// Received, if set, is called with the number of bytes of each piece of a
 	// response body that arrives, after decompression, maybe from several
 	// goroutines at once.
-	Received func(bytes int)
+	Received func(bytes int) `json:"-"`
 	// Waited, if set, is called with how long a request waited for the limits, maybe
 	// from several goroutines at once.
-	Waited func(time.Duration)
+	Waited func(time.Duration) `json:"-"`
 	// Logger gets a debug line for each request that failed, with Opper's
 	// error code.
-	Logger log.Logger
+	Logger log.Logger `json:"-"`
 	// MaxBody limits one answer, in bytes after decompression. Default 256 MiB.
 	MaxBody int64
 }
@@ -109,24 +110,7 @@ func New(opts Options) (*Client, error) {
 	if err := checkHeader(opts.Header); err != nil {
 		return nil, fmt.Errorf("header: %w", err)
 	}
-	if opts.Timeout < 0 {
-		return nil, errors.New("timeout: must not be negative")
-	}
-	if r := opts.RequestsPerSecond; !(r >= 0) || math.IsInf(r, 0) {
-		return nil, errors.New("requests per second: must be a number and not negative")
-	}
-	if opts.MaxBody < 0 {
-		return nil, errors.New("max body: must not be negative")
-	}
-	if strings.ContainsFunc(opts.UserAgent, unicode.IsControl) {
-		return nil, errors.New("user agent: has a control character")
-	}
-	if opts.Timeout == 0 {
-		opts.Timeout = 30 * time.Second
-	}
-	if opts.MaxBody == 0 {
-		opts.MaxBody = 256 << 20
-	}
+	opts.Timeout, opts.MaxBody = cmp.Or(opts.Timeout, 30*time.Second), cmp.Or(opts.MaxBody, 256<<20)
 	if opts.Observe == nil {
 		opts.Observe = func(string, time.Duration) {}
 	}
@@ -149,7 +133,7 @@ func New(opts Options) (*Client, error) {
 		base:      strings.TrimRight(base.String(), "/"),
 		transport: transport,
 		release:   release,
-		limit:     newLimiter(opts.RequestsPerSecond),
+		limit:     &limiter{bucket: newBucket(opts.RequestsPerSecond)},
 		total:     opts.Shared.project(strings.ToLower(base.Host)),
 		clock:     realClock(),
 	}}, nil

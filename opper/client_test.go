@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -35,12 +34,6 @@ func TestNewRejects(t *testing.T) {
 		"query":             {"url", func(o *Options) { o.URL = "https://host?a=b" }},
 		"fragment":          {"url", func(o *Options) { o.URL = "https://host#a" }},
 		"no key":            {"key", func(o *Options) { o.Key = KeySource{} }},
-		"timeout":           {"timeout", func(o *Options) { o.Timeout = -1 }},
-		"rate":              {"requests per second", func(o *Options) { o.RequestsPerSecond = -1 }},
-		"rate NaN":          {"requests per second", func(o *Options) { o.RequestsPerSecond = math.NaN() }},
-		"rate Inf":          {"requests per second", func(o *Options) { o.RequestsPerSecond = math.Inf(1) }},
-		"body":              {"max body", func(o *Options) { o.MaxBody = -1 }},
-		"user agent":        {"user agent", func(o *Options) { o.UserAgent = "a\nb" }},
 		"authorization":     {"header", func(o *Options) { o.Header = http.Header{"authorization": {"hunter2"}} }},
 		"host":              {"header", func(o *Options) { o.Header = http.Header{"Host": {"x"}} }},
 		"encoding":          {"header", func(o *Options) { o.Header = http.Header{"Accept-Encoding": {"br"}} }},

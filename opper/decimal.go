@@ -1,8 +1,9 @@
 package opper
 
 import (
-	"bytes"
 	"math"
+	"strconv"
+	"strings"
 )
 
 const (
@@ -16,60 +17,36 @@ const (
 // decimal returns the decimal number that a text is, in units of 10^-places,
 // rounded half away from zero. It is false for any other text, and for a number that
 // is too large. The time it takes depends on the length of the text alone.
-func decimal(text []byte, places int) (int64, bool) {
+func decimal(text string, places int) (int64, bool) {
 	text, negative := cutSign(text)
 	exponent := 0
-	if i := bytes.IndexAny(text, "eE"); i >= 0 {
-		var ok bool
-		if exponent, ok = decimalExponent(text[i+1:]); !ok {
+	if i := strings.IndexAny(text, "eE"); i >= 0 {
+		size, negative := cutSign(text[i+1:])
+		if !isDigits(size) {
 			return 0, false
+		}
+		n, _ := strconv.ParseUint(size, 10, 64) // the maximum if it is out of range
+		exponent = int(min(n, maxExponent))
+		if negative {
+			exponent = -exponent
 		}
 		text = text[:i]
 	}
-	// The number is 0.d₁d₂d₃… × 10^whole, and d₁ is not 0. One digit more than fit
-	// is needed to round.
-	var (
-		digits              [maxDigits + 1]byte
-		kept, whole         int
-		hasDigits, hasPoint bool
-	)
-	for _, c := range text {
-		if c == '.' && !hasPoint {
-			hasPoint = true
-			continue
-		}
-		if !isDigit(c) {
-			return 0, false
-		}
-		hasDigits = true
-		if kept == 0 && c == '0' {
-			if hasPoint {
-				whole--
-			}
-			continue
-		}
-		if !hasPoint {
-			whole++
-		}
-		if kept < len(digits) {
-			digits[kept] = c - '0'
-			kept++
-		}
+	whole, fraction, _ := strings.Cut(text, ".")
+	if !isDigits(whole + fraction) {
+		return 0, false
 	}
-	whole += exponent + places
+	digits := strings.TrimLeft(whole+fraction, "0")
+	point := len(digits) - len(fraction) + exponent + places // how many digits stand before it
 	switch {
-	case !hasDigits:
-		return 0, false
-	case kept == 0 || whole < 0:
+	case digits == "" || point < 0:
 		return 0, true
-	case whole > maxDigits:
+	case point > maxDigits:
 		return 0, false
 	}
-	var n uint64
-	for _, digit := range digits[:whole] {
-		n = 10*n + uint64(digit)
-	}
-	if digits[whole] >= 5 {
+	digits = digits[:min(len(digits), maxDigits+1)] + strings.Repeat("0", maxDigits+1)
+	n, _ := strconv.ParseUint("0"+digits[:point], 10, 64) // so few digits are in range
+	if digits[point] >= '5' {
 		n++
 	}
 	switch {
@@ -81,25 +58,10 @@ func decimal(text []byte, places int) (int64, bool) {
 	return 0, false
 }
 
-// decimalExponent returns an exponent, or maxExponent of its sign if that is nearer
-// to 0.
-func decimalExponent(text []byte) (int, bool) {
-	text, negative := cutSign(text)
-	exponent := 0
-	for _, c := range text {
-		if !isDigit(c) {
-			return 0, false
-		}
-		exponent = min(10*exponent+int(c-'0'), maxExponent)
-	}
-	if negative {
-		exponent = -exponent
-	}
-	return exponent, len(text) > 0
-}
+func isDigits(text string) bool { return text != "" && strings.Trim(text, "0123456789") == "" }
 
-func cutSign(text []byte) (rest []byte, negative bool) {
-	if len(text) > 0 && (text[0] == '-' || text[0] == '+') {
+func cutSign(text string) (rest string, negative bool) {
+	if text != "" && (text[0] == '-' || text[0] == '+') {
 		return text[1:], text[0] == '-'
 	}
 	return text, false

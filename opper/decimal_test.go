@@ -2,8 +2,10 @@ package opper
 
 import (
 	"fmt"
+	"math"
 	"math/big"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -59,7 +61,7 @@ func TestDecimal(t *testing.T) {
 		"0e999999999999999999999": 0, "1e-999999999999999999999": 0, "1e-18446744073709551616": 0, "1e-10": 0, "5e-10": 1, "0." + strings.Repeat("0", 5000) + "1e5000": 1e8,
 		strings.Repeat("0", 5000) + "1": 1e9, "1" + strings.Repeat("0", 5000) + "e-5000": 1e9,
 	} {
-		if got, ok := decimal([]byte(text), 9); got != want || !ok {
+		if got, ok := decimal(text, 9); got != want || !ok {
 			t.Errorf("%.40s: got %d, %t, want %d", text, got, ok, want)
 		}
 	}
@@ -68,24 +70,44 @@ func TestDecimal(t *testing.T) {
 		"9223372036.8547758075", "9223372036.854775808", "-9223372036.8547758085", "-9223372036.854775809", "9999999999.9999999999", "10000000000", "1e10", "-1e10",
 		"1e999999999999999999999", "1e18446744073709551616", "99999999999999999999999999999999",
 	} {
-		if got, ok := decimal([]byte(text), 9); got != 0 || ok {
+		if got, ok := decimal(text, 9); got != 0 || ok {
 			t.Errorf("%s: got %d, %t, want none", text, got, ok)
 		}
 	}
 	for text, want := range map[string]int64{"12": 12, "12.0": 12, "1.2e1": 12, "12.5": 13, "-12.5": -13, "0.4": 0, "9223372036854775807": 1<<63 - 1} {
-		if got, ok := decimal([]byte(text), 0); got != want || !ok {
+		if got, ok := decimal(text, 0); got != want || !ok {
 			t.Errorf("%s: got the integer %d, %t, want %d", text, got, ok, want)
 		}
 	}
 }
 
 // A number of many digits is never made of an exponent.
-func TestDecimalAllocatesNothing(t *testing.T) {
+func TestDecimalAllocatesNoMoreThanTheText(t *testing.T) {
 	for _, text := range []string{"1e999999999", "-1e-999999999", "1e99999999999999999999", "0." + strings.Repeat("9", 10000), strings.Repeat("9", 10000)} {
-		if allocs := testing.AllocsPerRun(10, func() { decimal([]byte(text), 9) }); allocs > 1 { // that of the text
-			t.Errorf("%.30s: %v allocations", text, allocs)
+		// What earlier tests have left behind, such as idle connections, may allocate
+		// meanwhile.
+		fewest := uint64(math.MaxUint64)
+		for range 20 {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			decimal(text, 9)
+			runtime.ReadMemStats(&after)
+			fewest = min(fewest, after.TotalAlloc-before.TotalAlloc)
+		}
+		if limit := uint64(4*len(text) + 1000); fewest > limit {
+			t.Errorf("%.30s: %d bytes, want at most %d", text, fewest, limit)
 		}
 	}
+}
+
+// fewestAllocs returns how often f allocates. What earlier tests have left behind, such
+// as idle connections, may allocate meanwhile.
+func fewestAllocs(f func()) float64 {
+	fewest := math.Inf(1)
+	for range 20 {
+		fewest = min(fewest, testing.AllocsPerRun(1, f))
+	}
+	return fewest
 }
 
 func FuzzDecimal(f *testing.F) {
@@ -96,7 +118,7 @@ func FuzzDecimal(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, places := range []int{0, 9} {
-			got, ok := decimal([]byte(text), places)
+			got, ok := decimal(text, places)
 			want, wantOK := plainDecimal(text, places)
 			if ok != wantOK || ok && got != want || !ok && got != 0 {
 				t.Errorf("%q in units of 10^-%d: got %d, %t, want %d, %t", text, places, got, ok, want, wantOK)
@@ -118,7 +140,7 @@ func FuzzDecimalDigits(f *testing.F) {
 		digits += fmt.Sprint(more)
 		point = min(max(point, 0), len(digits))
 		text := fmt.Sprintf("%s%s.%se%d", sign, digits[:point], digits[point:], exponent%64)
-		got, ok := decimal([]byte(text), 9)
+		got, ok := decimal(text, 9)
 		if want, wantOK := plainDecimal(text, 9); ok != wantOK || ok && got != want {
 			t.Errorf("%s: got %d, %t, want %d, %t", text, got, ok, want, wantOK)
 		}

@@ -150,7 +150,7 @@ func TestDecodeAllocations(t *testing.T) {
 	row := samplePage[strings.Index(samplePage, "{\n      "):strings.LastIndex(samplePage, "\n  ]")]
 	row = strings.Replace(row, `"input": "<string>"`, `"input": "`+strings.Repeat(`é\n\"`, 1000)+`"`, 1)
 	body := `{"data":[` + row + strings.Repeat(","+row, rows-1) + `]}`
-	allocs := testing.AllocsPerRun(20, func() {
+	allocs := fewestAllocs(func() {
 		if page, err := DecodePage(strings.NewReader(body), PageSize); err != nil || len(page.Traces) != rows {
 			t.Fatal(len(page.Traces), err)
 		}

@@ -45,11 +45,14 @@ func FixedKey(key string) (KeySource, error) {
 // space around it: now, again when the file changes, and after a 401. It must be
 // a regular file of at most 4 kB: a pipe can't be read twice, and may block. A
 // file that cannot be read, or holds what FixedKey would not take, is an error
-// now; later the last good key stays in use.
+// now, the path and a wrapped reason; later the last good key stays in use.
 func KeyFile(path string) (KeySource, error) {
 	held := &heldKey{path: path}
 	if err := held.load(); err != nil {
-		return KeySource{}, err
+		if failed, ok := errors.AsType[*os.PathError](err); ok {
+			err = failed.Err
+		}
+		return KeySource{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return KeySource{held}, nil
 }
@@ -101,18 +104,18 @@ func (h *heldKey) load() error {
 		return err
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s: not a regular file", h.path)
+		return errors.New("not a regular file")
 	}
 	content, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
 	if err != nil {
 		return err
 	}
 	if len(content) > maxKeyFile {
-		return fmt.Errorf("%s: more than %d bytes", h.path, maxKeyFile)
+		return fmt.Errorf("more than %d bytes", maxKeyFile)
 	}
 	key, err := checkKey(string(content))
 	if err != nil {
-		return fmt.Errorf("%s: %w", h.path, err)
+		return err
 	}
 	h.key, h.seen = &key, info
 	return nil

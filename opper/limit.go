@@ -23,8 +23,11 @@ type bucket struct {
 	at         time.Time // when it held them
 }
 
-// newBucket returns a full bucket.
+// newBucket returns a full bucket. With 0, there is no limit: it is never empty.
 func newBucket(perSecond float64) bucket {
+	if perSecond == 0 {
+		perSecond = math.Inf(1)
+	}
 	burst := max(1, math.Ceil(perSecond))
 	return bucket{full: perSecond, rate: perSecond, burst: burst, tokens: burst}
 }
@@ -60,25 +63,14 @@ func (b *bucket) succeeded(now time.Time) {
 	b.rate = min(b.rate+b.full*rateGain, b.full)
 }
 
-// limiter is the bucket of one project. A nil limiter does not limit.
+// limiter is the bucket of one project.
 type limiter struct {
 	mu     sync.Mutex
 	bucket bucket
 }
 
-// newLimiter takes requests per second; 0 is no limit.
-func newLimiter(perSecond float64) *limiter {
-	if perSecond == 0 {
-		return nil
-	}
-	return &limiter{bucket: newBucket(perSecond)}
-}
-
 // wait takes one token, and fails at once if there is none before ctx ends.
 func (l *limiter) wait(ctx context.Context, clock clock) error {
-	if l == nil {
-		return nil
-	}
 	now := clock.now()
 	delay := l.reserve(now)
 	if delay == 0 {
@@ -107,18 +99,12 @@ func (l *limiter) reserve(now time.Time) time.Duration {
 }
 
 func (l *limiter) throttled(clock clock) {
-	if l == nil {
-		return
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.bucket.throttled(clock.now())
 }
 
 func (l *limiter) succeeded(clock clock) {
-	if l == nil {
-		return
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.bucket.succeeded(clock.now())

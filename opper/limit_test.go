@@ -10,7 +10,7 @@ import (
 
 func TestLimiterSpacesRequests(t *testing.T) {
 	time0 := newFakeTime()
-	l := newLimiter(2.5)
+	l := &limiter{bucket: newBucket(2.5)}
 	for range 3 {
 		if err := l.wait(t.Context(), time0.clock()); err != nil || len(time0.slept()) != 0 {
 			t.Fatalf("got %v after waits of %v, want a burst of 3", err, time0.slept())
@@ -28,7 +28,7 @@ func TestLimiterSpacesRequests(t *testing.T) {
 
 func TestLimiterBelowOnePerSecond(t *testing.T) {
 	time0 := newFakeTime()
-	l := newLimiter(0.5)
+	l := &limiter{bucket: newBucket(0.5)}
 	for range 2 {
 		if err := l.wait(t.Context(), time0.clock()); err != nil {
 			t.Fatal(err)
@@ -41,7 +41,7 @@ func TestLimiterBelowOnePerSecond(t *testing.T) {
 
 func TestNoLimit(t *testing.T) {
 	time0 := newFakeTime()
-	l := newLimiter(0)
+	l := &limiter{bucket: newBucket(0)}
 	for range 1000 {
 		if err := l.wait(t.Context(), time0.clock()); err != nil {
 			t.Fatal(err)
@@ -56,7 +56,7 @@ func TestNoLimit(t *testing.T) {
 
 func TestLimiterYieldsAndRecovers(t *testing.T) {
 	clock := newFakeTime().clock()
-	l := newLimiter(8)
+	l := &limiter{bucket: newBucket(8)}
 	check := func(what string, want float64) {
 		t.Helper()
 		if got := l.bucket.rate; math.Abs(got-want) > 1e-9 {
@@ -83,7 +83,7 @@ func TestLimiterYieldsAndRecovers(t *testing.T) {
 
 func TestLimiterDoesNotWaitPastTheContext(t *testing.T) {
 	time0 := newFakeTime()
-	l := newLimiter(0.01)
+	l := &limiter{bucket: newBucket(0.01)}
 	if err := l.wait(t.Context(), time0.clock()); err != nil {
 		t.Fatal(err)
 	}

@@ -3,10 +3,12 @@ package opper
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sync"
 	"time"
+	"weak"
 )
 
 // Priority says which requests of all projects go first while they wait for a
@@ -39,8 +41,8 @@ const (
 type SharedLimit struct {
 	mu     sync.Mutex
 	bucket bucket
-	hosts  map[string]*sharedHost
-	queues [numPriorities][]*sharedProject // those with requests that wait, in the order of their turns
+	hosts  map[string]weak.Pointer[sharedHost] // those that a project holds, as projects come and go
+	queues [numPriorities][]*sharedProject     // those with requests that wait, in the order of their turns
 	served int
 	timer  *time.Timer // of the next token that is waited for
 }
@@ -65,7 +67,7 @@ func NewSharedLimit(perSecond float64) *SharedLimit {
 	if perSecond == 0 {
 		return nil
 	}
-	return &SharedLimit{bucket: newBucket(perSecond), hosts: map[string]*sharedHost{}}
+	return &SharedLimit{bucket: newBucket(perSecond), hosts: map[string]weak.Pointer[sharedHost]{}}
 }
 
 func (l *SharedLimit) project(host string) *sharedProject {
@@ -74,10 +76,13 @@ func (l *SharedLimit) project(host string) *sharedProject {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.hosts[host] == nil {
-		l.hosts[host] = &sharedHost{bucket: newBucket(l.bucket.full)}
+	h := l.hosts[host].Value()
+	if h == nil {
+		maps.DeleteFunc(l.hosts, func(_ string, h weak.Pointer[sharedHost]) bool { return h.Value() == nil })
+		h = &sharedHost{bucket: newBucket(l.bucket.full)}
+		l.hosts[host] = weak.Make(h)
 	}
-	return &sharedProject{limit: l, host: l.hosts[host]}
+	return &sharedProject{limit: l, host: h}
 }
 
 // wait takes one token, and fails at once if there is none before ctx ends.

@@ -37,7 +37,7 @@ func TestOwnLimitGoesFirst(t *testing.T) {
 		t.Errorf("got %v and %v tokens, want 1", err, tokens())
 	}
 	// A request is asked to wait while another one is in the queue.
-	f.limit = nil
+	f.limit = &limiter{bucket: newBucket(0)}
 	p := limit.project("opper.example")
 	if err := p.wait(t.Context(), PrioritySync); err != nil {
 		t.Fatal(err)
@@ -109,7 +109,7 @@ func TestWithPriority(t *testing.T) {
 				t.Errorf("priority %d: %d projects wait, want this one", priority, len(queue))
 			}
 		}
-		if b.limit.hosts["opper.example"] != client.total.host {
+		if b.limit.hosts["opper.example"].Value() != client.total.host {
 			t.Error("the host is not that of the URL")
 		}
 		if c := client.WithRetries(3).WithPriority(PrioritySweep); c.retries.Load() != 3 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -286,6 +287,27 @@ func TestSharedLimitYieldsForOneHost(t *testing.T) {
 		pass(time.Minute)
 		b.check("other 0 125ms", "other 1 250ms", "other 2 375ms", "second 925.925925ms")
 	})
+}
+
+// Projects come and go with reloads, each with a host of its own.
+func TestSharedLimitForgetsHostsOfNoProject(t *testing.T) {
+	limit := NewSharedLimit(100)
+	limit.project("opper.example").throttled()
+	other := limit.project("opper.example")
+	other.throttled()
+	for i := range 100 {
+		limit.project(fmt.Sprint("host ", i))
+	}
+	runtime.GC()
+	third := limit.project("last.example")
+	if len(limit.hosts) != 2 {
+		t.Errorf("%d hosts are known, want the 2 of projects", len(limit.hosts))
+	}
+	runtime.GC()
+	if p := limit.project("opper.example"); p.host != other.host || p.host.rate != 50 {
+		t.Errorf("got a rate of %v, want the lowered one of the host, which a project holds", p.host.rate)
+	}
+	runtime.KeepAlive(third)
 }
 
 func TestNoSharedLimit(t *testing.T) {

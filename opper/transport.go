@@ -37,15 +37,15 @@ type Transport struct {
 	// only the zero value is shared.
 	ID string
 	// Proxy returns the proxy of a request, or none.
-	Proxy func(*http.Request) (*url.URL, error)
+	Proxy func(*http.Request) (*url.URL, error) `json:"-"`
 	// ProxyConnectHeader is sent to a proxy with CONNECT.
-	ProxyConnectHeader http.Header
+	ProxyConnectHeader http.Header `json:"-"`
 	// DisableHTTP2 leaves HTTP/1.1 alone.
 	DisableHTTP2 bool
 	// Build, if set, makes the transport out of those that newTransport returns
 	// for a TLS configuration: one, or another when certificates change. It must
 	// follow no redirect.
-	Build func(newTransport func(*tls.Config) (http.RoundTripper, error)) (http.RoundTripper, error)
+	Build func(newTransport func(*tls.Config) (http.RoundTripper, error)) (http.RoundTripper, error) `json:"-"`
 }
 
 // Transports are connections that clients share, so that many projects of one host

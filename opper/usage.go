@@ -214,5 +214,5 @@ func (d *decoder) decimal(places int) (int64, bool) {
 	} else {
 		text, _ = d.Number()
 	}
-	return decimal(text, places)
+	return decimal(string(text), places)
 }

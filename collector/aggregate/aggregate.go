@@ -102,10 +102,7 @@ func (n *Aggregate) merge(from *Aggregate) {
 // ZeroPending is what may be exposed at 0, whatever has been counted: Prometheus
 // takes the first value of a series for history, so that must be 0 where it is
 // none. EndZero takes in that every scraper has read the zeros.
-type ZeroPending interface {
-	IsZeroPending() bool
-	EndZero()
-}
+type ZeroPending interface{ EndZero() }
 
 // ZeroPending returns what is exposed at 0.
 func (s *Set) ZeroPending() []ZeroPending {
@@ -116,14 +113,14 @@ func (s *Set) ZeroPending() []ZeroPending {
 		}
 	}
 	for _, u := range s.unmapped {
-		if u.IsZeroPending() {
+		if u.zeroPending {
 			out = append(out, u)
 		}
 	}
 	return out
 }
 
-// IsZeroPending implements ZeroPending.
+// IsZeroPending reports whether some of its series are exposed at 0.
 func (n *Aggregate) IsZeroPending() bool { return n.zeroPending != 0 }
 
 // EndZero implements ZeroPending.

@@ -32,7 +32,7 @@ type Config struct {
 	Costs            bool           // counted traces wait for their cost
 	// Wall converts a time at which traces are counted to wall-clock time, as that of
 	// their starts and of usage is; nil if it is one.
-	Wall func(time.Time) time.Time
+	Wall func(time.Time) time.Time `json:"-"`
 }
 
 // Set is what has been counted of one project. It is not safe for concurrent

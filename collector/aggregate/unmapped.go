@@ -36,9 +36,6 @@ func (u *Unmapped) Exposed() uint64 {
 	return u.traces
 }
 
-// IsZeroPending implements ZeroPending.
-func (u *Unmapped) IsZeroPending() bool { return u.zeroPending }
-
 // EndZero implements ZeroPending.
 func (u *Unmapped) EndZero() { u.zeroPending = false }
 

@@ -115,7 +115,7 @@ func check(ctx context.Context, cfg config.Project, kept *keptState, now func() 
 	select {
 	case <-ctx.Done():
 		r.Sample.Stopped = true
-		r.Problems = append(r.Problems, Finding{Text: "Not checked: the time for all projects was up.", Advice: "Try again when Opper answers faster, or with fewer projects in --config.file."})
+		r.problem("Not checked: the time for all projects was up.", "Try again when Opper answers faster, or with fewer projects in --config.file.")
 		return r, nil
 	default:
 	}

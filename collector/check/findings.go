@@ -63,50 +63,53 @@ func place(cfg *config.Project) string {
 	return cfg.KeyOrigin
 }
 
-// report takes in a finding.
-type report func(text, advice string, flags ...string)
+func (r *Report) problem(text, advice string, flags ...string) {
+	r.Problems = append(r.Problems, Finding{text, advice, flags})
+}
+
+func (r *Report) note(text, advice string) {
+	r.Notes = append(r.Notes, Finding{Text: text, Advice: advice})
+}
 
 // findings fills in what is wrong, and what is worth to know.
 func (r *Report) findings(s *sample, cfg *config.Project) {
-	problem := func(text, advice string, flags ...string) {
-		r.Problems = append(r.Problems, Finding{text, advice, flags})
-	}
-	note := func(text, advice string) { r.Notes = append(r.Notes, Finding{Text: text, Advice: advice}) }
-
 	isSlow := s.slowest >= cfg.Opper.Timeout/2 || cfg.Interval > 0 && 2*s.slowest >= cfg.Interval
 	switch {
 	case s.isStopped() && s.rows == 0:
-		problem(fmt.Sprintf("No usable answer came within %s.", short(s.took)),
+		r.problem(fmt.Sprintf("No usable answer came within %s.", short(s.took)),
 			fmt.Sprintf("If Opper is that slow, raise --opper.timeout (now %s). Else: ", flagValue(cfg.Opper.Timeout))+network)
 	case s.err != nil && !s.isStopped():
 		text, advice := failure(s.err, cfg)
-		problem(text, advice)
+		r.problem(text, advice)
 	case s.limited > 0:
 		text, advice := failure(&opper.Error{Status: 429}, cfg)
-		problem(text, advice)
+		r.problem(text, advice)
 	}
 	if s.isStopped() && s.rows > 0 {
 		advice := "Try again when Opper answers faster."
 		if !isSlow {
 			advice = "Try again, with a higher --opper.max-requests-per-second or when Opper answers faster."
 		}
-		note(fmt.Sprintf("Stopped after %s, with %d of %d pages read. The report covers only these.", short(s.took), len(s.pages), s.planned), advice)
+		r.note(fmt.Sprintf("Stopped after %s, with %d of %d pages read. The report covers only these.", short(s.took), len(s.pages), s.planned), advice)
 	}
 	if isSlow && s.rows > 0 {
-		problem(fmt.Sprintf("Opper is slow: a page of 100 traces takes %s.", short(s.slowest)), fmt.Sprintf("Set --opper.timeout (now %s) to at least three times that, and --collector.interval (now %s) to more than two pages take.", flagValue(cfg.Opper.Timeout), flagValue(cfg.Interval)))
+		r.problem(fmt.Sprintf("Opper is slow: a page of 100 traces takes %s.", short(s.slowest)), fmt.Sprintf("Set --opper.timeout (now %s) to at least three times that, and --collector.interval (now %s) to more than two pages take.", flagValue(cfg.Opper.Timeout), flagValue(cfg.Interval)))
 	}
 	if r.List == nil {
 		return
 	}
-	r.listFindings(s, cfg, problem, note)
-	r.stateFindings(problem)
-	r.usageFindings(problem, note)
+	r.listFindings(s, cfg)
+	r.stateFindings()
+	if r.Usage != nil {
+		r.usageFindings()
+		r.budgetFindings()
+	}
 }
 
-func (r *Report) listFindings(s *sample, cfg *config.Project, problem report, note func(text, advice string)) {
+func (r *Report) listFindings(s *sample, cfg *config.Project) {
 	l := r.List
 	if s.rows == 0 && r.Usage.flows() && cfg.Opper.Name == "" {
-		note("Opper lists no traces, but usage flows: without a retention rule, it stores none.",
+		r.note("Opper lists no traces, but usage flows: without a retention rule, it stores none.",
 			"Cost, tokens and calls by model are exported all the same. To count traces, give the project a retention rule of 1 to 30 days.")
 		return
 	}
@@ -115,45 +118,45 @@ func (r *Report) listFindings(s *sample, cfg *config.Project, problem report, no
 		if cfg.Opper.Name != "" {
 			advice = "Check --opper.name-filter: no trace may have that name. " + advice
 		}
-		problem("Opper lists no traces, so there is nothing to count.", advice)
+		r.problem("Opper lists no traces, so there is nothing to count.", advice)
 		return
 	}
 	if l.Listed == nil {
-		note("Opper does not say how many traces are listed (meta.total_count).", "Estimates are too low, and only sweeps find traces that arrive out of order.")
+		r.note("Opper does not say how many traces are listed (meta.total_count).", "Estimates are too low, and only sweeps find traces that arrive out of order.")
 	}
 	if s.refused > 0 {
-		problem(fmt.Sprintf("Opper refuses to list from offset %d on: traces beyond are not counted.", s.refused), "Shorten the retention rule at Opper, so that fewer traces are listed.")
+		r.problem(fmt.Sprintf("Opper refuses to list from offset %d on: traces beyond are not counted.", s.refused), "Shorten the retention rule at Opper, so that fewer traces are listed.")
 	}
 	if l.Order == unsorted && (s.total > opper.PageSize || !s.complete) {
-		problem("The list is not sorted by time: new traces may be anywhere, and only full scans find them, one after another.",
+		r.problem("The list is not sorted by time: new traces may be anywhere, and only full scans find them, one after another.",
 			fmt.Sprintf("Traces are counted late, at a cost of %s a day. Report the order to Opper; a shorter retention rule makes full scans cheaper.", size(r.Cost.SweepBytes)))
 	}
 	if r.Cost.PageBytes >= hugePage {
-		problem(fmt.Sprintf("Traces are large: a page of 100 has %s, and an idle exporter receives %s a day.", size(r.Cost.TraceBytes*opper.PageSize), size(r.Cost.IdleBytes)),
+		r.problem(fmt.Sprintf("Traces are large: a page of 100 has %s, and an idle exporter receives %s a day.", size(r.Cost.TraceBytes*opper.PageSize), size(r.Cost.IdleBytes)),
 			fmt.Sprintf("Opper sends inputs and outputs with each row. Raise --collector.interval (now %s) and --collector.sweep-interval (now %s) for less traffic.", flagValue(cfg.Interval), flagValue(cfg.SweepInterval)))
 	}
-	r.unmapped(cfg, problem)
+	r.unmapped(cfg)
 	if n := len(l.Names); n > l.MaxNames {
-		problem(fmt.Sprintf("%s names are more than the limit of %d: traces of the rest are counted as %s.", r.atLeast(n), l.MaxNames, aggregate.Other),
+		r.problem(fmt.Sprintf("%s names are more than the limit of %d: traces of the rest are counted as %s.", r.atLeast(n), l.MaxNames, aggregate.Other),
 			"Raise --collector.max-trace-names, or merge names that contain users or identifiers: --collector.trace-name-rewrite.")
 	}
 	if l.Excluded > 0 && len(l.Names) == 0 {
-		problem("All traces that were read are excluded by their names.", "Check --collector.trace-name-include and --collector.trace-name-exclude.")
+		r.problem("All traces that were read are excluded by their names.", "Check --collector.trace-name-include and --collector.trace-name-exclude.")
 	}
 	if l.Ended > 0 && l.NoTokens == l.Ended {
 		advice := "Traces without a model call have none."
 		if strings.HasSuffix(r.URL, "/v3") {
 			advice = "The list of v3 has none: use /v2."
 		}
-		note("No trace has tokens.", advice)
+		r.note("No trace has tokens.", advice)
 	}
 	if i := slices.IndexFunc(l.Names, func(n Name) bool { return n.Name == aggregate.Unnamed }); i >= 0 && l.Names[i].Traces*4 >= l.Ended+l.Open {
-		note(fmt.Sprintf("%d traces have no name.", l.Names[i].Traces), "Calls through Opper's compatible endpoints are named by the request header X-Opper-Name.")
+		r.note(fmt.Sprintf("%d traces have no name.", l.Names[i].Traces), "Calls through Opper's compatible endpoints are named by the request header X-Opper-Name.")
 	}
 }
 
 // unmapped names the statuses that are in neither list.
-func (r *Report) unmapped(cfg *config.Project, problem report) {
+func (r *Report) unmapped(cfg *config.Project) {
 	var words []string
 	traces := 0
 	for _, s := range r.List.Statuses {
@@ -169,7 +172,7 @@ func (r *Report) unmapped(cfg *config.Project, problem report) {
 	flag := func(name string, list []string) string {
 		return "--collector." + name + "-status=" + shellQuoted(strings.Join(append(slices.Clone(list), words...), ","))
 	}
-	problem(fmt.Sprintf("%d of %d ended traces have a status in neither list (%s): their outcome is unknown.", traces, r.List.Ended, strings.Join(words, ", ")),
+	r.problem(fmt.Sprintf("%d of %d ended traces have a status in neither list (%s): their outcome is unknown.", traces, r.List.Ended, strings.Join(words, ", ")),
 		"Add each status to one of these lists, not to both, and restart. Traces that have been counted stay unknown.", flag("success", cfg.Aggregate.Success), flag("failure", cfg.Aggregate.Failure))
 }
 
@@ -193,13 +196,13 @@ func (r *Report) atLeast(n int) string {
 	return fmt.Sprintf("At least %d", n)
 }
 
-func (r *Report) stateFindings(problem report) {
+func (r *Report) stateFindings() {
 	switch r.State.Result {
 	case stateOther:
-		problem(fmt.Sprintf("The state in --storage.path is of another list: it knows none of the %d traces that were read, although most began before its last sync.", r.Sample.Traces),
+		r.problem(fmt.Sprintf("The state in --storage.path is of another list: it knows none of the %d traces that were read, although most began before its last sync.", r.Sample.Traces),
 			"Put the right key back, or give this project another --opper.project: it has a state of its own there.")
 	case stateUnusable:
-		problem("The state cannot be used: "+clean(r.State.Error)+".", "The exporter would end with this error, too.")
+		r.problem("The state cannot be used: "+clean(r.State.Error)+".", "The exporter would end with this error, too.")
 	}
 }
 

@@ -2,7 +2,6 @@ package check
 
 import (
 	"cmp"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -165,10 +164,12 @@ func newList(s *sample, cfg *aggregate.Config) *List {
 	slices.SortFunc(l.Statuses, func(a, b Status) int {
 		return cmp.Or(cmp.Compare(b.Traces, a.Traces), cmp.Compare(a.Status, b.Status))
 	})
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		l.Names = append(l.Names, Name{name, names[name]})
+	for name, n := range names {
+		l.Names = append(l.Names, Name{name, n})
 	}
-	slices.SortStableFunc(l.Names, func(a, b Name) int { return cmp.Compare(b.Traces, a.Traces) })
+	slices.SortFunc(l.Names, func(a, b Name) int {
+		return cmp.Or(cmp.Compare(b.Traces, a.Traces), cmp.Compare(a.Name, b.Name))
+	})
 	return l
 }
 

@@ -29,10 +29,25 @@ func (w *text) line(label, format string, args ...any) {
 	w.wrap("  "+label+strings.Repeat(" ", column-len(label)), strings.Repeat(" ", column+2), fmt.Sprintf(format, args...))
 }
 
-// row writes a line of a table below a value.
-func (w *text) row(name string, n, most int, rest string) {
-	pad := strings.Repeat(" ", max(most-utf8.RuneCountInString(name), 0))
-	w.WriteString(strings.TrimRight(fmt.Sprintf("%s%s%s  %6d  %s", strings.Repeat(" ", column+4), name, pad, n, rest), " ") + "\n")
+// row is a line of a table.
+type row struct {
+	name string
+	n    int
+	rest string
+}
+
+// table writes the first rows of a table below a value, and how many there are more.
+func (w *text) table(rows []row, limit int) {
+	shown, most := rows[:min(len(rows), limit)], 0
+	for _, r := range shown {
+		most = max(most, utf8.RuneCountInString(r.name))
+	}
+	for _, r := range shown {
+		w.WriteString(strings.TrimRight(fmt.Sprintf("%*s%-*s  %6d  %s", column+4, "", most, r.name, r.n, r.rest), " ") + "\n")
+	}
+	if more := len(rows) - len(shown); more > 0 {
+		w.line("", "  and %d more", more)
+	}
 }
 
 // wrap writes words behind first, and behind rest in further lines.
@@ -138,41 +153,26 @@ func (r *Report) writeList(w *text) {
 		seen += " seen"
 	}
 	w.line("Names", "%s, the limit is %d:", seen, l.MaxNames)
-	shown := l.Names[:min(len(l.Names), shownNames)]
-	most := 0
-	for _, n := range shown {
-		most = max(most, utf8.RuneCountInString(n.Name))
+	var rows []row
+	for _, n := range l.Names {
+		rows = append(rows, row{n.Name, n.Traces, ""})
 	}
-	for _, n := range shown {
-		w.row(n.Name, n.Traces, most, "")
-	}
-	if more := len(l.Names) - len(shown); more > 0 {
-		w.line("", "  and %d more", more)
-	}
+	w.table(rows, shownNames)
 }
 
 func (r *Report) writeStatuses(w *text) {
-	shown := r.List.Statuses[:min(len(r.List.Statuses), maxWords+6)] // those that are mapped by default
-	name := func(s Status) string {
-		if s.Status == "" {
-			return "none"
+	var rows []row
+	for _, s := range r.List.Statuses {
+		switch {
+		case s.Status == "":
+			rows = append(rows, row{"none", s.Traces, s.Outcome})
+		case s.Mapped:
+			rows = append(rows, row{`"` + s.Status + `"`, s.Traces, s.Outcome})
+		default:
+			rows = append(rows, row{`"` + s.Status + `"`, s.Traces, s.Outcome + " (in neither list)"})
 		}
-		return `"` + s.Status + `"`
 	}
-	most := 0
-	for _, s := range shown {
-		most = max(most, utf8.RuneCountInString(name(s)))
-	}
-	for _, s := range shown {
-		outcome := s.Outcome
-		if !s.Mapped && s.Status != "" {
-			outcome += " (in neither list)"
-		}
-		w.row(name(s), s.Traces, most, outcome)
-	}
-	if more := len(r.List.Statuses) - len(shown); more > 0 {
-		w.line("", "  and %d more", more)
-	}
+	w.table(rows, maxWords+6) // those that are mapped by default
 }
 
 func (r *Report) writeState(w *text) {

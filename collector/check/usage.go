@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/config"
@@ -182,53 +181,47 @@ func reasonOf(err error) string {
 
 const withoutUsage = "--collector.usage-interval=0s"
 
-func (r *Report) usageFindings(problem report, note func(text, advice string)) {
-	if u := r.Usage; u != nil {
-		u.findings(problem, note)
-		u.budgetFindings(problem, note)
-	}
-}
-
-func (u *Usage) findings(problem report, note func(text, advice string)) {
+func (r *Report) usageFindings() {
+	u := r.Usage
 	const others = "Traces are counted all the same. "
 	switch {
 	case opper.Refused(u.err):
-		problem(fmt.Sprintf("Opper refuses this key its usage (%d), so there is no cost.", status(u.err)),
+		r.problem(fmt.Sprintf("Opper refuses this key its usage (%d), so there is no cost.", status(u.err)),
 			others+"Give the key access to usage at Opper, or switch usage and budget off:", withoutUsage)
 		return
 	case opper.Permanent(u.err):
-		problem("Opper has no usage for this key: "+u.Error+".", others+"Check --opper.url: usage is read at /v2/analytics/usage. Or switch usage and budget off:", withoutUsage)
+		r.problem("Opper has no usage for this key: "+u.Error+".", others+"Check --opper.url: usage is read at /v2/analytics/usage. Or switch usage and budget off:", withoutUsage)
 		return
 	case u.err != nil:
-		problem("The usage cannot be read: "+u.Error+".", others+"Try again later. A running exporter tries again at each --collector.usage-interval, and catches up.")
+		r.problem("The usage cannot be read: "+u.Error+".", others+"Try again later. A running exporter tries again at each --collector.usage-interval, and catches up.")
 		return
 	}
 	if n := len(u.Models); n > u.MaxModels {
-		problem(fmt.Sprintf("%d models are more than the limit of %d: usage of the rest is counted as %s.", n, u.MaxModels, aggregate.Other), "Raise --collector.max-models.")
+		r.problem(fmt.Sprintf("%d models are more than the limit of %d: usage of the rest is counted as %s.", n, u.MaxModels, aggregate.Other), "Raise --collector.max-models.")
 	}
 	if u.OpperProjects > 1 {
-		note(fmt.Sprintf("The key sees the usage of %d projects of Opper, as keys of an organization do.", u.OpperProjects),
+		r.note(fmt.Sprintf("The key sees the usage of %d projects of Opper, as keys of an organization do.", u.OpperProjects),
 			"Each is counted once. The label opper_project tells them apart; it is empty for the project's own.")
 	}
 	switch {
 	case u.ByTrace.Result == traceUnsupported:
-		note("Opper does not tell usage by trace: "+reasonOf(u.traceErr)+".", "There is no cost by trace name. Cost by model is complete.")
+		r.note("Opper does not tell usage by trace: "+reasonOf(u.traceErr)+".", "There is no cost by trace name. Cost by model is complete.")
 	case u.traceErr != nil && u.ByTrace.Result == traceUntold:
-		note("The usage by trace cannot be read: "+reasonOf(u.traceErr)+".", "Try again later.")
+		r.note("The usage by trace cannot be read: "+reasonOf(u.traceErr)+".", "Try again later.")
 	}
 }
 
-func (u *Usage) budgetFindings(problem report, note func(text, advice string)) {
-	b := u.Budget
+func (r *Report) budgetFindings() {
+	b := r.Usage.Budget
 	if b == nil {
-		note("There is no budget: "+reasonOf(u.budgetErr)+".", "The metrics of spending, limit and block are missing. Cost does not need them.")
+		r.note("There is no budget: "+reasonOf(r.Usage.budgetErr)+".", "The metrics of spending, limit and block are missing. Cost does not need them.")
 		return
 	}
 	switch {
 	case b.Blocked != nil && *b.Blocked:
-		problem("Opper blocks this project: it refuses calls.", "Raise the limit of the project at Opper, or wait for the next month. What was counted stays.")
+		r.problem("Opper blocks this project: it refuses calls.", "Raise the limit of the project at Opper, or wait for the next month. What was counted stays.")
 	case b.Spent != nil && b.Limit != nil && *b.Spent >= nearLimit**b.Limit:
-		note(fmt.Sprintf("%s of this month's limit of %s are spent.", usd(*b.Spent), usd(*b.Limit)), "At the limit, Opper may refuse calls. Raise it at Opper, or find what spends: see the models above.")
+		r.note(fmt.Sprintf("%s of this month's limit of %s are spent.", usd(*b.Spent), usd(*b.Limit)), "At the limit, Opper may refuse calls. Raise it at Opper, or find what spends: see the models above.")
 	}
 }
 
@@ -259,17 +252,11 @@ func (u *Usage) writeModels(w *text) {
 		of = fmt.Sprintf(" of %d projects of Opper", u.OpperProjects)
 	}
 	w.line("Usage", "%s in the last %d hours%s, by %s:", usd(u.Cost), usageHours, of, plural(len(u.Models), "model"))
-	shown := u.Models[:min(len(u.Models), shownNames)]
-	most := 0
-	for _, m := range shown {
-		most = max(most, utf8.RuneCountInString(m.Name))
+	var rows []row
+	for _, m := range u.Models {
+		rows = append(rows, row{m.Name, int(m.Calls), usd(m.Cost)})
 	}
-	for _, m := range shown {
-		w.row(m.Name, int(m.Calls), most, usd(m.Cost))
-	}
-	if more := len(u.Models) - len(shown); more > 0 {
-		w.line("", "  and %d more", more)
-	}
+	w.table(rows, shownNames)
 }
 
 // String says what is known of a budget.

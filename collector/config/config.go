@@ -127,7 +127,10 @@ func (p *Parsed) Validate(getenv func(string) string) (*Validated, error) {
 	v := p.values
 	// They send no request, so they need no key.
 	if strings.HasPrefix(v.Command, CommandState+" ") {
-		return p.validateState()
+		if v.StoragePath == "" {
+			return nil, errors.New("--storage.path: expected the directory of the state, got \"\"")
+		}
+		return &v, nil
 	}
 	var err error
 	if v.Projects, err = p.projects(getenv); err != nil {
@@ -153,14 +156,6 @@ func (p *Parsed) Validate(getenv func(string) string) (*Validated, error) {
 	}
 	if err := web.Validate(*v.Web.WebConfigFile); err != nil {
 		return nil, fmt.Errorf("--web.config.file: %w", err)
-	}
-	return &v, nil
-}
-
-func (p *Parsed) validateState() (*Validated, error) {
-	v := p.values
-	if v.StoragePath == "" {
-		return nil, errors.New("--storage.path: expected the directory of the state, got \"\"")
 	}
 	return &v, nil
 }

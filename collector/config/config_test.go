@@ -323,10 +323,8 @@ func TestValuesReachWhatTheyConfigure(t *testing.T) {
 	if got := cfg.Projects[0]; got.UpstreamURL != "https://opper.example/v2" || got.Concurrency != 7 || got.SweepPause != time.Second/2 || !slices.Equal(got.Aggregate.Success, []string{"ok", "fine", "done"}) {
 		t.Errorf("collector: %+v", got)
 	}
-	want := scrape.Config{
-		Program: "opper_exporter", Version: "dev", TelemetryPath: "/a/b", DisableExporterMetrics: true, OpenMetricsCreated: true, MaxRequests: 3, SyncOnScrape: true,
-		TraceURL: "http://localhost:1/a?trace={id}",
-	}
+	want := scrape.Config{DisableExporterMetrics: true, OpenMetricsCreated: true, MaxRequests: 3, SyncOnScrape: true}
+	want.Program, want.Version, want.TelemetryPath, want.TraceURL = "opper_exporter", "dev", "/a/b", "http://localhost:1/a?trace={id}"
 	if cfg.Scrape != want {
 		t.Errorf("scrape: %+v, want %+v", cfg.Scrape, want)
 	}

@@ -147,17 +147,14 @@ func (l *loader) addProject(where string, node *yaml.Node) error {
 	if failed, ok := errors.AsType[*flagError](err); ok {
 		if p, ok := set[failed.flag]; ok {
 			err = failed.err
-			if failed, ok := errors.AsType[*keyFileError](err); ok {
-				err = errors.New(failed.reason()) // the path may be the key itself
+			if failed.flag == keyFileFlag {
+				err = errors.Unwrap(err) // the path may be the key itself
 			}
 			return at(p.key, where+": "+p.name, err)
 		}
 	}
-	if failed, ok := errors.AsType[*keyFileError](err); ok {
-		err = failed
-	}
 	if err != nil {
-		return at(node, where, err)
+		return at(node, where, ofKeyFile(err))
 	}
 	return l.add(project, where, node)
 }
@@ -241,13 +238,18 @@ func (l *loader) addKeyFile(name string, file keyFile) error {
 		return at(file.directory, directory, fmt.Errorf("%q as the name of a project: %w", file.path, errors.Unwrap(err)))
 	}
 	project, err := l.parsed.validateProject(l.getenv)
-	if failed, ok := errors.AsType[*keyFileError](err); ok {
-		err = failed
-	}
 	if err != nil {
-		return at(file.directory, directory, err)
+		return at(file.directory, directory, ofKeyFile(err))
 	}
 	return l.add(project, file.where, file.directory)
+}
+
+// ofKeyFile leaves out the flag of a key file that is not set by a field.
+func ofKeyFile(err error) error {
+	if failed, ok := errors.AsType[*flagError](err); ok && failed.flag == keyFileFlag {
+		return failed.err
+	}
+	return err
 }
 
 func nameTaken(by string) error { return fmt.Errorf("the name is also that of %s", by) }

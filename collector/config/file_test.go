@@ -318,6 +318,22 @@ configuration is valid: 2 projects
 }
 
 // What the documentation shows to paste is a configuration.
+func TestUpstreamURLs(t *testing.T) {
+	var projects []Project
+	if got := UpstreamURLs(projects); got != "" {
+		t.Errorf("got %q without a project", got)
+	}
+	for _, n := range []int{0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11} {
+		projects = append(projects, Project{UpstreamURL: fmt.Sprint("url", n)})
+	}
+	if got := UpstreamURLs(projects[:4]); got != "url0, url1, url2" {
+		t.Errorf("got %q, want each once", got)
+	}
+	if got := UpstreamURLs(projects); strings.Count(got, "url") != 10 || !strings.HasSuffix(got, ", and 2 more") {
+		t.Errorf("got %q, want ten of twelve", got)
+	}
+}
+
 func TestDocumentedFile(t *testing.T) {
 	document, err := os.ReadFile("../../deploy/docs/configuration.md")
 	if err != nil {

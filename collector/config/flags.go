@@ -24,7 +24,7 @@ type Parsed struct {
 	keyVariables     []string // of the environment: the first one that is set has the key
 	httpConfigFile   string
 	inlineHTTPClient string                // in place of httpConfigFile
-	httpClients      map[string]HTTPClient // those read so far
+	httpClients      map[string]httpClient // those read so far
 	headers          []string
 	rewrites         []string
 	success, failure []string
@@ -42,7 +42,7 @@ func NewApplication() (*kingpin.Application, *Parsed) {
 // newFlags returns the flags of the exporter as those of a program.
 func newFlags(program, help string) (*kingpin.Application, *Parsed) {
 	app := kingpin.New(program, help+" The API key comes from --opper.api-key-file, or from the environment: OPPER_API_KEY or OPPER_HTTP_BEARER.")
-	p := &Parsed{keyVariables: []string{"OPPER_API_KEY", "OPPER_HTTP_BEARER"}, httpClients: map[string]HTTPClient{}}
+	p := &Parsed{keyVariables: []string{"OPPER_API_KEY", "OPPER_HTTP_BEARER"}, httpClients: map[string]httpClient{}}
 	v := &p.values
 	o, c, s := &p.project.Opper, &p.project, &p.project.Aggregate
 

@@ -20,25 +20,25 @@ import (
 	"opper_exporter/opper"
 )
 
-// HTTPClient is what a file in the HTTP client format of Prometheus sets.
-type HTTPClient struct {
+// httpClient is what a file in the HTTP client format of Prometheus sets.
+type httpClient struct {
 	Header    http.Header
 	Transport opper.Transport
 }
 
-// LoadHTTPClient reads a file in the HTTP client format of Prometheus: TLS, proxy
+// loadHTTPClient reads a file in the HTTP client format of Prometheus: TLS, proxy
 // and headers. Paths in it are relative to it. Certificates are read again when
 // they change, headers are not. A file that sets no proxy leaves the choice to
 // the environment. An error is one line that names the file and the field, and
 // quotes no value.
-func LoadHTTPClient(path string) (HTTPClient, error) {
+func loadHTTPClient(path string) (httpClient, error) {
 	content, err := os.ReadFile(path)
-	client := HTTPClient{}
+	client := httpClient{}
 	if err == nil {
 		client, err = parseHTTPClient(content, path)
 	}
 	if err != nil {
-		return HTTPClient{}, fmt.Errorf("%s: %w", path, unnamed(err))
+		return httpClient{}, fmt.Errorf("%s: %w", path, unnamed(err))
 	}
 	return client, nil
 }
@@ -52,21 +52,21 @@ func unnamed(err error) error {
 }
 
 // parseHTTPClient reads what the file at a path says about the HTTP client.
-func parseHTTPClient(content []byte, path string) (HTTPClient, error) {
+func parseHTTPClient(content []byte, path string) (httpClient, error) {
 	var set map[string]any
 	if err := yaml.Unmarshal(content, &set); err != nil {
-		return HTTPClient{}, privateYAMLError(err)
+		return httpClient{}, privateYAMLError(err)
 	}
 	if err := checkHTTPFields(set); err != nil {
-		return HTTPClient{}, err
+		return httpClient{}, err
 	}
 	file, err := promconfig.LoadHTTPConfig(string(content))
 	if err != nil {
-		return HTTPClient{}, privateYAMLError(err)
+		return httpClient{}, privateYAMLError(err)
 	}
 	file.SetDirectory(filepath.Dir(path))
 
-	client := HTTPClient{Transport: opper.Transport{
+	client := httpClient{Transport: opper.Transport{
 		ID:                 fmt.Sprintf("%x", sha256.Sum256([]byte(filepath.Dir(path)+"\n"+string(content)))),
 		ProxyConnectHeader: file.GetProxyConnectHeader(),
 		DisableHTTP2:       len(set) > 0 && !file.EnableHTTP2,
@@ -78,10 +78,10 @@ func parseHTTPClient(content []byte, path string) (HTTPClient, error) {
 		}
 	}
 	if client.Transport.Build, err = transportBuilder(&file.TLSConfig); err != nil {
-		return HTTPClient{}, fmt.Errorf("tls_config: %w", err)
+		return httpClient{}, fmt.Errorf("tls_config: %w", err)
 	}
 	if client.Header, err = httpHeader(file.HTTPHeaders); err != nil {
-		return HTTPClient{}, fmt.Errorf("http_headers: %w", err)
+		return httpClient{}, fmt.Errorf("http_headers: %w", err)
 	}
 	return client, nil
 }

@@ -109,14 +109,14 @@ func write(t testing.TB, path string, content []byte) {
 // list makes one request with the settings of a file.
 func list(t *testing.T, url, path string) error {
 	t.Helper()
-	settings, err := LoadHTTPClient(path)
+	settings, err := loadHTTPClient(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return newClient(t, url, settings)(t)
 }
 
-func newClient(t *testing.T, url string, settings HTTPClient) func(*testing.T) error {
+func newClient(t *testing.T, url string, settings httpClient) func(*testing.T) error {
 	t.Helper()
 	key, err := opper.FixedKey("op-KEY")
 	if err != nil {
@@ -173,7 +173,7 @@ func TestHTTPClientReadsCertificatesAgain(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "ca.pem"), first.pem)
 	write(t, filepath.Join(dir, "http.yml"), []byte("tls_config: {ca_file: ca.pem}\n"))
-	settings, err := LoadHTTPClient(filepath.Join(dir, "http.yml"))
+	settings, err := loadHTTPClient(filepath.Join(dir, "http.yml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +305,7 @@ func TestHTTPClientRefuses(t *testing.T) {
 		"a: b: SECRET": "yaml: mapping values are not allowed in this context",
 	} {
 		write(t, path, []byte(content))
-		_, err := LoadHTTPClient(path)
+		_, err := loadHTTPClient(path)
 		if err == nil || !strings.HasPrefix(err.Error(), path+": "+want) {
 			t.Errorf("%s: got %v, want %s", content, err, want)
 			continue
@@ -315,7 +315,7 @@ func TestHTTPClientRefuses(t *testing.T) {
 		}
 	}
 	missing := filepath.Join(dir, "none.yml")
-	if _, err := LoadHTTPClient(missing); err == nil || err.Error() != missing+": no such file or directory" {
+	if _, err := loadHTTPClient(missing); err == nil || err.Error() != missing+": no such file or directory" {
 		t.Errorf("got %v", err)
 	}
 }

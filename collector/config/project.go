@@ -73,12 +73,12 @@ func (p *Parsed) setHTTPClient(opts *opper.Options) error {
 var inlineLine = regexp.MustCompile(`\bline \d+: `)
 
 // httpClient reads each file only once.
-func (p *Parsed) httpClient() (HTTPClient, error) {
+func (p *Parsed) httpClient() (httpClient, error) {
 	source := p.httpConfigFile + "\n" + p.inlineHTTPClient
 	if client, ok := p.httpClients[source]; ok {
 		return client, nil
 	}
-	var client HTTPClient
+	var client httpClient
 	var err error
 	switch {
 	case p.inlineHTTPClient != "":
@@ -86,7 +86,7 @@ func (p *Parsed) httpClient() (HTTPClient, error) {
 			err = errors.New(inlineLine.ReplaceAllString(err.Error(), "")) // not that of the file
 		}
 	case p.httpConfigFile != "":
-		client, err = LoadHTTPClient(p.httpConfigFile)
+		client, err = loadHTTPClient(p.httpConfigFile)
 	}
 	if err == nil {
 		p.httpClients[source] = client
@@ -115,7 +115,7 @@ func (p *Parsed) validateAggregate(s *aggregate.Config) error {
 func (p *Parsed) key(getenv func(string) string) (key opper.KeySource, origin string, err error) {
 	if p.keyFile != "" {
 		if key, err = opper.KeyFile(p.keyFile); err != nil {
-			return key, "", &flagError{keyFileFlag, &keyFileError{p.keyFile, err}}
+			return key, "", &flagError{keyFileFlag, err}
 		}
 		if p.configFile == "" {
 			return key, "--" + keyFileFlag + " " + p.keyFile, nil
@@ -143,17 +143,4 @@ func (p *Parsed) variableError(name string, err error) error {
 		return &flagError{keyVariable, err}
 	}
 	return fmt.Errorf("%s: %w", name, err)
-}
-
-type keyFileError struct {
-	path string
-	err  error
-}
-
-// Error implements error.
-func (e *keyFileError) Error() string { return e.path + ": " + e.reason() }
-
-// reason returns the error without the path.
-func (e *keyFileError) reason() string {
-	return strings.TrimPrefix(unnamed(e.err).Error(), e.path+": ")
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -24,6 +25,23 @@ func writeSummary(to io.Writer, projects []Project) error {
 	}
 	_, _ = fmt.Fprintf(table, "configuration is valid: %d %s\n", len(projects), unit)
 	return table.Flush()
+}
+
+// maxURLs bounds a line of the log.
+const maxURLs = 10
+
+// UpstreamURLs lists where projects are read from, each URL once. They hold no key.
+func UpstreamURLs(projects []Project) string {
+	var urls []string
+	for _, p := range projects {
+		urls = append(urls, p.UpstreamURL)
+	}
+	slices.Sort(urls)
+	urls = slices.Compact(urls)
+	if more := len(urls) - maxURLs; more > 0 {
+		urls = append(urls[:maxURLs], fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(urls, ", ")
 }
 
 func interval(d time.Duration) string {

@@ -10,8 +10,9 @@ import (
 )
 
 // blockSize is the maximum number of bytes of a block of pending traces. All of
-// it may be moved when one of its traces changes.
-const blockSize = 2048
+// it may be moved when one of its traces changes; the room at its end that is too
+// small for another one is the same in smaller blocks.
+const blockSize = 4096
 
 // pendings holds pending traces in about 45 bytes each and what their texts
 // take, a quarter of what they take in maps: a list may have a million of them.

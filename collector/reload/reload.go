@@ -75,15 +75,13 @@ func (r *Reloader) Run(ctx context.Context, signals <-chan os.Signal) {
 				level.Info(r.logger).Log("msg", "SIGHUP ignored, there is no configuration to reload", "signal", s)
 				continue
 			}
-			_ = r.Reload() // logged
+			_ = r.reload(true) // logged
 		}
 	}
 }
 
-// Reload loads the configuration and applies it. After an error, all is as before.
-func (r *Reloader) Reload() error { return r.reload(true) }
-
-// reload does nothing if it is not forced and would do the same as the last time. What
+// reload loads the configuration and applies it. After an error, all is as before. It
+// does nothing if it is not forced and would do the same as the last time. What
 // could not be applied then is not tried again either: that would stop projects each
 // time. Nor does it act on what one poll alone has seen: a file may be half written, and
 // be valid.
@@ -121,7 +119,7 @@ func (r *Reloader) succeeded() {
 
 // ServeHTTP implements http.Handler.
 func (r *Reloader) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	if err := r.Reload(); err != nil {
+	if err := r.reload(true); err != nil {
 		http.Error(w, "configuration reload failed: "+strings.Join(strings.Fields(err.Error()), " "), http.StatusInternalServerError)
 		return
 	}

@@ -240,7 +240,7 @@ func TestReloadsAreSerialized(t *testing.T) {
 	var running sync.WaitGroup
 	for range 10 {
 		running.Go(func() {
-			if err := r.Reload(); err != nil {
+			if err := r.reload(true); err != nil {
 				t.Error(err)
 			}
 		})

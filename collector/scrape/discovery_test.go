@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"opper_exporter/collector/statuspage"
 )
 
 // discovered returns the answer of /sd to a request with a Host.
@@ -46,7 +48,7 @@ func TestDiscovery(t *testing.T) {
 
 // The metrics of the process are below those of all.
 func TestProcessIsBelowTheTelemetryPath(t *testing.T) {
-	h := newTestHandler(t, Config{TelemetryPath: "/a/b"}, newProjects("a"), io.Discard, up())
+	h := newTestHandler(t, Config{Config: statuspage.Config{TelemetryPath: "/a/b"}}, newProjects("a"), io.Discard, up())
 	var groups []targetGroup
 	if err := json.Unmarshal(discovered(t, h, "x:1", false).Body.Bytes(), &groups); err != nil {
 		t.Fatal(err)

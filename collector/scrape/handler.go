@@ -20,14 +20,12 @@ import (
 
 // Config says which pages are served, and how.
 type Config struct {
-	Program, Version       string
-	TelemetryPath          string
+	statuspage.Config
 	DisableExporterMetrics bool
-	OpenMetricsCreated     bool   // expose created timestamps as samples
-	MaxRequests            int    // scrapes at once; 0 is no limit
-	SyncOnScrape           bool   // before each scrape is answered
-	EnableLifecycle        bool   // serve snapshotPath and reloadPath
-	TraceURL               string // see statuspage.Config
+	OpenMetricsCreated     bool // expose created timestamps as samples
+	MaxRequests            int  // scrapes at once; 0 is no limit
+	SyncOnScrape           bool // before each scrape is answered
+	EnableLifecycle        bool // serve snapshotPath and reloadPath
 }
 
 // Syncer is what is scraped: projects, which may come and go. An empty name stands
@@ -71,12 +69,10 @@ func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometh
 	})
 	mux.Handle(snapshotPath, lifecycle(cfg, snapshotHandler(snapshot, sendTimeout, logger)))
 	if reload == nil {
-		reload = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			http.Error(w, "There is nothing to reload: --config.file is not set.", http.StatusNotFound)
-		})
+		reload = refuse("There is nothing to reload: --config.file is not set.", http.StatusNotFound)
 	}
 	mux.Handle(reloadPath, lifecycle(cfg, reload))
-	mux.Handle("/{$}", metrics.page(statuspage.New(statuspage.Config{Program: cfg.Program, Version: cfg.Version, TelemetryPath: cfg.TelemetryPath, TraceURL: cfg.TraceURL}, syncer.Status)))
+	mux.Handle("/{$}", metrics.page(statuspage.New(cfg.Config, syncer.Status)))
 	return secure(mux)
 }
 
@@ -87,11 +83,13 @@ func (c *Config) exporterPath() string { return c.TelemetryPath + "/exporter" }
 // makes a browser send one.
 func lifecycle(cfg Config, next http.Handler) http.Handler {
 	if !cfg.EnableLifecycle {
-		next = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			http.Error(w, "The lifecycle API is not enabled: it needs --web.enable-lifecycle.", http.StatusForbidden)
-		})
+		next = refuse("The lifecycle API is not enabled: it needs --web.enable-lifecycle.", http.StatusForbidden)
 	}
 	return http.NewCrossOriginProtection().Handler(next)
+}
+
+func refuse(text string, status int) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, text, status) })
 }
 
 // ReadyHandler answers 200 once each project, or the target of the request, has

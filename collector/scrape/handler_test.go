@@ -74,7 +74,7 @@ func up() prometheus.Collector {
 
 func TestMethodsAndHeaders(t *testing.T) {
 	t.Parallel()
-	address := listen(t, newTestHandler(t, Config{}, newProjects("a"), io.Discard, up()), DefaultLimits())
+	address := listen(t, newTestHandler(t, Config{}, newProjects("a"), io.Discard, up()))
 	client := &http.Transport{DisableKeepAlives: true}
 	for path, code := range map[string]int{
 		"/": 200, "/metrics": 200, "/-/healthy": 200, "/-/ready": 200, "/none": 404, "/metrics?name[]=opper_up": 200, snapshotPath: 0, reloadPath: 0,
@@ -120,7 +120,7 @@ func TestMethodsAndHeaders(t *testing.T) {
 // A body that does not come occupies neither a slot nor the response.
 func TestBodyIsNotAwaited(t *testing.T) {
 	t.Parallel()
-	address := listen(t, newTestHandler(t, Config{MaxRequests: 1}, newProjects(), io.Discard, up()), DefaultLimits())
+	address := listen(t, newTestHandler(t, Config{MaxRequests: 1}, newProjects(), io.Discard, up()))
 	for i := range 40 {
 		body := []string{"Content-Length: 1000", "Content-Length: 100000000", "Transfer-Encoding: chunked"}[i%3]
 		method, want := "GET", "HTTP/1.1 200 OK"
@@ -190,7 +190,7 @@ func TestScrapeErrorIsA500(t *testing.T) {
 func TestScrapesAreQueued(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		handler := atMost(1, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+		handler := atMost(1, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }), refuse("busy", http.StatusServiceUnavailable))
 		scrape := func() <-chan int {
 			status := make(chan int, 1)
 			go func() {

@@ -21,7 +21,7 @@ func serveHealth(ctx context.Context, pages http.Handler, address string, logger
 	mux.Handle("/-/healthy", pages)
 	mux.Handle("/-/ready", pages)
 	// Its clients do not scrape.
-	server := NewServer(mux, NewScrapers(time.Now), DefaultLimits())
+	server := NewServer(mux, NewScrapers(time.Now))
 	server.ErrorLog = slog.NewLogLogger(logger.Handler(), slog.LevelWarn)
 	context.AfterFunc(ctx, func() { _ = server.Close() }) // nothing is left to do about it
 	logger.Info("serving health checks", "address", listener.Addr().String())

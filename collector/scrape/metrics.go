@@ -47,7 +47,7 @@ func newMetrics(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometh
 		r.Context().Value(pageKey{}).(http.Handler).ServeHTTP(w, r)
 	})
 	if cfg.MaxRequests > 0 {
-		m.limited = atMost(cfg.MaxRequests, m.limited)
+		m.limited = atMost(cfg.MaxRequests, m.limited, refuse(fmt.Sprintf("Limit of concurrent requests reached (%d), try again later.", cfg.MaxRequests), http.StatusServiceUnavailable))
 	}
 	m.limited = NewResponses(logger, sendTimeout, maxUnsent).Buffer(m.limited)
 	m.counted = m.limited
@@ -133,14 +133,13 @@ func SyncFirst(syncer Syncer, project string, next http.Handler) http.Handler {
 	})
 }
 
-// maxQueueTime is how long a scrape waits until others are finished. Gathering
+// maxQueueTime is how long a request waits until others are finished. Gathering
 // takes milliseconds, so that many clients at once need not be refused.
 const maxQueueTime = 2 * time.Second
 
-// atMost handles n requests at once. Others wait, and are answered 503 if they
-// wait for too long. The limit of promhttp would leave out those that wait for a
-// sync.
-func atMost(n int, next http.Handler) http.Handler {
+// atMost handles n requests at once. Others wait, and are refused if they wait for
+// too long. The limit of promhttp would leave out those that wait for a sync.
+func atMost(n int, next, refused http.Handler) http.Handler {
 	slots := make(chan struct{}, n)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), maxQueueTime)
@@ -150,7 +149,7 @@ func atMost(n int, next http.Handler) http.Handler {
 			defer func() { <-slots }()
 			next.ServeHTTP(w, r)
 		case <-ctx.Done():
-			http.Error(w, fmt.Sprintf("Limit of concurrent requests reached (%d), try again later.", n), http.StatusServiceUnavailable)
+			refused.ServeHTTP(w, r)
 		}
 	})
 }

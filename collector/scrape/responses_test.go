@@ -35,7 +35,7 @@ func TestClientsThatDoNotReadBlockNoOther(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			logged := new(promtest.Output)
-			address := listen(t, NewResponses(log.NewLogfmtLogger(logged), c.timeout, c.maxBytes).Buffer(atMost(c.slots, big)), DefaultLimits())
+			address := listen(t, NewResponses(log.NewLogfmtLogger(logged), c.timeout, c.maxBytes).Buffer(atMost(c.slots, big, refuse("busy", http.StatusServiceUnavailable))))
 			var stuck []net.Conn
 			for range 5 {
 				conn := exportertest.Dial(t, address, exportertest.Request("GET", "/"))
@@ -78,7 +78,7 @@ func TestAbortedScrapeIsNoError(t *testing.T) {
 	logged := new(promtest.Output)
 	body := bytes.Repeat([]byte("x"), 16<<20)
 	h := NewResponses(log.NewLogfmtLogger(logged), time.Hour, 1<<40).Buffer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) }))
-	conn := exportertest.Dial(t, listen(t, h, DefaultLimits()), exportertest.Request("GET", "/"))
+	conn := exportertest.Dial(t, listen(t, h), exportertest.Request("GET", "/"))
 	if got := exportertest.Status(t, conn); got != "HTTP/1.1 200 OK" {
 		t.Error(got)
 	}

@@ -1,11 +1,15 @@
 package scrape
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"opper_exporter/deploy/test/exportertest"
 )
 
 // Each scraper is waited for, also one that has the same address, or is away for a
@@ -131,43 +135,66 @@ func TestScraperIsNotForgotten(t *testing.T) {
 	}
 }
 
+// connection returns what scrapes over a connection of its own. An http.Client makes
+// another one if it was busy for 50 ms, and that is another scraper.
+func (p *page) connection(t *testing.T) (scrape func()) {
+	t.Helper()
+	conn := exportertest.Dial(t, p.Listener.Addr().String(), "")
+	answers := bufio.NewReader(conn)
+	return func() {
+		t.Helper()
+		p.step(time.Millisecond)
+		if _, err := io.WriteString(conn, exportertest.Request("GET", "/metrics", "X-Prometheus-Scrape-Timeout-Seconds: 10")); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // The number of scrapers that zeros wait for is bounded, and none displaces
 // another.
 func TestScrapersAreBounded(t *testing.T) {
 	p := newPage(t, false)
-	var all []*http.Client
+	var all []func()
 	for range maxScrapers {
-		all = append(all, p.scraper())
-		p.scrape(t, all[len(all)-1])
-		p.scrape(t, all[len(all)-1])
+		scrape := p.connection(t)
+		scrape()
+		scrape()
+		all = append(all, scrape)
 	}
-	since, late := p.now(), p.scraper()
+	since, late := p.now(), p.connection(t)
 	for range 3 {
-		p.scrape(t, late)
+		late()
 	}
-	for i, c := range all {
+	for i, scrape := range all {
 		if p.scrapers.AllRead("", since) {
 			t.Errorf("read, but only by %d of %d", i, len(all))
 		}
-		p.scrape(t, c)
-		p.scrape(t, c)
+		scrape()
+		scrape()
 	}
 	if !p.scrapers.AllRead("", since) {
 		t.Error("not read by all")
 	}
 	since = p.now()
-	for _, c := range all {
-		p.scrape(t, c)
-		p.scrape(t, c)
+	for _, scrape := range all {
+		scrape()
+		scrape()
 	}
 	if !p.scrapers.AllRead("", since) {
 		t.Error("one too many is waited for")
 	}
 	p.step(scraperExpiry + time.Second)
-	p.scrape(t, late)
+	late()
 	since = p.now()
-	p.scrape(t, late)
-	p.scrape(t, late)
+	late()
+	late()
 	if !p.scrapers.AllRead("", since) {
 		t.Error("there is room, and it has read")
 	}

@@ -14,7 +14,9 @@ import (
 )
 
 const (
-	// sendTimeout is for a client to take a response.
+	// readTimeout is for a request, and for a TLS handshake.
+	readTimeout = 10 * time.Second
+	// sendTimeout is for a client to take a response; with HTTP/2, a part of it.
 	sendTimeout = 30 * time.Second
 	// maxUnsent is the maximum number of bytes of responses that wait for slow
 	// clients.
@@ -22,61 +24,39 @@ const (
 	// maxReceiveBuffer is for bodies of requests, which nothing reads: the minimum
 	// that HTTP/2 allows.
 	maxReceiveBuffer = 64 << 10
+	// maxConnections is far above what scrapers and probes need, and far below the
+	// usual limit of 1024 file descriptors.
+	maxConnections = 256
 )
 
-// Limits bound how much time, memory and file descriptors clients can occupy.
-type Limits struct {
-	ReadTimeout    time.Duration // for a request, and for a TLS handshake
-	WriteTimeout   time.Duration // for all of a request after its header
-	SendTimeout    time.Duration // for a client of HTTP/2 to take a part of a response
-	IdleTimeout    time.Duration // between two requests of a connection
-	MaxHeaderBytes int
-	MaxConnections int
-	MaxStreams     int // requests at once on a connection of HTTP/2
-}
-
-// DefaultLimits are those of the exporter.
-func DefaultLimits() Limits {
-	return Limits{
-		ReadTimeout: 10 * time.Second,
+// NewServer returns a server whose connections Scrapers knows. It bounds how much
+// time, memory and file descriptors clients can occupy.
+func NewServer(handler http.Handler, scrapers *Scrapers) *http.Server {
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: readTimeout,
+		ReadTimeout:       readTimeout,
 		// A scrape that syncs first may take its own timeout.
 		WriteTimeout: maxScrapeTimeout + sendTimeout,
-		SendTimeout:  sendTimeout,
 		// A scraper keeps its connection between two scrapes, which is the
 		// evidence that it has read the first one.
 		IdleTimeout: scraperExpiry,
 		// Leaves room for the cookies and tokens of a proxy.
 		MaxHeaderBytes: 32 << 10,
-		// Far above what scrapers and probes need, and far below the usual limit
-		// of 1024 file descriptors.
-		MaxConnections: 256,
-		// A scraper has one for each target that it scrapes at the moment. For more it
-		// opens another connection, and then new names wait for both. Each may take
-		// the memory of a header.
-		MaxStreams: 16,
-	}
-}
-
-// NewServer returns a server with limits, whose connections Scrapers knows.
-func NewServer(handler http.Handler, scrapers *Scrapers, limits Limits) *http.Server {
-	server := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: limits.ReadTimeout,
-		ReadTimeout:       limits.ReadTimeout,
-		WriteTimeout:      limits.WriteTimeout,
-		IdleTimeout:       limits.IdleTimeout,
-		MaxHeaderBytes:    limits.MaxHeaderBytes,
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams:          limits.MaxStreams,
+			// A scraper has one for each target that it scrapes at the moment. For more
+			// it opens another connection, and then new names wait for both. Each may
+			// take the memory of a header.
+			MaxConcurrentStreams:          16,
 			MaxReceiveBufferPerConnection: maxReceiveBuffer,
 			MaxReceiveBufferPerStream:     maxReceiveBuffer,
-			WriteByteTimeout:              limits.SendTimeout,
+			WriteByteTimeout:              sendTimeout,
 		},
 
 		DisableGeneralOptionsHandler: true,
 	}
 	scrapers.Attach(server)
-	limitConnections(server, limits.MaxConnections, scrapers.IsScraper)
+	limitConnections(server, maxConnections, scrapers.IsScraper)
 	return server
 }
 

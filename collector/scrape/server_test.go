@@ -28,19 +28,30 @@ func awaitClosed(t *testing.T, what string, conn net.Conn) {
 	}
 }
 
-// listen serves a handler within limits. Observers get each change of the
-// state of a connection.
-func listen(t *testing.T, h http.Handler, limits Limits, observers ...func(http.ConnState)) (address string) {
-	t.Helper()
-	scrapers := NewScrapers(time.Now)
-	server := NewServer(scrapers.Watch(allProjects, h), scrapers, limits)
-	next := server.ConnState
-	server.ConnState = func(conn net.Conn, state http.ConnState) {
-		next(conn, state)
-		for _, observe := range observers {
-			observe(state)
-		}
+// change is one of a server before it serves.
+type change func(*http.Server, *Scrapers)
+
+// readWithin sets the timeout for a request, and for a TLS handshake.
+func readWithin(timeout time.Duration) change {
+	return func(server *http.Server, _ *Scrapers) {
+		server.ReadHeaderTimeout, server.ReadTimeout = timeout, timeout
 	}
+}
+
+// newServer returns the server of a handler that scrapers read.
+func newServer(h http.Handler, changes ...change) *http.Server {
+	scrapers := NewScrapers(time.Now)
+	server := NewServer(scrapers.Watch(allProjects, h), scrapers)
+	for _, f := range changes {
+		f(server, scrapers)
+	}
+	return server
+}
+
+// listen serves a handler.
+func listen(t *testing.T, h http.Handler, changes ...change) (address string) {
+	t.Helper()
+	server := newServer(h, changes...)
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -64,15 +75,13 @@ func listen(t *testing.T, h http.Handler, limits Limits, observers ...func(http.
 // not do.
 func TestIdleConnectionsAreClosed(t *testing.T) {
 	t.Parallel()
-	server := NewServer(http.NotFoundHandler(), NewScrapers(time.Now), DefaultLimits())
+	server := NewServer(http.NotFoundHandler(), NewScrapers(time.Now))
 	for what, timeout := range map[string]time.Duration{"read": server.ReadTimeout, "header": server.ReadHeaderTimeout, "write": server.WriteTimeout, "idle": server.IdleTimeout} {
 		if timeout <= 0 || timeout > 5*time.Minute {
 			t.Errorf("%s timeout %v", what, timeout)
 		}
 	}
-	quick := DefaultLimits()
-	quick.ReadTimeout, quick.IdleTimeout = 10*time.Millisecond, 10*time.Millisecond
-	address := listen(t, http.NotFoundHandler(), quick)
+	address := listen(t, http.NotFoundHandler(), readWithin(10*time.Millisecond), func(server *http.Server, _ *Scrapers) { server.IdleTimeout = 10 * time.Millisecond })
 	for what, text := range map[string]string{
 		"nothing": "", "half a header": "GET / HTTP/1.1\r\nHost: x\r\n", "idle": exportertest.Request("GET", "/"), "no body": exportertest.Request("GET", "/", "Content-Length: 10"),
 	} {
@@ -93,9 +102,7 @@ func TestReadTimeoutDoesNotEndALongScrape(t *testing.T) {
 			canceled <- false
 		}
 	}))
-	limits := DefaultLimits()
-	limits.ReadTimeout = 3 * time.Second
-	address := listen(t, h, limits)
+	address := listen(t, h, readWithin(3*time.Second))
 	if got := exportertest.Status(t, exportertest.Dial(t, address, exportertest.Request("GET", "/"))); got != "HTTP/1.1 200 OK" || <-canceled {
 		t.Errorf("a long scrape: %s, or canceled", got)
 	}
@@ -103,7 +110,7 @@ func TestReadTimeoutDoesNotEndALongScrape(t *testing.T) {
 
 func TestHeadersAreLimited(t *testing.T) {
 	t.Parallel()
-	address := listen(t, http.NotFoundHandler(), DefaultLimits())
+	address := listen(t, http.NotFoundHandler())
 	for size, want := range map[int]string{8 << 10: "HTTP/1.1 404 Not Found", 900_000: "HTTP/1.1 431 Request Header Fields Too Large"} {
 		resp, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address, http.NoBody)
 		if err != nil {
@@ -126,12 +133,15 @@ func TestConnectionsOfScrapersOutliveTheLimit(t *testing.T) {
 	t.Parallel()
 	const maximum = 4
 	found := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "metric 1\n") })
-	limits := DefaultLimits()
-	limits.MaxConnections = maximum
 	idles := make(chan struct{}, 100)
-	address := listen(t, found, limits, func(state http.ConnState) {
-		if state == http.StateIdle {
-			idles <- struct{}{}
+	address := listen(t, found, func(server *http.Server, scrapers *Scrapers) {
+		limitConnections(server, maximum, scrapers.IsScraper)
+		next := server.ConnState
+		server.ConnState = func(conn net.Conn, state http.ConnState) {
+			next(conn, state)
+			if state == http.StateIdle {
+				idles <- struct{}{}
+			}
 		}
 	})
 	scrape := exportertest.Request("GET", "/metrics", "X-Prometheus-Scrape-Timeout-Seconds: 10")

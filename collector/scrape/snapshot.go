@@ -1,7 +1,6 @@
 package scrape
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -25,22 +24,10 @@ const (
 // is sent, so a slow client delays no commit; it holds up only other copies, as
 // there is one at a time.
 func snapshotHandler(snapshot Snapshot, timeout time.Duration, logger log.Logger) http.Handler {
-	slot := make(chan struct{}, 1)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if snapshot == nil {
-			http.Error(w, "There is no state: --storage.path is empty.", http.StatusNotFound)
-			return
-		}
-		// The one before may have been read, and not be over yet.
-		ctx, cancel := context.WithTimeout(r.Context(), maxQueueTime)
-		defer cancel()
-		select {
-		case slot <- struct{}{}:
-			defer func() { <-slot }()
-		case <-ctx.Done():
-			http.Error(w, "Another copy of the state is on its way, try again later.", http.StatusConflict)
-			return
-		}
+	if snapshot == nil {
+		return refuse("There is no state: --storage.path is empty.", http.StatusNotFound)
+	}
+	send := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		file, err := snapshot()
 		if err != nil {
 			level.Error(logger).Log("msg", "snapshot failed", "err", err)
@@ -55,6 +42,8 @@ func snapshotHandler(snapshot Snapshot, timeout time.Duration, logger log.Logger
 		}
 		level.Info(logger).Log("msg", "snapshot sent", "client", r.RemoteAddr, "bytes", sent)
 	})
+	// The one before may have been read, and not be over yet: it is waited for.
+	return atMost(1, send, refuse("Another copy of the state is on its way, try again later.", http.StatusConflict))
 }
 
 // sendFile sends a file, and gives up when the client does not take a part of it

@@ -62,7 +62,7 @@ func TestOneSnapshotAtATime(t *testing.T) {
 	logged := new(promtest.Output)
 	snapshot := func() (*os.File, error) { return os.Open(path) }
 	serve := func(timeout time.Duration) (address string) {
-		return listen(t, secure(snapshotHandler(snapshot, timeout, log.NewLogfmtLogger(logged))), DefaultLimits())
+		return listen(t, secure(snapshotHandler(snapshot, timeout, log.NewLogfmtLogger(logged))))
 	}
 	post := func(address string) (status int, body []byte) {
 		t.Helper()

@@ -23,11 +23,10 @@ import (
 )
 
 // listenTLS is listen with a --web.config.file that has a certificate.
-func listenTLS(t *testing.T, h http.Handler, limits Limits) (address string, client *tls.Config) {
+func listenTLS(t *testing.T, h http.Handler, changes ...change) (address string, client *tls.Config) {
 	t.Helper()
 	config, roots := exportertest.WebConfig(t, "")
-	scrapers := NewScrapers(time.Now)
-	server := NewServer(scrapers.Watch(allProjects, h), scrapers, limits)
+	server := newServer(h, changes...)
 	server.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelWarn)
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -74,9 +73,7 @@ func TestUnfinishedTLSHandshakesAreClosed(t *testing.T) {
 	hello := clientHello(t)
 	partial := map[string]string{"nothing": "", "one byte": hello[:1], "half a hello": hello[:len(hello)/2], "hello only": hello}
 
-	limits := DefaultLimits()
-	limits.ReadTimeout = 10 * time.Millisecond
-	address, _ := listenTLS(t, http.NotFoundHandler(), limits)
+	address, _ := listenTLS(t, http.NotFoundHandler(), readWithin(10*time.Millisecond))
 	for what, text := range partial {
 		awaitClosed(t, what, exportertest.Dial(t, address, text))
 	}
@@ -84,8 +81,9 @@ func TestUnfinishedTLSHandshakesAreClosed(t *testing.T) {
 	// Until then, there are no more of them than connections may be open.
 	const maximum = 4
 	ok := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "metric 1\n") })
-	limits.ReadTimeout, limits.MaxConnections = time.Hour, maximum
-	address, config := listenTLS(t, ok, limits)
+	address, config := listenTLS(t, ok, readWithin(time.Hour), func(server *http.Server, scrapers *Scrapers) {
+		limitConnections(server, maximum, scrapers.IsScraper)
+	})
 	var stuck []net.Conn
 	for range 3 * maximum {
 		for _, text := range partial {
@@ -226,8 +224,8 @@ func TestStreamsThatDoNotReadBlockNoOther(t *testing.T) {
 	for _, timeout := range []time.Duration{time.Hour, time.Second} {
 		t.Run(fmt.Sprint(timeout), func(t *testing.T) {
 			t.Parallel()
-			h := NewResponses(log.NewNopLogger(), timeout, maxUnsent).Buffer(atMost(1, ok))
-			address, config := listenTLS(t, h, DefaultLimits())
+			h := NewResponses(log.NewNopLogger(), timeout, maxUnsent).Buffer(atMost(1, ok, refuse("busy", http.StatusServiceUnavailable)))
+			address, config := listenTLS(t, h)
 			var clients []*streams
 			for range 5 {
 				s := openStreams(t, address, config)
@@ -267,7 +265,7 @@ func TestMemoryOfAConnectionIsBounded(t *testing.T) {
 		entered <- struct{}{}
 		<-blocked
 		runtime.KeepAlive(r)
-	}), DefaultLimits())
+	}))
 	defer close(blocked)
 	heap := func() int64 {
 		var m runtime.MemStats

@@ -51,11 +51,23 @@ func add(sum *status.Model, m status.Model) {
 	sum.Calls += m.Calls
 }
 
+// Spent returns the cost if it says what is spent in this month, else nil.
+func (v *view) Spent() *cost {
+	if v.Cost == nil || v.Cost.Budget == nil || !v.Cost.Budget.HasSpent {
+		return nil
+	}
+	return v.Cost
+}
+
 // OfLimit is the part of the limit that is spent.
 func (c *cost) OfLimit() string {
 	b := c.Budget
 	if b.LimitCents <= 0 {
 		return "–"
 	}
-	return count(math.Floor(float64(b.SpentCents)/float64(b.LimitCents)*100)) + " %"
+	percent := math.Floor(float64(b.SpentCents) / float64(b.LimitCents) * 100)
+	if percent > 999 { // more would take the room of other columns
+		return "> 999 %"
+	}
+	return count(percent) + " %"
 }

@@ -18,7 +18,7 @@ import (
 	"opper_exporter/collector/status"
 )
 
-// Config says what stands on the page besides the projects.
+// Config says what stands on the page besides the projects, and where metrics are.
 type Config struct {
 	Program, Version string
 	TelemetryPath    string

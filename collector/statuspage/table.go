@@ -11,6 +11,7 @@ import (
 type table struct {
 	Rows            []view // the worst first
 	Bad, Busy, Good int    // how many have a badge of this level
+	HasCost         bool   // usage and budget of some are read
 }
 
 func newTable(views []view) *table {
@@ -18,6 +19,7 @@ func newTable(views []view) *table {
 	levels := map[string]*int{bad: &t.Bad, busy: &t.Busy, good: &t.Good}
 	for _, v := range views {
 		*levels[v.Badge.Level]++
+		t.HasCost = t.HasCost || v.Cost != nil
 	}
 	slices.SortFunc(views, func(a, b view) int {
 		// The levels are in the order of the alphabet.

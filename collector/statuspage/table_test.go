@@ -34,6 +34,24 @@ func TestTableOfProjects(t *testing.T) {
 	}
 }
 
+func TestTableShowsSpend(t *testing.T) {
+	near, unlimited, unread, off := failing(), healthy(), healthy(), healthy()
+	off.Name = "off"
+	unlimited.Usage.Budget.HasLimit = false
+	unread.Usage.Budget = nil
+	off.Usage = nil
+	for want, p := range map[string]status.Project{
+		`<strong class="text-busy">$5,000.21</strong>, 100 %`: near, "$2,281.54, 45 %": healthy(), "$2,281.54": unlimited, "–": unread,
+	} {
+		if text := rendered(t, testConfig(), p, off); !regexp.MustCompile(`<bdi>checkout</bdi>(.*\n){4}<td class="wide">`+regexp.QuoteMeta(want)+"</td></tr>").MatchString(text) || !strings.Contains(text, "Spent this month") {
+			t.Errorf("no %s in %s", want, text)
+		}
+	}
+	if text := rendered(t, testConfig(), off, off); strings.Contains(text, "Spent this month") {
+		t.Error("a column without any usage")
+	}
+}
+
 func TestPageOfOneProject(t *testing.T) {
 	projects := many(3)
 	handler := New(testConfig(), func() []status.Project { return slices.Clone(projects) })

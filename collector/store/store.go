@@ -230,7 +230,8 @@ func (s *Store) Load(project string, visit func(key string, body []byte) error) 
 	return found && err == nil, err
 }
 
-// use runs an operation on the open file. Damage breaks the store.
+// use runs an operation on the open file. Damage breaks the store. Pages that were read
+// for it do not stay in memory: those of a thousand projects would be a fifth of it.
 func (s *Store) use(f func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -251,6 +252,7 @@ func (s *Store) locked(f func() error) error {
 		}
 		return err
 	}
+	s.dropPages()
 	return nil
 }
 

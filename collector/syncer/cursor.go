@@ -145,7 +145,8 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			if p.blind {
 				c.blind = true
 			} else {
-				c.size = 1
+				// It may be the one that is believed to stand further down.
+				c.size, c.sure = 1, false
 			}
 		case c.mustCheck(p):
 			if sure, err := c.check(ctx, p); err != nil {

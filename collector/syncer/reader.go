@@ -43,6 +43,10 @@ type reader struct {
 	bad  int // failures since
 }
 
+func (w *Syncer) newReader(src Source) *reader {
+	return &reader{src: src, now: w.cfg.Now, end: max(w.ledger.Listed(), w.total), good: -1}
+}
+
 // provenFor is for how many failures a success proves that the service is well
 // and the failures are due to what was asked for.
 const provenFor = 8

@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -112,12 +113,8 @@ func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 
 // ask asks Opper for one trace. It reports false if Opper has none.
 func (w *Syncer) ask(ctx context.Context, r *reader, d ledger.Due) (there bool, err error) {
-	id := d.Ref
-	if id == "" {
-		id = d.ID.String()
-	}
 	when := ledger.When{Asked: w.cfg.Now()}
-	t, err := r.src.Get(ctx, id)
+	t, err := r.src.Get(ctx, cmp.Or(d.Ref, d.ID.String()))
 	when.Read = w.cfg.Now()
 	switch {
 	case err == nil:

@@ -46,8 +46,10 @@ func (w *Syncer) IsUnsorted() bool { return !w.sorted && w.ledger.Listed() > max
 // The events are those since the last call, also if there is an error.
 func (w *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 	w.ev = ledger.Events{}
+	r := w.newReader(src)
 	if w.retryDue() {
-		return w.ev, w.retryUnreadable(ctx, &reader{src: src, now: w.cfg.Now, end: max(w.ledger.Listed(), w.total), good: -1})
+		err := w.retryUnreadable(ctx, r)
+		return w.ev, err
 	}
 	began := w.cfg.Now()
 	if w.sweep == nil {
@@ -55,7 +57,6 @@ func (w *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 		w.trend, w.sampled = trend{}, true
 	}
 	defer func(s *sweep) { s.Took += w.cfg.Now().Sub(began) }(w.sweep)
-	r := &reader{src: src, now: w.cfg.Now, end: max(w.ledger.Listed(), w.total), good: -1}
 	c := newCursor(r, w.ledger, 0, w.total)
 	c.retry = true
 	for _, id := range w.sweep.Last {

@@ -133,7 +133,7 @@ func (w *Syncer) Sync(ctx context.Context, src Source) iter.Seq2[Part, error] {
 	return func(yield func(Part, error) bool) {
 		w.ev = ledger.Events{}
 		w.reading, w.skipped = span{}, false
-		err := w.sync(ctx, &reader{src: src, now: w.cfg.Now, end: max(w.ledger.Listed(), w.total), good: -1}, func(p Part) bool { return yield(p, nil) })
+		err := w.sync(ctx, w.newReader(src), func(p Part) bool { return yield(p, nil) })
 		if w.unproven && errors.Is(err, ErrForeign) {
 			err = ErrOtherList
 		}

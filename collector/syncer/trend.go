@@ -28,8 +28,8 @@ func Order(starts []time.Time) (sorted, newestLast bool) {
 
 // trend samples the start times of a list evenly.
 type trend struct {
-	every, skip int // rows left out between two samples, and before the next
-	starts      []time.Time
+	every, skip int     // rows left out between two samples, and before the next
+	starts      []int64 // microseconds: each project keeps them
 }
 
 func (s *trend) add(start time.Time) {
@@ -47,7 +47,7 @@ func (s *trend) add(start time.Time) {
 		s.starts = s.starts[:maxSample/2]
 		s.every = 2*s.every + 1
 	}
-	s.starts = append(s.starts, start)
+	s.starts = append(s.starts, start.UnixMicro())
 	s.skip = s.every
 }
 
@@ -62,10 +62,10 @@ func (s *trend) tau() float64 {
 	var up, down float64
 	for i, a := range s.starts {
 		for _, b := range s.starts[i+1:] {
-			switch a.Compare(b) {
-			case -1:
+			switch {
+			case a < b:
 				up++
-			case +1:
+			case a > b:
 				down++
 			}
 		}

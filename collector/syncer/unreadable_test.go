@@ -328,3 +328,34 @@ func TestSmallPagesRepeatRows(t *testing.T) {
 	}
 	t.Error("the same whole page again and again is no error")
 }
+
+// Where rows before an unreadable one are deleted, a new one may stand behind it, where
+// the unreadable one is believed to be.
+func TestNewRowBehindUnreadableRowThatMovedUp(t *testing.T) {
+	for unreadable := 1; unreadable < 5; unreadable++ {
+		for deleted := range unreadable {
+			b := newBench(t, oppertest.Config{OldestFirst: true})
+			rows := b.fill(30)
+			b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: rows[unreadable].ID, Times: -1})
+			b.mustSync()
+			b.quiet()
+			for i, row := range rows[1:] {
+				if at := i + 1; at <= deleted || at > unreadable {
+					b.opper.Delete(row.ID)
+				}
+			}
+			b.arrive("new", 8, time.Second)
+			b.step(time.Second)
+			b.mustSync()
+			missed := 0
+			for _, row := range b.opper.Snapshot() {
+				if row.ID != rows[unreadable].ID && !b.ledger.HasSeen(ledger.KeyOf(row.ID)) {
+					missed++
+				}
+			}
+			if missed > 0 {
+				t.Errorf("row %d is unreadable, %d before it are deleted: one sync missed %d of 8 new traces", unreadable, deleted, missed)
+			}
+		}
+	}
+}

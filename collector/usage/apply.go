@@ -14,17 +14,22 @@ import (
 // errUngrouped is an answer that would be counted as one more Opper project.
 var errUngrouped = errors.New("usage without a project.uuid (expected one, as several Opper projects are known)")
 
+// Proof says which Opper project is the configured one.
+type Proof struct {
+	Own     string // empty if none is proven
+	IsAhead bool   // none is, and a later answer may prove one
+}
+
 // Apply counts the rows that were read from the begin of a Window on, which say their Opper
-// project if they were read by project. Own is the Opper
-// project that is proven to be the configured one, empty if none is. A series that is new
-// since the first read was created at the one before, and starts zero-first. After an
-// error, nothing has been counted, and the next window is a longer one.
+// project if they were read by project. A series that is new since the first read was
+// created at the one before, and starts zero-first. After an error, nothing has been
+// counted, and the next window is a longer one.
 //
 // An Opper project that is not known is taken in only when all hours that are not final
 // were read, so that none of its hours is missing in that. While it is undecided who
 // counts it, no hour becomes final. The first read counts nothing until all is decided,
 // so that history appears at once.
-func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, own string, now time.Time) error {
+func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Proof, now time.Time) error {
 	s.cfg.Owners.hear(s.cfg.Project)
 	first := hourOf(from)
 	if s.newest == 0 {
@@ -49,7 +54,7 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, own stri
 			return nil
 		}
 	}
-	baseLine := s.assign(seen, isFull, own, now)
+	baseLine := s.assign(seen, isFull, proof, now)
 	if s.undecided && !s.begun {
 		return nil
 	}
@@ -118,7 +123,7 @@ func (s *Set) isSum(first int64) bool {
 // assign decides where to count the Opper projects seen in an answer; the empty one
 // stands for rows without any. It returns the labels whose amounts so far are not to be
 // counted, as they were counted elsewhere.
-func (s *Set) assign(seen map[string]bool, isFull bool, own string, now time.Time) (baseLine map[string]bool) {
+func (s *Set) assign(seen map[string]bool, isFull bool, proof Proof, now time.Time) (baseLine map[string]bool) {
 	baseLine = map[string]bool{}
 	counted, foreign := s.named()
 	isFirst, homes := len(counted)+len(foreign) == 0, 0
@@ -138,7 +143,7 @@ func (s *Set) assign(seen map[string]bool, isFull bool, own string, now time.Tim
 			s.undecided = true
 			continue
 		}
-		claims, isProven := []string{id}, id == own
+		claims, isProven := []string{id}, id == proof.Own
 		isAlone := isFirst && (len(ids) == 1 || len(ids) == 2 && seen[""])
 		if id == "" {
 			if len(ids) == 1 && len(foreign) == 0 && len(counted) == homes {
@@ -149,7 +154,8 @@ func (s *Set) assign(seen map[string]bool, isFull bool, own string, now time.Tim
 			counted, _ = s.named() // with those of this answer
 			isProven, isAlone = len(claims) == 1 && len(counted) == 1, false
 		}
-		v := s.cfg.Owners.decide(s.cfg.Project, claims, isProven, isAlone, now)
+		awaitsProof := proof.IsAhead && isFirst && !isProven && !isAlone
+		v := s.cfg.Owners.decide(s.cfg.Project, claims, isProven, isAlone, awaitsProof, now)
 		if v == undecided {
 			s.undecided = true
 			continue
@@ -240,9 +246,12 @@ func (s *Set) givePlaces(sums map[int64]map[cell]Amounts) {
 
 // count adds what each hour from first on has more than before.
 func (s *Set) count(sums map[int64]map[cell]Amounts, first int64, baseLine map[string]bool, now time.Time) {
-	read := map[int64]bool{}
-	for hour := range s.hours {
+	read, shared := map[int64]bool{}, map[cell]*cell{}
+	for hour, marks := range s.hours {
 		read[hour] = hour >= first
+		for _, m := range marks {
+			shared[*m.cell] = m.cell
+		}
 	}
 	for hour := range sums {
 		read[hour] = true
@@ -254,16 +263,19 @@ func (s *Set) count(sums map[int64]map[cell]Amounts, first int64, baseLine map[s
 		known, present := s.hours[hour], sums[hour]
 		cells := slices.Collect(maps.Keys(present))
 		for _, m := range known {
-			cells = append(cells, m.cell) // it may be gone
+			cells = append(cells, *m.cell) // it may be gone
 		}
 		slices.SortFunc(cells, compareCells)
 		cells = slices.Compact(cells)
 		marks := make([]mark, len(cells))
 		for n, c := range cells {
-			before := mark{cell: c}
+			if shared[c] == nil {
+				shared[c] = &c
+			}
+			before := mark{cell: shared[c]}
 			i, isKnown := slices.BinarySearchFunc(known, c, compareMark)
 			if isKnown {
-				before = known[i]
+				before.high, before.fell = known[i].high, known[i].fell
 			}
 			after, increase := before.raise(present[c])
 			if after.fell && !before.fell {
@@ -275,9 +287,6 @@ func (s *Set) count(sums map[int64]map[cell]Amounts, first int64, baseLine map[s
 			m := s.model(c, hour, now)
 			if !baseLine[c.project] && (s.begun || !s.countsNothing()) {
 				m.counted.add(increase)
-			}
-			if after.model == m.Label {
-				after.model = m.Label // one text for all hours
 			}
 			marks[n] = after
 		}

@@ -85,7 +85,7 @@ func monthOfTroubles(t *testing.T, seed int64) {
 		if errors.Is(err, opper.ErrNoGroup) {
 			rows, err = Read(t.Context(), serverSource{server}, from, to, opper.GroupModel)
 		}
-		return err == nil && f.set.Apply(rows, from, true, "", now) == nil && !f.set.IsUndecided()
+		return err == nil && f.set.Apply(rows, from, true, Proof{}, now) == nil && !f.set.IsUndecided()
 	}
 	// What is new is served once before it is counted, and must not change meanwhile.
 	read := func() {

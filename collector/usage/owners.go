@@ -93,9 +93,9 @@ func (o *Owners) hear(project string) {
 }
 
 // decide returns whose an Opper project is that a configured one sees: isProven by
-// other means, or isAlone in the answer. It has several ids if it is known by what is
-// beside it: a claim of any of them decides, and all are claimed at once.
-func (o *Owners) decide(project string, ids []string, isProven, isAlone bool, now time.Time) verdict {
+// other means, or isAlone in the answer, or it awaitsProof. It has several ids if it is
+// known by what is beside it: a claim of any of them decides, and all are claimed at once.
+func (o *Owners) decide(project string, ids []string, isProven, isAlone, awaitsProof bool, now time.Time) verdict {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, id := range ids {
@@ -131,7 +131,7 @@ func (o *Owners) decide(project string, ids []string, isProven, isAlone bool, no
 		patience *= 2 // that one may not see it any more
 	}
 	isGuess := len(o.heard) > 1 && !isProven && (!isAlone || s.several || o.silent > 0)
-	if isGuess && now.Sub(s.since) < patience {
+	if (isGuess || awaitsProof) && now.Sub(s.since) < patience {
 		return undecided
 	}
 	c := claim{project: project, isGuess: isGuess}

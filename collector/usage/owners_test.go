@@ -206,7 +206,7 @@ func TestProjectsOfOneOrganization(t *testing.T) {
 	p.expect("a: ; b: ")
 	p.read("a", "", rows...)
 	for _, m := range p.projects["a"].set.Models() {
-		if m.IsZeroPending() {
+		if m.zeroPending {
 			t.Errorf("history of %v does not appear at once", m)
 		}
 	}
@@ -227,7 +227,7 @@ func TestProjectsOfOneOrganization(t *testing.T) {
 	p.pass(60 * time.Hour)
 	rows = append(rows, row(61, "U", "m", 32))
 	p.read("a", "", rows...)
-	if m := p.projects["a"].set.Models()[1]; m.OpperProject != "U" || !m.IsZeroPending() {
+	if m := p.projects["a"].set.Models()[1]; m.OpperProject != "U" || !m.zeroPending {
 		t.Errorf("new: %+v", m)
 	}
 	p.read("b", "Y", rows...)
@@ -239,7 +239,7 @@ func TestClaimIsDurableFirst(t *testing.T) {
 	p := newProcess(t, "a", "b")
 	a, b := p.projects["a"], p.projects["b"]
 	from, _ := a.set.Window(a.now)
-	if err := a.set.Apply([]opper.Usage{row(0, "X", "m", 1)}, from, true, "X", a.now); err != nil {
+	if err := a.set.Apply([]opper.Usage{row(0, "X", "m", 1)}, from, true, Proof{Own: "X"}, a.now); err != nil {
 		t.Fatal(err)
 	}
 	p.read("b", "", row(0, "X", "m", 1))
@@ -374,7 +374,7 @@ func TestSumOfAllAfterIdleDays(t *testing.T) {
 	f.expect("/m=3 (none)/m=3")
 	f.now = f.now.Add(time.Hour)
 	from, _ := f.set.Window(f.now)
-	if err := f.set.Apply([]opper.Usage{row(50, "", "m", 7)}, from, false, "X", f.now); !errors.Is(err, errUngrouped) {
+	if err := f.set.Apply([]opper.Usage{row(50, "", "m", 7)}, from, false, Proof{Own: "X"}, f.now); !errors.Is(err, errUngrouped) {
 		t.Errorf("error is %v", err)
 	}
 	f.expect("/m=3 (none)/m=3")

@@ -133,7 +133,7 @@ func (w *world) read(k *key, fails, commits bool) {
 	if k.isProven {
 		own = k.own
 	}
-	err = k.set.Apply(rows, from, byProject, own, w.ours())
+	err = k.set.Apply(rows, from, byProject, Proof{Own: own}, w.ours())
 	w.logf("%s reads %d rows from %v: counts %v, %v", k.name, len(rows), from, k.set.accounts, err)
 	if err == nil && k.set.begun {
 		for b, a := range w.rows {
@@ -207,7 +207,7 @@ func (w *world) publish(k *key) {
 	}
 	k.exposed, k.isStarted = exposed, k.set.begun
 	for _, m := range k.set.Models() {
-		if m.IsZeroPending() && w.rng.IntN(2) == 0 {
+		if m.zeroPending && w.rng.IntN(2) == 0 {
 			m.EndZero()
 		}
 	}

@@ -153,12 +153,15 @@ func (m *Model) code(c *codec.Coder) {
 
 func codeMarks(c *codec.Coder, marks *[]mark) {
 	codec.Slice(c, marks, func(m *mark) {
+		if c.IsDecoding() {
+			m.cell = new(cell)
+		}
 		c.Text(&m.project)
 		c.Text(&m.model)
 		m.high.code(c)
 		c.Bools(&m.fell)
 	})
-	if !slices.IsSortedFunc(*marks, func(a, b mark) int { return compareMark(a, b.cell) }) {
+	if !slices.IsSortedFunc(*marks, func(a, b mark) int { return compareMark(a, *b.cell) }) {
 		c.Fail()
 	}
 }

@@ -18,7 +18,7 @@ func TestChanges(t *testing.T) {
 	apply := func() []string {
 		from, _ := f.set.Window(f.now)
 		f.now = f.now.Add(10 * time.Minute)
-		if err := f.set.Apply(rows, from, true, "", f.now); err != nil {
+		if err := f.set.Apply(rows, from, true, Proof{}, f.now); err != nil {
 			t.Fatal(err)
 		}
 		return f.commit()

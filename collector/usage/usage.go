@@ -7,22 +7,6 @@
 // counters never fall. The goroutine that reads calls ReadBy for a Window; the one
 // that owns the Set calls Apply, commits what Changes puts, calls Committed, and exposes
 // Models. A Set has no lock, the Owners that all Sets share has one.
-//
-//	func NewOwners(projects ...string) *Owners
-//	func (*Owners) SetProjects(names []string)
-//	func ReadBy(ctx, Source, group opper.UsageGroup, from, to time.Time) (rows []opper.Usage, byProject bool, err error)
-//	func Read(ctx, Source, from, to time.Time, ...opper.UsageGroup) ([]opper.Usage, error)
-//	func New(Config) *Set
-//	func Restore(Config, entries map[string][]byte) (*Set, error)
-//	func (*Set) Window(now time.Time) (from, to time.Time)
-//	func (*Set) Apply(rows []opper.Usage, from time.Time, byProject bool, own string, now time.Time) error
-//	func (*Set) Failed()
-//	func (*Set) IsUndecided() bool
-//	func (*Set) Models() []*Model
-//	func (*Set) ZeroPending() []aggregate.ZeroPending
-//	func (*Set) Changes(put func(key string, body []byte))
-//	func (*Set) Committed()
-//	func (*Model) Exposed() Amounts
 package usage
 
 import (
@@ -95,9 +79,10 @@ type cell struct {
 }
 
 // mark holds the highest amounts of a cell seen in an hour. The marks of an hour are
-// sorted by their cells: maps of a few would be most of the memory of a quiet project.
+// sorted by their cells, which all hours share: maps of a few, or cells of their own,
+// would be most of the memory of a quiet project.
 type mark struct {
-	cell
+	*cell
 	high Amounts
 	fell bool // some of them are smaller now
 }
@@ -106,7 +91,7 @@ func compareCells(a, b cell) int {
 	return cmp.Or(cmp.Compare(a.model, b.model), cmp.Compare(a.project, b.project))
 }
 
-func compareMark(m mark, c cell) int { return compareCells(m.cell, c) }
+func compareMark(m mark, c cell) int { return compareCells(*m.cell, c) }
 
 // Model holds the counters of one model in one Opper project.
 type Model struct {
@@ -127,9 +112,6 @@ func (m *Model) Exposed() Amounts {
 	}
 	return m.counted
 }
-
-// IsZeroPending implements aggregate.ZeroPending.
-func (m *Model) IsZeroPending() bool { return m.zeroPending }
 
 // EndZero implements aggregate.ZeroPending.
 func (m *Model) EndZero() { m.zeroPending = false }

@@ -46,7 +46,7 @@ func (f *fixture) readOf(own string, rows ...opper.Usage) error {
 	f.t.Helper()
 	from, to := f.set.Window(f.now)
 	rows = slices.DeleteFunc(slices.Clone(rows), func(u opper.Usage) bool { return u.Bucket.Before(from) || !u.Bucket.Before(to) })
-	err := f.set.Apply(rows, from, true, own, f.now)
+	err := f.set.Apply(rows, from, true, Proof{Own: own}, f.now)
 	f.commit()
 	f.now = f.now.Add(time.Minute)
 	return err
@@ -191,7 +191,7 @@ func TestMonth(t *testing.T) {
 func TestFinalHours(t *testing.T) {
 	f := newFixture(t, Config{})
 	f.mustRead(row(-60, "X", "m", 1), row(0, "X", "m", 1))
-	if err := f.set.Apply([]opper.Usage{row(-60, "X", "m", 1), row(-60, "Y", "m", 1), row(-48, "X", "m", 1)}, noon.Add(-60*time.Hour), true, "", f.now); err != nil {
+	if err := f.set.Apply([]opper.Usage{row(-60, "X", "m", 1), row(-60, "Y", "m", 1), row(-48, "X", "m", 1)}, noon.Add(-60*time.Hour), true, Proof{}, f.now); err != nil {
 		t.Fatal(err)
 	}
 	f.expect("/m=3")
@@ -216,8 +216,8 @@ func TestLookback(t *testing.T) {
 		f.expectWindow("at first", c.from)
 		f.mustRead(rows...)
 		f.expect(c.want[0])
-		if m := f.set.Models()[0]; !m.Created.Equal(c.created) || m.IsZeroPending() {
-			t.Errorf("created at %v, want %v; starts zero-first: %v", m.Created, c.created, m.IsZeroPending())
+		if m := f.set.Models()[0]; !m.Created.Equal(c.created) || m.zeroPending {
+			t.Errorf("created at %v, want %v; starts zero-first: %v", m.Created, c.created, m.zeroPending)
 		}
 		f.restart()
 		f.mustRead(rows...)
@@ -240,7 +240,7 @@ func TestFirstReadFails(t *testing.T) {
 	if keys := f.commit(); len(keys) > 0 {
 		t.Errorf("put %q", keys)
 	}
-	if err := f.set.Apply(src.rows, from, true, "", f.now); err != nil {
+	if err := f.set.Apply(src.rows, from, true, Proof{}, f.now); err != nil {
 		t.Fatal(err)
 	}
 	f.expect("/m=2")
@@ -255,13 +255,13 @@ func TestFirstReadFails(t *testing.T) {
 func TestZeroFirst(t *testing.T) {
 	f := newFixture(t, Config{})
 	f.mustRead(row(-3, "X", "m", 1), row(0, "X", "m", 1))
-	if m := f.set.Models()[0]; m.IsZeroPending() || m.Exposed()[Cost] != 2 || !m.Created.Equal(noon.Add(-3*time.Hour)) {
+	if m := f.set.Models()[0]; m.zeroPending || m.Exposed()[Cost] != 2 || !m.Created.Equal(noon.Add(-3*time.Hour)) {
 		t.Errorf("history: %+v", m)
 	}
 	before := f.now.Add(-time.Minute)
 	f.mustRead(row(-3, "X", "m", 1), row(0, "X", "m", 1), row(0, "X", "n", 5))
 	m := f.set.Models()[1]
-	if !m.IsZeroPending() || m.Exposed() != (Amounts{}) || !m.Created.Equal(before) {
+	if !m.zeroPending || m.Exposed() != (Amounts{}) || !m.Created.Equal(before) {
 		t.Errorf("new: %+v, want it created at %v", m, before)
 	}
 	f.restart()
@@ -277,7 +277,7 @@ func TestZeroFirst(t *testing.T) {
 		t.Errorf("put %q", keys)
 	}
 	f.restart()
-	if m := f.set.Models()[1]; m.IsZeroPending() {
+	if m := f.set.Models()[1]; m.zeroPending {
 		t.Error("zeros come back")
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +18,8 @@ import (
 
 	"opper_exporter/collector"
 	"opper_exporter/collector/store"
+	"opper_exporter/deploy/backfill/plan"
+	"opper_exporter/deploy/backfill/read"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -161,6 +163,34 @@ func TestWritesText(t *testing.T) {
 	}
 }
 
+// The projects of a file are one history.
+func TestWritesAllProjects(t *testing.T) {
+	b, other := newBench(t, 100, 2*day), newBench(t, 100, 2*day)
+	key := filepath.Join(t.TempDir(), "key")
+	file := filepath.Join(t.TempDir(), "projects.yml")
+	projects := "projects:\n  - {name: checkout, api_key_file: " + key + ", url: '" + b.url + "'}\n  - {name: search, api_key_file: " + key + ", url: '" + other.url + "'}\n"
+	for path, content := range map[string]string{key: testKey, file: projects} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out, errs bytes.Buffer
+	args := []string{"--config.file=" + file, "--output=" + b.output, "--label=job=opper", "--label=instance=exporter:16773", "--step=4m", "--opper.max-requests-per-second=0"}
+	if status := run(t.Context(), args, func(string) string { return "" }, &out, &errs); status != 0 {
+		t.Fatalf("exit status %d\n%s", status, errs.String())
+	}
+	index, err := b.blocks()[20].Index()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer index.Close() //nolint:errcheck // it was only read
+	for label, want := range map[string]string{"project": "checkout search", "job": "opper", "instance": "exporter:16773"} {
+		if got, err := index.SortedLabelValues(t.Context(), label, nil); err != nil || strings.Join(got, " ") != want {
+			t.Errorf("label %s has the values %q, %v", label, got, err)
+		}
+	}
+}
+
 // With a state, the history ends where that began to count, and there is no other state.
 func TestHistoryOfAState(t *testing.T) {
 	b := newBench(t, 300, 3*day)
@@ -179,6 +209,29 @@ func TestHistoryOfAState(t *testing.T) {
 	out, _ = b.mustRun("--state="+filepath.Join(state, "opper_exporter.db"), "--until="+until.Format(time.RFC3339))
 	if want := until.Truncate(2*time.Hour).Format(time.RFC3339) + " (the last border of 2h before --until)"; !strings.Contains(out, want) {
 		t.Errorf("no %q in\n%s", want, out)
+	}
+}
+
+// The exporter has published what a state has counted, but not before it began.
+func TestHistoryEndsWhereTheStateBegan(t *testing.T) {
+	since := time.Now().Add(-50 * time.Hour)
+	for name, c := range map[string]struct {
+		o     options
+		state read.Result
+		want  []plan.End
+		err   string
+	}{
+		"no state":           {options{}, read.Result{}, nil, ""},
+		"state":              {options{State: "s"}, read.Result{Since: since}, []plan.End{{At: since, What: "the state began to count"}}, ""},
+		"until":              {options{State: "s", Until: since}, read.Result{Since: since, Renewed: true}, nil, ""},
+		"server":             {options{State: "s", FromServer: "u"}, read.Result{Since: since, Renewed: true}, nil, ""},
+		"server without any": {options{State: "s", For: plan.NewPrometheus}, read.Result{Since: since}, nil, ""},
+		"renewed":            {options{State: "s"}, read.Result{Since: since, Renewed: true}, nil, "--until: expected the first sample of the exporter's series on the server, as the state has replaced another one, or --from-server"},
+	} {
+		got, err := c.o.ends(nil, &c.state)
+		if !slices.Equal(got, c.want) || err == nil != (c.err == "") || err != nil && err.Error() != c.err {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
 	}
 }
 
@@ -247,12 +300,12 @@ func TestRefusals(t *testing.T) {
 // the same command starts over.
 func TestInterruptWhileReading(t *testing.T) {
 	b := newBench(t, 2_000, 3*day)
-	var interrupted atomic.Bool
-	b.opper.OnRequest(func(r oppertest.Request) {
-		if r.Offset >= 1_000 && interrupted.CompareAndSwap(false, true) {
-			_ = syscall.Kill(syscall.Getpid(), syscall.SIGTERM)
-		}
-	})
+	// No answer comes before the signal has taken effect, and there is only one.
+	interrupt := sync.OnceFunc(func() { _ = syscall.Kill(syscall.Getpid(), syscall.SIGTERM) })
+	b.opper.Fail(oppertest.Fault{Match: func(r oppertest.Request) bool { return r.Offset >= 1_000 }, Times: -1, Answer: func(w http.ResponseWriter, r *http.Request, honest []byte) {
+		interrupt()
+		oppertest.Hang(w, r, honest)
+	}})
 	status, out, errs := b.run(t.Context())
 	if status != 1 || out != "" || !strings.HasSuffix(errs, program+": error: interrupted: "+b.output+" is unfinished, and the same command starts over\n") {
 		t.Errorf("exit status %d, printed %q\n%s", status, out, errs)
@@ -260,6 +313,7 @@ func TestInterruptWhileReading(t *testing.T) {
 	if got := strings.Join(b.files("."), " "); got != "state unfinished" {
 		t.Errorf("the output has %s", got)
 	}
+	b.opper.Clear()
 	b.mustRun()
 	if got := strings.Join(b.files("."), " "); got != "blocks state" {
 		t.Errorf("the output has %s", got)
@@ -308,7 +362,7 @@ func TestTakesFlagsOfTheExporter(t *testing.T) {
 	b := newBench(t, 10, day)
 	b.mustRun("--web.listen-address=:0", "--web.enable-lifecycle", "--collector.interval=1m", "--collector.usage-interval=0s", "--log.level=warn")
 	_, help, _ := b.run(t.Context(), "--help")
-	for flag, shown := range map[string]bool{"--collector.duration-buckets": true, "--output": true, "--label": true, "--web.max-requests": false, "--storage.path=": false, "--config.check": false} {
+	for flag, shown := range map[string]bool{"--collector.duration-buckets": true, "--output": true, "--label": true, "--web.max-requests": false, "--storage.path=": false} {
 		if strings.Contains(help, flag) != shown {
 			t.Errorf("%s is in the help: %t", flag, !shown)
 		}

@@ -29,7 +29,7 @@ const (
 var (
 	unusedPrefixes = []string{"web."}
 	unusedFlags    = []string{
-		"config.check", "collector.interval", "collector.sweep-interval", "collector.usage-interval", "collector.max-models", "collector.trace-name-expiry",
+		"collector.interval", "collector.sweep-interval", "collector.usage-interval", "collector.max-models", "collector.trace-name-expiry",
 	}
 )
 
@@ -69,7 +69,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (o *opti
 func (f *flags) add(o *options) func(*kingpin.Application) {
 	return func(app *kingpin.Application) {
 		app.Flag("output", "New directory for what is written.").PlaceHolder("DIRECTORY").StringVar(&o.Output)
-		app.Flag("state", "Copy of the exporter's state, or its directory while the exporter is stopped: the history ends at what the exporter has counted. Without it, the state is made, too.").PlaceHolder("PATH").StringVar(&o.State)
+		app.Flag("state", "Copy of the exporter's state, or its directory while the exporter is stopped: the history ends with its counts. Without it, a state is made from which the exporter continues.").PlaceHolder("PATH").StringVar(&o.State)
 		app.Flag("label", "Label that the server adds to the exporter's series, as 'NAME=VALUE'. Repeatable: job and instance are required, unless they are read from --from-server.").PlaceHolder("NAME=VALUE").StringsVar(&f.labels)
 		app.Flag("from-server", "URL of the server that has begun to scrape the exporter. Labels, retention and the first sample are read there.").PlaceHolder("URL").StringVar(&o.FromServer)
 		app.Flag("for", "Server whose blocks are written. new-prometheus is one that has never been started: only there the history goes on until now. One of: [prometheus, new-prometheus, mimir]").Default(plan.Prometheus).EnumVar(&o.For, plan.Prometheus, plan.NewPrometheus, plan.Mimir)

@@ -20,6 +20,8 @@ const (
 	// syncs.
 	counting = 15 * time.Second
 	within   = 5 * time.Minute
+	// historyTested is more than the alert looks back.
+	historyTested = 70 * time.Minute
 )
 
 // Whatever the traffic does, an alert fires within five minutes of a start, without
@@ -80,16 +82,16 @@ func TestAnAlertFiresSoonInTheDemo(t *testing.T) {
 		Series   []series `yaml:"input_series"`
 		Queries  []query  `yaml:"promql_expr_test"`
 	}
-	check := func(rules []string, want float64) {
+	check := func(rules []string, evaluation string, interval, past time.Duration, seeds int64, want float64) {
 		t.Helper()
-		tests := map[string]any{"rule_files": rules, "evaluation_interval": config.Global.Evaluation}
+		tests := map[string]any{"rule_files": rules, "evaluation_interval": evaluation}
 		var groups []group
-		for seed := range int64(10) {
+		for seed := range seeds {
 			// Prometheus is up with the demo, or some time later.
 			late := time.Duration(seed%3) * 2 * interval
 			groups = append(groups, group{
-				fmt.Sprint("seed ", seed), interval.String(), traffic(seed, interval, late),
-				[]query{{`count(ALERTS{alertstate="firing", severity="critical", project="demo"}) > bool 0 or vector(0)`, within.String(), []sample{{"{}", want}}}},
+				fmt.Sprint("seed ", seed), interval.String(), traffic(seed, interval, late, past),
+				[]query{{`count(ALERTS{alertstate="firing", severity="critical", project="demo"}) > bool 0 or vector(0)`, (past + within).String(), []sample{{"{}", want}}}},
 			})
 		}
 		tests["tests"] = groups
@@ -105,8 +107,10 @@ func TestAnAlertFiresSoonInTheDemo(t *testing.T) {
 			t.Errorf("%v\n%s", err, out)
 		}
 	}
-	check(withDemo, 1)
-	check(without, 0)
+	check(withDemo, config.Global.Evaluation, interval, 0, 10, 1)
+	check(without, config.Global.Evaluation, interval, 0, 10, 0)
+	// With a history, which the rules take long to evaluate.
+	check(withDemo, "1m", time.Minute, historyTested, 2, 1)
 }
 
 // series is a series of a test of rules.
@@ -115,18 +119,19 @@ type series struct {
 	Values string `yaml:"values"`
 }
 
-// traffic returns what scrapes find that begin a while after the start of a demo.
-func traffic(seed int64, interval, late time.Duration) []series {
+// traffic returns what scrapes find that begin a while after the start of a demo, or
+// what there is since a time before it, if there is a history.
+func traffic(seed int64, interval, late, past time.Duration) []series {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(seed) * 11 * time.Minute)
-	now := start
+	now := start.Add(-past)
 	server := oppertest.New(oppertest.Config{Now: func() time.Time { return now }, Seed: seed, NoRecord: true})
 	traffic := oppertest.NewTraffic(server, agents(start), seed)
-	traffic.Backfill(start.Add(-10*time.Minute), start)
+	traffic.Backfill(start.Add(-past-10*time.Minute), start.Add(-past))
 	counter := func(agent, outcome string) string {
 		return fmt.Sprintf(`opper_traces_total{project="demo",trace_name=%q,outcome=%q,instance="exporter:16773",job="opper"}`, agent, outcome)
 	}
 	values := map[string]*strings.Builder{}
-	for now = start; !now.After(start.Add(within)); now = now.Add(interval) {
+	for now = start.Add(-past); !now.After(start.Add(within)); now = now.Add(interval) {
 		traffic.Step(now)
 		counts := map[string]int{}
 		for _, agent := range agents(start) {
@@ -147,7 +152,7 @@ func traffic(seed int64, interval, late time.Duration) []series {
 			if values[name] == nil {
 				values[name] = new(strings.Builder)
 			}
-			if now.Sub(start) < late {
+			if past == 0 && now.Sub(start) < late {
 				values[name].WriteString("_ ")
 			} else {
 				fmt.Fprintf(values[name], "%d ", n)

@@ -1,10 +1,11 @@
 // Command demo runs the exporter against an Opper in memory: a dozen agents
-// with a day of history, about two traces a second, and an incident of one of
+// with two weeks of history, about two traces a second, and an incident of one of
 // them every few minutes. With --prometheus it also runs the Prometheus that the
-// tests use, with the rules.
+// tests use, with the rules and the history.
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -53,7 +54,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 	binary := app.Flag("exporter", "Binary of the exporter.").Default("./opper_exporter").String()
 	withPrometheus := app.Flag("prometheus", "Also run Prometheus with the alerts. It is built, which needs Go and takes minutes the first time. The demo must run in the directory of the project.").Bool()
 	prometheusAddress := app.Flag("prometheus.listen-address", "Address of Prometheus.").Default("127.0.0.1:9090").String()
-	history := app.Flag("history", "How much history the agents have. Opper deletes what is older.").Default("24h").Duration()
+	prometheusData := app.Flag("prometheus.path", "Data directory of a Prometheus that has never been started: the history is written there before the exporter starts.").String()
+	instance := app.Flag("prometheus.instance", "Label instance that Prometheus adds to what it scrapes from the exporter. Default: the address of the exporter.").String()
+	backfill := app.Flag("backfill", "Binary of opper_backfill, which writes the history. With --prometheus it is built.").String()
+	history := app.Flag("history", "How much history the agents have. Opper deletes what is older.").Default("336h").Duration()
 	flags := app.Arg("flags", "Flags of the exporter.").Strings()
 	if _, err := app.Parse(args); err != nil {
 		return 2, err
@@ -67,7 +71,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 	var prometheus *exec.Cmd
 	if *withPrometheus {
 		_, _ = fmt.Fprintln(stdout, "Building Prometheus, which takes minutes the first time.")
-		if prometheus, err = prometheusCommand(ctx, dir, *webAddress, *prometheusAddress); err != nil {
+		*prometheusData = filepath.Join(dir, "prometheus")
+		if prometheus, err = prometheusCommand(ctx, dir, *webAddress, *prometheusAddress, *prometheusData); err == nil {
+			*backfill, err = buildBackfill(ctx, dir)
+		}
+		if err != nil {
 			return 1, fmt.Errorf("--prometheus: %w", err)
 		}
 	}
@@ -76,8 +84,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 	now := time.Now()
 	usage := newUsage(now.UnixNano())
 	opper := oppertest.New(oppertest.Config{Key: key, Retention: *history, BodyBytes: 1, NoRecord: true, Usage: usage, Project: opperProject})
-	traffic := oppertest.NewTraffic(opper, agents(now), now.UnixNano())
-	traffic.Backfill(now.Add(-*history), now)
+	traffic := fillHistory(opper, *history, now)
 	setBudget(usage)
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", *opperAddress)
 	if err != nil {
@@ -97,7 +104,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 
 	exporterFlags := withDefaults(*flags,
 		"--opper.url="+opperURL, "--web.listen-address="+*webAddress, "--collector.interval=5s", "--collector.settle-delay=5s",
-		"--storage.path="+filepath.Join(dir, "data"),
 		// The thresholds of the demo are for this project.
 		"--opper.project=demo",
 		// The limit is there to spare the real Opper: a day of history would take minutes.
@@ -105,6 +111,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 		"--opper.max-requests-per-second-total=0",
 		// There are no pages about these traces.
 		"--web.trace-url=")
+	state := ""
+	if *prometheusData != "" {
+		p := past{binary: *backfill, data: *prometheusData, instance: cmp.Or(*instance, *webAddress)}
+		if state, err = p.write(ctx, dir, exporterFlags, stdout, stderr); err != nil {
+			return 1, fmt.Errorf("--prometheus.path: %w", err)
+		}
+	}
+	exporterFlags = withDefaults(exporterFlags, "--storage.path="+cmp.Or(state, filepath.Join(dir, "data")))
 	exporter := exec.CommandContext(ctx, *binary, exporterFlags...) //nolint:gosec // binary and flags are the user's own
 	exporter.Env = append(os.Environ(), "OPPER_API_KEY="+key)
 	exporterEnded, err := start(exporter, stdout, stderr)

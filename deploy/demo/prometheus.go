@@ -21,8 +21,9 @@ const (
 )
 
 // prometheusCommand builds Prometheus and returns a command that scrapes the
-// target with the example configuration and keeps its data in dir.
-func prometheusCommand(ctx context.Context, dir, target, address string) (*exec.Cmd, error) {
+// target with the example configuration and keeps its data in a directory, as old as
+// the history may be.
+func prometheusCommand(ctx context.Context, dir, target, address, data string) (*exec.Cmd, error) {
 	config, err := demoConfig(prometheusConfig, target)
 	if err != nil {
 		return nil, err
@@ -39,7 +40,7 @@ func prometheusCommand(ctx context.Context, dir, target, address string) (*exec.
 		return nil, fmt.Errorf("go tool prometheus: %w", err)
 	}
 	return exec.CommandContext(ctx, strings.TrimSpace(string(binary)), //nolint:gosec // built by us
-		"--config.file="+configPath, "--storage.tsdb.path="+filepath.Join(dir, "prometheus"), "--web.listen-address="+address,
+		"--config.file="+configPath, "--storage.tsdb.path="+data, "--storage.tsdb.retention.time=1y", "--web.listen-address="+address,
 		"--enable-feature=exemplar-storage", "--log.level=warn"), nil
 }
 

@@ -2,15 +2,10 @@ package prometheus_test
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
-
-	"go.yaml.in/yaml/v2"
 
 	"opper_exporter/deploy/test/promtest"
 )
@@ -68,72 +63,42 @@ func value(t *testing.T, r rule) float64 {
 	return v
 }
 
-// tested runs the tests of an alert with changed rules, and returns whether they
-// all pass. Rules that the alert does not need are left out, because most of the
-// time is spent on them.
-func tested(t *testing.T, files map[string]ruleFile, alert string, change func(rule) rule) bool {
-	t.Helper()
-	needed := needs(files, find(files, func(r rule) bool { return r.Alert == alert })...)
-	dir := t.TempDir()
-	for name, f := range files {
-		var less ruleFile
-		for _, g := range f.Groups {
-			var some []rule
-			for _, r := range g.Rules {
-				if needed[r.Record] || r.Alert == alert {
-					some = append(some, change(r))
-				}
-			}
-			g.Rules = some
-			less.Groups = append(less.Groups, g)
-		}
-		content, err := yaml.Marshal(less)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.CopyFS(filepath.Join(dir, "tests"), os.DirFS("tests")); err != nil {
-		t.Fatal(err)
-	}
-	args := []string{"test", "rules", "--run=^" + alert + ": "}
-	for name, f := range tests(t) {
-		if slices.ContainsFunc(f.Tests, func(g testGroup) bool {
-			return strings.HasPrefix(g.Name, alert+": ")
-		}) {
-			args = append(args, filepath.Join(dir, name))
-		}
-	}
-	out, err := promtest.Promtool(t, nil, args...)
-	if err != nil && !strings.Contains(out, "exp:") {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return err == nil
-}
-
-// With twice or half of any threshold, a test of an alert that uses it fails:
-// of the one that is quickest to test, if there are several.
-func TestEveryThresholdIsTested(t *testing.T) {
+// Each alert passes its tests beside the rules that it needs, on the newest and on the
+// oldest server. Without any of its conditions, without its time of grace, or with twice
+// or half of a threshold, one of them fails. Of the alerts that use a threshold, the one
+// that is quickest to test shows it.
+func TestEveryAlertIsTested(t *testing.T) {
 	files := rules(t)
+	byAlert := map[string][]change{}
 	for _, threshold := range find(files, isThreshold) {
-		t.Run(threshold.Record, func(t *testing.T) {
+		users := find(files, func(r rule) bool { return isAlert(r) && needs(files, r)[threshold.Record] })
+		if len(users) == 0 {
+			t.Errorf("no alert uses %s", threshold.Record)
+			continue
+		}
+		alert := slices.MinFunc(users, func(a, b rule) int { return len(needs(files, a)) - len(needs(files, b)) }).Alert
+		for _, other := range others(value(t, threshold)) {
+			byAlert[alert] = append(byAlert[alert], change{
+				what: fmt.Sprintf("with %s at %v", threshold.Record, other), name: threshold.Record,
+				edit: func(r *rule) { r.Expr = fmt.Sprintf("vector(%v)", other) },
+			})
+		}
+	}
+	for _, alert := range find(files, isAlert) {
+		changes := append(byAlert[alert.Alert], withoutConditions(alert)...)
+		t.Run(alert.Alert, func(t *testing.T) {
 			t.Parallel()
-			users := find(files, func(r rule) bool { return isAlert(r) && needs(files, r)[threshold.Record] })
-			if len(users) == 0 {
-				t.Fatal("no alert uses it")
+			failed, out := failedTests(t, writeChanges(t, files, alert, changes), newestPromtool)
+			if slices.Contains(failed, alert.Alert) {
+				t.Fatalf("the tests fail as they are\n%s", out)
 			}
-			alert := slices.MinFunc(users, func(a, b rule) int { return len(needs(files, a)) - len(needs(files, b)) }).Alert
-			for _, other := range others(value(t, threshold)) {
-				if tested(t, files, alert, func(r rule) rule {
-					if r.Record == threshold.Record {
-						r.Expr = fmt.Sprintf("vector(%v)", other)
-					}
-					return r
-				}) {
-					t.Errorf("the tests of %s pass with %v", alert, other)
+			for i, c := range changes {
+				if !slices.Contains(failed, changed(alert.Alert, i)) {
+					t.Errorf("the tests pass %s", c.what)
 				}
+			}
+			if failed, out := failedTests(t, writeChanges(t, files, alert, nil), promtest.OldestPromtool); len(failed) > 0 {
+				t.Errorf("the tests fail on the oldest server\n%s", out)
 			}
 		})
 	}
@@ -153,37 +118,22 @@ func others(v float64) []float64 {
 
 var clause = regexp.MustCompile(`(?m)^(and|unless|or)\b`)
 
-// Without any of its conditions, or without its time of grace, a test of the
-// alert fails.
-func TestEveryConditionIsTested(t *testing.T) {
-	files := rules(t)
-	for _, alert := range find(files, isAlert) {
-		t.Run(alert.Alert, func(t *testing.T) {
-			t.Parallel()
-			with := func(change func(*rule)) bool {
-				return tested(t, files, alert.Alert, func(r rule) rule {
-					if r.Alert == alert.Alert {
-						change(&r)
-					}
-					return r
-				})
-			}
-			if !with(func(*rule) {}) {
-				t.Fatal("the tests fail as they are")
-			}
-			starts := clause.FindAllStringIndex(alert.Expr, -1)
-			for i, start := range starts {
-				end := len(alert.Expr)
-				if i+1 < len(starts) {
-					end = starts[i+1][0]
-				}
-				if with(func(r *rule) { r.Expr = r.Expr[:start[0]] + r.Expr[end:] }) {
-					t.Errorf("the tests pass without\n%s", alert.Expr[start[0]:end])
-				}
-			}
-			if alert.For != "" && with(func(r *rule) { r.For = "" }) {
-				t.Errorf("the tests pass without for: %s", alert.For)
-			}
+// withoutConditions returns the changes that take one condition, or the time of grace,
+// from an alert.
+func withoutConditions(alert rule) (changes []change) {
+	starts := clause.FindAllStringIndex(alert.Expr, -1)
+	for i, start := range starts {
+		end := len(alert.Expr)
+		if i+1 < len(starts) {
+			end = starts[i+1][0]
+		}
+		changes = append(changes, change{
+			what: "without\n" + alert.Expr[start[0]:end], name: alert.Alert,
+			edit: func(r *rule) { r.Expr = r.Expr[:start[0]] + r.Expr[end:] },
 		})
 	}
+	if alert.For != "" {
+		changes = append(changes, change{what: "without for: " + alert.For, name: alert.Alert, edit: func(r *rule) { r.For = "" }})
+	}
+	return changes
 }

@@ -1,7 +1,6 @@
 package prometheus_test
 
 import (
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -38,17 +37,5 @@ func TestOlderServersTakeTheirConfigOnly(t *testing.T) {
 	out, err := promtest.OldestPromtool(t, append(check, "prometheus.yml")...)
 	if err == nil || !strings.Contains(out, "scrape_native_histograms") {
 		t.Errorf("an older server takes prometheus.yml: %v\n%s", err, out)
-	}
-}
-
-func TestRulesPassTheirTestsOnOlderServers(t *testing.T) {
-	rules(t)
-	for name := range tests(t) {
-		t.Run(filepath.Base(name), func(t *testing.T) {
-			t.Parallel()
-			if out, err := promtest.OldestPromtool(t, "test", "rules", name); err != nil {
-				t.Errorf("%v\n%s", err, out)
-			}
-		})
 	}
 }

@@ -3,6 +3,7 @@
 package prometheus_test
 
 import (
+	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -40,19 +41,27 @@ type rule struct {
 
 // testFile is a file for promtool test rules.
 type testFile struct {
-	Tests []testGroup `yaml:"tests"`
+	Tests []testGroup    `yaml:"tests"`
+	Rest  map[string]any `yaml:",inline"`
 }
 
 type testGroup struct {
-	Name   string `yaml:"name"`
-	Alerts []struct {
-		Name     string `yaml:"alertname"`
-		Expected []any  `yaml:"exp_alerts"`
-	} `yaml:"alert_rule_test"`
-	Exprs []struct {
-		Expr     string `yaml:"expr"`
-		Expected []any  `yaml:"exp_samples"`
-	} `yaml:"promql_expr_test"`
+	Name   string         `yaml:"name"`
+	Alerts []alertTest    `yaml:"alert_rule_test"`
+	Exprs  []exprTest     `yaml:"promql_expr_test"`
+	Rest   map[string]any `yaml:",inline"`
+}
+
+type alertTest struct {
+	Name     string         `yaml:"alertname"`
+	Expected []any          `yaml:"exp_alerts"`
+	Rest     map[string]any `yaml:",inline"`
+}
+
+type exprTest struct {
+	Expr     string         `yaml:"expr"`
+	Expected []any          `yaml:"exp_samples"`
+	Rest     map[string]any `yaml:",inline"`
 }
 
 func read(t *testing.T, name string) string {
@@ -153,15 +162,29 @@ func TestPromtoolAcceptsRules(t *testing.T) {
 	}
 }
 
+var allRules = flag.Bool("all-rules", false, "let TestRulesPassTheirTests run the tests of alerts too, which takes minutes")
+
+// TestEveryAlertIsTested runs the tests of alerts, each beside the rules that it needs.
+// Beside all rules they take many times longer.
 func TestRulesPassTheirTests(t *testing.T) {
 	rules(t) // promtool reads them, which makes a cached result stale when they change
-	for name := range tests(t) {
-		t.Run(filepath.Base(name), func(t *testing.T) {
-			t.Parallel()
-			if out, err := promtest.Promtool(t, nil, "test", "rules", name); err != nil {
-				t.Errorf("%v\n%s", err, out)
-			}
-		})
+	ofNoAlert := regexp.MustCompile(`^[^:]*$`)
+	args := []string{"test", "rules", "--run=" + ofNoAlert.String()}
+	if *allRules {
+		args = args[:2]
+	}
+	for name, f := range tests(t) {
+		if !*allRules && !slices.ContainsFunc(f.Tests, func(g testGroup) bool { return ofNoAlert.MatchString(g.Name) }) {
+			continue
+		}
+		for server, promtool := range map[string]func(testing.TB, ...string) (string, error){"newest": newestPromtool, "oldest": promtest.OldestPromtool} {
+			t.Run(server+"/"+filepath.Base(name), func(t *testing.T) {
+				t.Parallel()
+				if out, err := promtool(t, append(slices.Clip(args), name)...); err != nil {
+					t.Errorf("%v\n%s", err, out)
+				}
+			})
+		}
 	}
 }
 

@@ -29,7 +29,7 @@ func (p *Plan) Write(to io.Writer, output string, madeState bool) error {
 	}
 	line("series", "%s", Number(uint64(p.Series)))
 	line("samples", "%s", Number(p.Samples))
-	line("bytes", "about %s", Size(p.Bytes))
+	line("bytes", "up to %s", Size(p.Bytes))
 	line("retention", "at least %s (%s)", days(p.Retention), retentionFlag(p.cfg.For))
 	for i, step := range p.steps(output, madeState) {
 		line(fmt.Sprintf("step %d", i+1), "%s", step)

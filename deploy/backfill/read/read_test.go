@@ -344,6 +344,28 @@ func TestStateWithALookback(t *testing.T) {
 	b.same(eventsOf(got.Projects[0]), first)
 }
 
+// Where another list was counted before, the series are older than the state.
+func TestRenewedStateIsKnown(t *testing.T) {
+	before, after := newBench(t), newBench(t)
+	before.fill(100, 3)
+	after.opper.Add(oppertest.Trace{ID: "another", Name: new("another"), End: new(after.began.Add(-time.Hour))})
+	_, dir := before.read("")
+	state, err := store.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := collector.New(after.projects(), collector.Deps{Logger: log.NewNopLogger(), Clock: collector.NewClock(), Store: state})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmp.Or(c.ReadOnce(t.Context()), state.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := after.read(dir); !got.Renewed || len(got.Projects[0].Events) != 1 {
+		t.Errorf("renewed %t, %d events", got.Renewed, len(got.Projects[0].Events))
+	}
+}
+
 // A state that counts something other than what is configured has no history here.
 func TestOtherStatesAreRefused(t *testing.T) {
 	b := newBench(t)

@@ -161,7 +161,7 @@ func (l *list) ofProject(key string, rows []byte) []byte {
 	if !l.projects {
 		return rows
 	}
-	own := fmt.Appendf(nil, "%08x", crc32.ChecksumIEEE([]byte(key)))
+	own := projectID(key)
 	rows = bytes.Clone(rows)
 	for at := 0; ; {
 		next := bytes.Index(rows[at:], rowStart)
@@ -172,6 +172,9 @@ func (l *list) ofProject(key string, rows []byte) []byte {
 		copy(rows[at:], own)
 	}
 }
+
+// projectID returns what the identifiers of the project of a key begin with.
+func projectID(key string) string { return fmt.Sprintf("%08x", crc32.ChecksumIEEE([]byte(key))) }
 
 // ServeHTTP answers a listing. POST /grow lists some of the spare traces, GET /sent
 // says how many bytes of listings were sent, GET /requests how many listings.
@@ -226,7 +229,7 @@ func serveList(ctx context.Context, c listConfig, stdin io.Reader, stdout io.Wri
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
+	server := &http.Server{Handler: &usage{next: handler}, ReadHeaderTimeout: time.Minute}
 	go func() {
 		_, _ = io.Copy(io.Discard, stdin) // however it ends, the list is not needed any more
 		_ = server.Close()

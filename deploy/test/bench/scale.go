@@ -49,6 +49,7 @@ func (b *bench) projects(ctx context.Context) error {
 		{"processor time of that start"},
 		{"commits of all first syncs, and their transactions"},
 		{"quiet: requests of a sync"},
+		{"quiet: requests for usage and budget a minute"},
 		{"quiet: processor time, share of one"},
 		{"quiet: transactions a minute"},
 		{"quiet: written to the disk a minute, KiB"},
@@ -118,7 +119,7 @@ func (s *scaled) measure(ctx context.Context) (figures []string, err error) {
 		return nil, err
 	}
 
-	transactions, requests, err := s.counts(ctx)
+	transactions, requests, _, err := s.counts(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -130,18 +131,20 @@ func (s *scaled) measure(ctx context.Context) (figures []string, err error) {
 	figures = append(figures, short(time.Since(began)), short(e.processorTime()))
 	// The first syncs, and what the garbage collector does after a start.
 	if err := e.Await(ctx, func() error {
-		if _, now, err := s.counts(ctx); err != nil || now < requests+2*s.projects {
+		if _, now, _, err := s.counts(ctx); err != nil || now < requests+2*s.projects {
 			return errors.Join(err, errors.New("not all projects have synced"))
 		}
 		return nil
 	}); err != nil {
 		return nil, err
 	}
-	if err := wait(ctx, scaleInterval); err != nil {
+	// Usage is counted once all projects have read theirs.
+	if err := wait(ctx, 3*scaleInterval); err != nil {
 		return nil, err
 	}
 	first := transactions
-	if transactions, requests, err = s.counts(ctx); err != nil {
+	var usage int
+	if transactions, requests, usage, err = s.counts(ctx); err != nil {
 		return nil, err
 	}
 	figures = append(figures, fmt.Sprintf("%d, %d", s.projects, transactions-first))
@@ -151,8 +154,8 @@ func (s *scaled) measure(ctx context.Context) (figures []string, err error) {
 		return nil, err
 	}
 	used, written = e.processorTime()-used, e.written()-written
-	first, before := transactions, requests
-	if transactions, requests, err = s.counts(ctx); err != nil {
+	first, before, usageBefore := transactions, requests, usage
+	if transactions, requests, usage, err = s.counts(ctx); err != nil {
 		return nil, err
 	}
 	minutes := s.window.Minutes()
@@ -163,6 +166,7 @@ func (s *scaled) measure(ctx context.Context) (figures []string, err error) {
 	anonymous, file := e.mib("RssAnon"), e.mib("RssFile")
 	figures = append(figures,
 		fmt.Sprintf("%.2f", float64(requests-before)/float64(s.projects)/(s.window.Seconds()/scaleInterval.Seconds())),
+		fmt.Sprintf("%.0f", float64(usage-usageBefore)/minutes),
 		fmt.Sprintf("%.2f %%", 100*used.Seconds()/s.window.Seconds()),
 		fmt.Sprintf("%.0f", float64(transactions-first)/minutes),
 		fmt.Sprintf("%.0f", float64(written>>10)/minutes),
@@ -213,11 +217,12 @@ func (s *scaled) launch(ctx context.Context) (e exporter, address string, err er
 	return exporter{p}, "http://" + address, err
 }
 
-// counts returns the transactions of the state file, and the requests to all projects.
-func (s *scaled) counts(ctx context.Context) (transactions, requests int, err error) {
+// counts returns the transactions of the state file, and the requests to all projects:
+// for listings, and for usage and budget.
+func (s *scaled) counts(ctx context.Context) (transactions, requests, usage int, err error) {
 	file, err := os.Open(filepath.Join(s.dir, "state", database))
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	defer file.Close() //nolint:errcheck // it was only read
 	// bbolt numbers them in one of its first two pages.
@@ -225,16 +230,20 @@ func (s *scaled) counts(ctx context.Context) (transactions, requests int, err er
 	for page := range int64(2) {
 		var b [8]byte
 		if _, err := file.ReadAt(b[:], page*int64(os.Getpagesize())+number); err != nil {
-			return 0, 0, err
+			return 0, 0, 0, err
 		}
 		transactions = max(transactions, int(binary.NativeEndian.Uint64(b[:])))
 	}
-	body, err := s.get(ctx, http.MethodGet, s.url+"/requests")
-	if err != nil {
-		return 0, 0, err
+	for path, to := range map[string]*int{"/requests": &requests, "/requests/usage": &usage} {
+		body, err := s.get(ctx, http.MethodGet, s.url+path)
+		if err != nil {
+			return 0, 0, 0, err
+		}
+		if *to, err = strconv.Atoi(string(body)); err != nil {
+			return 0, 0, 0, err
+		}
 	}
-	requests, err = strconv.Atoi(string(body))
-	return transactions, requests, err
+	return transactions, requests, usage, nil
 }
 
 // scraped returns the size of a page and the least time that it took.

@@ -21,8 +21,9 @@ const (
 	// patience is far above what any awaited condition needs, however busy the
 	// machine is.
 	patience = 5 * time.Minute
-	// poll is short because programs measure with it how long a start takes.
-	poll = 5 * time.Millisecond
+	// minPoll is short because programs measure with it how long a start takes. What
+	// takes long to come is asked for less often.
+	minPoll, maxPoll = 5 * time.Millisecond, 250 * time.Millisecond
 	// maxLogged is how much of its log a test that fails shows, in bytes.
 	maxLogged = 20_000
 )
@@ -168,8 +169,7 @@ func (p *Process) AwaitHealthAddress(t testing.TB) string {
 // Await returns nil as soon as the condition does. It returns an error when ctx is
 // done, and when the process has ended.
 func (p *Process) Await(ctx context.Context, condition func() error) error {
-	tick := time.NewTicker(poll)
-	defer tick.Stop()
+	began := time.Now()
 	for {
 		err := condition()
 		if err == nil {
@@ -180,7 +180,7 @@ func (p *Process) Await(ctx context.Context, condition func() error) error {
 			return fmt.Errorf("%s has ended: %v\n%s", p.Cmd, p.Cmd.ProcessState, &p.Log)
 		case <-ctx.Done():
 			return fmt.Errorf("%w; at last: %w", context.Cause(ctx), err)
-		case <-tick.C:
+		case <-time.After(min(max(time.Since(began)/50, minPoll), maxPoll)):
 		}
 	}
 }

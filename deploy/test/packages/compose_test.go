@@ -17,6 +17,7 @@ type project struct {
 		Image string
 		Build *struct{ Context, Dockerfile, Target string }
 
+		User        string
 		Command     []string
 		Environment map[string]*string
 		Tmpfs       []string
@@ -24,16 +25,18 @@ type project struct {
 			HostIP string `json:"host_ip"`
 		}
 		Healthcheck *struct{ Test []string }
-		Volumes     []struct {
-			Type, Source, Target string
-			ReadOnly             bool `json:"read_only"`
-		}
+		Volumes     []volume
 
 		ReadOnly    bool     `json:"read_only"`
 		CapDrop     []string `json:"cap_drop"`
 		SecurityOpt []string `json:"security_opt"`
 	}
 	Volumes map[string]any
+}
+
+type volume struct {
+	Type, Source, Target string
+	ReadOnly             bool `json:"read_only"`
 }
 
 const containers = top + "/deploy/container"
@@ -99,6 +102,11 @@ func TestComposeFileIsValid(t *testing.T) {
 				}
 			}
 			s := p.Services["exporter"]
+			// Only the demo writes for Prometheus, as its user.
+			writes := slices.ContainsFunc(s.Volumes, func(v volume) bool { return v.Source == "prometheus" })
+			if isDemo := v.target == "demo"; writes != isDemo || (s.User != "") != isDemo {
+				t.Errorf("the exporter runs as %q, with %v", s.User, s.Volumes)
+			}
 			if s.Build == nil || s.Build.Target != v.target {
 				t.Fatalf("the exporter is built as %+v", s.Build)
 			}

@@ -13,13 +13,16 @@ import (
 	"opper_exporter/deploy/test/promtest"
 )
 
+// releaseBuild is a program of a release, which is built in its directory.
+type releaseBuild struct {
+	Dir, Binary, Main   string
+	Goos, Goarch        []string
+	Env, Flags, Ldflags []string
+}
+
 // releases is the part of the configuration of GoReleaser that is looked at.
 type releases struct {
-	Builds []struct {
-		Binary, Main        string
-		Goos, Goarch        []string
-		Env, Flags, Ldflags []string
-	}
+	Builds   []releaseBuild
 	Archives []struct {
 		Files []struct{ Source string }
 	}
@@ -33,7 +36,7 @@ func readReleases(t testing.TB) releases {
 	if err := decoded(t, &r, nil, "goreleaser", path); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Builds) != 1 || len(r.Archives) != 1 {
+	if len(r.Builds) != 2 || len(r.Archives) != 1 {
 		t.Fatalf("%d builds, %d archives", len(r.Builds), len(r.Archives))
 	}
 	return r
@@ -47,8 +50,10 @@ func TestReleaseHasItsFiles(t *testing.T) {
 	}
 	for _, platform := range []string{"linux amd64", "linux arm64", "darwin arm64", "windows amd64"} {
 		goos, goarch, _ := strings.Cut(platform, " ")
-		if !slices.Contains(r.Builds[0].Goos, goos) || !slices.Contains(r.Builds[0].Goarch, goarch) {
-			t.Errorf("no binary for %s", platform)
+		for _, b := range r.Builds {
+			if !slices.Contains(b.Goos, goos) || !slices.Contains(b.Goarch, goarch) {
+				t.Errorf("no %s for %s", b.Binary, platform)
+			}
 		}
 	}
 }
@@ -57,7 +62,12 @@ func TestReleaseHasItsFiles(t *testing.T) {
 func TestReleaseIsBuilt(t *testing.T) {
 	t.Parallel()
 	promtest.DependOnSources(t)
-	b := readReleases(t).Builds[0]
+	for _, b := range readReleases(t).Builds {
+		t.Run(b.Binary, func(t *testing.T) { b.test(t) })
+	}
+}
+
+func (b *releaseBuild) test(t *testing.T) {
 	expand := strings.NewReplacer("{{ .Version }}", "1.2.3", "{{ .FullCommit }}", "abc", "{{ .Branch }}", "main")
 	ldflags := expand.Replace(strings.Join(b.Ldflags, " "))
 	if strings.Contains(ldflags, "{{") {
@@ -73,7 +83,7 @@ func TestReleaseIsBuilt(t *testing.T) {
 	build := func(goos, goarch string) string {
 		path := filepath.Join(t.TempDir(), b.Binary)
 		command := slices.Concat([]string{"go", "build", "-buildvcs=false"}, b.Flags, []string{"-ldflags", ldflags, "-o", path, b.Main})
-		if err := run(top, nil, slices.Concat(b.Env, []string{"GOOS=" + goos, "GOARCH=" + goarch}), command...); err != nil {
+		if err := run(filepath.Join(top, b.Dir), nil, slices.Concat(b.Env, []string{"GOOS=" + goos, "GOARCH=" + goarch}), command...); err != nil {
 			t.Fatal(err)
 		}
 		return path

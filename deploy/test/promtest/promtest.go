@@ -25,8 +25,9 @@ const (
 	// patience is far above what any awaited condition needs: only a failing
 	// test should ever meet it, however busy the machine is.
 	patience = 2 * time.Minute
-	// poll is short because what is asked is local and cheap.
-	poll = 25 * time.Millisecond
+	// minPoll is short because what is asked is local and cheap. What takes long to
+	// come is asked for less often, or asking would take most of the processor.
+	minPoll, maxPoll = 25 * time.Millisecond, 250 * time.Millisecond
 	// grace lets a server write its head block before it is killed.
 	grace = 20 * time.Second
 	// data is the name of the directory of the blocks and the head.
@@ -82,6 +83,10 @@ func Start(t testing.TB, c Config) *Server {
 	})
 	return s
 }
+
+// At returns a server that something else has started. It can be asked, and not
+// restarted.
+func At(url string) *Server { return &Server{url: url} }
 
 // Restart stops the server as an operator does, and starts it with the same
 // configuration and data. Its address is another one.
@@ -199,8 +204,7 @@ func Eventually(t testing.TB, condition func() error) {
 // await returns nil as soon as the condition does, or else, when the context
 // is done, why it is and what the condition said last.
 func await(ctx context.Context, condition func() error) error {
-	tick := time.NewTicker(poll)
-	defer tick.Stop()
+	began := time.Now()
 	for {
 		err := condition()
 		if err == nil {
@@ -209,7 +213,7 @@ func await(ctx context.Context, condition func() error) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%w; at last: %w", context.Cause(ctx), err)
-		case <-tick.C:
+		case <-time.After(min(max(time.Since(began)/20, minPoll), maxPoll)):
 		}
 	}
 }
@@ -234,6 +238,8 @@ func promtool(t testing.TB, module string, stdin io.Reader, args ...string) (str
 		return "", err
 	}
 	cmd := exec.CommandContext(t.Context(), binary, args...)
+	// It evaluates rules with little memory and much garbage.
+	cmd.Env = append(os.Environ(), "GOGC=400")
 	cmd.Stdin = stdin
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"time"
 
@@ -13,6 +14,9 @@ import (
 
 // project is the Opper project of the list.
 const project = "6f9f1a52-0000-4000-8000-000000000001"
+
+// shortestUsage is the shortest interval that is accepted.
+const shortestUsage = 10 * time.Second
 
 // correctWithin is short, so that hours which are not read often any more are final.
 const correctWithin = 10 * time.Minute
@@ -41,6 +45,19 @@ func (c *conductor) spoilUsage(ctx context.Context, rng *rand.Rand, most time.Du
 	c.world.usage.SetTroubles(t)
 	defer c.world.usage.SetTroubles(c.usageTroubles())
 	sleep(ctx, min(c.between(rng, 30*time.Second, 5*time.Minute), most))
+}
+
+// refuseUsage takes the right to usage and budget from the key for a while. The exporter
+// asks again only an hour later, or when whoever gave the right back starts it again.
+func (c *conductor) refuseUsage(ctx context.Context, rng *rand.Rand, most time.Duration) {
+	t := c.usageTroubles()
+	t.Status, t.BudgetStatus = http.StatusForbidden, http.StatusForbidden
+	done := c.begin("usage: refused", harmless)
+	c.world.usage.SetTroubles(t)
+	sleep(ctx, min(max(c.between(rng, time.Minute, 3*time.Minute), 2*shortestUsage), most))
+	c.world.usage.SetTroubles(c.usageTroubles())
+	done()
+	c.terminate(ctx, rng, most)
 }
 
 // isCost reports whether a series is held against usage, not against the list.

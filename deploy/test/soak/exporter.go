@@ -68,7 +68,7 @@ func (x *exporter) start() error {
 	s := x.settings
 	// As many requests for each trace, however short the soak is.
 	rate := 10 * float64(time.Hour) / float64(s.scaled(time.Hour))
-	usageInterval := max(s.scaled(time.Minute), 10*time.Second) // no shorter one is accepted
+	usageInterval := max(s.scaled(time.Minute), shortestUsage)
 	if x.world.usage == nil {
 		usageInterval = 0
 	}

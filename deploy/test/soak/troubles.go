@@ -25,6 +25,7 @@ func (c *conductor) processEpisodes() []episode {
 		{"kills", c.kill},
 		{"kills", c.killOften},
 		{"kills", c.terminate},
+		{"usage", c.refuseUsage},
 	}
 }
 

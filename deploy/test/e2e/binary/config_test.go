@@ -33,6 +33,9 @@ func TestLogSaysWhatIsServed(t *testing.T) {
 	t.Parallel()
 	_, url := fakeOpper(t, oppertest.Config{}, 1)
 	e := startReady(t, url, "--web.telemetry-path=/numbers")
+	if n := len(e.Log.Lines(`level=info`, `msg="starting opper_exporter"`, "projects=1", "opper_url="+url+"/v2")); n != 1 {
+		t.Errorf("%d lines say where the traces are read", n)
+	}
 	if n := len(e.Log.Lines(`level=info`, `msg="serving metrics" path=/numbers`)); n != 1 {
 		t.Errorf("%d lines say where", n)
 	}

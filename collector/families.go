@@ -65,12 +65,6 @@ var (
 		"Traces counted as (other), because --collector.max-trace-names was reached.")
 )
 
-var descs = []*prometheus.Desc{
-	tracesTotal, traceDuration, traceTokens, tokensPerTrace, traceCost, costPerTrace, traceModelTokens, tracesOpen, traceLastEnd, tracesListed,
-	gapsTotal, skippedTotal, unusableTotal, lateEndsTotal, costsUnknownTotal, unmappedTotal, traceNames, namesExpiredTotal, traceNamesLimit, namesZeroPending, overflowTotal,
-	usageCost, usageTokens, usageCalls, usageCorrections,
-}
-
 func newDesc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, append([]string{"project"}, labels...), nil)
 }
