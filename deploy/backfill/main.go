@@ -17,7 +17,9 @@ import (
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
+	"github.com/prometheus/common/version"
 
+	"opper_exporter/collector/config"
 	"opper_exporter/collector/logging"
 	"opper_exporter/deploy/backfill/history"
 	"opper_exporter/deploy/backfill/plan"
@@ -26,6 +28,7 @@ import (
 )
 
 func main() {
+	version.Version = config.Version()
 	os.Exit(run(context.Background(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 

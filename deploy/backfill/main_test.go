@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -163,6 +163,34 @@ func TestWritesText(t *testing.T) {
 	}
 }
 
+// The projects of a file are one history.
+func TestWritesAllProjects(t *testing.T) {
+	b, other := newBench(t, 100, 2*day), newBench(t, 100, 2*day)
+	key := filepath.Join(t.TempDir(), "key")
+	file := filepath.Join(t.TempDir(), "projects.yml")
+	projects := "projects:\n  - {name: checkout, api_key_file: " + key + ", url: '" + b.url + "'}\n  - {name: search, api_key_file: " + key + ", url: '" + other.url + "'}\n"
+	for path, content := range map[string]string{key: testKey, file: projects} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out, errs bytes.Buffer
+	args := []string{"--config.file=" + file, "--output=" + b.output, "--label=job=opper", "--label=instance=exporter:16773", "--step=4m", "--opper.max-requests-per-second=0"}
+	if status := run(t.Context(), args, func(string) string { return "" }, &out, &errs); status != 0 {
+		t.Fatalf("exit status %d\n%s", status, errs.String())
+	}
+	index, err := b.blocks()[20].Index()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer index.Close() //nolint:errcheck // it was only read
+	for label, want := range map[string]string{"project": "checkout search", "job": "opper", "instance": "exporter:16773"} {
+		if got, err := index.SortedLabelValues(t.Context(), label, nil); err != nil || strings.Join(got, " ") != want {
+			t.Errorf("label %s has the values %q, %v", label, got, err)
+		}
+	}
+}
+
 // With a state, the history ends where that began to count, and there is no other state.
 func TestHistoryOfAState(t *testing.T) {
 	b := newBench(t, 300, 3*day)
@@ -272,12 +300,12 @@ func TestRefusals(t *testing.T) {
 // the same command starts over.
 func TestInterruptWhileReading(t *testing.T) {
 	b := newBench(t, 2_000, 3*day)
-	var interrupted atomic.Bool
-	b.opper.OnRequest(func(r oppertest.Request) {
-		if r.Offset >= 1_000 && interrupted.CompareAndSwap(false, true) {
-			_ = syscall.Kill(syscall.Getpid(), syscall.SIGTERM)
-		}
-	})
+	// No answer comes before the signal has taken effect, and there is only one.
+	interrupt := sync.OnceFunc(func() { _ = syscall.Kill(syscall.Getpid(), syscall.SIGTERM) })
+	b.opper.Fail(oppertest.Fault{Match: func(r oppertest.Request) bool { return r.Offset >= 1_000 }, Times: -1, Answer: func(w http.ResponseWriter, r *http.Request, honest []byte) {
+		interrupt()
+		oppertest.Hang(w, r, honest)
+	}})
 	status, out, errs := b.run(t.Context())
 	if status != 1 || out != "" || !strings.HasSuffix(errs, program+": error: interrupted: "+b.output+" is unfinished, and the same command starts over\n") {
 		t.Errorf("exit status %d, printed %q\n%s", status, out, errs)
@@ -285,6 +313,7 @@ func TestInterruptWhileReading(t *testing.T) {
 	if got := strings.Join(b.files("."), " "); got != "state unfinished" {
 		t.Errorf("the output has %s", got)
 	}
+	b.opper.Clear()
 	b.mustRun()
 	if got := strings.Join(b.files("."), " "); got != "blocks state" {
 		t.Errorf("the output has %s", got)
@@ -333,7 +362,7 @@ func TestTakesFlagsOfTheExporter(t *testing.T) {
 	b := newBench(t, 10, day)
 	b.mustRun("--web.listen-address=:0", "--web.enable-lifecycle", "--collector.interval=1m", "--collector.usage-interval=0s", "--log.level=warn")
 	_, help, _ := b.run(t.Context(), "--help")
-	for flag, shown := range map[string]bool{"--collector.duration-buckets": true, "--output": true, "--label": true, "--web.max-requests": false, "--storage.path=": false, "--config.check": false} {
+	for flag, shown := range map[string]bool{"--collector.duration-buckets": true, "--output": true, "--label": true, "--web.max-requests": false, "--storage.path=": false} {
 		if strings.Contains(help, flag) != shown {
 			t.Errorf("%s is in the help: %t", flag, !shown)
 		}

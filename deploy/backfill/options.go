@@ -29,7 +29,7 @@ const (
 var (
 	unusedPrefixes = []string{"web."}
 	unusedFlags    = []string{
-		"config.check", "collector.interval", "collector.sweep-interval", "collector.usage-interval", "collector.max-models", "collector.trace-name-expiry",
+		"collector.interval", "collector.sweep-interval", "collector.usage-interval", "collector.max-models", "collector.trace-name-expiry",
 	}
 )
 

@@ -142,7 +142,7 @@ func startDemo(t *testing.T, history time.Duration) string {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	address := exportertest.FreeAddress(t)
-	cmd := exec.Command(path, "--prometheus", "--prometheus.listen-address="+address, "--history="+history.String(), //nolint:gosec,noctx // built above; ended by Stop
+	cmd := exec.Command(path, "--prometheus", "--prometheus.listen-address="+address, "--history="+history.String(),
 		"--opper.listen-address=127.0.0.1:0", "--web.listen-address="+exportertest.FreeAddress(t), "--exporter="+exportertest.Binary(t))
 	cmd.Dir, cmd.Env = root, append(os.Environ(), "TMPDIR="+t.TempDir())
 	demo := exportertest.MustStart(t, cmd)

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/index"
 
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/deploy/backfill/block"
 	"opper_exporter/deploy/backfill/history"
 	"opper_exporter/deploy/backfill/historytest"
@@ -89,12 +90,13 @@ func TestBlocksHaveTheTruth(t *testing.T) {
 	for seed, c := range []struct {
 		step   time.Duration
 		length int64
-	}{{time.Minute, twoHours}, {70 * time.Second, twoHours}, {4 * time.Minute, 12 * twoHours}} {
+		traces int
+	}{{time.Minute, twoHours, 600}, {70 * time.Second, twoHours, 20}, {4 * time.Minute, 12 * twoHours, 100}} {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(uint64(seed), 1))
 			step, length := c.step, c.length
-			w := historytest.Random(rng, start, start.Add(time.Duration(100+rng.IntN(150))*step), 1+seed%2, 20+rng.IntN(100))
+			w := historytest.Random(rng, start, start.Add(time.Duration(100+rng.IntN(150))*step), 1+seed%2, c.traces)
 			h := newHistory(t, w, step)
 			if h.Clamped() > 0 {
 				t.Errorf("%d clamped", h.Clamped())
@@ -109,15 +111,23 @@ func TestBlocksHaveTheTruth(t *testing.T) {
 // A block is one that Prometheus could have written.
 func TestBlockIsSound(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	w := historytest.Random(rng, start, start.Add(20*time.Hour), 2, 400)
+	w := historytest.Random(rng, start.Add(-time.Hour), start.Add(30*time.Hour), 1, 200)
+	// A busy hour, of which no sample is like the one before it.
+	busy := historytest.Random(rng, start.Add(3*time.Hour), start.Add(4*time.Hour), 1, 1000)
+	for i := range busy.Traces {
+		tr := &busy.Traces[i]
+		tr.Name, tr.Outcome, tr.HasDuration, tr.Duration = "busy", aggregate.Success, true, time.Duration(rng.Int64N(1e12)).Truncate(time.Microsecond)
+	}
+	w.Traces = append(w.Traces, busy.Traces...)
 	h := newHistory(t, w, time.Minute)
 	dir := t.TempDir()
-	from := start.Add(10 * time.Hour).UnixMilli()
-	meta, _, err := block.Write(t.Context(), dir, from, from+twoHours, h.NewReader().Series(from, from+twoHours))
+	from := start.UnixMilli()
+	to := from + 12*twoHours
+	meta, _, err := block.Write(t.Context(), dir, from, to, h.NewReader().Series(from, to))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if meta.MinTime != from || meta.MaxTime != from+twoHours || meta.Compaction.Level != 1 || !slices.Equal(meta.Compaction.Sources, []ulid.ULID{meta.ULID}) || meta.Version != 1 {
+	if meta.MinTime != from || meta.MaxTime != to || meta.Compaction.Level != 1 || !slices.Equal(meta.Compaction.Sources, []ulid.ULID{meta.ULID}) || meta.Version != 1 {
 		t.Errorf("meta %+v", meta)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*", "*"))
@@ -242,7 +252,7 @@ func checkChunks(t *testing.T, cr tsdb.ChunkReader, metas []chunks.Meta, of tsdb
 				t.Errorf("chunk %d of %d has the counter reset header %x, want %x", i, len(metas), h.GetCounterResetHeader(), want)
 			}
 		}
-		if n > 240 || len(metas) > 1 && n < 10 || len(chunk.Bytes()) > maxBytes {
+		if n > 240 || i < len(metas)-1 && n < 10 || len(chunk.Bytes()) > maxBytes {
 			t.Errorf("chunk %d of %d has %d samples and %d bytes", i, len(metas), n, len(chunk.Bytes()))
 		}
 		if m.MinTime != times[0] || m.MaxTime != times[n-1] || m.MinTime < of.MinTime || m.MaxTime >= of.MaxTime || i > 0 && m.MinTime <= metas[i-1].MaxTime {
@@ -273,12 +283,16 @@ func TestNoBlock(t *testing.T) {
 	h := newHistory(t, w, time.Minute)
 	from := start.UnixMilli()
 	ended, end := context.WithCancel(t.Context())
+	read := 0
 	series := func(yield func(history.Series) bool) {
 		for s := range h.NewReader().Series(from, from+twoHours) {
+			end()
+			if read++; read > 1 {
+				t.Errorf("%s is read after the end", s.Labels)
+			}
 			if !yield(s) {
 				return
 			}
-			end()
 		}
 	}
 	file := filepath.Join(t.TempDir(), "file")

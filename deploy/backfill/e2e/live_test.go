@@ -14,12 +14,13 @@ func border(now time.Time) time.Time {
 	return now.Add(-3 * time.Hour).Truncate(2 * time.Hour)
 }
 
-// liveSamples returns all that the server has scraped, by series and time.
+// liveSamples returns all that the server has scraped since it was started, by series and
+// time.
 func (w *world) liveSamples(t *testing.T) map[string]model.Matrix {
 	t.Helper()
 	samples := map[string]model.Matrix{}
 	for _, selector := range []string{`{job="other"}`, `{job="opper",__name__!~"opper_trace_duration.*|opper_tokens_per_trace.*"}`} {
-		m, err := w.Samples(t.Context(), selector, time.Hour)
+		m, err := w.Samples(t.Context(), selector, time.Since(w.served))
 		if err != nil {
 			t.Fatal(err)
 		}

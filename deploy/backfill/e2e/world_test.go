@@ -42,11 +42,13 @@ const (
 // size is how much there is of what.
 type size struct{ names, places, traces, windows int }
 
+// sizeOf lets a test run beside the others, which mostly wait, unless it is a full one.
 func sizeOf(t *testing.T) size {
 	t.Helper()
 	if *full {
 		return size{names: 50, places: 200, traces: 200_000, windows: 500}
 	}
+	t.Parallel()
 	// One name has no place.
 	return size{names: 4, places: 3, traces: 6000, windows: 40}
 }
@@ -60,6 +62,7 @@ type world struct {
 	exporter *exportertest.Process
 	address  string
 	truth    *truth
+	served   time.Time // since when the server may have scraped
 }
 
 func newWorld(t *testing.T, n size) *world {
@@ -88,6 +91,7 @@ func newWorld(t *testing.T, n size) *world {
 // serve starts the server, which may have blocks already.
 func (w *world) serve(t *testing.T, blocks string, flags ...string) {
 	t.Helper()
+	w.served = time.Now()
 	w.Server = promtest.Start(t, promtest.Config{
 		Blocks: blocks,
 		YAML: fmt.Sprintf(`

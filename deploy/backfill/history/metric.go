@@ -49,15 +49,14 @@ func (s families) has(f family) bool { return s&(1<<f) != 0 }
 // prepare notes in which families an event cannot be.
 func (e *Event) prepare() {
 	e.uncounted = 0
-	abandoned := e.Outcome == uint8(aggregate.Abandoned)
-	if e.Duration < 0 || abandoned {
+	if e.Duration < 0 {
 		e.uncounted.add(durations)
 	}
 	if e.Tokens < 0 {
 		e.uncounted.add(tokens)
 		e.uncounted.add(tokensPerTrace)
 	}
-	if abandoned {
+	if e.Outcome == uint8(aggregate.Abandoned) {
 		e.uncounted.add(lastEnd)
 	}
 }

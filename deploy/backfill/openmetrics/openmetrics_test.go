@@ -107,9 +107,11 @@ opper_traces_total` + labels + ` 1 1772323200.002
 // A disk without room is an error.
 func TestFullDisk(t *testing.T) {
 	w := historytest.Random(rand.New(rand.NewPCG(1, 3)), start, start.Add(30*time.Hour), 1, 20)
-	_, err := openmetrics.Write(full{}, newHistory(t, w, time.Minute).NewReader().Series(start.UnixMilli(), start.UnixMilli()+day))
-	if !errors.Is(err, errFull) {
-		t.Errorf("error %v, want %v", err, errFull)
+	for _, length := range []int64{1000, day} { // what the buffer holds, and more
+		_, err := openmetrics.Write(full{}, newHistory(t, w, time.Minute).NewReader().Series(start.UnixMilli(), start.UnixMilli()+length))
+		if !errors.Is(err, errFull) {
+			t.Errorf("error %v, want %v", err, errFull)
+		}
 	}
 }
 

@@ -68,6 +68,7 @@ func TestReleaseIsBuilt(t *testing.T) {
 }
 
 func (b *releaseBuild) test(t *testing.T) {
+	t.Helper()
 	expand := strings.NewReplacer("{{ .Version }}", "1.2.3", "{{ .FullCommit }}", "abc", "{{ .Branch }}", "main")
 	ldflags := expand.Replace(strings.Join(b.Ldflags, " "))
 	if strings.Contains(ldflags, "{{") {

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -89,10 +90,11 @@ func Start(t testing.TB, c Config) *Server {
 func At(url string) *Server { return &Server{url: url} }
 
 // Restart stops the server as an operator does, and starts it with the same
-// configuration and data. Its address is another one.
-func (s *Server) Restart(t testing.TB) {
+// configuration and data, and further flags. Its address is another one.
+func (s *Server) Restart(t testing.TB, flags ...string) {
 	t.Helper()
 	s.close()
+	s.config.Flags = slices.Concat(s.config.Flags, flags)
 	again, err := start(s.dir, s.config)
 	if err != nil {
 		t.Fatalf("prometheus: %v", err)
