@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,7 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
 
 	"opper_exporter/collector"
 	"opper_exporter/collector/store"
@@ -142,6 +145,32 @@ func TestWritesBlocksAndAState(t *testing.T) {
 	defer state.Close() //nolint:errcheck // it was only read
 	if known, err := collector.ReadKnown(state, "default"); err != nil || known.Listed != 1_000 || known.IsInitialSync {
 		t.Errorf("state: %+v, %v", known, err)
+	}
+}
+
+// A name whose first trace is younger than the last block has a 0 there.
+func TestNameThatBeganAfterTheLastBlock(t *testing.T) {
+	b := newBench(t, 100, 3*day)
+	end := time.Now().Add(-10 * time.Minute)
+	b.opper.Add(oppertest.Trace{ID: "late", Name: new("late"), Start: &end, End: &end, Status: new("success")})
+	b.mustRun()
+	blocks := b.blocks()
+	q, err := tsdb.NewBlockQuerier(blocks[len(blocks)-1], 0, math.MaxInt64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close() //nolint:errcheck // it was only read
+	found := 0
+	set := q.Select(t.Context(), true, nil, labels.MustNewMatcher(labels.MatchEqual, "trace_name", "late"), labels.MustNewMatcher(labels.MatchEqual, "__name__", "opper_traces_total"))
+	for set.Next() {
+		for it := set.At().Iterator(nil); it.Next() != chunkenc.ValNone; found++ {
+			if at, v := it.At(); v != 0 || at != blocks[len(blocks)-1].MaxTime()-1000 {
+				t.Errorf("%s is %v at %d", set.At().Labels(), v, at)
+			}
+		}
+	}
+	if found != 4 || set.Err() != nil {
+		t.Errorf("%d samples, %v", found, set.Err())
 	}
 }
 
