@@ -62,10 +62,12 @@ func backfill(ctx context.Context, o *options, shown *progress, stdout io.Writer
 	if err != nil {
 		return err
 	}
-	if err := createOutput(o.Output); err != nil {
+	lock, err := createOutput(o.Output)
+	if err != nil {
 		return fmt.Errorf("--output: %w", err)
 	}
 	defer func() {
+		_ = lock.Release() // a second time, if it is finished
 		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 			err = fmt.Errorf("interrupted: %s is unfinished, and the same command starts over", o.Output)
 		}
@@ -100,7 +102,7 @@ func backfill(ctx context.Context, o *options, shown *progress, stdout io.Writer
 	if err != nil {
 		return err
 	}
-	if err := finishOutput(o.Output); err != nil {
+	if err := finishOutput(o.Output, lock); err != nil {
 		return fmt.Errorf("--output: %w", err)
 	}
 	_, err = fmt.Fprintf(stdout, "%s\n", wrote)
