@@ -64,14 +64,14 @@ SCHEDULES := GOGC=800 $(GO) test -timeout 60m
 # Where opper_backfill has goroutines, beside the program itself.
 BACKFILL_RACED := ./read ./server
 
-# The tests with real servers mostly wait, so more packages are tested at once than
-# there are cores.
+# The tests with real servers mostly wait, so more is tested at once than there are
+# cores.
 test: tools ## the tests, about five minutes of them
 	@$(MAKE) -j2 test-unraced test-raced test-collector test-backfill test-schedules
 
 test-unraced:
 	@echo '=== testing what needs no race detector'
-	$(GO) test -p 3 -timeout 30m $(addprefix ./,$(UNRACED))
+	$(GO) test -p 3 -parallel 4 -timeout 30m $(addprefix ./,$(UNRACED))
 
 test-raced:
 	@echo '=== testing the other packages but the collector, with the race detector'

@@ -65,10 +65,12 @@ func backfill(ctx context.Context, o *options, shown *progress, stdout io.Writer
 	if err != nil {
 		return err
 	}
-	if err := createOutput(o.Output); err != nil {
+	lock, err := createOutput(o.Output)
+	if err != nil {
 		return fmt.Errorf("--output: %w", err)
 	}
 	defer func() {
+		_ = lock.Release() // a second time, if it is finished
 		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 			err = fmt.Errorf("interrupted: %s is unfinished, and the same command starts over", o.Output)
 		}
@@ -103,7 +105,7 @@ func backfill(ctx context.Context, o *options, shown *progress, stdout io.Writer
 	if err != nil {
 		return err
 	}
-	if err := finishOutput(o.Output); err != nil {
+	if err := finishOutput(o.Output, lock); err != nil {
 		return fmt.Errorf("--output: %w", err)
 	}
 	_, err = fmt.Fprintf(stdout, "%s\n", wrote)
@@ -113,7 +115,7 @@ func backfill(ctx context.Context, o *options, shown *progress, stdout io.Writer
 // lookAtServer takes from the server what the arguments leave open, and returns where the
 // history has to end for it.
 func lookAtServer(ctx context.Context, o *options) ([]plan.End, error) {
-	ends := []plan.End{{At: o.Until, What: "--until"}}
+	ends := []plan.End{o.live(o.Until, "--until")}
 	if o.FromServer == "" {
 		return ends, nil
 	}
@@ -130,8 +132,25 @@ func lookAtServer(ctx context.Context, o *options) ([]plan.End, error) {
 		o.Retention = live.Retention
 	}
 	return append(ends,
-		plan.End{At: live.First, What: "the first sample on the server"},
+		o.live(live.First, "the first sample on the server"),
 		plan.End{At: live.Head, What: "the head of the server"}), nil
+}
+
+// lateness is how long after its end a trace may be counted, beside the settle delay: rows
+// come late, and the clocks of clients are slow.
+const lateness = 15 * time.Minute
+
+// live returns where the history has to end for live series that begin at a time. A trace
+// that they did not have yet, but the history, would make all of it look like a reset.
+func (o *options) live(begin time.Time, what string) plan.End {
+	if begin.IsZero() {
+		return plan.End{}
+	}
+	margin := lateness
+	for i := range o.Projects {
+		margin = max(margin, lateness+o.Projects[i].SettleDelay)
+	}
+	return plan.End{At: begin.Add(-margin), What: fmt.Sprintf("%s, less %s", what, margin)}
 }
 
 // readProjects reads what is listed. A copy of the state is removed.
@@ -161,7 +180,7 @@ func (o *options) ends(ends []plan.End, got *read.Result) ([]plan.End, error) {
 	case got.Renewed:
 		return nil, errors.New("--until: expected the first sample of the exporter's series on the server, as the state has replaced another one, or --from-server")
 	}
-	return append(ends, plan.End{At: got.Since, What: "the state began to count"}), nil
+	return append(ends, o.live(got.Since, "the state began to count")), nil
 }
 
 // warn says what the history lacks.

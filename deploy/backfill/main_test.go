@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,9 +15,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
 
 	"opper_exporter/collector"
+	"opper_exporter/collector/config"
 	"opper_exporter/collector/store"
 	"opper_exporter/deploy/backfill/plan"
 	"opper_exporter/deploy/backfill/read"
@@ -145,6 +149,17 @@ func TestWritesBlocksAndAState(t *testing.T) {
 	}
 }
 
+// A name whose first trace is younger than the last block has a 0 there.
+func TestNameThatBeganAfterTheLastBlock(t *testing.T) {
+	b := newBench(t, 100, 3*day)
+	end := time.Now().Add(-10 * time.Minute)
+	b.opper.Add(oppertest.Trace{ID: "late", Name: new("late"), Start: &end, End: &end, Status: new("success")})
+	b.mustRun()
+	if last := b.last("late", "success"); last != 0 {
+		t.Errorf("the history ends with %v, want 0", last)
+	}
+}
+
 func TestWritesText(t *testing.T) {
 	b := newBench(t, 200, 3*day)
 	out, _ := b.mustRun("--format=openmetrics")
@@ -207,9 +222,50 @@ func TestHistoryOfAState(t *testing.T) {
 	b.output = filepath.Join(t.TempDir(), "until")
 	until := time.Now().Add(-day).UTC()
 	out, _ = b.mustRun("--state="+filepath.Join(state, "opper_exporter.db"), "--until="+until.Format(time.RFC3339))
-	if want := until.Truncate(2*time.Hour).Format(time.RFC3339) + " (the last border of 2h before --until)"; !strings.Contains(out, want) {
+	if want := until.Add(-lateness-30*time.Second).Truncate(2*time.Hour).Format(time.RFC3339) + " (the last border of 2h before --until, less 15m30s)"; !strings.Contains(out, want) {
 		t.Errorf("no %q in\n%s", want, out)
 	}
+}
+
+// A trace that ended just before the first scrape was counted after that, and by then its
+// series had begun: with it, the history would end above them, which looks like a reset.
+func TestTraceThatWasCountedAfterTheFirstScrape(t *testing.T) {
+	b := newBench(t, 100, 3*day)
+	scraped := time.Now().Add(-day).Truncate(2 * time.Hour)
+	for id, ago := range map[string]time.Duration{"before": 5 * time.Hour, "settles": 20 * time.Second, "by a slow clock": 10 * time.Minute} {
+		end := scraped.Add(-ago)
+		b.opper.Add(oppertest.Trace{ID: id, Name: new("late"), Start: &end, End: &end, Status: new("success")})
+	}
+	b.mustRun()
+	state := filepath.Join(b.output, stateDir)
+	b.output = filepath.Join(t.TempDir(), "again")
+	b.mustRun("--state="+state, "--until="+scraped.UTC().Format(time.RFC3339))
+	if last := b.last("late", "success"); last != 1 {
+		t.Errorf("the history ends with %v, the first scrape had 1", last)
+	}
+}
+
+// last returns the last value of opper_traces_total.
+func (b *bench) last(name, outcome string) (last float64) {
+	b.t.Helper()
+	blocks := b.blocks()
+	q, err := tsdb.NewBlockQuerier(blocks[len(blocks)-1], 0, math.MaxInt64)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer q.Close() //nolint:errcheck // it was only read
+	set := q.Select(b.t.Context(), true, nil, labels.MustNewMatcher(labels.MatchEqual, "trace_name", name),
+		labels.MustNewMatcher(labels.MatchEqual, "__name__", "opper_traces_total"), labels.MustNewMatcher(labels.MatchEqual, "outcome", outcome))
+	last = -1
+	for set.Next() {
+		for it := set.At().Iterator(nil); it.Next() != chunkenc.ValNone; {
+			_, last = it.At()
+		}
+	}
+	if set.Err() != nil {
+		b.t.Fatal(set.Err())
+	}
+	return last
 }
 
 // The exporter has published what a state has counted, but not before it began.
@@ -222,7 +278,7 @@ func TestHistoryEndsWhereTheStateBegan(t *testing.T) {
 		err   string
 	}{
 		"no state":           {options{}, read.Result{}, nil, ""},
-		"state":              {options{State: "s"}, read.Result{Since: since}, []plan.End{{At: since, What: "the state began to count"}}, ""},
+		"state":              {options{Validated: &config.Validated{}, State: "s"}, read.Result{Since: since}, []plan.End{{At: since.Add(-lateness), What: "the state began to count, less 15m0s"}}, ""},
 		"until":              {options{State: "s", Until: since}, read.Result{Since: since, Renewed: true}, nil, ""},
 		"server":             {options{State: "s", FromServer: "u"}, read.Result{Since: since, Renewed: true}, nil, ""},
 		"server without any": {options{State: "s", For: plan.NewPrometheus}, read.Result{Since: since}, nil, ""},
@@ -277,7 +333,7 @@ func TestRefusals(t *testing.T) {
 		"server that is new":    {[]string{"--from-server=" + unready.URL, "--for=new-prometheus"}, 2, "--from-server: a server that runs has samples already, expected --for=prometheus"},
 		"no state":              {[]string{"--state=" + full}, 1, "--state: there is no state in " + full},
 		"retention":             {nil, 1, "and the server would delete what is older than 15d: let it keep at least 21d (--storage.tsdb.retention.time), and say so with --retention=21d"},
-		"nothing before":        {[]string{"--until=2026-01-01T00:00:00Z"}, 1, "(--until): there is nothing to write"},
+		"nothing before":        {[]string{"--until=2026-01-01T00:00:00Z"}, 1, "(--until, less 15m30s): there is nothing to write"},
 		"nothing listed":        {[]string{"--opper.url=" + empty.url}, 1, "no trace that Opper lists was counted at a known time, so there is no history"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -321,6 +377,29 @@ func TestInterruptWhileReading(t *testing.T) {
 	if status, _, _ := b.run(t.Context()); status != 1 {
 		t.Error("a finished output was replaced")
 	}
+}
+
+// A second run does not remove what the first one writes.
+func TestOutputThatAnotherRunWritesTo(t *testing.T) {
+	b := newBench(t, 100, 3*day)
+	lock, err := createOutput(b.output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := filepath.Join(b.output, stateDir)
+	if err := os.Mkdir(first, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if status, _, errs := b.run(t.Context()); status != 1 || !strings.Contains(errs, "--output: "+b.output+" can't be locked, another run may write to it: ") {
+		t.Errorf("exit status %d\n%s", status, errs)
+	}
+	if _, err := os.Stat(first); err != nil {
+		t.Error(err)
+	}
+	if err := lock.Release(); err != nil {
+		t.Fatal(err)
+	}
+	b.mustRun()
 }
 
 // One while the history is written leaves whole blocks only.

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+
+	"github.com/prometheus/prometheus/tsdb/fileutil"
 )
 
 // What an output directory holds.
@@ -16,28 +18,31 @@ const (
 	scratchDir     = "scratch" // a copy of the state, while it is read
 	blocksDir      = "blocks"
 	openMetricsDir = "openmetrics"
-	unfinishedFile = "unfinished" // there until all is whole
+	unfinishedFile = "unfinished" // there until all is whole, and locked while a run writes
 )
 
-// createOutput makes the output directory. What an earlier run has left there unfinished is
-// removed; anything else is refused.
-func createOutput(dir string) error {
+// createOutput makes the output directory and locks it. What an earlier run has left there
+// unfinished is removed; anything else is refused, and so is what another run writes to.
+func createOutput(dir string) (lock fileutil.Releaser, err error) {
 	switch entries, err := os.ReadDir(dir); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return err
+		return nil, err
 	case len(entries) > 0 && !isUnfinished(dir):
-		return fmt.Errorf("%s exists: expected a new directory", dir)
+		return nil, fmt.Errorf("%s exists: expected a new directory", dir)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the server may run as another user
+		return nil, err
+	}
+	if lock, _, err = fileutil.Flock(filepath.Join(dir, unfinishedFile)); err != nil {
+		return nil, fmt.Errorf("%s can't be locked, another run may write to it: %w", dir, err)
 	}
 	for _, name := range []string{scratchDir, stateDir, blocksDir, openMetricsDir} {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
-			return err
+			return nil, errors.Join(err, lock.Release())
 		}
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the server may run as another user
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, unfinishedFile), []byte("The program was interrupted, or still runs. Run it again with the same --output: it starts over.\n"), 0o600)
+	return lock, nil
 }
 
 func isUnfinished(dir string) bool {
@@ -46,8 +51,9 @@ func isUnfinished(dir string) bool {
 }
 
 // finishOutput takes in that all in the output directory is whole.
-func finishOutput(dir string) error {
-	return cmp.Or(syncDir(dir), os.Remove(filepath.Join(dir, unfinishedFile)), syncDir(dir))
+func finishOutput(dir string, lock fileutil.Releaser) error {
+	// Windows removes no file that is open.
+	return cmp.Or(syncDir(dir), lock.Release(), os.Remove(filepath.Join(dir, unfinishedFile)), syncDir(dir))
 }
 
 // syncDir makes the names in a directory durable.

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -44,7 +45,7 @@ type Options struct {
 }
 
 // History has the value of each series at each time: that of now, without the events that
-// end later. What now does not have is left out, the oldest events first. A History is
+// end later. What now does not have is left out, the oldest events first. After EndAt, it is
 // immutable, so that several Readers can read it at once.
 type History struct {
 	names   []*name
@@ -57,12 +58,13 @@ type History struct {
 type name struct {
 	index  int
 	step   int64 // milliseconds
+	latest int64 // when it starts at the latest
 	events []Event
 	series int
 }
 
 // start returns the time of the first sample.
-func (n *name) start() int64 { return n.events[0].End - n.step }
+func (n *name) start() int64 { return min(n.events[0].End-n.step, n.latest) }
 
 // New returns the history of projects.
 func New(projects []Project, o Options) (*History, error) {
@@ -96,7 +98,7 @@ func (h *History) add(p *Project, o Options) error {
 			return errors.New("an event has no name")
 		}
 		count, _ := slices.BinarySearchFunc(rest, i+1, func(e Event, i uint32) int { return cmp.Compare(e.Name, i) })
-		n := &name{index: len(h.names), step: o.Step.Milliseconds(), events: rest[:count]}
+		n := &name{index: len(h.names), step: o.Step.Milliseconds(), latest: math.MaxInt64, events: rest[:count]}
 		rest = rest[count:]
 		for j := range n.events {
 			n.events[j].prepare()
@@ -131,6 +133,15 @@ func (h *History) Range() (first, last int64, ok bool) {
 		ok = true
 	}
 	return first, last, ok
+}
+
+// EndAt takes in that nothing is read from a time on, in milliseconds since the epoch. Names
+// whose first event ends later have one sample before that: what is exposed later would be
+// in no increase without it.
+func (h *History) EndAt(t int64) {
+	for _, n := range h.names {
+		n.latest = t - time.Second.Milliseconds()
+	}
 }
 
 // Clamped returns of how many counters and histograms events are left out, as the exporter

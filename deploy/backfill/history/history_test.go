@@ -10,6 +10,7 @@ import (
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"opper_exporter/deploy/backfill/history"
@@ -292,5 +293,40 @@ func TestNoEvents(t *testing.T) {
 	}
 	if all := read(h.NewReader().Series(0, start.UnixMilli())); len(all) > 0 {
 		t.Errorf("there are %v", all)
+	}
+}
+
+// A name whose first trace ends after the history has a 0 in it. The exporter exposes what it
+// has counted at once, which would be in no increase otherwise.
+func TestNamesThatBeginAfterTheEndStartAt0(t *testing.T) {
+	w := &historytest.World{Classic: true, Native: true, Traces: []historytest.Trace{
+		{Project: "a", Name: "early", End: start, HasTokens: true, Tokens: 5, Listed: true},
+		{Project: "a", Name: "late", End: start.Add(5 * time.Hour), HasTokens: true, Tokens: 5, HasDuration: true, Duration: time.Second, Listed: true},
+	}}
+	h := newHistory(t, w.Projects())
+	end := start.Add(2 * time.Hour).UnixMilli()
+	h.EndAt(end)
+	if first, _, _ := h.Range(); first != start.Add(-time.Minute).UnixMilli() {
+		t.Errorf("it begins at %d", first)
+	}
+	reader := h.NewReader()
+	for l := range read(reader.Series(end-2*3_600_000, end-3_600_000)) {
+		if strings.Contains(l, `trace_name="late"`) {
+			t.Errorf("an hour before the end, there is %s", l)
+		}
+	}
+	scraped, err := w.Scraped(map[string]string{"job": "opper"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := read(reader.Series(end-3_600_000, end))
+	for l := range scraped {
+		if !strings.Contains(l, `trace_name="late"`) || strings.Contains(l, "opper_trace_last_end") {
+			continue
+		}
+		want := fmt.Sprint(end-1000, 0)
+		if s := got[l]; len(s) != 1 || s[0] != want && s[0] != fmt.Sprint(end-1000, &histogram.Histogram{}) {
+			t.Errorf("%s has %v, want %s", l, s, want)
+		}
 	}
 }

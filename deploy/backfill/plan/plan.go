@@ -45,9 +45,10 @@ type End struct {
 // Range is one of time, in milliseconds since the epoch; Max is not of it.
 type Range struct{ Min, Max int64 }
 
-// Sizer knows how large a history is.
+// Sizer knows how large a history is that ends at a time.
 type Sizer interface {
 	Range() (first, last int64, ok bool)
+	EndAt(t int64)
 	Size(mint, maxt int64) (series int, samples uint64)
 }
 
@@ -99,6 +100,7 @@ func New(h Sizer, cfg Config) (*Plan, error) {
 		}
 		p.Ranges = append(p.Ranges, Range{from.UnixMilli(), to.UnixMilli()})
 	}
+	h.EndAt(p.Last.UnixMilli())
 	p.Series, p.Samples = h.Size(first, p.Last.UnixMilli())
 	p.Bytes = p.Samples * bytesPerSample(cfg.Format)
 	p.Retention = (cfg.Now.Sub(p.First) + day - 1).Truncate(day)

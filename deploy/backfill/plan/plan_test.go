@@ -20,6 +20,8 @@ func (h history) Range() (first, last int64, ok bool) {
 	return h.first.UnixMilli(), h.last.UnixMilli(), !h.first.IsZero()
 }
 
+func (history) EndAt(int64) {}
+
 func (h history) Size(mint, maxt int64) (series int, samples uint64) {
 	return 3800, uint64(maxt-mint) / 60_000 * 3800
 }

@@ -214,13 +214,18 @@ func (a scrapeJob) increases(want float64, samples int, expression string) {
 	}
 }
 
-// near fails the test unless an expression has a value, or is near it.
+// near fails the test unless an expression has a value, or is near it. After a scrape
+// that failed there are no series until the next one.
 func (a scrapeJob) near(want, within float64, expression string) {
 	a.t.Helper()
-	got, err := a.ask(strings.ReplaceAll(expression, "WINDOW", model.Duration(window).String()))
-	if err != nil {
-		a.t.Fatal(err)
-	}
+	var got float64
+	promtest.Eventually(a.t, func() (err error) {
+		got, err = a.ask(strings.ReplaceAll(expression, "WINDOW", model.Duration(window).String()))
+		if err == nil && math.IsNaN(got) {
+			err = fmt.Errorf("%v: %s has no value", a, expression)
+		}
+		return err
+	})
 	if !(math.Abs(got-want) <= within) {
 		a.t.Errorf("%v: %s is %v, want %v within %v", a, expression, got, want, within)
 	}

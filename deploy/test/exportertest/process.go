@@ -23,7 +23,7 @@ const (
 	patience = 5 * time.Minute
 	// minPoll is short because programs measure with it how long a start takes. What
 	// takes long to come is asked for less often.
-	minPoll, maxPoll = 5 * time.Millisecond, 250 * time.Millisecond
+	minPoll, maxPoll = 5 * time.Millisecond, 100 * time.Millisecond
 	// maxLogged is how much of its log a test that fails shows, in bytes.
 	maxLogged = 20_000
 )

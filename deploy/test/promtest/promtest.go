@@ -28,7 +28,7 @@ const (
 	patience = 2 * time.Minute
 	// minPoll is short because what is asked is local and cheap. What takes long to
 	// come is asked for less often, or asking would take most of the processor.
-	minPoll, maxPoll = 25 * time.Millisecond, 250 * time.Millisecond
+	minPoll, maxPoll = 25 * time.Millisecond, 100 * time.Millisecond
 	// grace lets a server write its head block before it is killed.
 	grace = 20 * time.Second
 	// data is the name of the directory of the blocks and the head.
