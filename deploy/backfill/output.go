@@ -27,7 +27,7 @@ func createOutput(dir string) error {
 	case err != nil:
 		return err
 	case len(entries) > 0 && !isUnfinished(dir):
-		return fmt.Errorf("%s exists: expected a new directory", dir)
+		return fmt.Errorf("%s is not empty: expected a new directory", dir)
 	}
 	for _, name := range []string{scratchDir, stateDir, blocksDir, openMetricsDir} {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
@@ -37,7 +37,7 @@ func createOutput(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the server may run as another user
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, unfinishedFile), []byte("The program was interrupted, or still runs. Run it again with the same --output: it starts over.\n"), 0o600)
+	return os.WriteFile(filepath.Join(dir, unfinishedFile), []byte("opper_backfill failed, was interrupted, or is still running. Run it again with the same --output: it starts over.\n"), 0o600)
 }
 
 func isUnfinished(dir string) bool {
