@@ -127,7 +127,7 @@ func TestWritesBlocksAndAState(t *testing.T) {
 	if last := time.UnixMilli(blocks[len(blocks)-1].MaxTime()); time.Since(last) < 3*time.Hour || time.Since(last) > 5*time.Hour+time.Minute {
 		t.Errorf("the last block ends at %s", last)
 	}
-	for _, want := range []string{"blocks     3", "wrote 3", "move " + b.output + "/state to the --storage.path"} {
+	for _, want := range []string{"blocks     3", "wrote 3", "chown " + b.output + "/state to the user of the exporter"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}

@@ -47,12 +47,12 @@ func (p *Plan) steps(output string, madeState bool) (steps []string) {
 	case p.cfg.For == Mimir:
 		steps = append(steps, fmt.Sprintf("mimirtool backfill --address=URL --id=TENANT %s/blocks/*", output))
 	case p.cfg.For == NewPrometheus:
-		steps = append(steps, fmt.Sprintf("move the directories in %s/blocks to the --storage.tsdb.path of the server, before its first start", output))
+		steps = append(steps, fmt.Sprintf("chown the directories in %s/blocks to the user of the server and move them to its --storage.tsdb.path, before its first start", output))
 	default:
-		steps = append(steps, fmt.Sprintf("move the directories in %s/blocks to the --storage.tsdb.path of the server, which may run", output))
+		steps = append(steps, fmt.Sprintf("chown the directories in %s/blocks to the user of the server, which may run, and move them to its --storage.tsdb.path", output))
 	}
 	if madeState {
-		steps = append(steps, fmt.Sprintf("move %s/state to the --storage.path of the exporter, before its first start", output))
+		steps = append(steps, fmt.Sprintf("chown %s/state to the user of the exporter and move it to its --storage.path, before its first start", output))
 	}
 	return steps
 }
