@@ -129,7 +129,7 @@ func TestWritesBlocksAndAState(t *testing.T) {
 	if last := time.UnixMilli(blocks[len(blocks)-1].MaxTime()); time.Since(last) < 3*time.Hour || time.Since(last) > 5*time.Hour+time.Minute {
 		t.Errorf("the last block ends at %s", last)
 	}
-	for _, want := range []string{"blocks     3", "wrote 3", "--storage.path=" + b.output + "/state"} {
+	for _, want := range []string{"blocks     3", "wrote 3", "chown " + b.output + "/state to the user of the exporter"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
@@ -220,7 +220,7 @@ func TestHistoryOfAState(t *testing.T) {
 	b.output = filepath.Join(t.TempDir(), "until")
 	until := time.Now().Add(-day).UTC()
 	out, _ = b.mustRun("--state="+filepath.Join(state, "opper_exporter.db"), "--until="+until.Format(time.RFC3339))
-	if want := until.Add(-lateness-30*time.Second).Truncate(2*time.Hour).Format(time.RFC3339) + " (the last border of 2h before --until, less 15m30s)"; !strings.Contains(out, want) {
+	if want := until.Add(-lateness-30*time.Second).Truncate(2*time.Hour).Format(time.RFC3339) + " (the last 2h boundary before --until, less 15m30s)"; !strings.Contains(out, want) {
 		t.Errorf("no %q in\n%s", want, out)
 	}
 }
@@ -324,15 +324,15 @@ func TestRefusals(t *testing.T) {
 		"retention text":        {[]string{"--retention=long"}, 2, `--retention: expected a duration such as 31d, got "long"`},
 		"server of blocks":      {[]string{"--for=thanos"}, 2, "enum value must be one of prometheus,new-prometheus,mimir, got 'thanos'"},
 		"buckets":               {[]string{"--collector.duration-buckets=2,1"}, 2, "--collector.duration-buckets: expected increasing numbers, got \"1\" after 2"},
-		"existing output":       {[]string{"--output=" + full}, 1, "--output: " + full + " exists: expected a new directory"},
+		"existing output":       {[]string{"--output=" + full}, 1, "--output: " + full + " is not empty: expected a new directory"},
 		"output is a file":      {[]string{"--output=" + file}, 1, "--output: "},
 		"no server":             {[]string{"--from-server=" + unready.URL, "--state=" + full}, 1, "--from-server"},
 		"server but no state":   {[]string{"--from-server=" + unready.URL}, 2, "--from-server: expected --state, too"},
 		"server that is new":    {[]string{"--from-server=" + unready.URL, "--for=new-prometheus"}, 2, "--from-server: a server that runs has samples already, expected --for=prometheus"},
 		"no state":              {[]string{"--state=" + full}, 1, "--state: there is no state in " + full},
 		"retention":             {nil, 1, "and the server would delete what is older than 15d: let it keep at least 21d (--storage.tsdb.retention.time), and say so with --retention=21d"},
-		"nothing before":        {[]string{"--until=2026-01-01T00:00:00Z"}, 1, "(--until, less 15m30s): there is nothing to write"},
-		"nothing listed":        {[]string{"--opper.url=" + empty.url}, 1, "no trace that Opper lists was counted at a known time, so there is no history"},
+		"nothing before":        {[]string{"--until=2026-01-01T00:00:00Z"}, 1, "nothing to write: the history would begin at "},
+		"nothing listed":        {[]string{"--opper.url=" + empty.url}, 1, "nothing to write: Opper lists no counted trace with a known time"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := *b

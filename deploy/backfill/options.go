@@ -18,7 +18,7 @@ import (
 
 const (
 	program = "opper_backfill"
-	help    = "Writes the history of the exporter's series, from the traces that Opper lists, for a server that has only begun to scrape them. It takes the flags of the exporter, and they should be the same."
+	help    = "Writes the history of the exporter's series, as TSDB blocks or OpenMetrics text, from the traces that Opper lists. Give it the flags of the exporter, but --state in place of --storage.path."
 
 	// defaultRetention is that of a Prometheus server.
 	defaultRetention = 15 * 24 * time.Hour
@@ -68,15 +68,15 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (o *opti
 
 func (f *flags) add(o *options) func(*kingpin.Application) {
 	return func(app *kingpin.Application) {
-		app.Flag("output", "New directory for what is written.").PlaceHolder("DIRECTORY").StringVar(&o.Output)
+		app.Flag("output", "Directory for the output, which must be new or empty.").PlaceHolder("DIRECTORY").StringVar(&o.Output)
 		app.Flag("state", "Copy of the exporter's state, or its directory while the exporter is stopped: the history ends with its counts. Without it, a state is made from which the exporter continues.").PlaceHolder("PATH").StringVar(&o.State)
 		app.Flag("label", "Label that the server adds to the exporter's series, as 'NAME=VALUE'. Repeatable: job and instance are required, unless they are read from --from-server.").PlaceHolder("NAME=VALUE").StringsVar(&f.labels)
-		app.Flag("from-server", "URL of the server that has begun to scrape the exporter. Labels, retention and the first sample are read there.").PlaceHolder("URL").StringVar(&o.FromServer)
-		app.Flag("for", "Server whose blocks are written. new-prometheus is one that has never been started: only there the history goes on until now. One of: [prometheus, new-prometheus, mimir]").Default(plan.Prometheus).EnumVar(&o.For, plan.Prometheus, plan.NewPrometheus, plan.Mimir)
-		app.Flag("format", "What is written. openmetrics is a text file for each day, without native histograms. One of: [blocks, openmetrics]").Default(plan.Blocks).EnumVar(&o.Format, plan.Blocks, plan.OpenMetrics)
-		app.Flag("step", "Time between two samples of a series, at most 4m. There is another one at the end of each trace.").Default("60s").StringVar(&f.step)
-		app.Flag("until", "Time after which there is no history, as 2026-11-26T18:00:00Z: when the server first scraped the exporter. Default: when the state began to count.").PlaceHolder("TIME").StringVar(&f.until)
-		app.Flag("retention", "How long the server keeps samples. Use 0s for no limit. Default: that of --from-server, or 15d for prometheus and no limit for mimir.").PlaceHolder("DURATION").StringVar(&f.retention)
+		app.Flag("from-server", "URL of the Prometheus that scrapes the exporter. Labels, retention and the time of the first sample are read from it. Requires --state.").PlaceHolder("URL").StringVar(&o.FromServer)
+		app.Flag("for", "Server that the output is for. new-prometheus has never been started: only then does the history reach until now. One of: [prometheus, new-prometheus, mimir]").Default(plan.Prometheus).EnumVar(&o.For, plan.Prometheus, plan.NewPrometheus, plan.Mimir)
+		app.Flag("format", "Output format. openmetrics is one text file per day, without native histograms. One of: [blocks, openmetrics]").Default(plan.Blocks).EnumVar(&o.Format, plan.Blocks, plan.OpenMetrics)
+		app.Flag("step", "Interval between samples of a series, at most 4m. The end of each trace adds another.").Default("60s").StringVar(&f.step)
+		app.Flag("until", "Time by which the history ends, such as 2026-11-26T18:00:00Z: that of the first scrape. Default: the first sample on --from-server, or when the state began to count.").PlaceHolder("TIME").StringVar(&f.until)
+		app.Flag("retention", "How long the server keeps samples. Use 0s for no limit. Default: that of --from-server, else 15d, or no limit for mimir.").PlaceHolder("DURATION").StringVar(&f.retention)
 		app.GetFlag("storage.path").Hidden().IsSetByUser(&f.storagePath)
 		for _, flag := range app.Model().Flags {
 			unused := slices.ContainsFunc(unusedPrefixes, func(prefix string) bool { return strings.HasPrefix(flag.Name, prefix) })

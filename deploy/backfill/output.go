@@ -29,7 +29,7 @@ func createOutput(dir string) (lock fileutil.Releaser, err error) {
 	case err != nil:
 		return nil, err
 	case len(entries) > 0 && !isUnfinished(dir):
-		return nil, fmt.Errorf("%s exists: expected a new directory", dir)
+		return nil, fmt.Errorf("%s is not empty: expected a new directory", dir)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the server may run as another user
 		return nil, err

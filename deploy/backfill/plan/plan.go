@@ -69,7 +69,7 @@ type Plan struct {
 func New(h Sizer, cfg Config) (*Plan, error) {
 	first, _, ok := h.Range()
 	if !ok {
-		return nil, errors.New("no trace that Opper lists was counted at a known time, so there is no history")
+		return nil, errors.New("nothing to write: Opper lists no counted trace with a known time")
 	}
 	width := hour
 	if cfg.For == Mimir {
@@ -88,7 +88,7 @@ func New(h Sizer, cfg Config) (*Plan, error) {
 	}
 	p.Last, p.Reason = last.At.UTC().Truncate(border), last.What
 	if !p.First.Before(p.Last) {
-		return nil, fmt.Errorf("the history would begin at %s and end at %s (%s): there is nothing to write", p.First.Format(time.RFC3339), p.Last.Format(time.RFC3339), p.Reason)
+		return nil, fmt.Errorf("nothing to write: the history would begin at %s, and has to end by %s (%s)", p.First.Format(time.RFC3339), p.Last.Format(time.RFC3339), p.Reason)
 	}
 	if cfg.Format == OpenMetrics {
 		width = day // a file for each

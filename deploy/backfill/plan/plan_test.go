@@ -121,17 +121,17 @@ func TestHistoriesAreRefused(t *testing.T) {
 		free      uint64
 		want      string
 	}{
-		"no traces": {history{}, nil, 0, Prometheus, 1 << 40, "no trace that Opper lists was counted at a known time, so there is no history"},
+		"no traces": {history{}, nil, 0, Prometheus, 1 << 40, "nothing to write: Opper lists no counted trace with a known time"},
 		"all of it live": {
 			history{now.Add(-2 * time.Hour), now},
 			nil, 0, Prometheus, 1 << 40,
-			"the history would begin at 2026-11-26T17:12:30Z and end at 2026-11-26T16:00:00Z (3h ago): there is nothing to write",
+			"nothing to write: the history would begin at 2026-11-26T17:12:30Z, and has to end by 2026-11-26T16:00:00Z (3h ago)",
 		},
 		"all of it counted live": {
 			month(),
 			[]End{{now.Add(-31 * day), "--until"}},
 			0, Prometheus, 1 << 40,
-			"the history would begin at 2026-10-27T19:19:30Z and end at 2026-10-26T18:00:00Z (--until): there is nothing to write",
+			"nothing to write: the history would begin at 2026-10-27T19:19:30Z, and has to end by 2026-10-26T18:00:00Z (--until)",
 		},
 		"retention": {
 			month(), nil, 15 * day, Prometheus, 1 << 40,

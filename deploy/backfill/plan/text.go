@@ -18,7 +18,7 @@ func (p *Plan) Write(to io.Writer, output string, madeState bool) error {
 	line("from", "%s", p.First.Format(time.RFC3339))
 	reason := p.Reason
 	if p.cfg.For != NewPrometheus {
-		reason = fmt.Sprintf("the last border of %s before %s", days(p.width), p.Reason)
+		reason = fmt.Sprintf("the last %s boundary before %s", days(p.width), p.Reason)
 	}
 	line("until", "%s (%s)", p.Last.Format(time.RFC3339), reason)
 	line("days", "%.1f", p.Last.Sub(p.First).Hours()/24)
@@ -42,17 +42,17 @@ func (p *Plan) steps(output string, madeState bool) (steps []string) {
 	switch {
 	case p.cfg.Format == OpenMetrics:
 		steps = append(steps,
-			"for Prometheus: promtool tsdb create-blocks-from openmetrics FILE DIRECTORY for each file, and move the blocks of DIRECTORY to the --storage.tsdb.path of the server",
+			"for Prometheus: promtool tsdb create-blocks-from openmetrics FILE DIRECTORY for each file, and move the blocks in DIRECTORY to the --storage.tsdb.path of the server",
 			"for VictoriaMetrics: POST each file to /api/v1/import/prometheus")
 	case p.cfg.For == Mimir:
 		steps = append(steps, fmt.Sprintf("mimirtool backfill --address=URL --id=TENANT %s/blocks/*", output))
 	case p.cfg.For == NewPrometheus:
-		steps = append(steps, fmt.Sprintf("move the directories in %s/blocks to the --storage.tsdb.path of the server, before its first start", output))
+		steps = append(steps, fmt.Sprintf("chown the directories in %s/blocks to the user of the server and move them to its --storage.tsdb.path, before its first start", output))
 	default:
-		steps = append(steps, fmt.Sprintf("move the directories in %s/blocks to the --storage.tsdb.path of the server, which may run", output))
+		steps = append(steps, fmt.Sprintf("chown the directories in %s/blocks to the user of the server, which may run, and move them to its --storage.tsdb.path", output))
 	}
 	if madeState {
-		steps = append(steps, fmt.Sprintf("start the exporter with --storage.path=%s/state, or move that there before its first start", output))
+		steps = append(steps, fmt.Sprintf("chown %s/state to the user of the exporter and move it to its --storage.path, before its first start", output))
 	}
 	return steps
 }
