@@ -57,6 +57,8 @@ func windows(n int, begin, end, now time.Time) (all []window) {
 				w.to -= w.to % step.Milliseconds()
 			}
 		}
+		// As a number of seconds, a step of others may be rounded.
+		w.to -= (w.to - w.from) % time.Second.Milliseconds()
 		all = append(all, w)
 	}
 	return all

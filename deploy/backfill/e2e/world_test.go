@@ -30,7 +30,12 @@ import (
 
 var full = flag.Bool("full", false, "30 days of 50 names and 200 000 traces, and 500 windows")
 
-func TestMain(m *testing.M) { exportertest.Main(m) }
+func TestMain(m *testing.M) {
+	exportertest.Main(m)
+	if err := os.RemoveAll(programDir); err != nil {
+		panic(err)
+	}
+}
 
 const (
 	month = 30 * 24 * time.Hour
@@ -158,17 +163,18 @@ func (w *world) state(t *testing.T) string {
 	return path
 }
 
+// programDir is where the program was built, if it was.
+var programDir string
+
 var program = sync.OnceValues(func() (string, error) {
 	root, err := promtest.ProjectDir()
 	if err != nil {
 		return "", err
 	}
-	// It outlives the test that is the first to need it. The system clears it.
-	dir, err := os.MkdirTemp("", "opper_backfill-")
-	if err != nil {
+	if programDir, err = os.MkdirTemp("", "opper_backfill-"); err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "opper_backfill")
+	path := filepath.Join(programDir, "opper_backfill")
 	cmd := exec.CommandContext(context.Background(), "go", "build", "-o", path, ".")
 	cmd.Dir = filepath.Join(root, "deploy", "backfill")
 	if out, err := cmd.CombinedOutput(); err != nil {
