@@ -24,7 +24,7 @@ func TestHistoryOnAServer(t *testing.T) {
 
 	// In the history these would be before samples that are without them.
 	w.run(t, 20, live)
-	before := w.liveSamples(t)
+	before := w.liveSamples(t, time.Hour-patience)
 	w.moveIn(t, blocks)
 	w.examine(t, "before compactions", n.windows/2, border(live), before)
 	w.compactAndRestart(t)
@@ -40,7 +40,7 @@ func TestHistoryOnANewServer(t *testing.T) {
 		"--label=job=opper", "--label=instance="+w.address, "--label=region=eu", "--retention=60d")
 	w.serve(t, blocks, quickCompactions()...)
 	w.run(t, 20, time.Now())
-	before := w.liveSamples(t)
+	before := w.liveSamples(t, time.Hour-patience)
 	w.compactAndRestart(t)
 	w.examine(t, "after compactions and a restart", n.windows/2, end, before)
 }
@@ -61,7 +61,7 @@ func (w *world) examine(t *testing.T, when string, n int, end time.Time, before 
 	if err := w.checkResets(t); err != nil {
 		t.Errorf("%s: %v", when, err)
 	}
-	if err := lost(before, w.liveSamples(t)); err != nil {
+	if err := lost(before, w.liveSamples(t, time.Hour)); err != nil {
 		t.Errorf("%s: %v", when, err)
 	}
 	if err := w.check(t, windows(n, time.Now().Add(-month+2*time.Hour), end, time.Now())); err != nil {

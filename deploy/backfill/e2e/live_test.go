@@ -14,12 +14,12 @@ func border(now time.Time) time.Time {
 	return now.Add(-3 * time.Hour).Truncate(2 * time.Hour)
 }
 
-// liveSamples returns all that the server has scraped, by series and time.
-func (w *world) liveSamples(t *testing.T) map[string]model.Matrix {
+// liveSamples returns all that the server has scraped for some time, by series and time.
+func (w *world) liveSamples(t *testing.T, window time.Duration) map[string]model.Matrix {
 	t.Helper()
 	samples := map[string]model.Matrix{}
 	for _, selector := range []string{`{job="other"}`, `{job="opper",__name__!~"opper_trace_duration.*|opper_tokens_per_trace.*"}`} {
-		m, err := w.Samples(t.Context(), selector, time.Hour)
+		m, err := w.Samples(t.Context(), selector, window)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,7 +20,7 @@ func TestBlocksThatEndTooLateAreSeen(t *testing.T) {
 	live := time.Now()
 	w.WaitScrapes(t, "opper", 1)
 	w.run(t, 20, live)
-	before := w.liveSamples(t)
+	before := w.liveSamples(t, time.Hour-patience)
 	reader := w.history(t, live).NewReader()
 	write := func(from, to time.Time) (dir string) {
 		t.Helper()
@@ -37,7 +37,7 @@ func TestBlocksThatEndTooLateAreSeen(t *testing.T) {
 		t.Errorf("a block that ends in time: %v", err)
 	}
 	w.Restart(t)
-	if err := lost(before, w.liveSamples(t)); err != nil {
+	if err := lost(before, w.liveSamples(t, time.Hour)); err != nil {
 		t.Errorf("a block that ends in time: %v", err)
 	}
 
@@ -48,7 +48,7 @@ func TestBlocksThatEndTooLateAreSeen(t *testing.T) {
 		t.Logf("a block that overlaps with the live samples: %v", err)
 	}
 	w.Restart(t)
-	if err := lost(before, w.liveSamples(t)); err == nil {
+	if err := lost(before, w.liveSamples(t, time.Hour)); err == nil {
 		t.Error("a block that ends in the head: no live samples are missing")
 	} else {
 		t.Logf("a block that ends in the head: %v", err)
