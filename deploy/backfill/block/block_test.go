@@ -25,6 +25,7 @@ import (
 	"opper_exporter/deploy/backfill/block"
 	"opper_exporter/deploy/backfill/history"
 	"opper_exporter/deploy/backfill/historytest"
+	"opper_exporter/deploy/backfill/plan"
 	"opper_exporter/deploy/test/promtest"
 )
 
@@ -258,6 +259,29 @@ func checkChunks(t *testing.T, cr tsdb.ChunkReader, metas []chunks.Meta, of tsdb
 		if m.MinTime != times[0] || m.MaxTime != times[n-1] || m.MinTime < of.MinTime || m.MaxTime >= of.MaxTime || i > 0 && m.MinTime <= metas[i-1].MaxTime {
 			t.Errorf("chunk %d of %d is of %d to %d, and has %d to %d", i, len(metas), m.MinTime, m.MaxTime, times[0], times[n-1])
 		}
+	}
+}
+
+// The plan does not promise less than the blocks take, also where they have few samples of a
+// series each.
+func TestPlannedBytesAreEnough(t *testing.T) {
+	rng := rand.New(rand.NewPCG(4, 2))
+	w := historytest.Random(rng, start, start.Add(20*time.Hour), 1, 1500)
+	h := newHistory(t, w, 4*time.Minute)
+	p, err := plan.New(h, plan.Config{For: plan.Prometheus, Format: plan.Blocks, Now: start.Add(25 * time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, reader, took := t.TempDir(), h.NewReader(), int64(0)
+	for _, r := range p.Ranges {
+		_, size, err := block.Write(t.Context(), dir, r.Min, r.Max, reader.Series(r.Min, r.Max))
+		if err != nil {
+			t.Fatal(err)
+		}
+		took += size
+	}
+	if took > int64(p.Bytes) {
+		t.Errorf("%d bytes, %d were planned", took, p.Bytes)
 	}
 }
 

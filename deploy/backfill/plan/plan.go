@@ -103,9 +103,15 @@ func New(h Sizer, cfg Config) (*Plan, error) {
 	h.EndAt(p.Last.UnixMilli())
 	p.Series, p.Samples = h.Size(first, p.Last.UnixMilli())
 	p.Bytes = p.Samples * bytesPerSample(cfg.Format)
+	if cfg.Format != OpenMetrics {
+		p.Bytes += uint64(p.Series*len(p.Ranges)) * bytesPerSeries
+	}
 	p.Retention = (cfg.Now.Sub(p.First) + day - 1).Truncate(day)
 	return p, nil
 }
+
+// bytesPerSeries is more than a series takes in the index of each block.
+const bytesPerSeries = 80
 
 // bytesPerSample is more than a sample takes, by measurement: in blocks 1.8 bytes where
 // there are few traces, and 3.2 where there is one a minute and more of each name.

@@ -36,7 +36,7 @@ func (s *Server) QueryRange(ctx context.Context, promql string, start, end time.
 		"query": {promql},
 		"start": {unix(start)},
 		"end":   {unix(end)},
-		"step":  {strconv.FormatFloat(step.Seconds(), 'f', -1, 64)},
+		"step":  {strconv.FormatInt(step.Milliseconds(), 10) + "ms"}, // the server cuts fractions of a second
 	})
 	return m, err
 }
