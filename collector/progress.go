@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"math"
 	"time"
 
 	"github.com/go-kit/log/level"
@@ -32,7 +33,7 @@ func (p *project) progress(part syncer.Part) {
 	now := p.clock.Now()
 	if now.Sub(p.loggedAt) >= progressInterval {
 		if !p.loggedAt.IsZero() {
-			level.Info(p.logger).Log("msg", "initial sync running", "read", part.Read, "listed", part.Total, "progress_ratio", ratio)
+			level.Info(p.logger).Log("msg", "initial sync running", "read", part.Read, "listed", part.Total, "progress_ratio", math.Round(1000*ratio)/1000)
 		}
 		p.loggedAt = now
 	}

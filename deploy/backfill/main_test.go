@@ -302,6 +302,10 @@ func TestRefusals(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(full, "01J"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	data := t.TempDir()
+	if err := os.Mkdir(filepath.Join(data, "chunks_head"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	unready := httptest.NewServer(http.NotFoundHandler())
 	defer unready.Close()
 	for name, c := range map[string]struct {
@@ -325,6 +329,8 @@ func TestRefusals(t *testing.T) {
 		"server of blocks":      {[]string{"--for=thanos"}, 2, "enum value must be one of prometheus,new-prometheus,mimir, got 'thanos'"},
 		"buckets":               {[]string{"--collector.duration-buckets=2,1"}, 2, "--collector.duration-buckets: expected increasing numbers, got \"1\" after 2"},
 		"existing output":       {[]string{"--output=" + full}, 1, "--output: " + full + " is not empty: expected a new directory"},
+		"output in a server":    {[]string{"--output=" + filepath.Join(data, "some", "where")}, 1, "is in the data directory " + data + " of a server: expected a directory beside it"},
+		"output is a server":    {[]string{"--output=" + data}, 1, "is in the data directory " + data + " of a server"},
 		"output is a file":      {[]string{"--output=" + file}, 1, "--output: "},
 		"no server":             {[]string{"--from-server=" + unready.URL, "--state=" + full}, 1, "--from-server"},
 		"server but no state":   {[]string{"--from-server=" + unready.URL}, 2, "--from-server: expected --state, too"},

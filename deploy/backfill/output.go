@@ -24,6 +24,9 @@ const (
 // createOutput makes the output directory and locks it. What an earlier run has left there
 // unfinished is removed; anything else is refused, and so is what another run writes to.
 func createOutput(dir string) (lock fileutil.Releaser, err error) {
+	if data, err := dataDirectory(dir); err != nil || data != "" {
+		return nil, cmp.Or(err, fmt.Errorf("%s is in the data directory %s of a server: expected a directory beside it", dir, data))
+	}
 	switch entries, err := os.ReadDir(dir); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
@@ -43,6 +46,17 @@ func createOutput(dir string) (lock fileutil.Releaser, err error) {
 		}
 	}
 	return lock, nil
+}
+
+// dataDirectory returns the data directory of a server that a path is in, if it is in one.
+func dataDirectory(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	for parent := filepath.Dir(path); err == nil && path != parent; path, parent = parent, filepath.Dir(parent) {
+		if info, err := os.Stat(filepath.Join(path, "chunks_head")); err == nil && info.IsDir() {
+			return path, nil
+		}
+	}
+	return "", err
 }
 
 func isUnfinished(dir string) bool {

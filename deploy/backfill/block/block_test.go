@@ -56,7 +56,7 @@ func writeBlocks(t testing.TB, dir string, h *history.History, length int64) (mi
 		if err != nil {
 			t.Fatal(err)
 		}
-		if series, samples := h.Size(from, from+length); meta.Stats.NumSeries > uint64(series) || meta.Stats.NumSamples > samples || meta.Stats.NumSamples < samples*9/10 {
+		if series, samples := h.Size(from, from+length, true); meta.Stats.NumSeries > uint64(series) || meta.Stats.NumSamples > samples || meta.Stats.NumSamples < samples*9/10 {
 			t.Errorf("%d series with %d samples, expected %d with %d", meta.Stats.NumSeries, meta.Stats.NumSamples, series, samples)
 		}
 		if meta.Stats.NumSamples == 0 {

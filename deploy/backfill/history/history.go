@@ -56,11 +56,11 @@ type History struct {
 // name is a trace name of a project. Its series have their samples at the same times, as
 // if they were scraped: a histogram's buckets must not be extrapolated differently.
 type name struct {
-	index  int
-	step   int64 // milliseconds
-	latest int64 // when it starts at the latest
-	events []Event
-	series int
+	index           int
+	step            int64 // milliseconds
+	latest          int64 // when it starts at the latest
+	events          []Event
+	series, natives int // natives are the native histograms among them
 }
 
 // start returns the time of the first sample.
@@ -148,18 +148,23 @@ func (h *History) EndAt(t int64) {
 // has counted less.
 func (h *History) Clamped() int { return h.clamped }
 
-// Size returns how many series and samples there are in [mint, maxt). There are a few less
-// of names whose first traces were abandoned, which have no last end.
-func (h *History) Size(mint, maxt int64) (series int, samples uint64) {
+// Size returns how many series and samples there are in [mint, maxt), with or without native
+// histograms. There are a few less of names whose first traces were abandoned, which have no
+// last end.
+func (h *History) Size(mint, maxt int64, natives bool) (series int, samples uint64) {
 	for _, n := range h.names {
 		count := uint64(0)
 		events := n.events[before(n.events, mint):before(n.events, maxt)]
 		for p := n.points(events, mint, maxt); p.next(); {
 			count++
 		}
+		of := n.series
+		if !natives {
+			of -= n.natives
+		}
 		if count > 0 {
-			series += n.series
-			samples += count * uint64(n.series)
+			series += of
+			samples += count * uint64(of)
 		}
 	}
 	return series, samples

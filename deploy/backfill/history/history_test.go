@@ -195,7 +195,7 @@ func TestOnlyWhatIsBoth(t *testing.T) {
 			t.Errorf("there is %s", l)
 		}
 	}
-	if series, samples := h.Size(end-10*60_000, end+1); series == 0 || samples != uint64(2*series) {
+	if series, samples := h.Size(end-10*60_000, end+1, true); series == 0 || samples != uint64(2*series) {
 		t.Errorf("%d series with %d samples, want two of each", series, samples)
 	}
 }

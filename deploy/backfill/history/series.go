@@ -173,6 +173,9 @@ func (h *History) addMetric(project string, names map[string]*name, familyName s
 		b.Set(model.BucketLabel, bound)
 		h.series = append(h.series, &series{labels: b.Labels(), metric: m, column: c, le: uint8(le)})
 		m.name.series++
+		if c == nativeColumn {
+			m.name.natives++
+		}
 	}
 	switch f {
 	case lastEnd:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -101,6 +102,20 @@ opper_traces_total` + labels + ` 1 1772323200.002
 	}
 	if text.String() != want {
 		t.Errorf("the text is\n%s\nwant\n%s", text.String(), want)
+	}
+}
+
+// The size that is planned is that of the text.
+func TestTextIsAsLargeAsPlanned(t *testing.T) {
+	w := historytest.Random(rand.New(rand.NewPCG(1, 4)), start, start.Add(30*time.Hour), 2, 20)
+	h := newHistory(t, w, time.Minute)
+	from, to := start.UnixMilli(), start.UnixMilli()+day
+	samples, err := openmetrics.Write(io.Discard, h.NewReader().Series(from, to))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, planned := h.Size(from, to, false); samples > planned || samples < planned*99/100 {
+		t.Errorf("%d samples, planned are %d", samples, planned)
 	}
 }
 

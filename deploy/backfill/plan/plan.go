@@ -49,7 +49,7 @@ type Range struct{ Min, Max int64 }
 type Sizer interface {
 	Range() (first, last int64, ok bool)
 	EndAt(t int64)
-	Size(mint, maxt int64) (series int, samples uint64)
+	Size(mint, maxt int64, natives bool) (series int, samples uint64)
 }
 
 // Plan is what is written.
@@ -101,7 +101,7 @@ func New(h Sizer, cfg Config) (*Plan, error) {
 		p.Ranges = append(p.Ranges, Range{from.UnixMilli(), to.UnixMilli()})
 	}
 	h.EndAt(p.Last.UnixMilli())
-	p.Series, p.Samples = h.Size(first, p.Last.UnixMilli())
+	p.Series, p.Samples = h.Size(first, p.Last.UnixMilli(), cfg.Format != OpenMetrics)
 	p.Bytes = p.Samples * bytesPerSample(cfg.Format)
 	if cfg.Format != OpenMetrics {
 		p.Bytes += uint64(p.Series*len(p.Ranges)) * bytesPerSeries

@@ -22,7 +22,7 @@ func (h history) Range() (first, last int64, ok bool) {
 
 func (history) EndAt(int64) {}
 
-func (h history) Size(mint, maxt int64) (series int, samples uint64) {
+func (h history) Size(mint, maxt int64, _ bool) (series int, samples uint64) {
 	return 3800, uint64(maxt-mint) / 60_000 * 3800
 }
 
