@@ -24,7 +24,8 @@ type container struct {
 // unpack makes a container: the image, and what every engine adds to it.
 func (i *image) unpack(t testing.TB) container {
 	t.Helper()
-	c := container{i, t.TempDir()}
+	image := *i // a container may run as another user
+	c := container{&image, t.TempDir()}
 	for _, l := range i.files {
 		to := filepath.Join(c.root, l.dest)
 		info, err := os.Stat(l.from)
