@@ -90,13 +90,18 @@ test-schedules:
 	@echo '=== running 1500 random schedules'
 	$(SCHEDULES) ./collector -run 'TestSimulation|$(UNRACED_TESTS)' -schedules 1500
 
-# The soak mostly waits, so the rest runs beside it.
+# The soak and the servers with a history mostly wait, so the rest runs beside them.
 test-long: ## many more random schedules and kills, fuzzing, and ten minutes of soak
-	@$(MAKE) -j3 long-soak long-usage long-rest
+	@$(MAKE) -j4 long-soak long-history long-usage long-rest
 
 long-soak:
 	@echo '=== ten minutes of soak'
 	$(GO) run ./deploy/test/soak --for=10m
+
+long-history:
+	@echo '=== 30 days of 200 000 traces as history on a Prometheus server, and 14 days of the demo'
+	$(GO) test -C $(BACKFILL) -timeout 120m ./e2e -run TestHistory -full
+	$(GO) test -timeout 60m ./deploy/grafana -run TestPanelsAreFullAtFirstLook -past 336h
 
 long-usage:
 	@echo '=== running 10000 random schedules of usage over 30 days'
@@ -109,9 +114,6 @@ long-rest:
 	$(GO) test -race -timeout 60m ./deploy/test/e2e -run 'TestCountsSurviveSIGKILL|TestFirstIncrementIsNotLostByDiscovery' -parallel 4 -kills 40 -shared-connections
 	@echo '=== testing each alert beside all rules'
 	$(GO) test -timeout 60m ./deploy/prometheus -run TestRulesPassTheirTests -all-rules
-	@echo '=== 30 days of 200 000 traces as history on a Prometheus server, and 14 days of the demo'
-	$(GO) test -C $(BACKFILL) -timeout 120m ./e2e -run TestHistory -full
-	$(GO) test -timeout 60m ./deploy/grafana -run TestPanelsAreFullAtFirstLook -past 336h
 	@echo '=== fuzzing'
 	$(MAKE) fuzz FUZZTIME=2000x
 
