@@ -52,7 +52,7 @@ func TestHistoryOnANewServer(t *testing.T) {
 	w.Restart(t)
 	w.run(t, 10, time.Now())
 	w.awaitCompactions(t, 2)
-	w.examine(t, "after compactions, a restart and more compactions", n.windows/2, end, before)
+	w.examine(t, "after compactions, a restart and more compactions", max(n.windows/10, 20), end, before)
 }
 
 // examine looks at all that the history promises. It ends at a time.
