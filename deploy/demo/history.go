@@ -62,8 +62,8 @@ func buildBackfill(ctx context.Context, dir string) (string, error) {
 	return path, nil
 }
 
-// write writes the blocks, and returns the directory of a state from which the exporter
-// goes on; it is empty if Prometheus has data already.
+// write writes the blocks, and returns the directory of the state for the exporter; it is
+// empty if Prometheus has data already.
 func (p past) write(ctx context.Context, dir string, flags []string, stdout, stderr io.Writer) (state string, err error) {
 	if entries, err := os.ReadDir(p.data); err == nil && len(entries) > 0 {
 		_, _ = fmt.Fprintf(stdout, "%s is not empty, so Prometheus gets no history.\n", p.data)

@@ -17,14 +17,14 @@ func quickCompactions() []string {
 	return []string{"--storage.tsdb.min-block-duration=" + shortest, "--storage.tsdb.max-block-duration=3d"}
 }
 
-// A month of history is moved into a server that runs, and goes on in what it scrapes.
+// The blocks of a month are moved into a running server, and its live series continue them.
 func TestHistoryOnAServer(t *testing.T) {
 	n := sizeOf(t)
 	w := newWorld(t, n)
 	w.serve(t, "")
 	live := time.Now()
 	w.WaitScrapes(t, "opper", 1)
-	// A history that goes on to these would have them before live samples that do not.
+	// If the blocks contained these too, live samples without them would follow: a reset.
 	w.run(t, 20, live)
 	blocks := w.backfill(t, n, "--state="+w.state(t), "--from-server="+w.URL())
 	before := w.liveSamples(t)

@@ -30,7 +30,7 @@ func (w window) String() string {
 }
 
 // windows returns n windows: of 10 minutes, of 20 days, of any length, and across the
-// seam, which end at now. The history is between begin and end.
+// end of the history, which end at now. The history is between begin and end.
 func windows(n int, begin, end, now time.Time) (all []window) {
 	between := func(from, to time.Time) int64 {
 		return from.UnixMilli() + rand.Int64N(to.UnixMilli()-from.UnixMilli())

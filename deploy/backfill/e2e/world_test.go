@@ -1,5 +1,5 @@
 // Package e2e_test proves on a real Prometheus server what opper_backfill promises:
-// the history is the truth, it goes on without a seam in the live series, and no
+// the history is the truth, the live series continue it without a reset, and no
 // live sample of any series is lost by it.
 package e2e_test
 

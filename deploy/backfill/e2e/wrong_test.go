@@ -10,7 +10,7 @@ import (
 	"opper_exporter/deploy/test/exportertest"
 )
 
-// What the other test asks for is missing as soon as a block goes on to the live samples:
+// What the other test asks for is missing as soon as a block overlaps with the live samples:
 // its series seem to fall between the live ones, and when the server starts again it
 // drops the live samples of every series up to the end of the block.
 func TestBlocksThatEndTooLateAreSeen(t *testing.T) {
