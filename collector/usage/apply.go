@@ -270,7 +270,8 @@ func (s *Set) count(sums map[int64]map[cell]Amounts, first int64, baseLine map[s
 		marks := make([]mark, len(cells))
 		for n, c := range cells {
 			if shared[c] == nil {
-				shared[c] = &c
+				own := c // taken here, so that cells that are known take no memory
+				shared[c] = &own
 			}
 			before := mark{cell: shared[c]}
 			i, isKnown := slices.BinarySearchFunc(known, c, compareMark)
