@@ -39,8 +39,10 @@ func (p *progress) begin(step string) {
 	defer p.mu.Unlock()
 	p.step, p.logged = step, time.Now()
 	if p.isTerminal {
+		// A spinner would draw from a goroutine of its own, which goes on after Clear.
 		p.bar = progressbar.NewOptions64(-1, progressbar.OptionSetWriter(p.to), progressbar.OptionSetDescription(step),
-			progressbar.OptionShowCount(), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetPredictTime(true))
+			progressbar.OptionShowCount(), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetPredictTime(true),
+			progressbar.OptionSetSpinnerChangeInterval(0))
 	}
 }
 
