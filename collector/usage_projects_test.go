@@ -211,6 +211,24 @@ func TestTwoKeysOfOneOrganization(t *testing.T) {
 	o.expect(map[[2]string]float64{{"a", ""}: 2, {"b", ""}: 5, {"a", uuidOf("c")}: 5})
 }
 
+// A key in its initial sync reads no usage: what it will prove to be its own, no other
+// key counts meanwhile.
+func TestTwoKeysOfOneOrganizationDuringAnInitialSync(t *testing.T) {
+	o := newUsageOrganization(t, oppertest.UsageTroubles{OrganizationWide: true}, "a", "b")
+	o.configure("a", "b")
+	o.call("a", dollar, true)
+	o.call("b", 2*dollar, true)
+	a := o.c.all()[0]
+	for range 180 {
+		a.sync(t.Context())
+		a.countUsage(a.usageRequest().read(t.Context(), a.usage.source()))
+		o.step(time.Minute)
+	}
+	o.expect(map[[2]string]float64{})
+	o.run(2)
+	o.expect(map[[2]string]float64{{"a", ""}: 1, {"b", ""}: 2})
+}
+
 // Where nothing proves whose the usage is, the first project that sees it counts it, in
 // the name of the Opper project.
 func TestTwoKeysOfOneOrganizationWithoutTraces(t *testing.T) {

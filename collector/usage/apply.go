@@ -30,7 +30,9 @@ type Proof struct {
 // counts it, no hour becomes final. The first read counts nothing until all is decided,
 // so that history appears at once.
 func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Proof, now time.Time) error {
-	s.cfg.Owners.hear(s.cfg.Project)
+	if !proof.IsAhead {
+		s.cfg.Owners.endAwait(s.cfg.Project)
+	}
 	first := hourOf(from)
 	if s.newest == 0 {
 		s.border = first

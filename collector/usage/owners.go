@@ -5,20 +5,25 @@ import (
 	"time"
 )
 
-// undecidedFor is how long an Opper project that several configured projects see, or
-// may see, waits for a proof whose it is.
-const undecidedFor = 15 * time.Minute
+const (
+	// undecidedFor is how long an Opper project that several configured projects see, or
+	// may see, waits for a proof whose it is.
+	undecidedFor = 15 * time.Minute
+	// awaitedFor is how long it waits while any of them may still prove that it is its own:
+	// an initial sync can take hours.
+	awaitedFor = 24 * time.Hour
+)
 
 // Owners decides for all configured projects of the process which of them counts an
 // Opper project, as the keys of several may show the same usage. A claim is for good:
 // whoever made it first keeps it until it is not configured any more. It is safe for
 // concurrent use.
 type Owners struct {
-	mu     sync.Mutex
-	heard  map[string]bool      // configured projects, and whether they have read usage or failed to
-	silent int                  // those that have not
-	claims map[string]claim     // by Opper project
-	seen   map[string]*sighting // Opper projects without a claim
+	mu        sync.Mutex
+	isAwaited map[string]bool      // configured projects, and whether they may still prove their own
+	awaited   int                  // number of those that may
+	claims    map[string]claim     // by Opper project
+	seen      map[string]*sighting // Opper projects without a claim
 }
 
 type claim struct {
@@ -39,6 +44,7 @@ type sighting struct {
 	first   string // of the configured projects that have seen it, by name; empty if that one is gone
 	several bool
 	since   time.Time
+	waited  bool // for what configured projects may prove
 }
 
 type verdict int
@@ -63,32 +69,33 @@ func NewOwners(projects ...string) *Owners {
 func (o *Owners) SetProjects(names []string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	before := o.heard
-	o.heard, o.silent = make(map[string]bool, len(names)), 0
+	before := o.isAwaited
+	o.isAwaited, o.awaited = make(map[string]bool, len(names)), 0
 	for _, name := range names {
-		if o.heard[name] = before[name]; !before[name] {
-			o.silent++
+		isAwaited, isKnown := before[name]
+		if o.isAwaited[name] = isAwaited || !isKnown; o.isAwaited[name] {
+			o.awaited++
 		}
 	}
 	for id, c := range o.claims {
-		if _, ok := o.heard[c.project]; !ok {
+		if _, ok := o.isAwaited[c.project]; !ok {
 			delete(o.claims, id)
 		}
 	}
 	for _, s := range o.seen {
-		if _, ok := o.heard[s.first]; !ok {
+		if _, ok := o.isAwaited[s.first]; !ok {
 			s.first = ""
 		}
 	}
 }
 
-// hear notes that a project has read usage, or failed to.
-func (o *Owners) hear(project string) {
+// endAwait says that others need not wait any more for what a project proves.
+func (o *Owners) endAwait(project string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if heard, ok := o.heard[project]; ok && !heard {
-		o.heard[project] = true
-		o.silent--
+	if o.isAwaited[project] {
+		o.isAwaited[project] = false
+		o.awaited--
 	}
 }
 
@@ -109,9 +116,12 @@ func (o *Owners) decide(project string, ids []string, isProven, isAlone, awaitsP
 			return undecided
 		}
 	}
-	if _, ok := o.heard[project]; !ok {
+	isAwaited, isConfigured := o.isAwaited[project]
+	if !isConfigured {
 		return undecided
 	}
+	isOneOfSeveral := len(o.isAwaited) > 1
+	areOthersAwaited := o.awaited > 1 || o.awaited == 1 && !isAwaited
 	s := o.seen[ids[0]]
 	if s == nil {
 		s = &sighting{since: now}
@@ -123,14 +133,18 @@ func (o *Owners) decide(project string, ids []string, isProven, isAlone, awaitsP
 	if s.first == "" || project < s.first {
 		s.first = project
 	}
-	if now.Before(s.since) {
+	if now.Before(s.since) || s.waited && o.awaited == 0 {
 		s.since = now
 	}
+	s.waited = isOneOfSeveral && o.awaited > 0
 	patience := undecidedFor
-	if s.first != project {
+	switch {
+	case s.waited:
+		patience = awaitedFor
+	case s.first != project:
 		patience *= 2 // that one may not see it any more
 	}
-	isGuess := len(o.heard) > 1 && !isProven && (!isAlone || s.several || o.silent > 0)
+	isGuess := isOneOfSeveral && !isProven && (!isAlone || s.several || areOthersAwaited)
 	if (isGuess || awaitsProof) && now.Sub(s.since) < patience {
 		return undecided
 	}
@@ -147,7 +161,7 @@ func (o *Owners) keep(project string, ids []string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	isKept := false
-	_, isConfigured := o.heard[project]
+	_, isConfigured := o.isAwaited[project]
 	for _, id := range ids {
 		if c, isClaimed := o.claims[id]; isClaimed && c.project != project {
 			continue

@@ -205,6 +205,8 @@ func TestProjectsOfOneOrganization(t *testing.T) {
 	p.read("b", "Y", rows...)
 	p.expect("a: ; b: ")
 	p.read("a", "", rows...)
+	p.pass(undecidedFor)
+	p.read("a", "", rows...)
 	for _, m := range p.projects["a"].set.Models() {
 		if m.zeroPending {
 			t.Errorf("history of %v does not appear at once", m)
@@ -234,6 +236,73 @@ func TestProjectsOfOneOrganization(t *testing.T) {
 	p.expect("a: (none)/m=8 U/m=48 X/m=1 Z/m=4; b: /m=2")
 }
 
+// Nobody guesses whose an Opper project is while another may still prove that it is its
+// own, however often it reads usage or fails to; but for no more than a day.
+func TestGuessesAwaitInitialSyncs(t *testing.T) {
+	rows := []opper.Usage{row(0, "X", "m", 1), row(0, "Y", "m", 2)}
+	ahead := Proof{IsAhead: true}
+	for _, c := range []struct {
+		what string
+		b    func(p *process, hour float64) error
+		want string
+	}{
+		{"silent, then proves", func(p *process, hour float64) error {
+			if hour < 23 {
+				return nil
+			}
+			return p.projects["b"].readWith(Proof{Own: "X"}, rows...)
+		}, "a: Y/m=2; b: /m=1"},
+		{"reads, then proves", func(p *process, hour float64) error {
+			if hour < 23 {
+				return p.projects["b"].readWith(ahead, rows...)
+			}
+			return p.projects["b"].readWith(Proof{Own: "X"}, rows...)
+		}, "a: Y/m=2; b: /m=1"},
+		{"reads, then cannot", func(p *process, hour float64) error {
+			if hour < 5 {
+				return p.projects["b"].readWith(ahead, rows...)
+			}
+			return p.projects["b"].readWith(Proof{}, rows...)
+		}, "a: X/m=1 Y/m=2; b: "},
+		{"fails", func(p *process, hour float64) error {
+			p.projects["b"].set.Failed()
+			return nil
+		}, "a: X/m=1 Y/m=2; b: "},
+		{"stays silent", func(*process, float64) error { return nil }, "a: ; b: "},
+	} {
+		p := newProcess(t, "a", "b")
+		start := p.projects["a"].now
+		since := func() time.Duration { return p.projects["a"].now.Sub(start) }
+		for since() < awaitedFor-time.Minute {
+			if err := c.b(p, since().Hours()); err != nil {
+				t.Fatal(err)
+			}
+			p.read("a", "", rows...)
+		}
+		t.Log(c.what)
+		p.expect(c.want)
+		p.pass(time.Minute)
+		p.read("a", "", rows...)
+		if got := p.projects["a"].costs(); got == "" {
+			t.Error("nothing is counted after a day")
+		}
+	}
+}
+
+// A project that goes on from its state has no initial sync that others would await.
+func TestRestoredProjectsAreNotAwaited(t *testing.T) {
+	p := newProcess(t, "a", "b")
+	p.read("b", "X", row(0, "X", "m", 1))
+	p.read("a", "")
+	p.kill()
+	p.pass(time.Hour)
+	for range 2 {
+		p.read("a", "", row(0, "X", "m", 1), row(0, "Y", "m", 2))
+		p.pass(undecidedFor)
+	}
+	p.expect("a: Y/m=2; b: /m=1")
+}
+
 // A claim that is not committed holds others back, and is lost with the process.
 func TestClaimIsDurableFirst(t *testing.T) {
 	p := newProcess(t, "a", "b")
@@ -259,6 +328,7 @@ func TestFirstSeerIsGone(t *testing.T) {
 		p.read("a", "", row(0, "X", "m", 1))
 		p.read("b", "", row(0, "X", "m", 1))
 		p.read("c", "")
+		p.read("b", "", row(0, "X", "m", 1))
 		p.pass(undecidedFor)
 		if isRemoved {
 			p.configure("b", "c")

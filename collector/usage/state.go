@@ -78,6 +78,9 @@ func Restore(cfg Config, entries map[string][]byte) (*Set, error) {
 	}
 	s.keepClaims()
 	s.dropForeignMarks()
+	if s.begun {
+		s.cfg.Owners.endAwait(cfg.Project) // its list had been read before
+	}
 	return s, nil
 }
 

@@ -183,7 +183,7 @@ func (s *Set) start(now time.Time) int64 {
 }
 
 // Failed says that a read has failed, so that other projects need not wait for this one.
-func (s *Set) Failed() { s.cfg.Owners.hear(s.cfg.Project) }
+func (s *Set) Failed() { s.cfg.Owners.endAwait(s.cfg.Project) }
 
 // IsUndecided reports whether it has not been decided yet whose the usage is, or some of
 // it, for which a proof would help.

@@ -44,9 +44,14 @@ func (f *fixture) read(rows ...opper.Usage) error { return f.readOf("", rows...)
 
 func (f *fixture) readOf(own string, rows ...opper.Usage) error {
 	f.t.Helper()
+	return f.readWith(Proof{Own: own}, rows...)
+}
+
+func (f *fixture) readWith(proof Proof, rows ...opper.Usage) error {
+	f.t.Helper()
 	from, to := f.set.Window(f.now)
 	rows = slices.DeleteFunc(slices.Clone(rows), func(u opper.Usage) bool { return u.Bucket.Before(from) || !u.Bucket.Before(to) })
-	err := f.set.Apply(rows, from, true, Proof{Own: own}, f.now)
+	err := f.set.Apply(rows, from, true, proof, f.now)
 	f.commit()
 	f.now = f.now.Add(time.Minute)
 	return err
