@@ -61,7 +61,7 @@ func exitStatus(err error, failed int, stderr io.Writer) int {
 
 // backfill reads, plans and writes.
 func backfill(ctx context.Context, o *options, shown *progress, stdout io.Writer) (err error) {
-	ends, err := lookAtServer(ctx, o)
+	ends, err := lookAtServer(ctx, o, shown.logger)
 	if err != nil {
 		return err
 	}
@@ -114,9 +114,9 @@ func backfill(ctx context.Context, o *options, shown *progress, stdout io.Writer
 
 // lookAtServer takes from the server what the arguments leave open, and returns where the
 // history has to end for it.
-func lookAtServer(ctx context.Context, o *options) ([]plan.End, error) {
+func lookAtServer(ctx context.Context, o *options, logger log.Logger) ([]plan.End, error) {
 	ends := []plan.End{o.live(o.Until, "--until")}
-	if o.FromServer == "" {
+	if o.FromServer == nil {
 		return ends, nil
 	}
 	var projects []string
@@ -126,6 +126,9 @@ func lookAtServer(ctx context.Context, o *options) ([]plan.End, error) {
 	live, err := server.Look(ctx, o.FromServer, projects, o.Labels)
 	if err != nil {
 		return nil, err
+	}
+	if live.Older != "" {
+		level.Warn(logger).Log("msg", "older series of the exporter have the same traces, sum() counts them twice", "labels", live.Older)
 	}
 	o.Labels = live.Labels
 	if !o.retained {
@@ -175,7 +178,7 @@ func readProjects(ctx context.Context, o *options, shown *progress) (*read.Resul
 // since that began, unless there is no server yet.
 func (o *options) ends(ends []plan.End, got *read.Result) ([]plan.End, error) {
 	switch {
-	case o.State == "" || o.For == plan.NewPrometheus || o.FromServer != "" || !o.Until.IsZero():
+	case o.State == "" || o.For == plan.NewPrometheus || o.FromServer != nil || !o.Until.IsZero():
 		return ends, nil
 	case got.Renewed:
 		return nil, errors.New("--until: expected the first sample of the exporter's series on the server, as the state has replaced another one, or --from-server")

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -278,7 +279,7 @@ func TestHistoryEndsWhereTheStateBegan(t *testing.T) {
 		"no state":           {options{}, read.Result{}, nil, ""},
 		"state":              {options{Validated: &config.Validated{}, State: "s"}, read.Result{Since: since}, []plan.End{{At: since.Add(-lateness), What: "the state began to count, less 15m0s"}}, ""},
 		"until":              {options{State: "s", Until: since}, read.Result{Since: since, Renewed: true}, nil, ""},
-		"server":             {options{State: "s", FromServer: "u"}, read.Result{Since: since, Renewed: true}, nil, ""},
+		"server":             {options{State: "s", FromServer: &url.URL{}}, read.Result{Since: since, Renewed: true}, nil, ""},
 		"server without any": {options{State: "s", For: plan.NewPrometheus}, read.Result{Since: since}, nil, ""},
 		"renewed":            {options{State: "s"}, read.Result{Since: since, Renewed: true}, nil, "--until: expected the first sample of the exporter's series on the server, as the state has replaced another one, or --from-server"},
 	} {
@@ -333,6 +334,7 @@ func TestRefusals(t *testing.T) {
 		"output is a server":    {[]string{"--output=" + data}, 1, "is in the data directory " + data + " of a server"},
 		"output is a file":      {[]string{"--output=" + file}, 1, "--output: "},
 		"no server":             {[]string{"--from-server=" + unready.URL, "--state=" + full}, 1, "--from-server"},
+		"server is no URL":      {[]string{"--from-server=localhost:9090", "--state=" + full}, 2, `--from-server: expected a URL such as http://localhost:9090, got "localhost:9090"`},
 		"server but no state":   {[]string{"--from-server=" + unready.URL}, 2, "--from-server: expected --state, too"},
 		"server that is new":    {[]string{"--from-server=" + unready.URL, "--for=new-prometheus"}, 2, "--from-server: a server that runs has samples already, expected --for=prometheus"},
 		"no state":              {[]string{"--state=" + full}, 1, "--state: there is no state in " + full},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"opper_exporter/collector/config"
 	"opper_exporter/deploy/backfill/history"
 	"opper_exporter/deploy/backfill/plan"
+	"opper_exporter/deploy/backfill/server"
 )
 
 const (
@@ -38,7 +40,7 @@ type options struct {
 	*config.Validated
 	State      string
 	Output     string
-	FromServer string
+	FromServer *url.URL // nil if not given
 	Labels     map[string]string
 	For        string
 	Format     string
@@ -50,9 +52,9 @@ type options struct {
 
 // flags are the values of the program's own flags.
 type flags struct {
-	labels                 []string
-	step, until, retention string
-	storagePath            bool // was given
+	labels                             []string
+	fromServer, step, until, retention string
+	storagePath                        bool // was given
 }
 
 // parse reads the arguments, the environment and the files that they name.
@@ -71,7 +73,7 @@ func (f *flags) add(o *options) func(*kingpin.Application) {
 		app.Flag("output", "Directory for the output, which must be new or empty.").PlaceHolder("DIRECTORY").StringVar(&o.Output)
 		app.Flag("state", "Copy of the exporter's state, or its directory while the exporter is stopped: the history ends with its counts. Without it, a state is made from which the exporter continues.").PlaceHolder("PATH").StringVar(&o.State)
 		app.Flag("label", "Label that the server adds to the exporter's series, as 'NAME=VALUE'. Repeatable: job and instance are required, unless they are read from --from-server.").PlaceHolder("NAME=VALUE").StringsVar(&f.labels)
-		app.Flag("from-server", "URL of the Prometheus that scrapes the exporter. Labels, retention and the time of the first sample are read from it. Requires --state.").PlaceHolder("URL").StringVar(&o.FromServer)
+		app.Flag("from-server", "URL of the Prometheus that scrapes the exporter. Labels, retention and the time of the first sample are read from it. Requires --state.").PlaceHolder("URL").StringVar(&f.fromServer)
 		app.Flag("for", "Server that the output is for. new-prometheus has never been started: only then does the history reach until now. One of: [prometheus, new-prometheus, mimir]").Default(plan.Prometheus).EnumVar(&o.For, plan.Prometheus, plan.NewPrometheus, plan.Mimir)
 		app.Flag("format", "Output format. openmetrics is one text file per day, without native histograms. One of: [blocks, openmetrics]").Default(plan.Blocks).EnumVar(&o.Format, plan.Blocks, plan.OpenMetrics)
 		app.Flag("step", "Interval between samples of a series, at most 4m. The end of each trace adds another.").Default("60s").StringVar(&f.step)
@@ -92,18 +94,23 @@ func (f *flags) check(o *options) (err error) {
 	switch {
 	case f.storagePath:
 		return errors.New("--storage.path: expected --state, with a copy of the state or the directory of a stopped exporter")
-	case o.For == plan.NewPrometheus && o.FromServer != "":
+	case o.For == plan.NewPrometheus && f.fromServer != "":
 		return errors.New("--from-server: a server that runs has samples already, expected --for=prometheus")
-	case o.State == "" && o.FromServer != "":
+	case o.State == "" && f.fromServer != "":
 		return errors.New("--from-server: expected --state, too: what the server has scraped are the counts of a state, and those of another one would look like a reset")
 	case o.Output == "":
 		return errors.New("--output: expected a new directory")
+	}
+	if f.fromServer != "" {
+		if o.FromServer, err = server.ParseURL(f.fromServer); err != nil {
+			return fmt.Errorf("--from-server: %w", err)
+		}
 	}
 	if o.Labels, err = parseLabels(f.labels); err != nil {
 		return fmt.Errorf("--label: %w", err)
 	}
 	for _, name := range []string{"job", "instance"} {
-		if o.Labels[name] == "" && o.FromServer == "" {
+		if o.Labels[name] == "" && o.FromServer == nil {
 			return fmt.Errorf("--label: expected %s=VALUE, as the server adds it to the live series, or --from-server", name)
 		}
 	}

@@ -3,9 +3,11 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"mime"
 	"net/http"
@@ -37,6 +39,9 @@ type Live struct {
 	Labels map[string]string
 	// First is the first sample of the live series.
 	First time.Time
+	// Older shows the labels of series that began at least an hour before, whose traces a
+	// history would have again. It is empty if there are none.
+	Older string
 	// Retention is how long the server keeps samples; 0 if that depends on their
 	// size alone, or is unknown.
 	Retention time.Duration
@@ -45,19 +50,24 @@ type Live struct {
 	Head time.Time
 }
 
-// Look asks the server at address for the live series of the projects. The labels
-// are those that the history shall have: each of them must be on the live series,
-// and they tell one of several instances from the others.
-func Look(ctx context.Context, address string, projects []string, labels map[string]string) (Live, error) {
-	return lookAt(ctx, time.Now(), address, projects, labels)
-}
-
-func lookAt(ctx context.Context, now time.Time, address string, projects []string, labels map[string]string) (Live, error) {
+// ParseURL returns the URL of a server.
+func ParseURL(address string) (*url.URL, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return Live{}, fmt.Errorf("--from-server: %q: expected a URL such as http://localhost:9090", address)
+		return nil, fmt.Errorf("expected a URL such as http://localhost:9090, got %q", address)
 	}
-	client, err := api.NewClient(api.Config{Address: address, Client: &http.Client{Transport: jsonOnly{http.DefaultTransport}, Timeout: timeout}})
+	return u, nil
+}
+
+// Look asks the server at u for the live series of the projects. The labels
+// are those that the history shall have: each of them must be on the live series,
+// and they tell one of several instances from the others.
+func Look(ctx context.Context, u *url.URL, projects []string, labels map[string]string) (Live, error) {
+	return lookAt(ctx, time.Now(), u, projects, labels)
+}
+
+func lookAt(ctx context.Context, now time.Time, u *url.URL, projects []string, labels map[string]string) (Live, error) {
+	client, err := api.NewClient(api.Config{Address: u.String(), Client: &http.Client{Transport: jsonOnly{http.DefaultTransport}, Timeout: timeout}})
 	if err != nil {
 		return Live{}, fmt.Errorf("--from-server: %w", err)
 	}
@@ -78,11 +88,11 @@ func (s server) look(ctx context.Context, now time.Time, projects []string, give
 	if err != nil {
 		return Live{}, err
 	}
-	chosen, err := choose(sets, projects, given)
+	chosen, older, err := choose(sets, projects, given)
 	if err != nil {
 		return Live{}, err
 	}
-	live := Live{Labels: chosen}
+	live := Live{Labels: chosen, Older: listed(older)}
 	if live.First, err = s.first(ctx, selector(chosen), tile); err != nil {
 		return Live{}, err
 	}
@@ -158,35 +168,44 @@ func (s server) firstOf(ctx context.Context, selector string, end time.Time, wid
 	return first, nil
 }
 
+// instance is what live series of the projects with the same labels come from.
+type instance struct {
+	labels map[string]string
+	begin  model.Time // of the step in which the first sample is
+}
+
 // choose returns the labels that the server adds, if they are the same for all live
-// series of the projects.
-func choose(sets model.Matrix, projects []string, given map[string]string) (map[string]string, error) {
+// series of the projects, and those of series that began before.
+func choose(sets model.Matrix, projects []string, given map[string]string) (chosen, older map[string]string, err error) {
 	if len(sets) == 0 {
-		return nil, fmt.Errorf("has no series %s of the last %d days: does it scrape the exporter?", metric, int(oldest.Hours()/24))
+		return nil, nil, fmt.Errorf("has no series %s of the last %d days: does it scrape the exporter?", metric, int(oldest.Hours()/24))
 	}
-	var found []map[string]string
+	var found []instance
 	var others []string
 	for _, set := range sets {
-		labels := map[string]string{}
+		one := instance{map[string]string{}, set.Values[0].Timestamp}
 		for name, value := range set.Metric {
-			labels[string(name)] = string(value)
+			one.labels[string(name)] = string(value)
 		}
-		project := labels["project"]
-		delete(labels, "project")
+		project := one.labels["project"]
+		delete(one.labels, "project")
+		known := slices.IndexFunc(found, func(known instance) bool { return maps.Equal(known.labels, one.labels) })
 		switch {
 		case !slices.Contains(projects, project):
 			others = append(others, fmt.Sprintf("project=%q", project))
-		case !slices.ContainsFunc(found, func(one map[string]string) bool { return selector(one) == selector(labels) }):
-			found = append(found, labels)
+		case known < 0:
+			found = append(found, one)
+		default:
+			found[known].begin = min(found[known].begin, one.begin)
 		}
 	}
 	if len(found) == 0 {
 		slices.Sort(others)
-		return nil, fmt.Errorf("has no series %s of project %s, only of %s", metric, strings.Join(projects, ", "), strings.Join(slices.Compact(others), ", "))
+		return nil, nil, fmt.Errorf("has no series %s of project %s, only of %s", metric, strings.Join(projects, ", "), strings.Join(slices.Compact(others), ", "))
 	}
-	matching := slices.DeleteFunc(slices.Clone(found), func(labels map[string]string) bool {
+	matching := slices.DeleteFunc(slices.Clone(found), func(one instance) bool {
 		for name, value := range given {
-			if labels[name] != value {
+			if one.labels[name] != value {
 				return true
 			}
 		}
@@ -194,19 +213,22 @@ func choose(sets model.Matrix, projects []string, given map[string]string) (map[
 	})
 	switch len(matching) {
 	case 1:
-		return matching[0], nil
+		if first := slices.MinFunc(found, func(a, b instance) int { return cmp.Compare(a.begin, b.begin) }); first.begin < matching[0].begin {
+			older = first.labels
+		}
+		return matching[0].labels, older, nil
 	case 0:
-		return nil, fmt.Errorf("--label: no live series has %s: they have %s", listed(given), listedAll(found))
+		return nil, nil, fmt.Errorf("--label: no live series has %s: they have %s", listed(given), listedAll(found))
 	}
-	return nil, fmt.Errorf("has the live series of several instances, choose one with --label: %s", listedAll(matching))
+	return nil, nil, fmt.Errorf("has the live series of several instances, choose one with --label: %s", listedAll(matching))
 }
 
 // listedAll shows at most four: an exporter that moves with each deployment leaves many.
-func listedAll(sets []map[string]string) string {
+func listedAll(instances []instance) string {
 	const shown = 4
 	var texts []string
-	for _, labels := range sets {
-		texts = append(texts, listed(labels))
+	for _, one := range instances {
+		texts = append(texts, listed(one.labels))
 	}
 	slices.Sort(texts)
 	if n := len(texts); n > shown {

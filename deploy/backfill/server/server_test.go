@@ -7,10 +7,13 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/common/model"
 
 	"opper_exporter/deploy/test/promtest"
 )
@@ -42,7 +45,8 @@ scrape_configs:
 	p.WaitScrapes(t, "second", 3)
 
 	both := []string{"one", "two"}
-	live, err := Look(t.Context(), p.URL(), both, map[string]string{"job": "opper"})
+	at := parse(t, p.URL())
+	live, err := Look(t.Context(), at, both, map[string]string{"job": "opper"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,15 +78,49 @@ scrape_configs:
 		"a label that is not there": {both, map[string]string{"job": "opper", "instance": "b"}, `--label: no live series has instance="b", job="opper": they have "a.b"="c", instance=`},
 		"another project":           {[]string{"three"}, nil, `has no series opper_traces_total of project three, only of project="one", project="two"`},
 	} {
-		_, err := Look(t.Context(), p.URL(), test.projects, test.labels)
+		_, err := Look(t.Context(), at, test.projects, test.labels)
 		if err == nil || !strings.HasPrefix(err.Error(), "--from-server="+p.URL()+": "+test.want) {
 			t.Errorf("%s: the error is %v, want %s", name, err, test.want)
 		}
 	}
 
 	empty := promtest.Start(t, promtest.Config{YAML: "global: {}\n"})
-	if _, err := Look(t.Context(), empty.URL(), both, nil); err == nil || !strings.HasSuffix(err.Error(), "has no series opper_traces_total of the last 32 days: does it scrape the exporter?") {
+	if _, err := Look(t.Context(), parse(t, empty.URL()), both, nil); err == nil || !strings.HasSuffix(err.Error(), "has no series opper_traces_total of the last 32 days: does it scrape the exporter?") {
 		t.Errorf("without series the error is %v", err)
+	}
+}
+
+func parse(t *testing.T, address string) *url.URL {
+	t.Helper()
+	u, err := ParseURL(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func TestURL(t *testing.T) {
+	for _, address := range []string{"", "localhost:9090", "/prometheus", "ftp://localhost", "http://", "http://a b"} {
+		if u, err := ParseURL(address); err == nil || !strings.HasPrefix(err.Error(), "expected a URL such as http://localhost:9090, got ") {
+			t.Errorf("%q: %v, %v", address, u, err)
+		}
+	}
+}
+
+// Series of another instance that began before have the traces of a history, too.
+func TestOlderInstance(t *testing.T) {
+	set := func(instance, project string, begin model.Time) *model.SampleStream {
+		return &model.SampleStream{
+			Metric: model.Metric{"instance": model.LabelValue(instance), "project": model.LabelValue(project)},
+			Values: []model.SamplePair{{Timestamp: begin}, {Timestamp: begin + 9}},
+		}
+	}
+	sets := model.Matrix{set("a", "one", 5), set("b", "one", 4), set("b", "two", 3), set("c", "three", 1)}
+	for instance, want := range map[string]string{"a": "b", "b": ""} {
+		chosen, older, err := choose(sets, []string{"one", "two"}, map[string]string{"instance": instance})
+		if err != nil || chosen["instance"] != instance || older["instance"] != want {
+			t.Errorf("%s: chosen is %v, older %v, want %q, %v", instance, chosen, older, want, err)
+		}
 	}
 }
 
@@ -100,7 +138,6 @@ func TestLookAtSomethingElse(t *testing.T) {
 		return strings.Replace(s.URL, "http://", "http://user:private@", 1)
 	}
 	for name, test := range map[string]struct{ url, want string }{
-		"no URL":        {"localhost:9090", `--from-server: "localhost:9090": expected a URL such as http://localhost:9090`},
 		"not reachable": {closed.URL, "connect: connection refused"},
 		"a login page":  {answer(200, "text/html; charset=utf-8", "<html>"), "answers /api/v1/query_range with text/html (200 OK), expected JSON of Prometheus' API"},
 		"no Prometheus": {answer(404, "text/plain", "not found"), "answers /api/v1/query_range with text/plain (404 Not Found), expected JSON"},
@@ -109,7 +146,7 @@ func TestLookAtSomethingElse(t *testing.T) {
 		"an error":      {answer(503, "application/json", `{"status":"error","errorType":"unavailable","error":"starting up"}`), "server error: 503"},
 		"other result":  {answer(200, "application/json", `{"status":"success","data":{"resultType":"vector","result":[]}}`), "with a vector, expected a matrix"},
 	} {
-		_, err := Look(t.Context(), test.url, []string{"default"}, nil)
+		_, err := Look(t.Context(), parse(t, test.url), []string{"default"}, nil)
 		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "private") {
 			t.Errorf("%s: the error is %v, want %s", name, err, test.want)
 		}
@@ -166,7 +203,7 @@ func TestFirstSample(t *testing.T) {
 	for range 200 {
 		first := now.Add(-time.Duration(rand.Int64N(int64(oldest)))).Truncate(time.Millisecond)
 		s := httptest.NewServer(onlyQueries{first: first, every: 15 * time.Second})
-		live, err := lookAt(t.Context(), now, s.URL, []string{"default"}, nil)
+		live, err := lookAt(t.Context(), now, parse(t, s.URL), []string{"default"}, nil)
 		s.Close()
 		if err != nil {
 			t.Fatal(err)
