@@ -43,6 +43,7 @@ type project struct {
 	metrics    *instrumentation
 	activity   *activity
 	usage      *usageReader
+	state      *persistence
 
 	published       atomic.Pointer[snapshot]
 	publishedStatus atomic.Pointer[status.Published] // of the same sync
@@ -60,18 +61,11 @@ type project struct {
 	loggedAt, savedAt  time.Time // of the initial sync's progress
 	savedRows          int       // that the initial sync had read when it committed last
 	unsaved            int       // entries that it could not commit then
-	commitErr          error     // of the last one
 	failing            bool
 	sweptAt            time.Time // when a page of a sweep was read last
 	origin             origin
-	documentsAt        time.Time          // when the documents were committed last; zero if there is more in them than times
-	committedTotal     int                // in them
-	committed          map[string][]byte  // all other entries of that commit, if they were few
 	upstream           upstream           // of what is counted
-	fresh              bool               // the state on disk, if any, is to be replaced
-	broken             error              // why the store is broken
 	halt               context.CancelFunc // ends the running sync
-	hasReset           bool               // the state on disk lacks what restarts from zero, which is to be committed before it is exposed
 	isContinued        bool               // of a project of this process
 
 	stop func() // ends run, and returns when it has ended; for Collector alone
@@ -142,12 +136,12 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 		wanted:  make(chan struct{}, 1),
 		began:   clock.System(),
 		savedAt: clock.Now(),
-		fresh:   true,
 		halt:    func() {},
 		stop:    func() {},
 	}
 	p.published.Store(&snapshot{})
 	p.activity = newActivity(metrics, clock)
+	p.state = &persistence{project: cfg.Name, store: deps.Store, clock: clock, metrics: metrics, logger: p.logger}
 	p.countFromZero()
 	return p
 }
@@ -155,7 +149,7 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 // expose publishes what was restored, if it is known to be what is configured. What
 // restarts from zero is committed first.
 func (p *project) expose() {
-	if p.hasReset && !p.commit() || p.fresh || p.isUnproven() {
+	if p.state.hasReset && !p.commit() || p.state.isFresh || p.isUnproven() {
 		return
 	}
 	p.publishUsage()
@@ -212,10 +206,10 @@ func (p *project) sync(ctx context.Context) bool {
 	before := p.upstream
 	p.upstream = p.configured() // the syncer has proven it
 	if before != p.upstream {
-		p.documentsAt = time.Time{}
+		p.state.documentsAt = time.Time{}
 	}
 	committed := p.commit()
-	p.activity.synced(took, p.commitErr)
+	p.activity.synced(took, p.state.err)
 	if !committed {
 		p.hasFailed.Store(true)
 		p.upstream = before
@@ -249,7 +243,7 @@ func (p *project) sweep(ctx context.Context, next time.Time) bool {
 	if p.cfg.Interval == 0 {
 		next = time.Now().Add(sweepPatience)
 	}
-	p.sweptAt, p.documentsAt = time.Now(), time.Time{}
+	p.sweptAt, p.state.documentsAt = time.Now(), time.Time{}
 	p.metrics.stall.begin()
 	defer p.metrics.stall.end()
 	ev, err := p.syncer.Sweep(ctx, watchedSource{p.source(opper.PrioritySweep, next), p.metrics.stall})

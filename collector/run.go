@@ -40,7 +40,7 @@ func (p *project) run(ctx context.Context) error {
 				if synced {
 					p.commitDocuments()
 				}
-				return p.broken
+				return p.state.broken
 			case <-tick:
 				waiting = false
 				missed := max(time.Since(next), 0).Truncate(p.cfg.Interval)
@@ -59,7 +59,7 @@ func (p *project) run(ctx context.Context) error {
 			}
 		}
 	}
-	return p.broken
+	return p.state.broken
 }
 
 // readOnce runs syncs until one is published. What a failed one has read of the initial
@@ -71,9 +71,9 @@ func (p *project) readOnce(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case st.Initial == nil && st.Sync.FailingSince.IsZero() && p.commitErr == nil:
+		case st.Initial == nil && st.Sync.FailingSince.IsZero() && p.state.err == nil:
 			return nil
-		case st.Initial == nil || st.Initial.Read <= read || p.commitErr != nil:
+		case st.Initial == nil || st.Initial.Read <= read || p.state.err != nil:
 			return fmt.Errorf("project %q: %w", p.cfg.Name, errors.New(st.Sync.LastError))
 		}
 		read = st.Initial.Read

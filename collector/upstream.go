@@ -36,7 +36,7 @@ func (p *project) configured() upstream {
 // countFromZero begins with an initial sync. What is on disk stays until that is
 // complete.
 func (p *project) countFromZero() {
-	p.upstream, p.lastSuccess, p.fresh = p.configured(), time.Time{}, true
+	p.upstream, p.lastSuccess, p.state.isFresh = p.configured(), time.Time{}, true
 	p.ledger = ledger.New(p.ledgerConfig())
 	p.aggregates = aggregate.New(p.cfg.Aggregate, p.began)
 	p.aggregates.Renewed = p.origin == otherUpstream

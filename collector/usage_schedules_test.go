@@ -292,7 +292,7 @@ func (s *usageSchedule) survive(do func()) {
 func (s *usageSchedule) sync() {
 	s.survive(func() {
 		s.isInitial = s.project.ledger.IsInitialSync()
-		if s.project.sync(context.Background()) && s.project.commitErr == nil {
+		if s.project.sync(context.Background()) && s.project.state.err == nil {
 			s.usageShown, s.tracesShown = s.durable, s.durable
 			s.model.published()
 		}
@@ -327,7 +327,7 @@ func (s *usageSchedule) read(isSlow bool) {
 		s.answer, s.proof = &answer, project.proof(&answer)
 		project.countUsage(answer)
 		s.applied() // without news, there is no commit
-		if project.commitErr == nil {
+		if project.state.err == nil {
 			s.usageShown = s.durable
 		}
 	})
