@@ -82,11 +82,11 @@ func TestRemovedProjectKeepsItsState(t *testing.T) {
 	if f.c.Gatherer("goes") != nil || f.c.IsReady("goes") || f.gather(f.c.Gatherer(""))["opper_exporter_gaps_total{}"] != 0 {
 		t.Error("it is still there")
 	}
-	gone.mu.Lock()
-	if !gone.stopped {
+	gone.requests.mu.Lock()
+	if !gone.requests.isStopped {
 		t.Error("it still runs")
 	}
-	gone.mu.Unlock()
+	gone.requests.mu.Unlock()
 	f.trace(f.opper("goes", 0), 3)
 	f.apply(f.project("stays"), f.project("goes", settleLater))
 	if got := f.counted(f.c.find("goes")); len(got) < 250 {
@@ -233,9 +233,9 @@ func TestLateProjectIsNotWaitedFor(t *testing.T) {
 	release()
 	f.await("an end of the sync", func() bool {
 		p := f.c.find("a")
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return !p.isLate
+		p.requests.mu.Lock()
+		defer p.requests.mu.Unlock()
+		return !p.requests.isLate
 	})
 	f.end()
 }

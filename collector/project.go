@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,17 +43,12 @@ type project struct {
 	activity   *activity
 	usage      *usageReader
 	state      *persistence
+	requests   syncRequests
 
 	published       atomic.Pointer[snapshot]
 	publishedStatus atomic.Pointer[status.Published] // of the same sync
 	ready           chan struct{}                    // closed when the initial sync is published
 	hasFailed       atomic.Bool                      // a sync, or the commit of one
-
-	wanted  chan struct{} // asks for a sync; holds one
-	mu      sync.Mutex
-	flight  chan struct{} // closed when the sync that is wanted or running ends; nil if none is
-	isLate  bool          // a call of refresh has waited for it in vain
-	stopped bool          // run has ended
 
 	// Only of the goroutine that syncs.
 	began, lastSuccess time.Time
@@ -123,21 +117,21 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 	cfg.Aggregate.Partial, cfg.Aggregate.Wall = cfg.InitialLookback != nil, clock.Wall
 	metrics.stall = newStall(clock.Now, cfg.Interval, metrics.up)
 	p := &project{
-		cfg:     cfg,
-		deps:    deps,
-		logger:  log.With(deps.Logger, "project", cfg.Name),
-		source:  source,
-		clock:   clock,
-		zeros:   newZeroFirst(cfg.Name, deps.AllRead),
-		builder: newSnapshots(&cfg),
-		metrics: metrics,
-		usage:   newUsageReader(&cfg),
-		ready:   make(chan struct{}),
-		wanted:  make(chan struct{}, 1),
-		began:   clock.System(),
-		savedAt: clock.Now(),
-		halt:    func() {},
-		stop:    func() {},
+		cfg:      cfg,
+		deps:     deps,
+		logger:   log.With(deps.Logger, "project", cfg.Name),
+		source:   source,
+		clock:    clock,
+		zeros:    newZeroFirst(cfg.Name, deps.AllRead),
+		builder:  newSnapshots(&cfg),
+		metrics:  metrics,
+		usage:    newUsageReader(&cfg),
+		ready:    make(chan struct{}),
+		requests: syncRequests{wanted: make(chan struct{}, 1)},
+		began:    clock.System(),
+		savedAt:  clock.Now(),
+		halt:     func() {},
+		stop:     func() {},
 	}
 	p.published.Store(&snapshot{})
 	p.activity = newActivity(metrics, clock)

@@ -14,8 +14,8 @@ import (
 // It returns an error only if the store breaks.
 func (p *project) run(ctx context.Context) error {
 	ctx, p.halt = context.WithCancel(ctx)
-	p.setStopped(false)
-	defer p.setStopped(true)
+	p.requests.setStopped(false)
+	defer p.requests.setStopped(true)
 	defer p.usage.stop()
 	defer p.halt()
 	var timer *time.Timer
@@ -29,7 +29,7 @@ func (p *project) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		synced := p.sync(ctx)
 		sweeping := synced
-		p.landed()
+		p.requests.end()
 		for waiting := true; waiting; {
 			var page <-chan time.Time
 			if sweeping && p.syncer.IsSweepDue() {
@@ -46,7 +46,7 @@ func (p *project) run(ctx context.Context) error {
 				missed := max(time.Since(next), 0).Truncate(p.cfg.Interval)
 				next = next.Add(missed + p.cfg.Interval)
 				timer.Reset(time.Until(next))
-			case <-p.wanted:
+			case <-p.requests.wanted:
 				waiting = false
 			case <-p.usage.tick():
 				p.readUsage(ctx)
@@ -89,56 +89,4 @@ func offset(name string, interval time.Duration) time.Duration {
 	hash := fnv.New64a()
 	_, _ = hash.Write([]byte(name))
 	return time.Duration(hash.Sum64() % uint64(interval))
-}
-
-// refresh syncs, if there is no interval, and returns when that is done or ctx ends; in
-// that case the sync continues in the background. Concurrent calls share one sync. It
-// does not wait for the initial sync, nor for one that is late if other projects wait.
-func (p *project) refresh(ctx context.Context, othersWait bool) {
-	p.mu.Lock()
-	if p.stopped || p.cfg.Interval > 0 {
-		p.mu.Unlock()
-		return
-	}
-	if p.flight == nil {
-		p.flight = make(chan struct{})
-		p.wanted <- struct{}{}
-	}
-	flight, isLate := p.flight, p.isLate
-	p.mu.Unlock()
-	if !p.isPublished() || othersWait && isLate {
-		return
-	}
-	select {
-	case <-flight:
-	case <-ctx.Done():
-		p.mu.Lock()
-		p.isLate = p.flight == flight
-		p.mu.Unlock()
-	}
-}
-
-// setStopped notes whether run runs. Nobody waits for a sync that would not begin.
-func (p *project) setStopped(stopped bool) {
-	p.mu.Lock()
-	p.stopped = stopped
-	p.mu.Unlock()
-	if stopped {
-		p.landed()
-	}
-}
-
-// landed ends the wait of those who wanted the sync that has just ended.
-func (p *project) landed() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	select {
-	case <-p.wanted:
-		// Asked for while this sync ran: it is the one that they share.
-	default:
-	}
-	if p.flight != nil {
-		close(p.flight)
-		p.flight, p.isLate = nil, false
-	}
 }
