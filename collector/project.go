@@ -122,10 +122,9 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 		logger:   log.With(deps.Logger, "project", cfg.Name),
 		source:   source,
 		clock:    clock,
-		zeros:    newZeroFirst(cfg.Name, deps.AllRead),
+		zeros:    newZeroFirst(cfg.Name, deps),
 		builder:  newSnapshots(&cfg),
 		metrics:  metrics,
-		usage:    newUsageReader(&cfg),
 		ready:    make(chan struct{}),
 		requests: syncRequests{wanted: make(chan struct{}, 1)},
 		began:    clock.System(),
@@ -134,6 +133,7 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 		stop:     func() {},
 	}
 	p.published.Store(&snapshot{})
+	p.usage = newUsageReader(&cfg, clock, p.logger)
 	p.activity = newActivity(metrics, clock)
 	p.state = &persistence{project: cfg.Name, store: deps.Store, clock: clock, metrics: metrics, logger: p.logger}
 	p.countFromZero()
@@ -192,7 +192,7 @@ func (p *project) sync(ctx context.Context) bool {
 	}
 	ended := p.clock.System()
 	p.aggregates.EndInitialSync(ended)
-	p.zeros.release(p.deps.Clock.Now())
+	p.zeros.release()
 	p.removeNames(now)
 	p.placeOpen()
 	p.metrics.synced(took, true)
@@ -290,7 +290,7 @@ func (p *project) publish() {
 	p.aggregates.Published()
 	p.activity.published(p.lastSuccess)
 	p.metrics.published(p.lastSuccess)
-	p.zeros.published(p.aggregates.ZeroPending(), p.deps.Clock.Now())
+	p.zeros.published(p.aggregates.ZeroPending())
 	if !p.isPublished() {
 		close(p.ready)
 	}

@@ -311,7 +311,7 @@ func (s *usageSchedule) read(isSlow bool) {
 		troubles.Stale, troubles.StaleBy = 1, age
 	}
 	s.usage.SetTroubles(troubles)
-	project, request := s.project, s.project.usageRequest()
+	project, request := s.project, s.project.usage.request(s.project.aggregates.WaitingSince())
 	answer := request.read(context.Background(), project.usage.source())
 	s.answerAt = s.at.Add(-age)
 	s.checkAnswer(&answer, age)
@@ -324,7 +324,7 @@ func (s *usageSchedule) read(isSlow bool) {
 		}
 	}
 	s.survive(func() {
-		s.answer, s.proof = &answer, project.proof(&answer)
+		s.answer, s.proof = &answer, project.usage.proof(&answer, project.ledger, project.isPublished())
 		project.countUsage(answer)
 		s.applied() // without news, there is no commit
 		if project.state.err == nil {

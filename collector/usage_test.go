@@ -43,7 +43,7 @@ func newUsageBench(t testing.TB, cfg setup, troubles oppertest.UsageTroubles) *u
 
 // read reads usage, and counts it.
 func (u *usageBench) read() {
-	request := u.project.usageRequest()
+	request := u.project.usage.request(u.project.aggregates.WaitingSince())
 	u.project.countUsage(request.read(u.t.Context(), u.project.usage.source()))
 }
 

@@ -16,18 +16,25 @@ const maxZeroPending = 10 * time.Minute
 // arrow against the flow, from scrapes to what is exposed.
 type zeroFirst struct {
 	allRead func(since time.Time) bool
+	clock   *Clock
 	exposed map[aggregate.ZeroPending]time.Time // since when
 }
 
-func newZeroFirst(project string, allRead func(project string, since time.Time) bool) *zeroFirst {
+func newZeroFirst(project string, deps Deps) *zeroFirst {
+	allRead := deps.AllRead
 	if allRead == nil {
 		allRead = func(string, time.Time) bool { return true }
 	}
-	return &zeroFirst{allRead: func(since time.Time) bool { return allRead(project, since) }, exposed: map[aggregate.ZeroPending]time.Time{}}
+	return &zeroFirst{
+		allRead: func(since time.Time) bool { return allRead(project, since) },
+		clock:   deps.Clock,
+		exposed: map[aggregate.ZeroPending]time.Time{},
+	}
 }
 
 // published notes that zeros are exposed from now on.
-func (z *zeroFirst) published(pending []aggregate.ZeroPending, now time.Time) {
+func (z *zeroFirst) published(pending []aggregate.ZeroPending) {
+	now := z.clock.Now()
 	for _, p := range pending {
 		if _, known := z.exposed[p]; !known {
 			z.exposed[p] = now
@@ -37,7 +44,8 @@ func (z *zeroFirst) published(pending []aggregate.ZeroPending, now time.Time) {
 
 // release lets the counts follow whose zeros have been read. They must
 // be committed before they are exposed: no crash may bring the zeros back.
-func (z *zeroFirst) release(now time.Time) {
+func (z *zeroFirst) release() {
+	now := z.clock.Now()
 	for p, since := range z.exposed {
 		if z.allRead(since) || now.Sub(since) >= maxZeroPending {
 			p.EndZero()
