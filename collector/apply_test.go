@@ -176,7 +176,7 @@ func TestChangedBucketsWaitForTheirCommit(t *testing.T) {
 	kept.isFull = true
 	cfg.Aggregate.DurationBuckets = []float64{1, 2}
 	b.restarted(cfg)
-	if b.project.isPublished() {
+	if b.project.snapshots.isPublished() {
 		t.Error("buckets are exposed that are not in the state")
 	}
 	kept.isFull = false
@@ -221,7 +221,7 @@ func TestLateProjectIsNotWaitedFor(t *testing.T) {
 	f.opper("b", 3)
 	onScrape := func(p *config.Project) { p.Interval = 0 }
 	f.start(f.project("a", onScrape), f.project("b", onScrape))
-	f.await("ready", func() bool { return f.c.find("a").isPublished() && f.c.find("b").isPublished() })
+	f.await("ready", func() bool { return f.c.find("a").snapshots.isPublished() && f.c.find("b").snapshots.isPublished() })
 	reached, release := f.hold("sync", "a")
 	ctx, cancel := context.WithCancel(t.Context())
 	var first sync.WaitGroup

@@ -130,7 +130,7 @@ func (p *project) restore() error {
 		p.lastSuccess = now
 	}
 	if p.ledger.IsInitialSync() {
-		p.origin = interrupted
+		p.initial.origin = interrupted
 		level.Info(p.logger).Log("msg", "initial sync resumed", "read", p.ledger.Listed())
 	} else {
 		level.Info(p.logger).Log("msg", "state restored", "listed", p.ledger.Listed(), "last_sync", p.lastSuccess.UTC().Format(time.RFC3339))
@@ -265,7 +265,7 @@ func (p *project) commit() bool {
 // nothing goes back at a restart. Nothing is written if the last sync failed; it must
 // have ended.
 func (p *project) commitDocuments() {
-	if p.isPublished() && !p.failing && p.state.err == nil && p.state.broken == nil {
+	if p.snapshots.isPublished() && !p.failing && p.state.err == nil && p.state.broken == nil {
 		p.state.documentsAt = time.Time{}
 		p.commit()
 	}

@@ -15,7 +15,6 @@ import (
 	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/config"
 	"opper_exporter/collector/ledger"
-	"opper_exporter/collector/status"
 	"opper_exporter/collector/syncer"
 	"opper_exporter/collector/usage"
 	"opper_exporter/opper"
@@ -29,38 +28,34 @@ type project struct {
 	cfg    config.Project
 	deps   Deps
 	logger log.Logger
+	clock  *Clock        // of ages
+	client *opper.Client // nil if source needs none
 	// source returns where to read from in one sync, which waits for the limits
 	// until a time, or for ever: each has its own budget of retries.
-	source     func(opper.Priority, time.Time) syncer.Source
-	client     *opper.Client // nil if source needs none
-	clock      *Clock        // of ages
-	ledger     *ledger.Ledger
-	syncer     reader
-	aggregates *aggregate.Set
-	zeros      *zeroFirst
-	builder    *snapshots
-	metrics    *instrumentation
-	activity   *activity
-	usage      *usageReader
-	state      *persistence
-	requests   syncRequests
+	source func(opper.Priority, time.Time) syncer.Source
 
-	published       atomic.Pointer[snapshot]
-	publishedStatus atomic.Pointer[status.Published] // of the same sync
-	ready           chan struct{}                    // closed when the initial sync is published
-	hasFailed       atomic.Bool                      // a sync, or the commit of one
+	// Safe for concurrent use.
+	snapshots *snapshots
+	metrics   *instrumentation
+	activity  *activity
+	requests  syncRequests
+	hasFailed atomic.Bool // a sync, or the commit of one
 
-	// Only of the goroutine that syncs.
+	// What is counted. This and what follows is of the goroutine that syncs.
+	upstream           upstream
+	syncer             reader
+	ledger             *ledger.Ledger
+	aggregates         *aggregate.Set
+	usage              *usageReader
 	began, lastSuccess time.Time
-	loggedAt, savedAt  time.Time // of the initial sync's progress
-	savedRows          int       // that the initial sync had read when it committed last
-	unsaved            int       // entries that it could not commit then
-	failing            bool
-	sweptAt            time.Time // when a page of a sweep was read last
-	origin             origin
-	upstream           upstream           // of what is counted
-	halt               context.CancelFunc // ends the running sync
-	isContinued        bool               // of a project of this process
+
+	state       *persistence
+	zeros       zeroFirst
+	initial     initialProgress
+	failing     bool
+	sweptAt     time.Time          // when a page of a sweep was read last
+	isContinued bool               // of a project of this process
+	halt        context.CancelFunc // ends the running sync
 
 	stop func() // ends run, and returns when it has ended; for Collector alone
 }
@@ -117,22 +112,20 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 	cfg.Aggregate.Partial, cfg.Aggregate.Wall = cfg.InitialLookback != nil, clock.Wall
 	metrics.stall = newStall(clock.Now, cfg.Interval, metrics.up)
 	p := &project{
-		cfg:      cfg,
-		deps:     deps,
-		logger:   log.With(deps.Logger, "project", cfg.Name),
-		source:   source,
-		clock:    clock,
-		zeros:    newZeroFirst(cfg.Name, deps),
-		builder:  newSnapshots(&cfg),
-		metrics:  metrics,
-		ready:    make(chan struct{}),
-		requests: syncRequests{wanted: make(chan struct{}, 1)},
-		began:    clock.System(),
-		savedAt:  clock.Now(),
-		halt:     func() {},
-		stop:     func() {},
+		cfg:       cfg,
+		deps:      deps,
+		logger:    log.With(deps.Logger, "project", cfg.Name),
+		source:    source,
+		clock:     clock,
+		zeros:     zeroFirst{project: cfg.Name, clock: deps.Clock, allRead: deps.AllRead, exposed: map[aggregate.ZeroPending]time.Time{}},
+		snapshots: newSnapshots(&cfg),
+		metrics:   metrics,
+		initial:   initialProgress{savedAt: clock.Now()},
+		requests:  syncRequests{wanted: make(chan struct{}, 1)},
+		began:     clock.System(),
+		halt:      func() {},
+		stop:      func() {},
 	}
-	p.published.Store(&snapshot{})
 	p.usage = newUsageReader(&cfg, clock, p.logger)
 	p.activity = newActivity(metrics, clock)
 	p.state = &persistence{project: cfg.Name, store: deps.Store, clock: clock, metrics: metrics, logger: p.logger}
@@ -159,17 +152,7 @@ func (p *project) sync(ctx context.Context) bool {
 	start := p.clock.Now()
 	p.metrics.stall.begin()
 	defer p.metrics.stall.end()
-	counted := 0
-	var err error
-	src, endTurn := p.syncSource()
-	for part, failure := range p.syncer.Sync(ctx, src) {
-		p.apply(part.Events)
-		counted += len(part.Events.Counted)
-		if err = failure; !part.IsLast {
-			p.progress(part)
-		}
-	}
-	endTurn()
+	counted, err := p.read(ctx)
 	if errors.Is(err, syncer.ErrOtherList) {
 		p.startOver()
 		return p.sync(ctx)
@@ -178,15 +161,7 @@ func (p *project) sync(ctx context.Context) bool {
 	took := now.Sub(start)
 	if err != nil {
 		if ctx.Err() == nil {
-			p.failing = true
-			p.hasFailed.Store(true)
-			p.metrics.synced(took, false)
-			p.activity.synced(took, err)
-			logger := p.logger
-			if opper.Refused(err) {
-				logger = log.WithSuffix(logger, "key_from", p.cfg.KeyOrigin)
-			}
-			level.Error(logger).Log("msg", "sync failed", "duration_seconds", took.Seconds(), "err", err)
+			p.failed(took, err)
 		}
 		return false
 	}
@@ -197,23 +172,11 @@ func (p *project) sync(ctx context.Context) bool {
 	p.placeOpen()
 	p.metrics.synced(took, true)
 	p.lastSuccess = ended
-	before := p.upstream
-	p.upstream = p.configured() // the syncer has proven it
-	if before != p.upstream {
-		p.state.documentsAt = time.Time{}
-	}
-	committed := p.commit()
+	committed := p.commitProven()
 	p.activity.synced(took, p.state.err)
 	if !committed {
 		p.hasFailed.Store(true)
-		p.upstream = before
 		return true
-	}
-	switch {
-	case before != p.upstream:
-		level.Info(p.logger).Log("msg", "upstream has changed, its list is the known one", "stored_url", before.URL, "url", p.upstream.URL)
-	case !p.isPublished():
-		p.logInitialSync()
 	}
 	p.publish()
 	p.publishUsage()
@@ -224,6 +187,33 @@ func (p *project) sync(ctx context.Context) bool {
 	p.failing = false
 	logger.Log("msg", "sync complete", "duration_seconds", took.Seconds(), "listed", p.ledger.Listed(), "counted", counted)
 	return true
+}
+
+// read applies what has changed in the list, and returns how many traces are counted.
+func (p *project) read(ctx context.Context) (counted int, err error) {
+	src, endTurn := p.syncSource()
+	defer endTurn()
+	for part, failure := range p.syncer.Sync(ctx, src) {
+		p.apply(part.Events)
+		counted += len(part.Events.Counted)
+		if err = failure; !part.IsLast {
+			p.progress(part)
+		}
+	}
+	return counted, err
+}
+
+// failed notes that a sync has failed.
+func (p *project) failed(took time.Duration, err error) {
+	p.failing = true
+	p.hasFailed.Store(true)
+	p.metrics.synced(took, false)
+	p.activity.synced(took, err)
+	logger := p.logger
+	if opper.Refused(err) {
+		logger = log.WithSuffix(logger, "key_from", p.cfg.KeyOrigin)
+	}
+	level.Error(logger).Log("msg", "sync failed", "duration_seconds", took.Seconds(), "err", err)
 }
 
 // sweepPatience is how long a page of a sweep waits for the limits if there is no
@@ -284,26 +274,11 @@ func (p *project) lastZero() time.Time {
 
 // publish exposes the aggregates as they are. They must be durable.
 func (p *project) publish() {
-	metrics, published := p.builder.build(p.aggregates, p.ledger, p.syncer.Total())
-	p.published.Store(&metrics)
-	p.publishedStatus.Store(published)
+	p.snapshots.publish(p.aggregates, p.ledger, p.syncer.Total())
 	p.aggregates.Published()
 	p.activity.published(p.lastSuccess)
 	p.metrics.published(p.lastSuccess)
 	p.zeros.published(p.aggregates.ZeroPending())
-	if !p.isPublished() {
-		close(p.ready)
-	}
-}
-
-// isPublished reports whether the initial sync is published.
-func (p *project) isPublished() bool {
-	select {
-	case <-p.ready:
-		return true
-	default:
-		return false
-	}
 }
 
 // Describe implements prometheus.Collector. It describes nothing, so that a registry
@@ -313,7 +288,7 @@ func (*project) Describe(chan<- *prometheus.Desc) {}
 // Collect implements prometheus.Collector.
 func (p *project) Collect(ch chan<- prometheus.Metric) {
 	p.metrics.stall.update()
-	published, collectors := []*snapshot{p.published.Load()}, p.metrics.collectors()
+	published, collectors := []*snapshot{p.snapshots.published.Load()}, p.metrics.collectors()
 	if p.usage.isOn() {
 		published = append(published, p.usage.published.Load())
 		collectors = append(collectors, p.usage.metrics.collectors()...)

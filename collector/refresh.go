@@ -13,7 +13,7 @@ func (p *project) refresh(ctx context.Context, othersWait bool) {
 		return
 	}
 	ended, isLate := p.requests.join()
-	if ended == nil || !p.isPublished() || othersWait && isLate {
+	if ended == nil || !p.snapshots.isPublished() || othersWait && isLate {
 		return
 	}
 	select {

@@ -17,7 +17,7 @@ var errUnjoinable = errors.New("no trace of the usage is in the list")
 // readUsage reads usage in the background, unless its counters may be those of another
 // upstream.
 func (p *project) readUsage(ctx context.Context) {
-	if p.isUnproven() || p.origin == otherUpstream && !p.isPublished() {
+	if p.isUnproven() || p.initial.origin == otherUpstream && !p.snapshots.isPublished() {
 		p.usage.timer.Reset(p.usage.interval)
 		return
 	}
@@ -31,7 +31,7 @@ func (p *project) countUsage(a usageAnswer) {
 	u.schedule(a.began)
 	p.metrics.stall.begin() // its commit may hang
 	defer p.metrics.stall.end()
-	u.countModels(&a, p.ledger, p.isPublished())
+	u.countModels(&a, p.ledger, p.snapshots.isPublished())
 	switch {
 	case a.hasRead(byTrace):
 		a.errs[byTrace] = p.countCosts(a.traces, a.began)
@@ -48,7 +48,7 @@ func (p *project) countUsage(a usageAnswer) {
 		}
 	}
 	u.publishStatus(p.aggregates)
-	if p.isPublished() && p.ledger.Listed() == 0 && len(a.models) > 0 && !u.noTraces {
+	if p.snapshots.isPublished() && p.ledger.Listed() == 0 && len(a.models) > 0 && !u.noTraces {
 		u.noTraces = true
 		level.Info(p.logger).Log("msg", "no traces listed, usage flows")
 	}

@@ -333,7 +333,7 @@ func TestUsageThatIsOff(t *testing.T) {
 	u := newUsageBench(t, testConfig(), oppertest.UsageTroubles{})
 	u.start()
 	u.awaitSyncs(1)
-	<-u.project.ready
+	<-u.project.snapshots.ready
 	for key := range u.gather() {
 		if strings.Contains(key, "usage") || strings.Contains(key, "cost") || strings.Contains(key, "spend") || strings.Contains(key, "blocked") {
 			t.Errorf("%s is exposed", key)

@@ -15,21 +15,10 @@ const maxZeroPending = 10 * time.Minute
 // name or a status is exposed at 0 until every scraper has read that. allRead is the one
 // arrow against the flow, from scrapes to what is exposed.
 type zeroFirst struct {
-	allRead func(since time.Time) bool
+	project string
 	clock   *Clock
-	exposed map[aggregate.ZeroPending]time.Time // since when
-}
-
-func newZeroFirst(project string, deps Deps) *zeroFirst {
-	allRead := deps.AllRead
-	if allRead == nil {
-		allRead = func(string, time.Time) bool { return true }
-	}
-	return &zeroFirst{
-		allRead: func(since time.Time) bool { return allRead(project, since) },
-		clock:   deps.Clock,
-		exposed: map[aggregate.ZeroPending]time.Time{},
-	}
+	allRead func(project string, since time.Time) bool // nil: no scraper is waited for
+	exposed map[aggregate.ZeroPending]time.Time        // since when
 }
 
 // published notes that zeros are exposed from now on.
@@ -47,7 +36,7 @@ func (z *zeroFirst) published(pending []aggregate.ZeroPending) {
 func (z *zeroFirst) release() {
 	now := z.clock.Now()
 	for p, since := range z.exposed {
-		if z.allRead(since) || now.Sub(since) >= maxZeroPending {
+		if z.allRead == nil || z.allRead(z.project, since) || now.Sub(since) >= maxZeroPending {
 			p.EndZero()
 			delete(z.exposed, p)
 		}
