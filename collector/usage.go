@@ -28,10 +28,18 @@ func (p *project) readUsage(ctx context.Context) {
 // sync that succeeds.
 func (p *project) countUsage(a usageAnswer) {
 	u := p.usage
-	u.schedule(a.began)
+	if u.timer != nil {
+		u.timer.Reset(max(u.interval-p.clock.Now().Sub(a.began), 0))
+	}
 	p.metrics.stall.begin() // its commit may hang
 	defer p.metrics.stall.end()
-	u.countModels(&a, p.ledger, p.snapshots.isPublished())
+	if a.hasRead(byModel) {
+		proof := u.proof(&a, p.ledger, p.snapshots.isPublished())
+		a.errs[byModel] = u.set.Apply(a.models, a.from, a.byProject, proof, p.clock.System())
+	}
+	if a.errs[byModel] != nil {
+		u.set.Failed()
+	}
 	switch {
 	case a.hasRead(byTrace):
 		a.errs[byTrace] = p.countCosts(a.traces, a.began)

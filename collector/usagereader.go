@@ -134,13 +134,6 @@ func (r *usageReader) stop() {
 	}
 }
 
-// schedule sets when to read next, after a read that began at a time.
-func (r *usageReader) schedule(began time.Time) {
-	if r.timer != nil {
-		r.timer.Reset(max(r.interval-r.clock.Now().Sub(began), 0))
-	}
-}
-
 // request returns what to read now, given since when traces wait for their costs.
 func (r *usageReader) request(since time.Time, isWaiting bool) usageRequest {
 	now, system := r.clock.Now(), r.clock.System()
@@ -176,16 +169,6 @@ func (q usageRequest) read(ctx context.Context, src usage.Source) usageAnswer {
 		a.budget, a.errs[budget] = src.Budget(ctx)
 	}
 	return a
-}
-
-// countModels counts usage by model. What is listed shows whose it is.
-func (r *usageReader) countModels(a *usageAnswer, led *ledger.Ledger, isPublished bool) {
-	if a.hasRead(byModel) {
-		a.errs[byModel] = r.set.Apply(a.models, a.from, a.byProject, r.proof(a, led, isPublished), r.clock.System())
-	}
-	if a.errs[byModel] != nil {
-		r.set.Failed()
-	}
 }
 
 // proof returns the Opper project of which the usage has a trace of the list. That may
