@@ -82,11 +82,11 @@ func TestRemovedProjectKeepsItsState(t *testing.T) {
 	if f.c.Gatherer("goes") != nil || f.c.IsReady("goes") || f.gather(f.c.Gatherer(""))["opper_exporter_gaps_total{}"] != 0 {
 		t.Error("it is still there")
 	}
-	gone.mu.Lock()
-	if !gone.stopped {
+	gone.requests.mu.Lock()
+	if !gone.requests.isStopped {
 		t.Error("it still runs")
 	}
-	gone.mu.Unlock()
+	gone.requests.mu.Unlock()
 	f.trace(f.opper("goes", 0), 3)
 	f.apply(f.project("stays"), f.project("goes", settleLater))
 	if got := f.counted(f.c.find("goes")); len(got) < 250 {
@@ -176,7 +176,7 @@ func TestChangedBucketsWaitForTheirCommit(t *testing.T) {
 	kept.isFull = true
 	cfg.Aggregate.DurationBuckets = []float64{1, 2}
 	b.restarted(cfg)
-	if b.project.isPublished() {
+	if b.project.snapshots.isPublished() {
 		t.Error("buckets are exposed that are not in the state")
 	}
 	kept.isFull = false
@@ -221,7 +221,7 @@ func TestLateProjectIsNotWaitedFor(t *testing.T) {
 	f.opper("b", 3)
 	onScrape := func(p *config.Project) { p.Interval = 0 }
 	f.start(f.project("a", onScrape), f.project("b", onScrape))
-	f.await("ready", func() bool { return f.c.find("a").isPublished() && f.c.find("b").isPublished() })
+	f.await("ready", func() bool { return f.c.find("a").snapshots.isPublished() && f.c.find("b").snapshots.isPublished() })
 	reached, release := f.hold("sync", "a")
 	ctx, cancel := context.WithCancel(t.Context())
 	var first sync.WaitGroup
@@ -233,9 +233,9 @@ func TestLateProjectIsNotWaitedFor(t *testing.T) {
 	release()
 	f.await("an end of the sync", func() bool {
 		p := f.c.find("a")
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return !p.isLate
+		p.requests.mu.Lock()
+		defer p.requests.mu.Unlock()
+		return !p.requests.isLate
 	})
 	f.end()
 }

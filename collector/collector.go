@@ -147,7 +147,9 @@ func (c *Collector) Refresh(ctx context.Context, project string) {
 // so of all: one that is added later must not take the others out of a load balancer.
 func (c *Collector) IsReady(name string) bool {
 	matching := c.matching(name)
-	ready := !slices.ContainsFunc(matching, func(p *project) bool { return !p.isPublished() && !p.hasFailed.Load() && p.metrics.stall.update() == 0 })
+	ready := !slices.ContainsFunc(matching, func(p *project) bool {
+		return !p.snapshots.isPublished() && !p.hasFailed.Load() && p.metrics.stall.update() == 0
+	})
 	if name != "" {
 		return ready && len(matching) > 0
 	}

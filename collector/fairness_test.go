@@ -154,8 +154,8 @@ func TestCalmProjectsKeepTheirInterval(t *testing.T) {
 					shortest, longest := time.Hour, time.Duration(0)
 					for i := range kinds["calm"] {
 						name := fmt.Sprint("calm-", i)
-						if p := c.find(name); !p.isPublished() || p.hasFailed.Load() {
-							t.Errorf("%s: published %t, failed %t", name, p.isPublished(), p.hasFailed.Load())
+						if p := c.find(name); !p.snapshots.isPublished() || p.hasFailed.Load() {
+							t.Errorf("%s: published %t, failed %t", name, p.snapshots.isPublished(), p.hasFailed.Load())
 						}
 						var last time.Time
 						for _, head := range o.heads[name] {

@@ -18,7 +18,7 @@ const maxNamesLogged = 10
 // follows the release of zeros, which counts as use of a name. Where the last commit
 // failed, what was counted may not have been exposed yet.
 func (p *project) removeNames(now time.Time) {
-	if p.commitErr != nil {
+	if p.state.err != nil {
 		return
 	}
 	p.logNames("excluded trace names removed", p.aggregates.RemoveExcluded())

@@ -80,7 +80,7 @@ func TestNameExpiresAndReturns(t *testing.T) {
 	if n := got.seriesOf("retired"); n != 0 {
 		t.Errorf("%d series are left", n)
 	}
-	if n := len(b.project.builder.names); n != 2 {
+	if n := len(b.project.snapshots.names); n != 2 {
 		t.Errorf("the metrics of %d names are in memory", n)
 	}
 	for key, want := range map[string]float64{

@@ -47,7 +47,7 @@ type simulatedProject struct{ *project }
 
 func (p simulatedProject) Sync(ctx context.Context) bool  { return p.sync(ctx) }
 func (p simulatedProject) Sweep(ctx context.Context) bool { return p.sweep(ctx, time.Time{}) }
-func (p simulatedProject) Published() []prometheus.Metric { return *p.published.Load() }
+func (p simulatedProject) Published() []prometheus.Metric { return *p.snapshots.published.Load() }
 func (p simulatedProject) Ledger() *ledger.Ledger         { return p.ledger }
 func (p simulatedProject) CostsWaiting() int              { return p.aggregates.CostsWaiting() }
 

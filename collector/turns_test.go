@@ -38,7 +38,7 @@ func TestInitialSyncsOfOthersGoOn(t *testing.T) {
 		kinds := map[string]int{"hung": 4, "once": 4, "refused": 4, "huge": 4, "small": 8}
 		(&organization{ownLimit: 5}).run(t, 0, time.Minute, kinds, time.Minute, func(c *Collector) {
 			for i := range kinds["small"] {
-				if name := fmt.Sprint("small-", i); !c.find(name).isPublished() {
+				if name := fmt.Sprint("small-", i); !c.find(name).snapshots.isPublished() {
 					t.Errorf("%s has not published within a minute", name)
 				}
 			}

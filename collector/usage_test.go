@@ -43,7 +43,7 @@ func newUsageBench(t testing.TB, cfg setup, troubles oppertest.UsageTroubles) *u
 
 // read reads usage, and counts it.
 func (u *usageBench) read() {
-	request := u.project.usageRequest()
+	request := u.project.usage.request(u.project.aggregates.WaitingSince())
 	u.project.countUsage(request.read(u.t.Context(), u.project.usage.source()))
 }
 
@@ -333,7 +333,7 @@ func TestUsageThatIsOff(t *testing.T) {
 	u := newUsageBench(t, testConfig(), oppertest.UsageTroubles{})
 	u.start()
 	u.awaitSyncs(1)
-	<-u.project.ready
+	<-u.project.snapshots.ready
 	for key := range u.gather() {
 		if strings.Contains(key, "usage") || strings.Contains(key, "cost") || strings.Contains(key, "spend") || strings.Contains(key, "blocked") {
 			t.Errorf("%s is exposed", key)

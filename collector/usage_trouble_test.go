@@ -169,7 +169,7 @@ func TestUsageThatWasReadBeforeATraceWasCounted(t *testing.T) {
 	u.trace("agent", dollar)
 	u.sync()
 	u.call("m", "", oppertest.Amounts{Cost: 1}) // so that there is some usage
-	request := u.project.usageRequest()
+	request := u.project.usage.request(u.project.aggregates.WaitingSince())
 	request.asked[byTrace] = true
 	u.step(settle)
 	u.sync()

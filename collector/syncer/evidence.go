@@ -61,7 +61,7 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
 		w.take(run)
 		return nil
 	}
-	e.loose = e.loose || c.loose
+	e.loose = e.loose || c.last.isLoose
 	e.runs = append(e.runs, run)
 	e.rows += len(run.Rows)
 	switch {

@@ -39,7 +39,7 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 				continue
 			}
 		}
-		skipped = skipped || c.blind
+		skipped = skipped || c.unreadable.skipped
 		whole = run.AtEnd
 		moved := w.moved
 		if c.restarted {
@@ -53,14 +53,14 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 			// The row that we know may be one that could not be read before.
 			skipped = false
 			c = w.headCursor(r, c.total)
-			c.retry = true
+			c.unreadable.retry = true
 			continue
 		}
 		if err != nil {
 			return false, 0, err
 		}
 		if ev.tied {
-			c.read = nil
+			c.waiting.places = nil
 		}
 		if whole && run.AtStart {
 			w.detectOrderOf(run.Rows)
@@ -79,7 +79,7 @@ func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 
 func (w *Syncer) headCursor(r *reader, total int) *cursor {
 	c := newCursor(r, w.ledger, 0, total)
-	c.again, c.read = true, map[ledger.ID]int{}
+	c.canRestart, c.waiting.places = true, map[ledger.ID]int{}
 	return c
 }
 
@@ -89,10 +89,10 @@ func (w *Syncer) headCursor(r *reader, total int) *cursor {
 func (w *Syncer) skipUnreadable(c *cursor) int {
 	n := 0
 	for n < maxLimit && w.ledger.NextUnreadable(n, 1) == n {
-		c.carry = append(c.carry, ledger.Row{Kind: ledger.Unreadable})
+		c.border.carried = append(c.border.carried, ledger.Row{Kind: ledger.Unreadable})
 		n++
 	}
-	c.next, c.blind = n, n > 0
+	c.next, c.unreadable.skipped = n, n > 0
 	return n
 }
 

@@ -18,7 +18,7 @@ import (
 func (w *Syncer) initialSync(ctx context.Context, r *reader, yield func(Part) bool) (bool, error) {
 	began := w.cfg.Now()
 	c := w.fullScan(r, max(w.ledger.Listed()-overlap, 0))
-	defer func() { c.close() }()
+	defer func() { c.prefetch.close() }()
 	reached, tied := false, false // a start of unreadable rows may tie only further on
 	for restarts := 0; !reached; {
 		run, err := c.page(ctx)
@@ -26,14 +26,14 @@ func (w *Syncer) initialSync(ctx context.Context, r *reader, yield func(Part) bo
 		if err == nil && tied && !ties {
 			ties, err = w.isOurs(ctx, r, run)
 			if err == nil && !ties {
-				err = fmt.Errorf("initial sync: no row is known before offset %d: %w", c.end, errMoving)
+				err = fmt.Errorf("initial sync: no row is known before offset %d: %w", c.last.end, errMoving)
 			}
 		}
 		if errors.Is(err, errMoving) && restarts < maxSteps {
 			// The rows at which it stopped may all have left since, or stand behind
 			// more new ones than a page holds.
 			restarts++
-			c.close()
+			c.prefetch.close()
 			if _, _, err := w.head(ctx, r); err != nil {
 				return false, err
 			}
@@ -86,7 +86,7 @@ func (w *Syncer) isOurs(ctx context.Context, r *reader, run ledger.Run) (bool, e
 // fullScan returns a cursor that reads the whole list from a row on.
 func (w *Syncer) fullScan(r *reader, from int) *cursor {
 	c := newCursor(r, w.ledger, from, w.total)
-	c.retry, c.ahead = true, w.cfg.Concurrency
+	c.unreadable.retry, c.prefetch.requests = true, w.cfg.Concurrency
 	if from > 0 {
 		c.stitchTo(w.ledger.IDs(from, from+overlap))
 	} else {

@@ -42,10 +42,10 @@ func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 		from := c.next
 		run, err := c.page(ctx)
 		// An unreadable row ends a page before the row that it was read for.
-		for err == nil && !run.AtEnd && c.unreadable(c.end) == c.end && c.end <= at+shift {
+		for err == nil && !run.AtEnd && c.unreadableFrom(c.last.end) == c.last.end && c.last.end <= at+shift {
 			w.observe(run)
 			run, err = c.page(ctx)
-			from = c.end - len(run.Rows)
+			from = c.last.end - len(run.Rows)
 		}
 		if opper.OutOfRange(err) && w.refused > 0 {
 			w.refused = min(w.refused, c.next)

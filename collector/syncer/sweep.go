@@ -58,11 +58,11 @@ func (w *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 	}
 	defer func(s *sweep) { s.Took += w.cfg.Now().Sub(began) }(w.sweep)
 	c := newCursor(r, w.ledger, 0, w.total)
-	c.retry = true
+	c.unreadable.retry = true
 	for _, id := range w.sweep.Last {
 		if i := w.ledger.Index(id); i >= 0 {
-			c.next, c.end = max(i+1-overlap, 0), i+1
-			c.floor = max(c.next-maxLimit, 0)
+			c.next, c.last.end = max(i+1-overlap, 0), i+1
+			c.last.offset = max(c.next-maxLimit, 0)
 		}
 	}
 	if len(w.sweep.Last) > 0 {
@@ -88,7 +88,7 @@ func (w *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 		}
 		if !w.ties(run.Rows) {
 			// A burst may have arrived: the next sync finds out.
-			return w.ev, fmt.Errorf("sweep: no row is known at offset %d", c.end-len(run.Rows))
+			return w.ev, fmt.Errorf("sweep: no row is known at offset %d", c.last.end-len(run.Rows))
 		}
 		w.take(run)
 		w.trend.addAll(run.Rows)

@@ -38,7 +38,7 @@ func (w *Syncer) tail(ctx context.Context, r *reader) error {
 		if run.AtEnd {
 			// What was refused once may have been left out by a head.
 			w.fullScanWanted = w.fullScanWanted || w.refused > 0
-			w.refused, w.totalCapped = 0, c.total >= 0 && c.end > c.total
+			w.refused, w.totalCapped = 0, c.total >= 0 && c.last.end > c.total
 			return nil
 		}
 		c, run, err = s.next(ctx, c, run)
@@ -110,7 +110,7 @@ func (s *tailSearch) next(ctx context.Context, c *cursor, read ledger.Run) (*cur
 		}
 		// More rows between than are known to be there have to be read.
 		i := s.w.ledger.Index(run.Rows[0].ID)
-		if known := i - last; known > 0 && at-(c.end-1) <= known && s.hasPlace(run.Rows, i) {
+		if known := i - last; known > 0 && at-(c.last.end-1) <= known && s.hasPlace(run.Rows, i) {
 			return closer, run, nil
 		}
 		s.unknown = true
@@ -118,7 +118,7 @@ func (s *tailSearch) next(ctx context.Context, c *cursor, read ledger.Run) (*cur
 	run, err := s.page(ctx, c, c.next)
 	if errors.Is(err, errMoving) && s.restarts < maxSteps {
 		s.restarts++ // many rows have expired since
-		return s.start(ctx, c.floor)
+		return s.start(ctx, c.last.offset)
 	}
 	if opper.OutOfRange(err) {
 		if s.w.refused == 0 {

@@ -50,7 +50,7 @@ func (w *Syncer) retryUnreadable(ctx context.Context, r *reader) error {
 			return err
 		}
 		c := newCursor(r, w.ledger, s.Index-overlap, w.total)
-		c.retry = true
+		c.unreadable.retry = true
 		c.size = min(s.Rows+2*overlap, maxLimit)
 		for read := 0; read < s.Rows+overlap; {
 			run, err := c.page(ctx)

@@ -312,7 +312,8 @@ func TestUnreadableRowIsDeleted(t *testing.T) {
 // look as if offset was ignored, when whole pages follow from the start.
 func TestSmallPagesRepeatRows(t *testing.T) {
 	row := ledger.Row{ID: ledger.KeyOf("first")}
-	c := &cursor{ledger: ledger.New(ledger.Config{}), total: -1, floor: 500, first: row.ID, end: 502, prev: []ledger.ID{row.ID}}
+	c := &cursor{ledger: ledger.New(ledger.Config{}), total: -1}
+	c.last, c.border.ids = lastPage{offset: 500, end: 502, ids: []ledger.ID{row.ID}}, []ledger.ID{row.ID}
 	for range maxRepeats {
 		if err := c.progress(page{offset: 501, asked: 2, rows: []ledger.Row{row}}); err != nil {
 			t.Fatal(err)
