@@ -12,25 +12,25 @@ import (
 
 // recheckDue looks at the pending traces that want it: page by page where they
 // are believed to stand, and by id those that are not there.
-func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
+func (s *Syncer) recheckDue(ctx context.Context, r *reader) error {
 	var lost []ledger.Due
 	shift := 0  // how much further down than believed the last page stood
 	misses := 0 // pages in a row without any row that was looked for
-	due := w.ledger.Due(w.cfg.Now())
+	due := s.ledger.Due(s.cfg.Now())
 	for len(due) > 0 {
-		at := w.ledger.Index(due[0].ID)
+		at := s.ledger.Index(due[0].ID)
 		if at < 0 || misses == maxMisses {
 			lost, due = append(lost, due[0]), due[1:]
 			continue
 		}
-		if w.refused > 0 && at+shift-overlap >= w.refused {
+		if s.refused > 0 && at+shift-overlap >= s.refused {
 			lost, due = append(lost, due[0]), due[1:]
 			continue
 		}
-		c := newCursor(r, w.ledger, at+shift-overlap, w.total)
+		c := newCursor(r, s.ledger, at+shift-overlap, s.total)
 		until := at
 		for _, d := range due[1:] {
-			i := w.ledger.Index(d.ID)
+			i := s.ledger.Index(d.ID)
 			if i >= at+maxLimit-2*overlap {
 				break
 			}
@@ -43,26 +43,26 @@ func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 		run, err := c.page(ctx)
 		// An unreadable row ends a page before the row that it was read for.
 		for err == nil && !run.AtEnd && c.unreadableFrom(c.last.end) == c.last.end && c.last.end <= at+shift {
-			w.observe(run)
+			s.observe(run)
 			run, err = c.page(ctx)
 			from = c.last.end - len(run.Rows)
 		}
-		if opper.OutOfRange(err) && w.refused > 0 {
-			w.refused = min(w.refused, c.next)
+		if opper.OutOfRange(err) && s.refused > 0 {
+			s.refused = min(s.refused, c.next)
 			lost, due = append(lost, due[0]), due[1:]
 			continue
 		}
 		if opper.OutOfRange(err) {
 			// No page can be read here, or Opper is in trouble:
 			// what it says of an id would be no better.
-			w.ledger.Unanswered(due[0].ID, w.cfg.Now(), &w.ev)
+			s.ledger.Unanswered(due[0].ID, s.cfg.Now(), &s.ev)
 			due = due[1:]
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		w.observe(run)
+		s.observe(run)
 		misses++
 		read := make(map[ledger.ID]struct{}, len(run.Rows))
 		for _, row := range run.Rows {
@@ -71,14 +71,14 @@ func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 		behind, before := until+overlap+1, shift
 		if n := len(run.Rows); n == 0 {
 			shift = from - maxLimit + overlap - at // the list ends before this page
-		} else if last := w.ledger.Index(run.Rows[n-1].ID); last >= 0 {
+		} else if last := s.ledger.Index(run.Rows[n-1].ID); last >= 0 {
 			behind, shift = last-overlap, from+n-1-last
 		}
 		for first := true; len(due) > 0; first = false {
 			if _, ok := read[due[0].ID]; !ok {
 				// If rows have moved, or close to the page's end, it may just stand
 				// beside the page, and one that begins closer to it follows.
-				if shift != before || !first && w.ledger.Index(due[0].ID) >= behind {
+				if shift != before || !first && s.ledger.Index(due[0].ID) >= behind {
 					break
 				}
 				lost = append(lost, due[0])
@@ -90,7 +90,7 @@ func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 	}
 	var delisted []ledger.ID
 	for _, d := range lost[:min(len(lost), maxByID)] {
-		there, err := w.ask(ctx, r, d)
+		there, err := s.ask(ctx, r, d)
 		if err != nil {
 			return err
 		}
@@ -102,32 +102,32 @@ func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 		return nil
 	}
 	// Another project has none of our traces.
-	if _, _, err := w.head(ctx, r); err != nil {
+	if _, _, err := s.head(ctx, r); err != nil {
 		return err
 	}
 	for _, id := range delisted {
-		w.ledger.Delist(id, &w.ev)
+		s.ledger.Delist(id, &s.ev)
 	}
 	return nil
 }
 
 // ask asks Opper for one trace. It reports false if Opper has none.
-func (w *Syncer) ask(ctx context.Context, r *reader, d ledger.Due) (there bool, err error) {
-	when := ledger.When{Asked: w.cfg.Now()}
+func (s *Syncer) ask(ctx context.Context, r *reader, d ledger.Due) (there bool, err error) {
+	when := ledger.When{Asked: s.cfg.Now()}
 	t, err := r.src.Get(ctx, cmp.Or(d.Ref, d.ID.String()))
-	when.Read = w.cfg.Now()
+	when.Read = s.cfg.Now()
 	switch {
 	case err == nil:
 		var row ledger.Row
 		setRow(&row, &t)
 		row.ID, row.Ref, row.Kind = d.ID, d.Ref, ledger.Normal
-		w.ledger.Resolve(row, when, &w.ev)
+		s.ledger.Resolve(row, when, &s.ev)
 	case errors.Is(err, opper.ErrNotFound):
 		return false, nil
 	case ctx.Err() != nil || opper.Refused(err):
 		return true, fmt.Errorf("trace %s: %w", d.ID, err)
 	default:
-		w.ledger.Unanswered(d.ID, when.Read, &w.ev)
+		s.ledger.Unanswered(d.ID, when.Read, &s.ev)
 	}
 	return true, nil
 }
