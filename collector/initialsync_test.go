@@ -70,7 +70,7 @@ func TestInitialSyncIsStoredInParts(t *testing.T) {
 		}
 	}
 
-	cfg.UpstreamURL = "another list"
+	cfg.UpstreamURL = "another upstream"
 	again := newBench(t, oppertest.Config{}, cfg)
 	again.step(progressInterval)
 	again.project.progress(syncer.Part{Read: progressRows, Total: 10 * progressRows})

@@ -58,7 +58,7 @@ func (p *project) countUsage(a usageAnswer) {
 	u.publishStatus(p.aggregates)
 	if p.snapshots.isPublished() && p.ledger.Listed() == 0 && len(a.models) > 0 && !u.noTraces {
 		u.noTraces = true
-		level.Info(p.logger).Log("msg", "no traces listed, usage flows")
+		level.Info(p.logger).Log("msg", "usage without listed traces")
 	}
 }
 

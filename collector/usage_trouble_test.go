@@ -92,7 +92,7 @@ func TestUpstreamThatNeverAnsweredLeavesNoState(t *testing.T) {
 	u.sync()
 	u.read()
 	u.expect(values{"opper_usage_cost_usd_total{m,}": 1})
-	if strings.Contains(u.log.String(), "upstream has changed") {
+	if strings.Contains(u.log.String(), "upstream changed") {
 		t.Errorf("the log says that the upstream has changed\n%s", u.log.String())
 	}
 }
@@ -106,7 +106,7 @@ func TestUsageOfAnotherUpstreamAfterAKill(t *testing.T) {
 	u.sync()
 	u.read()
 	u.expect(values{"opper_usage_cost_usd_total{m,}": 2})
-	cfg.UpstreamURL = "another list"
+	cfg.UpstreamURL = "another upstream"
 	u.restarted(cfg)
 	u.sync()
 	u.restarted(cfg)

@@ -28,7 +28,7 @@ const (
 	stateInUse    = "in use"
 	stateUnusable = "unusable"
 	stateSame     = "same list"
-	stateOther    = "another list"
+	stateOther    = "other upstream"
 	stateUntold   = "not comparable" // all that was read may be newer
 )
 

@@ -15,7 +15,7 @@ import (
 func (s *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err error) {
 	c := s.headCursor(r, s.total)
 	c.limit = s.headLimit()
-	s.least = -1
+	s.minTotal = -1
 	skipped := false
 	unreadable := s.skipUnreadable(c)
 	ev := evidence{syncer: s, reader: r}

@@ -12,7 +12,7 @@ func (s *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int
 	if whole {
 		s.fullScanWanted = false
 	}
-	if s.least < 0 {
+	if s.minTotal < 0 {
 		if s.warnOnce(noTotal) {
 			level.Warn(s.cfg.Logger).Log("msg", "total_count is missing, only sweeps find out-of-order traces")
 		}
@@ -22,7 +22,7 @@ func (s *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int
 		return nil
 	}
 	before := s.surplus
-	s.surplus = s.least - s.ledger.Listed()
+	s.surplus = s.minTotal - s.ledger.Listed()
 	switch {
 	case whole && s.surplus <= 0:
 		s.unexplained, s.totalUnreliable = 0, false
@@ -32,7 +32,7 @@ func (s *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int
 		if s.unexplained == 2 {
 			s.totalUnreliable = true
 			s.ev.Gaps++
-			level.Warn(s.cfg.Logger).Log("msg", "two full scans read fewer rows than total_count", "listed", s.ledger.Listed(), "total_count", s.least)
+			level.Warn(s.cfg.Logger).Log("msg", "two full scans read fewer rows than total_count", "listed", s.ledger.Listed(), "total_count", s.minTotal)
 		}
 	case !s.totalUnreliable && !s.fullScanWanted && min(before, s.surplus) > 0:
 		return s.searchInserted(ctx, r, headEnd)
@@ -54,7 +54,7 @@ func (s *Syncer) searchInserted(ctx context.Context, r *reader, headEnd int) err
 			return err
 		}
 		s.observe(run)
-		s.surplus = s.least - s.ledger.Listed()
+		s.surplus = s.minTotal - s.ledger.Listed()
 		if s.surplus <= 0 || run.AtEnd {
 			break
 		}
@@ -65,7 +65,7 @@ func (s *Syncer) searchInserted(ctx context.Context, r *reader, headEnd int) err
 
 func (s *Syncer) note(total int) {
 	s.total = total
-	if total >= 0 && (s.least < 0 || total < s.least) {
-		s.least = total
+	if total >= 0 && (s.minTotal < 0 || total < s.minTotal) {
+		s.minTotal = total
 	}
 }
