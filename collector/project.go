@@ -167,7 +167,7 @@ func (p *project) sync(ctx context.Context) bool {
 	}
 	ended := p.clock.System()
 	p.aggregates.EndInitialSync(ended)
-	p.zeros.release()
+	p.zeros.endZeros()
 	p.removeNames(now)
 	p.placeOpen()
 	p.metrics.synced(took, true)

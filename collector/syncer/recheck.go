@@ -13,18 +13,18 @@ import (
 // recheckDue looks at the pending traces that want it: page by page where they
 // are believed to stand, and by id those that are not there.
 func (s *Syncer) recheckDue(ctx context.Context, r *reader) error {
-	var lost []ledger.Due
+	var outOfPlace []ledger.Due
 	shift := 0  // how much further down than believed the last page stood
 	misses := 0 // pages in a row without any row that was looked for
 	due := s.ledger.Due(s.cfg.Now())
 	for len(due) > 0 {
 		at := s.ledger.Index(due[0].ID)
 		if at < 0 || misses == maxMisses {
-			lost, due = append(lost, due[0]), due[1:]
+			outOfPlace, due = append(outOfPlace, due[0]), due[1:]
 			continue
 		}
 		if s.refused > 0 && at+shift-overlap >= s.refused {
-			lost, due = append(lost, due[0]), due[1:]
+			outOfPlace, due = append(outOfPlace, due[0]), due[1:]
 			continue
 		}
 		c := newCursor(r, s.ledger, at+shift-overlap, s.total)
@@ -49,7 +49,7 @@ func (s *Syncer) recheckDue(ctx context.Context, r *reader) error {
 		}
 		if opper.OutOfRange(err) && s.refused > 0 {
 			s.refused = min(s.refused, c.next)
-			lost, due = append(lost, due[0]), due[1:]
+			outOfPlace, due = append(outOfPlace, due[0]), due[1:]
 			continue
 		}
 		if opper.OutOfRange(err) {
@@ -81,7 +81,7 @@ func (s *Syncer) recheckDue(ctx context.Context, r *reader) error {
 				if shift != before || !first && s.ledger.Index(due[0].ID) >= behind {
 					break
 				}
-				lost = append(lost, due[0])
+				outOfPlace = append(outOfPlace, due[0])
 			} else {
 				misses = 0
 			}
@@ -89,7 +89,7 @@ func (s *Syncer) recheckDue(ctx context.Context, r *reader) error {
 		}
 	}
 	var delisted []ledger.ID
-	for _, d := range lost[:min(len(lost), maxByID)] {
+	for _, d := range outOfPlace[:min(len(outOfPlace), maxByID)] {
 		there, err := s.ask(ctx, r, d)
 		if err != nil {
 			return err

@@ -80,7 +80,7 @@ func TestOtherStatesAreRefused(t *testing.T) {
 		"no state at all":     {"read_test.go", nil, "is damaged"},
 		"in use":              {used, nil, "is in use by another process: stop the exporter, or use a copy, as POST /-/snapshot makes"},
 		"of another project":  {dir, []string{"--opper.project=checkout"}, `project "checkout": there is no state of it, only of "default"`},
-		"of another upstream":     {dir, []string{"--opper.name-filter=agent"}, `with the name filter "", not that of --opper.url and --opper.name-filter, `},
+		"of another upstream": {dir, []string{"--opper.name-filter=agent"}, `with the name filter "", not that of --opper.url and --opper.name-filter, `},
 		"other buckets":       {dir, []string{"--collector.duration-buckets=1,2"}, "not those of --collector.duration-buckets"},
 		"other token buckets": {dir, []string{"--collector.token-buckets=1,2"}, "not those of --collector.token-buckets"},
 	} {
