@@ -13,68 +13,75 @@ import (
 // Nothing is taken in before a known row shows that this is the list that we
 // know, and pages that share rows tie what came before it to that row.
 func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err error) {
-	c := w.headCursor(r, w.total)
-	c.limit = w.headLimit()
+	h := headReader{syncer: w, cursor: w.headCursor(r, w.total), evidence: evidence{syncer: w, reader: r}}
+	h.cursor.limit = w.headLimit()
 	w.least = -1
-	skipped := false
-	unreadable := w.skipUnreadable(c)
-	ev := evidence{syncer: w, reader: r}
-	for {
-		limit := c.limit
-		run, err := c.page(ctx)
-		if opper.OutOfRange(err) && c.next > 0 && unreadable == 0 {
-			w.tooDeep(c.next, err)
-			if err := ev.conclude(ctx); err != nil {
-				return false, 0, err
-			}
-			break
-		}
-		if err != nil && (unreadable == 0 || !opper.OutOfRange(err)) {
+	h.unreadable = w.skipUnreadable(h.cursor)
+	for done := false; !done; {
+		if done, err = h.page(ctx); err != nil {
 			return false, 0, err
-		}
-		if n := unreadable; n > 0 {
-			unreadable = 0
-			if err != nil || len(run.Rows) <= n || w.ledger.Index(run.Rows[n].ID) != n {
-				c = w.headCursor(r, c.total)
-				continue
-			}
-		}
-		skipped = skipped || c.unreadable.skipped
-		whole = run.AtEnd
-		moved := w.moved
-		if c.restarted {
-			// The list moves so fast that this head could read the same rows again
-			// and again: what it may miss is left to the next one.
-			moved = nil
-		}
-		settled := w.settledDown(run.Rows, limit, moved) // before its new rows are known
-		err = ev.add(ctx, run, c)
-		if errors.Is(err, ErrForeign) && skipped {
-			// The row that we know may be one that could not be read before.
-			skipped = false
-			c = w.headCursor(r, c.total)
-			c.unreadable.retry = true
-			continue
-		}
-		if err != nil {
-			return false, 0, err
-		}
-		if ev.tied {
-			c.waiting.places = nil
-		}
-		if whole && run.AtStart {
-			w.detectOrderOf(run.Rows)
-		}
-		if whole || ev.tied && settled {
-			break
 		}
 	}
-	w.note(c.total)
-	w.skipped = w.skipped || skipped
-	if !c.restarted {
+	w.note(h.cursor.total)
+	w.skipped = w.skipped || h.skipped
+	if !h.cursor.restarted {
 		w.moved = nil
 	}
-	return whole, c.next, nil
+	return h.whole, h.cursor.next, nil
+}
+
+// headReader reads one head.
+type headReader struct {
+	syncer     *Syncer
+	cursor     *cursor
+	evidence   evidence
+	unreadable int  // rows that the next page begins with, as they are believed to
+	skipped    bool // rows known to be unreadable were not tried
+	whole      bool // the end was reached
+}
+
+// page takes in the next page, and reports whether it is the last one.
+func (h *headReader) page(ctx context.Context) (done bool, err error) {
+	w, c, unreadable := h.syncer, h.cursor, h.unreadable
+	limit := c.limit
+	run, err := c.page(ctx)
+	h.unreadable = 0
+	switch isDeep := opper.OutOfRange(err); {
+	case unreadable > 0 && (isDeep || err == nil && (len(run.Rows) <= unreadable || w.ledger.Index(run.Rows[unreadable].ID) != unreadable)):
+		h.cursor = w.headCursor(c.reader, c.total)
+		return false, nil
+	case isDeep && c.next > 0:
+		w.tooDeep(c.next, err)
+		return true, h.evidence.conclude(ctx)
+	case err != nil:
+		return false, err
+	}
+	h.skipped = h.skipped || c.unreadable.skipped
+	h.whole = run.AtEnd
+	moved := w.moved
+	if c.restarted {
+		// The list moves so fast that this head could read the same rows again
+		// and again: what it may miss is left to the next one.
+		moved = nil
+	}
+	settled := w.settledDown(run.Rows, limit, moved) // before its new rows are known
+	err = h.evidence.add(ctx, run, c)
+	if errors.Is(err, ErrForeign) && h.skipped {
+		// The row that we know may be one that could not be read before.
+		h.skipped, h.cursor = false, w.headCursor(c.reader, c.total)
+		h.cursor.unreadable.retry = true
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if h.evidence.tied {
+		c.waiting.places = nil
+	}
+	if h.whole && run.AtStart {
+		w.detectOrderOf(run.Rows)
+	}
+	return h.whole || h.evidence.tied && settled, nil
 }
 
 func (w *Syncer) headCursor(r *reader, total int) *cursor {
