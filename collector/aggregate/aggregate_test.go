@@ -95,8 +95,8 @@ func TestExemplars(t *testing.T) {
 	}
 	r := row("a")
 	duration, tokens := exemplars(r)
-	equal(t, duration, Exemplar{r.ID.String(), 1, r.End})
-	equal(t, tokens, Exemplar{r.ID.String(), 20, r.End})
+	equal(t, duration, NewExemplar(r.ID.String(), 1, r.End))
+	equal(t, tokens, NewExemplar(r.ID.String(), 20, r.End))
 	for ref, want := range map[string]string{
 		"run 7":                  "run 7",
 		strings.Repeat("i", 120): strings.Repeat("i", 120),

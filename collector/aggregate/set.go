@@ -244,7 +244,7 @@ func (s *Set) add(n *Aggregate, outcome Outcome, c *ledger.Counted) {
 // count observes a value of a trace, and offers the trace as an exemplar.
 func (h *Histogram) count(bounds []float64, value float64, units int64, c *ledger.Counted) {
 	i := h.observe(bounds, value, units)
-	ex := Exemplar{Value: value, Time: c.End}
+	ex := NewExemplar("", value, c.End)
 	if h.wants(i, ex) {
 		ex.TraceID = traceID(c)
 		h.offer(i, ex)

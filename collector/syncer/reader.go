@@ -43,8 +43,8 @@ type reader struct {
 	bad  int // failures since
 }
 
-func (w *Syncer) newReader(src Source) *reader {
-	return &reader{src: src, now: w.cfg.Now, end: max(w.ledger.Listed(), w.total), good: -1}
+func (s *Syncer) newReader(src Source) *reader {
+	return &reader{src: src, now: s.cfg.Now, end: max(s.ledger.Listed(), s.total), good: -1}
 }
 
 // provenFor is for how many failures a success proves that the service is well

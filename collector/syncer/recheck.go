@@ -12,8 +12,8 @@ import (
 
 // recheckDue looks at the pending traces that want it: page by page where they
 // are believed to stand, and by id those that are not there.
-func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
-	c := recheck{syncer: w, reader: r, due: w.ledger.Due(w.cfg.Now())}
+func (s *Syncer) recheckDue(ctx context.Context, r *reader) error {
+	c := recheck{syncer: s, reader: r, due: s.ledger.Due(s.cfg.Now())}
 	for len(c.due) > 0 {
 		if err := c.page(ctx); err != nil {
 			return err
@@ -21,7 +21,7 @@ func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 	}
 	var delisted []ledger.ID
 	for _, d := range c.missing[:min(len(c.missing), maxByID)] {
-		there, err := w.ask(ctx, r, d)
+		there, err := s.ask(ctx, r, d)
 		if err != nil {
 			return err
 		}
@@ -33,11 +33,11 @@ func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 		return nil
 	}
 	// Another project has none of our traces.
-	if _, _, err := w.head(ctx, r); err != nil {
+	if _, _, err := s.head(ctx, r); err != nil {
 		return err
 	}
 	for _, id := range delisted {
-		w.ledger.Delist(id, &w.ev)
+		s.ledger.Delist(id, &s.ev)
 	}
 	return nil
 }
@@ -53,16 +53,16 @@ type recheck struct {
 
 // page looks at the page of the next trace.
 func (c *recheck) page(ctx context.Context) error {
-	w := c.syncer
-	at := w.ledger.Index(c.due[0].ID)
-	if at < 0 || c.misses == maxMisses || w.refused > 0 && at+c.shift-overlap >= w.refused {
+	s := c.syncer
+	at := s.ledger.Index(c.due[0].ID)
+	if at < 0 || c.misses == maxMisses || s.refused > 0 && at+c.shift-overlap >= s.refused {
 		c.miss()
 		return nil
 	}
-	cursor := newCursor(c.reader, w.ledger, at+c.shift-overlap, w.total)
+	cursor := newCursor(c.reader, s.ledger, at+c.shift-overlap, s.total)
 	until := at
 	for _, d := range c.due[1:] {
-		i := w.ledger.Index(d.ID)
+		i := s.ledger.Index(d.ID)
 		if i >= at+maxLimit-2*overlap {
 			break
 		}
@@ -75,29 +75,29 @@ func (c *recheck) page(ctx context.Context) error {
 	run, err := cursor.page(ctx)
 	// An unreadable row ends a page before the row that it was read for.
 	for end := cursor.last.end; err == nil && !run.AtEnd && cursor.unreadableFrom(end) == end && end <= at+c.shift; end = cursor.last.end {
-		w.observe(run)
+		s.observe(run)
 		run, err = cursor.page(ctx)
 		from = cursor.last.end - len(run.Rows)
 	}
 	switch {
-	case opper.OutOfRange(err) && w.refused > 0:
-		w.refused = min(w.refused, cursor.next)
+	case opper.OutOfRange(err) && s.refused > 0:
+		s.refused = min(s.refused, cursor.next)
 		c.miss()
 		return nil
 	case opper.OutOfRange(err):
 		// No page can be read here, or Opper is in trouble:
 		// what it says of an id would be no better.
-		w.ledger.Unanswered(c.due[0].ID, w.cfg.Now(), &w.ev)
+		s.ledger.Unanswered(c.due[0].ID, s.cfg.Now(), &s.ev)
 		c.due = c.due[1:]
 		return nil
 	case err != nil:
 		return err
 	}
-	w.observe(run)
+	s.observe(run)
 	behind, before := until+overlap+1, c.shift
 	if n := len(run.Rows); n == 0 {
 		c.shift = from - maxLimit + overlap - at // the list ends before this page
-	} else if last := w.ledger.Index(run.Rows[n-1].ID); last >= 0 {
+	} else if last := s.ledger.Index(run.Rows[n-1].ID); last >= 0 {
 		behind, c.shift = last-overlap, from+n-1-last
 	}
 	c.find(run.Rows, behind, c.shift != before)
@@ -129,22 +129,22 @@ func (c *recheck) find(rows []ledger.Row, behind int, moved bool) {
 func (c *recheck) miss() { c.missing, c.due = append(c.missing, c.due[0]), c.due[1:] }
 
 // ask asks Opper for one trace. It reports false if Opper has none.
-func (w *Syncer) ask(ctx context.Context, r *reader, d ledger.Due) (there bool, err error) {
-	when := ledger.When{Asked: w.cfg.Now()}
+func (s *Syncer) ask(ctx context.Context, r *reader, d ledger.Due) (there bool, err error) {
+	when := ledger.When{Asked: s.cfg.Now()}
 	t, err := r.src.Get(ctx, cmp.Or(d.Ref, d.ID.String()))
-	when.Read = w.cfg.Now()
+	when.Read = s.cfg.Now()
 	switch {
 	case err == nil:
 		var row ledger.Row
 		setRow(&row, &t)
 		row.ID, row.Ref, row.Kind = d.ID, d.Ref, ledger.Normal
-		w.ledger.Resolve(row, when, &w.ev)
+		s.ledger.Resolve(row, when, &s.ev)
 	case errors.Is(err, opper.ErrNotFound):
 		return false, nil
 	case ctx.Err() != nil || opper.Refused(err):
 		return true, fmt.Errorf("trace %s: %w", d.ID, err)
 	default:
-		w.ledger.Unanswered(d.ID, when.Read, &w.ev)
+		s.ledger.Unanswered(d.ID, when.Read, &s.ev)
 	}
 	return true, nil
 }

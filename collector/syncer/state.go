@@ -16,12 +16,12 @@ type state struct {
 }
 
 // State returns what the Syncer knows of the list, to be stored.
-func (w *Syncer) State() ([]byte, error) {
+func (s *Syncer) State() ([]byte, error) {
 	b, err := json.Marshal(state{
-		Total: w.total, Surplus: w.surplus, Unexplained: w.unexplained, Refused: w.refused, Expiries: w.expiries,
-		Sorted: w.sorted, NewestLast: w.newestLast, TotalUnreliable: w.totalUnreliable, TotalCapped: w.totalCapped, FullScanWanted: w.fullScanWanted,
-		NextFullScan: w.nextFullScan, LastFullScan: w.lastFullScan, LastSuccess: w.lastSuccess, Newest: w.span.newest,
-		OldestAge: w.span.age, Retention: w.retention, Sweep: w.sweep,
+		Total: s.total, Surplus: s.surplus, Unexplained: s.unexplained, Refused: s.refused, Expiries: s.expiries,
+		Sorted: s.sorted, NewestLast: s.newestLast, TotalUnreliable: s.totalUnreliable, TotalCapped: s.totalCapped, FullScanWanted: s.fullScanWanted,
+		NextFullScan: s.nextFullScan, LastFullScan: s.lastFullScan, LastSuccess: s.lastSuccess, Newest: s.span.newest,
+		OldestAge: s.span.age, Retention: s.retention, Sweep: s.sweep,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("syncer: %w", err)
@@ -31,20 +31,20 @@ func (w *Syncer) State() ([]byte, error) {
 
 // Restore takes in what State returned. The ledger must be the one that was stored
 // with it. If the clock has been set back meanwhile, no wait is longer than it was.
-func (w *Syncer) Restore(b []byte) error {
-	var s state
-	if err := json.Unmarshal(b, &s); err != nil {
+func (s *Syncer) Restore(b []byte) error {
+	var st state
+	if err := json.Unmarshal(b, &st); err != nil {
 		return fmt.Errorf("syncer: %w", err)
 	}
-	w.total, w.surplus, w.unexplained, w.refused, w.expiries = s.Total, s.Surplus, s.Unexplained, s.Refused, s.Expiries
-	w.sorted, w.newestLast, w.totalUnreliable, w.totalCapped, w.fullScanWanted = s.Sorted, s.NewestLast, s.TotalUnreliable, s.TotalCapped, s.FullScanWanted
-	w.nextFullScan, w.lastFullScan, w.lastSuccess = s.NextFullScan, s.LastFullScan, s.LastSuccess
-	w.span, w.retention, w.sweep = span{s.Newest, s.OldestAge}, s.Retention, s.Sweep
-	if w.ledger.HasUnreadable() {
-		w.retryAt = w.cfg.Now()
+	s.total, s.surplus, s.unexplained, s.refused, s.expiries = st.Total, st.Surplus, st.Unexplained, st.Refused, st.Expiries
+	s.sorted, s.newestLast, s.totalUnreliable, s.totalCapped, s.fullScanWanted = st.Sorted, st.NewestLast, st.TotalUnreliable, st.TotalCapped, st.FullScanWanted
+	s.nextFullScan, s.lastFullScan, s.lastSuccess = st.NextFullScan, st.LastFullScan, st.LastSuccess
+	s.span, s.retention, s.sweep = span{st.Newest, st.OldestAge}, st.Retention, st.Sweep
+	if s.ledger.HasUnreadable() {
+		s.retryAt = s.cfg.Now()
 	}
-	if now := w.cfg.Now(); w.lastSuccess.After(now) {
-		w.nextFullScan, w.lastFullScan = time.Time{}, time.Time{}
+	if now := s.cfg.Now(); s.lastSuccess.After(now) {
+		s.nextFullScan, s.lastFullScan = time.Time{}, time.Time{}
 	}
 	return nil
 }

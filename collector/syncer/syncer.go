@@ -114,7 +114,7 @@ func New(cfg Config, led *ledger.Ledger) *Syncer {
 }
 
 // Total returns how many traces Opper last said are listed, or -1.
-func (w *Syncer) Total() int { return w.total }
+func (s *Syncer) Total() int { return s.total }
 
 // Part is what a part of a sync read. An incremental sync has one part, the
 // initial sync one for each page and one more.
@@ -129,114 +129,114 @@ type Part struct {
 // reads the whole list, going on where it stopped. The last part has the error, if
 // there is one. Parts must all be taken in, also if the sync fails: their events
 // do not come again.
-func (w *Syncer) Sync(ctx context.Context, src Source) iter.Seq2[Part, error] {
+func (s *Syncer) Sync(ctx context.Context, src Source) iter.Seq2[Part, error] {
 	return func(yield func(Part, error) bool) {
-		w.ev = ledger.Events{}
-		w.reading, w.skipped = span{}, false
-		err := w.sync(ctx, w.newReader(src), func(p Part) bool { return yield(p, nil) })
-		if w.unproven && errors.Is(err, ErrForeign) {
+		s.ev = ledger.Events{}
+		s.reading, s.skipped = span{}, false
+		err := s.sync(ctx, s.newReader(src), func(p Part) bool { return yield(p, nil) })
+		if s.unproven && errors.Is(err, ErrForeign) {
 			err = ErrOtherList
 		}
 		if !errors.Is(err, errAborted) {
-			yield(Part{Events: w.ev, IsLast: true}, err)
+			yield(Part{Events: s.ev, IsLast: true}, err)
 		}
 	}
 }
 
-func (w *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) error {
+func (s *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) error {
 	var whole, reached bool
 	var headEnd int
 	var err error
-	began, initialSync := w.cfg.Now(), w.ledger.IsInitialSync()
-	if !initialSync || w.ledger.Listed() > 0 {
-		if whole, headEnd, err = w.head(ctx, r); err != nil {
+	began, initialSync := s.cfg.Now(), s.ledger.IsInitialSync()
+	if !initialSync || s.ledger.Listed() > 0 {
+		if whole, headEnd, err = s.head(ctx, r); err != nil {
 			return err
 		}
 	}
 	if initialSync && !whole {
-		if reached, err = w.initialSync(ctx, r, yield); err != nil {
+		if reached, err = s.initialSync(ctx, r, yield); err != nil {
 			return err
 		}
 		// New rows must join those that were read.
-		if whole, headEnd, err = w.head(ctx, r); err != nil {
+		if whole, headEnd, err = s.head(ctx, r); err != nil {
 			return err
 		}
 	}
 	if !whole {
-		if err := w.tail(ctx, r); err != nil {
+		if err := s.tail(ctx, r); err != nil {
 			return err
 		}
 	}
-	swept := w.sweep != nil && w.sweep.Done
+	swept := s.sweep != nil && s.sweep.Done
 	whole = whole || reached || swept
-	if err := w.recheckDue(ctx, r); err != nil {
+	if err := s.recheckDue(ctx, r); err != nil {
 		return err
 	}
 	// What arrived after the head was read is in total_count, and what expired is
 	// no longer listed: only a head that is read after the tail can be compared.
-	if w.least > w.ledger.Listed() && !w.totalUnreliable && w.refused == 0 && !w.newestLast {
-		if _, headEnd, err = w.head(ctx, r); err != nil {
+	if s.least > s.ledger.Listed() && !s.totalUnreliable && s.refused == 0 && !s.newestLast {
+		if _, headEnd, err = s.head(ctx, r); err != nil {
 			return err
 		}
 	}
-	if err := w.balance(ctx, r, whole, headEnd); err != nil {
+	if err := s.balance(ctx, r, whole, headEnd); err != nil {
 		return err
 	}
-	now := w.cfg.Now()
+	now := s.cfg.Now()
 	if swept {
-		began, w.sweep = w.sweep.Began, nil
+		began, s.sweep = s.sweep.Began, nil
 	}
-	if swept || reached || whole && !w.skipped {
-		w.lastFullScan = now
-		if w.ledger.Listed() > 0 {
-			w.ledger.EndFullScan(began, now)
+	if swept || reached || whole && !s.skipped {
+		s.lastFullScan = now
+		if s.ledger.Listed() > 0 {
+			s.ledger.EndFullScan(began, now)
 		}
 	} else if initialSync {
-		w.lastFullScan = now // it could not be complete: a sweep follows on schedule
+		s.lastFullScan = now // it could not be complete: a sweep follows on schedule
 	}
-	w.ledger.EndInitialSync()
-	w.lastSuccess, w.span = now, w.reading
+	s.ledger.EndInitialSync()
+	s.lastSuccess, s.span = now, s.reading
 	return nil
 }
 
 // ties reports whether one of the rows shows that they are of the list that we
 // know: the key may come to belong to another project between two requests.
-func (w *Syncer) ties(rows []ledger.Row) bool {
-	return w.ledger.Listed() == 0 || slices.ContainsFunc(rows, func(r ledger.Row) bool { return isListed(w.ledger, r) })
+func (s *Syncer) ties(rows []ledger.Row) bool {
+	return s.ledger.Listed() == 0 || slices.ContainsFunc(rows, func(r ledger.Row) bool { return isListed(s.ledger, r) })
 }
 
 // observe takes in a run that is known to be of our list.
-func (w *Syncer) observe(run ledger.Run) {
-	if w.ties(run.Rows) {
-		w.take(run)
+func (s *Syncer) observe(run ledger.Run) {
+	if s.ties(run.Rows) {
+		s.take(run)
 	}
 }
 
 // take takes in a run of an incremental sync or a sweep.
-func (w *Syncer) take(run ledger.Run) {
-	if n := w.outOfPlace(run.Rows, w.moved); n > 0 {
-		if w.moved == nil {
-			w.moved = map[ledger.ID]struct{}{}
+func (s *Syncer) take(run ledger.Run) {
+	if n := s.outOfPlace(run.Rows, s.moved); n > 0 {
+		if s.moved == nil {
+			s.moved = map[ledger.ID]struct{}{}
 		}
 		for _, row := range run.Rows[:n] {
-			w.moved[row.ID] = struct{}{}
+			s.moved[row.ID] = struct{}{}
 		}
 	}
-	w.takeScanned(run)
+	s.takeScanned(run)
 }
 
 // takeScanned takes in a run of the initial sync, which continues behind it until it ends.
-func (w *Syncer) takeScanned(run ledger.Run) {
-	w.noteExpiry(run)
-	before := w.ev.Gaps
-	w.ledger.Observe(run, &w.ev)
-	if gaps := w.ev.Gaps - before; gaps > 0 {
-		w.retryWait = 0
-		w.scheduleRetry()
-		level.Warn(w.cfg.Logger).Log("msg", "unreadable rows skipped", "gaps", gaps)
+func (s *Syncer) takeScanned(run ledger.Run) {
+	s.noteExpiry(run)
+	before := s.ev.Gaps
+	s.ledger.Observe(run, &s.ev)
+	if gaps := s.ev.Gaps - before; gaps > 0 {
+		s.retryWait = 0
+		s.scheduleRetry()
+		level.Warn(s.cfg.Logger).Log("msg", "unreadable rows skipped", "gaps", gaps)
 	}
 	for _, row := range run.Rows {
-		w.reading.add(startOf(row), run.Read)
+		s.reading.add(startOf(row), run.Read)
 	}
 }
 
@@ -247,10 +247,10 @@ const (
 )
 
 // warnOnce reports whether a warning is to be given: once.
-func (w *Syncer) warnOnce(what string) bool {
-	if w.warned[what] {
+func (s *Syncer) warnOnce(what string) bool {
+	if s.warned[what] {
 		return false
 	}
-	w.warned[what] = true
+	s.warned[what] = true
 	return true
 }
