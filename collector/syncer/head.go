@@ -13,7 +13,7 @@ import (
 // Nothing is taken in before a known row shows that this is the list that we
 // know, and pages that share rows tie what came before it to that row.
 func (s *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err error) {
-	h := headReader{syncer: s, cursor: s.headCursor(r, s.total), evidence: evidence{syncer: s, reader: r}}
+	h := headReader{syncer: s, cursor: s.headCursor(r, s.known.Total), evidence: evidence{syncer: s, reader: r}}
 	h.cursor.limit = s.headLimit()
 	s.least = -1
 	h.unreadable = s.skipUnreadable(h.cursor)
@@ -119,11 +119,11 @@ func (s *Syncer) anyKnown(rows []ledger.Row) bool {
 func (s *Syncer) headLimit() int {
 	limit := idleRows
 	switch {
-	case !s.sorted || s.ledger.Listed() <= 2*overlap: // so few are read as a whole
+	case !s.known.Sorted || s.ledger.Listed() <= 2*overlap: // so few are read as a whole
 		return maxLimit
-	case s.newestLast:
+	case s.known.NewestLast:
 		return limit
-	case s.total < 0 || s.totalUnreliable || s.totalCapped:
+	case s.known.Total < 0 || s.known.TotalUnreliable || s.known.TotalCapped:
 		return maxLimit
 	}
 	for _, d := range s.ledger.Due(s.cfg.Now()) {
@@ -139,7 +139,7 @@ func (s *Syncer) headLimit() int {
 // must be the first ones that were listed before, without any missing.
 func (s *Syncer) settledDown(rows []ledger.Row, limit int, moved map[ledger.ID]struct{}) bool {
 	n := s.outOfPlace(rows, moved)
-	if limit == maxLimit || s.newestLast {
+	if limit == maxLimit || s.known.NewestLast {
 		return n <= max(len(rows)-overlap, 0)
 	}
 	return len(rows)-n > idleRows/2 && s.standFrom(0, rows[n:]) == len(rows)-n

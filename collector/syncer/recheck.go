@@ -55,11 +55,11 @@ type recheck struct {
 func (c *recheck) page(ctx context.Context) error {
 	s := c.syncer
 	at := s.ledger.Index(c.due[0].ID)
-	if at < 0 || c.misses == maxMisses || s.refused > 0 && at+c.shift-overlap >= s.refused {
+	if at < 0 || c.misses == maxMisses || s.known.Refused > 0 && at+c.shift-overlap >= s.known.Refused {
 		c.miss()
 		return nil
 	}
-	cursor := newCursor(c.reader, s.ledger, at+c.shift-overlap, s.total)
+	cursor := newCursor(c.reader, s.ledger, at+c.shift-overlap, s.known.Total)
 	until := at
 	for _, d := range c.due[1:] {
 		i := s.ledger.Index(d.ID)
@@ -80,8 +80,8 @@ func (c *recheck) page(ctx context.Context) error {
 		from = cursor.last.end - len(run.Rows)
 	}
 	switch {
-	case opper.OutOfRange(err) && s.refused > 0:
-		s.refused = min(s.refused, cursor.next)
+	case opper.OutOfRange(err) && s.known.Refused > 0:
+		s.known.Refused = min(s.known.Refused, cursor.next)
 		c.miss()
 		return nil
 	case opper.OutOfRange(err):
