@@ -112,9 +112,7 @@ func newCursor(r *reader, led *ledger.Ledger, offset, total int) *cursor {
 }
 
 // stitchTo makes the next page share one of some ids at least.
-func (c *cursor) stitchTo(ids []ledger.ID) {
-	c.border.ids = ids
-}
+func (c *cursor) stitchTo(ids []ledger.ID) { c.border.ids = ids }
 
 // page reads the next page. Rows that can't be read are part of the run that
 // the next readable page gives.
@@ -134,9 +132,9 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 		case isUnreadable(p):
 			c.passUnreadable(p)
 		case c.mustCheck(p):
-			if sure, err := c.check(ctx, p); err != nil {
+			if follows, err := c.check(ctx, p); err != nil {
 				return ledger.Run{}, err
-			} else if sure {
+			} else if follows {
 				return c.take(p), nil
 			}
 		case c.isLastUnshared() && c.unreadable.returns < maxBacks:
@@ -226,12 +224,12 @@ func (c *cursor) take(p page) ledger.Run {
 	}
 	c.border.rereads = 0
 	c.approach(p, before)
-	c.aimBehind(p)
+	c.moveBehind(p)
 	return run
 }
 
-// aimBehind sets what the next page is, behind the last one.
-func (c *cursor) aimBehind(p page) {
+// moveBehind sets what to read behind the last page.
+func (c *cursor) moveBehind(p page) {
 	n := len(p.rows)
 	c.border.shared = min(c.overlap, n/2)
 	switch {

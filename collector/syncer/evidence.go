@@ -145,7 +145,7 @@ func (e *evidence) wait(ctx context.Context, total int) error {
 		}
 		// In a list that is not sorted by time, those that are left may be any, and
 		// they may be rows that could not be read.
-		if e.found == absent && s.sorted && len(s.ledger.Unreadable()) == 0 && (e.isForeign() || !e.mayHaveExpired()) {
+		if e.found == absent && s.known.Sorted && len(s.ledger.Unreadable()) == 0 && (e.isForeign() || !e.mayHaveExpired()) {
 			return e.refuseEarly(ctx)
 		}
 	}
@@ -204,7 +204,7 @@ func (e *evidence) isForeign() bool {
 // must be where all that was listed then has expired.
 func (e *evidence) isNewer(runs []ledger.Run) bool {
 	older, newer := e.ages(runs)
-	return newer > older || runs[0].Read.Sub(e.syncer.lastSuccess) >= ledger.MaxAge
+	return newer > older || runs[0].Read.Sub(e.syncer.known.LastSuccess) >= ledger.MaxAge
 }
 
 // ages counts the rows that are older and newer than the last successful sync, as far
@@ -218,7 +218,7 @@ func (e *evidence) ages(runs []ledger.Run) (older, newer int) {
 			}
 			switch {
 			case at.IsZero() || at.After(run.Read):
-			case at.Before(e.syncer.lastSuccess):
+			case at.Before(e.syncer.known.LastSuccess):
 				older++
 			default:
 				newer++
@@ -243,7 +243,7 @@ func (e *evidence) ask(ctx context.Context) error {
 		if i > 0 {
 			at = (s.asked + i/2) % listed
 		}
-		if (i%2 == 1) != s.newestLast {
+		if (i%2 == 1) != s.known.NewestLast {
 			at = listed - 1 - at
 		}
 		id := s.ledger.IDs(at, at+1)[0]
@@ -320,18 +320,18 @@ func (e *evidence) mayHaveExpired() bool {
 	if s.unproven {
 		return false
 	}
-	if now.Sub(s.lastSuccess) >= ledger.MaxAge {
+	if now.Sub(s.known.LastSuccess) >= ledger.MaxAge {
 		return true
 	}
-	if s.span.newest.IsZero() {
+	if s.known.Newest.IsZero() {
 		return false
 	}
-	youngest := now.Sub(s.span.newest)
-	if s.expiries >= minExpiries {
+	youngest := now.Sub(s.known.Newest)
+	if s.known.Expiries >= minExpiries {
 		// What was listed a moment ago has not expired, however old it was.
-		return youngest >= s.retention && now.Sub(s.lastSuccess) >= s.retention/4
+		return youngest >= s.known.Retention && now.Sub(s.known.LastSuccess) >= s.known.Retention/4
 	}
-	return youngest >= min(s.span.age+unseenExpiry, ledger.MaxAge)
+	return youngest >= min(s.known.OldestAge+unseenExpiry, ledger.MaxAge)
 }
 
 // noteExpiry takes in from a run that rows at the old end of the list have
@@ -344,15 +344,15 @@ func (s *Syncer) noteExpiry(run ledger.Run) {
 	var beside []ledger.Row
 	last := s.ledger.Index(run.Rows[n-1].ID)
 	switch {
-	case run.AtEnd && !s.newestLast && last >= 0 && last < s.ledger.Listed()-1:
+	case run.AtEnd && !s.known.NewestLast && last >= 0 && last < s.ledger.Listed()-1:
 		beside = run.Rows[max(n-overlap, 0):]
-	case run.AtStart && s.newestLast && s.ledger.Index(run.Rows[0].ID) > 0:
+	case run.AtStart && s.known.NewestLast && s.ledger.Index(run.Rows[0].ID) > 0:
 		beside = run.Rows[:min(overlap, n)]
 	}
 	// Rows that are deleted or moved may stand beside younger ones.
-	if age := medianAge(beside, run.Read); age > 0 && age >= medianAge(run.Rows, run.Read) && age >= s.span.age/8 {
-		s.retention = age
-		s.expiries++
+	if age := medianAge(beside, run.Read); age > 0 && age >= medianAge(run.Rows, run.Read) && age >= s.known.OldestAge/8 {
+		s.known.Retention = age
+		s.known.Expiries++
 	}
 }
 

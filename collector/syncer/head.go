@@ -13,68 +13,75 @@ import (
 // Nothing is taken in before a known row shows that this is the list that we
 // know, and pages that share rows tie what came before it to that row.
 func (s *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err error) {
-	c := s.headCursor(r, s.total)
-	c.limit = s.headLimit()
+	h := headReader{syncer: s, cursor: s.headCursor(r, s.known.Total), evidence: evidence{syncer: s, reader: r}}
+	h.cursor.limit = s.headLimit()
 	s.minTotal = -1
-	skipped := false
-	unreadable := s.skipUnreadable(c)
-	ev := evidence{syncer: s, reader: r}
-	for {
-		limit := c.limit
-		run, err := c.page(ctx)
-		if opper.OutOfRange(err) && c.next > 0 && unreadable == 0 {
-			s.tooDeep(c.next, err)
-			if err := ev.conclude(ctx); err != nil {
-				return false, 0, err
-			}
-			break
-		}
-		if err != nil && (unreadable == 0 || !opper.OutOfRange(err)) {
+	h.unreadable = s.skipUnreadable(h.cursor)
+	for done := false; !done; {
+		if done, err = h.page(ctx); err != nil {
 			return false, 0, err
-		}
-		if n := unreadable; n > 0 {
-			unreadable = 0
-			if err != nil || len(run.Rows) <= n || s.ledger.Index(run.Rows[n].ID) != n {
-				c = s.headCursor(r, c.total)
-				continue
-			}
-		}
-		skipped = skipped || c.unreadable.skipped
-		whole = run.AtEnd
-		moved := s.moved
-		if c.restarted {
-			// The list moves so fast that this head could read the same rows again
-			// and again: what it may miss is left to the next one.
-			moved = nil
-		}
-		settled := s.settledDown(run.Rows, limit, moved) // before its new rows are known
-		err = ev.add(ctx, run, c)
-		if errors.Is(err, ErrForeign) && skipped {
-			// The row that we know may be one that could not be read before.
-			skipped = false
-			c = s.headCursor(r, c.total)
-			c.unreadable.retry = true
-			continue
-		}
-		if err != nil {
-			return false, 0, err
-		}
-		if ev.tied {
-			c.waiting.places = nil
-		}
-		if whole && run.AtStart {
-			s.detectOrderOf(run.Rows)
-		}
-		if whole || ev.tied && settled {
-			break
 		}
 	}
-	s.note(c.total)
-	s.skipped = s.skipped || skipped
-	if !c.restarted {
+	s.note(h.cursor.total)
+	s.skipped = s.skipped || h.skipped
+	if !h.cursor.restarted {
 		s.moved = nil
 	}
-	return whole, c.next, nil
+	return h.whole, h.cursor.next, nil
+}
+
+// headReader reads one head.
+type headReader struct {
+	syncer     *Syncer
+	cursor     *cursor
+	evidence   evidence
+	unreadable int  // rows that the next page begins with, as they are believed to
+	skipped    bool // rows known to be unreadable were not tried
+	whole      bool // the end was reached
+}
+
+// page takes in the next page, and reports whether it is the last one.
+func (h *headReader) page(ctx context.Context) (done bool, err error) {
+	s, c, unreadable := h.syncer, h.cursor, h.unreadable
+	limit := c.limit
+	run, err := c.page(ctx)
+	h.unreadable = 0
+	switch isDeep := opper.OutOfRange(err); {
+	case unreadable > 0 && (isDeep || err == nil && (len(run.Rows) <= unreadable || s.ledger.Index(run.Rows[unreadable].ID) != unreadable)):
+		h.cursor = s.headCursor(c.reader, c.total)
+		return false, nil
+	case isDeep && c.next > 0:
+		s.tooDeep(c.next, err)
+		return true, h.evidence.conclude(ctx)
+	case err != nil:
+		return false, err
+	}
+	h.skipped = h.skipped || c.unreadable.skipped
+	h.whole = run.AtEnd
+	moved := s.moved
+	if c.restarted {
+		// The list moves so fast that this head could read the same rows again
+		// and again: what it may miss is left to the next one.
+		moved = nil
+	}
+	settled := s.settledDown(run.Rows, limit, moved) // before its new rows are known
+	err = h.evidence.add(ctx, run, c)
+	if errors.Is(err, ErrForeign) && h.skipped {
+		// The row that we know may be one that could not be read before.
+		h.skipped, h.cursor = false, s.headCursor(c.reader, c.total)
+		h.cursor.unreadable.retry = true
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if h.evidence.tied {
+		c.waiting.places = nil
+	}
+	if h.whole && run.AtStart {
+		s.detectOrderOf(run.Rows)
+	}
+	return h.whole || h.evidence.tied && settled, nil
 }
 
 func (s *Syncer) headCursor(r *reader, total int) *cursor {
@@ -112,11 +119,11 @@ func (s *Syncer) anyKnown(rows []ledger.Row) bool {
 func (s *Syncer) headLimit() int {
 	limit := idleRows
 	switch {
-	case !s.sorted || s.ledger.Listed() <= 2*overlap: // so few are read as a whole
+	case !s.known.Sorted || s.ledger.Listed() <= 2*overlap: // so few are read as a whole
 		return maxLimit
-	case s.newestLast:
+	case s.known.NewestLast:
 		return limit
-	case s.total < 0 || s.totalUnreliable || s.totalCapped:
+	case s.known.Total < 0 || s.known.TotalUnreliable || s.known.TotalCapped:
 		return maxLimit
 	}
 	for _, d := range s.ledger.Due(s.cfg.Now()) {
@@ -132,7 +139,7 @@ func (s *Syncer) headLimit() int {
 // must be the first ones that were listed before, without any missing.
 func (s *Syncer) settledDown(rows []ledger.Row, limit int, moved map[ledger.ID]struct{}) bool {
 	n := s.outOfPlace(rows, moved)
-	if limit == maxLimit || s.newestLast {
+	if limit == maxLimit || s.known.NewestLast {
 		return n <= max(len(rows)-overlap, 0)
 	}
 	return len(rows)-n > idleRows/2 && s.standFrom(0, rows[n:]) == len(rows)-n

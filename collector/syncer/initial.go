@@ -62,7 +62,7 @@ func (s *Syncer) initialSync(ctx context.Context, r *reader, yield func(Part) bo
 		release(run)
 	}
 	if reached {
-		s.refused = 0
+		s.known.Refused = 0
 	}
 	s.detectOrder()
 	s.pause(s.cfg.Now().Sub(began))
@@ -85,7 +85,7 @@ func (s *Syncer) isOurs(ctx context.Context, r *reader, run ledger.Run) (bool, e
 
 // fullScan returns a cursor that reads the whole list from a row on.
 func (s *Syncer) fullScan(r *reader, from int) *cursor {
-	c := newCursor(r, s.ledger, from, s.total)
+	c := newCursor(r, s.ledger, from, s.known.Total)
 	c.unreadable.retry, c.prefetch.requests = true, s.cfg.Concurrency
 	if from > 0 {
 		c.stitchTo(s.ledger.IDs(from, from+overlap))
@@ -98,7 +98,7 @@ func (s *Syncer) fullScan(r *reader, from int) *cursor {
 
 // pause delays the next full scan after one that took so long.
 func (s *Syncer) pause(took time.Duration) {
-	s.nextFullScan = s.cfg.Now().Add(max(s.cfg.Interval, fullPause*took))
+	s.known.NextFullScan = s.cfg.Now().Add(max(s.cfg.Interval, fullPause*took))
 }
 
 // detectOrder decides from the rows of a full scan where new rows are to be found.
@@ -106,7 +106,7 @@ func (s *Syncer) detectOrder() {
 	if !s.sampled && !s.ledger.IsInitialSync() {
 		return // after a restart in the middle: what was known says more than half a sample
 	}
-	s.sorted, s.newestLast = s.trend.sorted()
+	s.known.Sorted, s.known.NewestLast = s.trend.sorted()
 	if s.IsUnsorted() && s.warnOnce(noOrder) {
 		level.Warn(s.cfg.Logger).Log("msg", "list is not sorted by time, falling back to full scans", "listed", s.ledger.Listed())
 	}
@@ -114,8 +114,8 @@ func (s *Syncer) detectOrder() {
 
 // tooDeep notes that Opper does not list rows from offset on.
 func (s *Syncer) tooDeep(offset int, err error) {
-	if s.refused == 0 {
-		s.refused = offset
+	if s.known.Refused == 0 {
+		s.known.Refused = offset
 		s.ev.Gaps++
 		level.Warn(s.cfg.Logger).Log("msg", "Opper refuses deeper offsets, traces beyond are not counted", "offset", offset, "err", err)
 	}

@@ -44,7 +44,7 @@ type reader struct {
 }
 
 func (s *Syncer) newReader(src Source) *reader {
-	return &reader{src: src, now: s.cfg.Now, end: max(s.ledger.Listed(), s.total), good: -1}
+	return &reader{src: src, now: s.cfg.Now, end: max(s.ledger.Listed(), s.known.Total), good: -1}
 }
 
 // provenFor is for how many failures a success proves that the service is well

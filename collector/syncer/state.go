@@ -6,23 +6,52 @@ import (
 	"time"
 )
 
-// state is what a Syncer knows of the list, in the form in which it is stored.
+// state is what a Syncer knows of the list, as it is stored.
 type state struct {
-	Total, Surplus, Unexplained, Refused, Expiries                   int
-	Sorted, NewestLast, TotalUnreliable, TotalCapped, FullScanWanted bool
-	NextFullScan, LastFullScan, LastSuccess, Newest                  time.Time
-	OldestAge, Retention                                             time.Duration
-	Sweep                                                            *sweep
+	Total       int // the newest meta.total_count, -1 if missing
+	Surplus     int // rows listed beyond those believed to be, at the last sync
+	Unexplained int // full scans in a row that did not explain it
+	Refused     int // the offset from which on Opper refuses to list, 0 if it does not
+
+	Sorted          bool // new rows and expiry are at the ends of the list
+	NewestLast      bool
+	TotalUnreliable bool // total_count does not agree with what is listed
+	TotalCapped     bool // more rows were found than total_count said: it is capped, perhaps
+
+	FullScanWanted bool // a row was inserted where only a full scan finds it
+	NextFullScan   time.Time
+	LastFullScan   time.Time // end of the last full scan, or of the last try where deep rows are refused
+	Sweep          *sweep    // running, or done and to be completed by a sync; else nil
+
+	LastSuccess time.Time
+	span                      // of the rows read by the last successful sync
+	Retention   time.Duration // age at which rows were last seen to expire
+	Expiries    int           // how often they were
+}
+
+// span is how old some rows were.
+type span struct {
+	Newest    time.Time     // latest start; zero if none had one
+	OldestAge time.Duration // when the oldest was read
+}
+
+// add takes in a row that was read at some time.
+func (s *span) add(start, read time.Time) {
+	if start.IsZero() {
+		return
+	}
+	if start.After(read) {
+		start = read // a client's clock is fast
+	}
+	if start.After(s.Newest) {
+		s.Newest = start
+	}
+	s.OldestAge = max(s.OldestAge, read.Sub(start))
 }
 
 // State returns what the Syncer knows of the list, to be stored.
 func (s *Syncer) State() ([]byte, error) {
-	b, err := json.Marshal(state{
-		Total: s.total, Surplus: s.surplus, Unexplained: s.unexplained, Refused: s.refused, Expiries: s.expiries,
-		Sorted: s.sorted, NewestLast: s.newestLast, TotalUnreliable: s.totalUnreliable, TotalCapped: s.totalCapped, FullScanWanted: s.fullScanWanted,
-		NextFullScan: s.nextFullScan, LastFullScan: s.lastFullScan, LastSuccess: s.lastSuccess, Newest: s.span.newest,
-		OldestAge: s.span.age, Retention: s.retention, Sweep: s.sweep,
-	})
+	b, err := json.Marshal(s.known)
 	if err != nil {
 		return nil, fmt.Errorf("syncer: %w", err)
 	}
@@ -32,19 +61,15 @@ func (s *Syncer) State() ([]byte, error) {
 // Restore takes in what State returned. The ledger must be the one that was stored
 // with it. If the clock has been set back meanwhile, no wait is longer than it was.
 func (s *Syncer) Restore(b []byte) error {
-	var st state
-	if err := json.Unmarshal(b, &st); err != nil {
+	s.known = state{}
+	if err := json.Unmarshal(b, &s.known); err != nil {
 		return fmt.Errorf("syncer: %w", err)
 	}
-	s.total, s.surplus, s.unexplained, s.refused, s.expiries = st.Total, st.Surplus, st.Unexplained, st.Refused, st.Expiries
-	s.sorted, s.newestLast, s.totalUnreliable, s.totalCapped, s.fullScanWanted = st.Sorted, st.NewestLast, st.TotalUnreliable, st.TotalCapped, st.FullScanWanted
-	s.nextFullScan, s.lastFullScan, s.lastSuccess = st.NextFullScan, st.LastFullScan, st.LastSuccess
-	s.span, s.retention, s.sweep = span{st.Newest, st.OldestAge}, st.Retention, st.Sweep
 	if s.ledger.HasUnreadable() {
 		s.retryAt = s.cfg.Now()
 	}
-	if now := s.cfg.Now(); s.lastSuccess.After(now) {
-		s.nextFullScan, s.lastFullScan = time.Time{}, time.Time{}
+	if now := s.cfg.Now(); s.known.LastSuccess.After(now) {
+		s.known.NextFullScan, s.known.LastFullScan = time.Time{}, time.Time{}
 	}
 	return nil
 }

@@ -30,17 +30,17 @@ func (s *Syncer) IsSweepDue() bool {
 	if s.retryDue() {
 		return true
 	}
-	if s.sweep != nil {
-		return !s.sweep.Done
+	if s.known.Sweep != nil {
+		return !s.known.Sweep.Done
 	}
 	now := s.cfg.Now()
-	due := s.fullScanWanted || s.IsUnsorted() || (s.cfg.SweepInterval > 0 && now.Sub(s.lastFullScan) >= s.cfg.SweepInterval)
-	return due && !now.Before(s.nextFullScan)
+	due := s.known.FullScanWanted || s.IsUnsorted() || (s.cfg.SweepInterval > 0 && now.Sub(s.known.LastFullScan) >= s.cfg.SweepInterval)
+	return due && !now.Before(s.known.NextFullScan)
 }
 
 // IsUnsorted reports whether new rows may be anywhere in the list, so that only
 // sweeps find them.
-func (s *Syncer) IsUnsorted() bool { return !s.sorted && s.ledger.Listed() > maxLimit }
+func (s *Syncer) IsUnsorted() bool { return !s.known.Sorted && s.ledger.Listed() > maxLimit }
 
 // Sweep reads the next page of a sweep, and begins one if none is under way.
 // The events are those since the last call, also if there is an error.
@@ -52,36 +52,36 @@ func (s *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 		return s.ev, err
 	}
 	began := s.cfg.Now()
-	if s.sweep == nil {
-		s.sweep = &sweep{Began: began}
+	if s.known.Sweep == nil {
+		s.known.Sweep = &sweep{Began: began}
 		s.trend, s.sampled = trend{}, true
 	}
-	defer func(current *sweep) { current.Took += s.cfg.Now().Sub(began) }(s.sweep)
-	c := newCursor(r, s.ledger, 0, s.total)
+	defer func(current *sweep) { current.Took += s.cfg.Now().Sub(began) }(s.known.Sweep)
+	c := newCursor(r, s.ledger, 0, s.known.Total)
 	c.unreadable.retry = true
-	for _, id := range s.sweep.Last {
+	for _, id := range s.known.Sweep.Last {
 		if i := s.ledger.Index(id); i >= 0 {
 			c.next, c.last.end = max(i+1-overlap, 0), i+1
 			c.last.offset = max(c.next-maxLimit, 0)
 		}
 	}
-	if len(s.sweep.Last) > 0 {
-		c.stitchTo(slices.Clone(s.sweep.Last))
+	if len(s.known.Sweep.Last) > 0 {
+		c.stitchTo(slices.Clone(s.known.Sweep.Last))
 	}
 	// Close to rows that can't be read, pages are small: a new start after each
 	// would fall back behind them again and again.
-	for more := true; more; more = !s.sweep.Done && c.size < maxLimit {
+	for more := true; more; more = !s.known.Sweep.Done && c.size < maxLimit {
 		run, err := c.page(ctx)
 		switch {
 		case opper.OutOfRange(err) && c.next > 0:
 			s.tooDeep(c.next, err)
-			s.pause(s.sweep.Took)
-			s.sweep, s.lastFullScan = nil, s.cfg.Now()
+			s.pause(s.known.Sweep.Took)
+			s.known.Sweep, s.known.LastFullScan = nil, s.cfg.Now()
 			return s.ev, nil
 		case errors.Is(err, errMoving):
 			level.Warn(s.cfg.Logger).Log("msg", "sweep interrupted", "restarts", true, "offset", c.next, "err", err)
-			s.pause(s.sweep.Took)
-			s.sweep = nil
+			s.pause(s.known.Sweep.Took)
+			s.known.Sweep = nil
 			return s.ev, nil
 		case err != nil:
 			return s.ev, fmt.Errorf("sweep: %w", err)
@@ -92,16 +92,16 @@ func (s *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 		}
 		s.take(run)
 		s.trend.addAll(run.Rows)
-		s.sweep.Last = s.sweep.Last[:0]
+		s.known.Sweep.Last = s.known.Sweep.Last[:0]
 		for _, row := range run.Rows[max(len(run.Rows)-overlap, 0):] {
 			if row.Kind != ledger.Unreadable {
-				s.sweep.Last = append(s.sweep.Last, row.ID)
+				s.known.Sweep.Last = append(s.known.Sweep.Last, row.ID)
 			}
 		}
 		if run.AtEnd {
-			s.sweep.Done, s.refused = true, 0
+			s.known.Sweep.Done, s.known.Refused = true, 0
 			s.detectOrder()
-			s.pause(s.sweep.Took + s.cfg.Now().Sub(began))
+			s.pause(s.known.Sweep.Took + s.cfg.Now().Sub(began))
 		}
 	}
 	return s.ev, nil

@@ -139,7 +139,7 @@ func TestTraceComesBackDuringSweep(t *testing.T) {
 	b.quiet()
 	b.step(23 * time.Hour)
 	b.sweep(10)
-	if b.syncer.sweep == nil || !b.syncer.sweep.Done {
+	if b.syncer.known.Sweep == nil || !b.syncer.known.Sweep.Done {
 		t.Fatal("no sweep waits for a sync")
 	}
 	b.opper.Add(rows[150])

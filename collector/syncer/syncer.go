@@ -55,67 +55,31 @@ type Syncer struct {
 
 	unproven bool // until a row of the list is known, see Config
 
-	total    int // the newest meta.total_count, -1 if missing
-	minTotal int // the minimum since the head was read, for the balance
+	known    state
+	minTotal int // the minimum of total_count since the head was read, for the balance
 
-	trend      trend
-	sampled    bool // the trend began at the start of the list
-	sorted     bool // new rows and expiry are at the ends of the list
-	newestLast bool
+	trend   trend
+	sampled bool // the trend began at the start of the list
 
-	surplus         int                    // rows listed beyond those believed to be, at the last sync
-	unexplained     int                    // full scans in a row that did not explain it
-	totalUnreliable bool                   // total_count does not agree with what is listed
-	totalCapped     bool                   // more rows were found than total_count said: it is capped, perhaps
-	moved           map[ledger.ID]struct{} // rows found out of place since the last head that ended well
-	skipped         bool                   // a head of this sync was read without trying rows known to be unreadable
-	refused         int                    // the offset from which on Opper refuses to list, 0 if it does not
-	fullScanWanted  bool                   // a row was inserted where only a full scan finds it
-	nextFullScan    time.Time
-	lastFullScan    time.Time       // end of the last full scan, or of the last try where deep rows are refused
-	sweep           *sweep          // running, or done and to be completed by a sync; else nil
-	warned          map[string]bool // warnings that this process has given
-
-	lastSuccess time.Time
-	span        span                   // of the rows read by the last successful sync
-	reading     span                   // of those read since
-	retention   time.Duration          // age at which rows were last seen to expire
-	expiries    int                    // how often they were
-	foreign     map[ledger.ID]struct{} // rows of a list that was found to be another one
-	asked       int                    // known ids asked for in vain since a row was known
+	moved   map[ledger.ID]struct{} // rows found out of place since the last head that ended well
+	skipped bool                   // a head of this sync was read without trying rows known to be unreadable
+	warned  map[string]bool        // warnings that this process has given
+	reading span                   // of the rows read since the last successful sync
+	foreign map[ledger.ID]struct{} // rows of a list that was found to be another one
+	asked   int                    // known ids asked for in vain since a row was known
 
 	retryAt   time.Time     // when unreadable rows are read again; zero if there are none
 	retryWait time.Duration // since they were last read
 	retried   int           // stretches of them read again
 }
 
-// span is how old some rows were.
-type span struct {
-	newest time.Time     // latest start; zero if none had one
-	age    time.Duration // of the oldest, when it was read
-}
-
-// add takes in a row that was read at some time.
-func (s *span) add(start, read time.Time) {
-	if start.IsZero() {
-		return
-	}
-	if start.After(read) {
-		start = read // a client's clock is fast
-	}
-	if start.After(s.newest) {
-		s.newest = start
-	}
-	s.age = max(s.age, read.Sub(start))
-}
-
 // New returns a Syncer that fills led.
 func New(cfg Config, led *ledger.Ledger) *Syncer {
-	return &Syncer{cfg: cfg, ledger: led, unproven: cfg.IsUnproven, total: -1, warned: map[string]bool{}}
+	return &Syncer{cfg: cfg, ledger: led, unproven: cfg.IsUnproven, known: state{Total: -1}, warned: map[string]bool{}}
 }
 
 // Total returns how many traces Opper last said are listed, or -1.
-func (s *Syncer) Total() int { return s.total }
+func (s *Syncer) Total() int { return s.known.Total }
 
 // Part is what a part of a sync read. An incremental sync has one part, the
 // initial sync one for each page and one more.
@@ -168,14 +132,14 @@ func (s *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 			return err
 		}
 	}
-	swept := s.sweep != nil && s.sweep.Done
+	swept := s.known.Sweep != nil && s.known.Sweep.Done
 	whole = whole || reached || swept
 	if err := s.recheckDue(ctx, r); err != nil {
 		return err
 	}
 	// What arrived after the head was read is in total_count, and what expired is
 	// no longer listed: only a head that is read after the tail can be compared.
-	if s.minTotal > s.ledger.Listed() && !s.totalUnreliable && s.refused == 0 && !s.newestLast {
+	if s.minTotal > s.ledger.Listed() && !s.known.TotalUnreliable && s.known.Refused == 0 && !s.known.NewestLast {
 		if _, headEnd, err = s.head(ctx, r); err != nil {
 			return err
 		}
@@ -185,18 +149,18 @@ func (s *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 	}
 	now := s.cfg.Now()
 	if swept {
-		began, s.sweep = s.sweep.Began, nil
+		began, s.known.Sweep = s.known.Sweep.Began, nil
 	}
 	if swept || reached || whole && !s.skipped {
-		s.lastFullScan = now
+		s.known.LastFullScan = now
 		if s.ledger.Listed() > 0 {
 			s.ledger.EndFullScan(began, now)
 		}
 	} else if initialSync {
-		s.lastFullScan = now // it could not be complete: a sweep follows on schedule
+		s.known.LastFullScan = now // it could not be complete: a sweep follows on schedule
 	}
 	s.ledger.EndInitialSync()
-	s.lastSuccess, s.span = now, s.reading
+	s.known.LastSuccess, s.known.span = now, s.reading
 	return nil
 }
 

@@ -10,10 +10,10 @@ import (
 
 // believedEnd returns the offset at which the list is believed to end.
 func (s *Syncer) believedEnd() int {
-	if listed := s.ledger.Listed(); s.total < 0 || s.totalCapped || s.total > listed {
+	if listed := s.ledger.Listed(); s.known.Total < 0 || s.known.TotalCapped || s.known.Total > listed {
 		return listed
 	}
-	return s.total
+	return s.known.Total
 }
 
 // tail reads the end of the list: what is believed to be listed behind its last
@@ -37,8 +37,8 @@ func (s *Syncer) tail(ctx context.Context, r *reader) error {
 		s.take(run)
 		if run.AtEnd {
 			// What was refused once may have been left out by a head.
-			s.fullScanWanted = s.fullScanWanted || s.refused > 0
-			s.refused, s.totalCapped = 0, c.total >= 0 && c.last.end > c.total
+			s.known.FullScanWanted = s.known.FullScanWanted || s.known.Refused > 0
+			s.known.Refused, s.known.TotalCapped = 0, c.total >= 0 && c.last.end > c.total
 			return nil
 		}
 		c, run, err = search.next(ctx, c, run)
@@ -62,13 +62,13 @@ type tailSearch struct {
 func (s *tailSearch) start(ctx context.Context, at int) (*cursor, ledger.Run, error) {
 	at = max(at, 0)
 	for back := maxLimit; ; back *= 2 {
-		c := newCursor(s.reader, s.syncer.ledger, at, s.syncer.total)
+		c := newCursor(s.reader, s.syncer.ledger, at, s.syncer.known.Total)
 		run, err := s.page(ctx, c, at)
 		// The start of the list is not too deep.
 		if err != nil && (at == 0 || !opper.OutOfRange(err)) {
 			return nil, run, err
 		}
-		if err != nil && s.syncer.refused > 0 {
+		if err != nil && s.syncer.known.Refused > 0 {
 			return nil, run, nil
 		}
 		if err == nil && (at == 0 || s.isClosed(run.Rows, at)) {
@@ -85,14 +85,14 @@ func (s *tailSearch) isClosed(rows []ledger.Row, at int) bool {
 		return false
 	}
 	i := s.syncer.ledger.Index(rows[0].ID)
-	return i >= 0 && (!s.syncer.newestLast || i >= at) && s.hasPlace(rows, i)
+	return i >= 0 && (!s.syncer.known.NewestLast || i >= at) && s.hasPlace(rows, i)
 }
 
 // hasPlace reports whether rows stand from an index on, as they are believed to. If
 // new rows are at the end of the list, the first one may have moved behind new ones: the
 // first few must follow each other as before.
 func (s *tailSearch) hasPlace(rows []ledger.Row, i int) bool {
-	return !s.syncer.newestLast || s.syncer.standFrom(i, rows) > idleRows/2
+	return !s.syncer.known.NewestLast || s.syncer.standFrom(i, rows) > idleRows/2
 }
 
 // next reads the next page, or one closer to the end where many rows are
@@ -100,7 +100,7 @@ func (s *tailSearch) hasPlace(rows []ledger.Row, i int) bool {
 func (s *tailSearch) next(ctx context.Context, c *cursor, read ledger.Run) (*cursor, ledger.Run, error) {
 	last := s.syncer.ledger.Index(read.Rows[len(read.Rows)-1].ID)
 	for at := s.target(c, last); !s.unknown && at-c.next > maxLimit; at = s.target(c, last) {
-		closer := newCursor(s.reader, s.syncer.ledger, at, s.syncer.total)
+		closer := newCursor(s.reader, s.syncer.ledger, at, s.syncer.known.Total)
 		run, err := s.page(ctx, closer, at)
 		switch {
 		case opper.OutOfRange(err), err == nil && len(run.Rows) == 0:
@@ -121,7 +121,7 @@ func (s *tailSearch) next(ctx context.Context, c *cursor, read ledger.Run) (*cur
 		return s.start(ctx, c.last.offset)
 	}
 	if opper.OutOfRange(err) {
-		if s.syncer.refused == 0 {
+		if s.syncer.known.Refused == 0 {
 			s.syncer.tooDeep(c.next, err)
 		}
 		return nil, run, nil

@@ -10,7 +10,7 @@ import (
 // surplus that lasts for two syncs was inserted behind the head.
 func (s *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int) error {
 	if whole {
-		s.fullScanWanted = false
+		s.known.FullScanWanted = false
 	}
 	if s.minTotal < 0 {
 		if s.warnOnce(noTotal) {
@@ -18,23 +18,23 @@ func (s *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int
 		}
 		return nil
 	}
-	if s.refused > 0 {
+	if s.known.Refused > 0 {
 		return nil
 	}
-	before := s.surplus
-	s.surplus = s.minTotal - s.ledger.Listed()
+	before := s.known.Surplus
+	s.known.Surplus = s.minTotal - s.ledger.Listed()
 	switch {
-	case whole && s.surplus <= 0:
-		s.unexplained, s.totalUnreliable = 0, false
+	case whole && s.known.Surplus <= 0:
+		s.known.Unexplained, s.known.TotalUnreliable = 0, false
 	case whole:
-		s.unexplained++
-		s.fullScanWanted = s.unexplained == 1
-		if s.unexplained == 2 {
-			s.totalUnreliable = true
+		s.known.Unexplained++
+		s.known.FullScanWanted = s.known.Unexplained == 1
+		if s.known.Unexplained == 2 {
+			s.known.TotalUnreliable = true
 			s.ev.Gaps++
 			level.Warn(s.cfg.Logger).Log("msg", "two full scans read fewer rows than total_count", "listed", s.ledger.Listed(), "total_count", s.minTotal)
 		}
-	case !s.totalUnreliable && !s.fullScanWanted && min(before, s.surplus) > 0:
+	case !s.known.TotalUnreliable && !s.known.FullScanWanted && min(before, s.known.Surplus) > 0:
 		return s.searchInserted(ctx, r, headEnd)
 	}
 	return nil
@@ -44,27 +44,27 @@ func (s *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int
 // explain the surplus, a full scan has to.
 func (s *Syncer) searchInserted(ctx context.Context, r *reader, headEnd int) error {
 	at := headEnd
-	if s.newestLast {
+	if s.known.NewestLast {
 		at = max(s.ledger.Listed()-maxSearch*(maxLimit-overlap), 0)
 	}
-	c := newCursor(r, s.ledger, at, s.total)
+	c := newCursor(r, s.ledger, at, s.known.Total)
 	for range maxSearch {
 		run, err := c.page(ctx)
 		if err != nil {
 			return err
 		}
 		s.observe(run)
-		s.surplus = s.minTotal - s.ledger.Listed()
-		if s.surplus <= 0 || run.AtEnd {
+		s.known.Surplus = s.minTotal - s.ledger.Listed()
+		if s.known.Surplus <= 0 || run.AtEnd {
 			break
 		}
 	}
-	s.fullScanWanted = s.surplus > 0
+	s.known.FullScanWanted = s.known.Surplus > 0
 	return nil
 }
 
 func (s *Syncer) note(total int) {
-	s.total = total
+	s.known.Total = total
 	if total >= 0 && (s.minTotal < 0 || total < s.minTotal) {
 		s.minTotal = total
 	}

@@ -88,6 +88,6 @@ func (s *Syncer) detectOrderOf(rows []ledger.Row) {
 	var t trend
 	t.addAll(rows)
 	if len(t.starts) >= minSample {
-		s.sorted, s.newestLast = t.sorted()
+		s.known.Sorted, s.known.NewestLast = t.sorted()
 	}
 }

@@ -49,7 +49,7 @@ func (s *Syncer) retryUnreadable(ctx context.Context, r *reader) error {
 		if err != nil {
 			return err
 		}
-		c := newCursor(r, s.ledger, stretch.Index-overlap, s.total)
+		c := newCursor(r, s.ledger, stretch.Index-overlap, s.known.Total)
 		c.unreadable.retry = true
 		c.size = min(stretch.Rows+2*overlap, maxLimit)
 		for read := 0; read < stretch.Rows+overlap; {
