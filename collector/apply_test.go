@@ -69,7 +69,7 @@ func TestApplyLeavesUnchangedProjectsAlone(t *testing.T) {
 	f.end()
 }
 
-// The series of a removed project end. Its state is kept, and it continues from there if
+// The series of a removed project end. Its state is stored, and it continues from there if
 // it comes back.
 func TestRemovedProjectKeepsItsState(t *testing.T) {
 	f := newFleet(t)
@@ -167,19 +167,19 @@ func (s *fullStore) Commit(project string, changes map[string][]byte, fresh bool
 // Where the state cannot be written, new buckets wait for the first commit.
 func TestChangedBucketsWaitForTheirCommit(t *testing.T) {
 	cfg := testConfig()
-	kept := new(fullStore)
-	cfg.Store = kept
+	stored := new(fullStore)
+	cfg.Store = stored
 	b := newBench(t, oppertest.Config{}, cfg)
 	b.opper.Add(b.trace(1, "a"))
 	b.step(settle)
 	b.sync()
-	kept.isFull = true
+	stored.isFull = true
 	cfg.Aggregate.DurationBuckets = []float64{1, 2}
 	b.restarted(cfg)
 	if b.project.snapshots.isPublished() {
 		t.Error("buckets are exposed that are not in the state")
 	}
-	kept.isFull = false
+	stored.isFull = false
 	b.sync()
 	if got := b.gather(); got["opper_traces_total{success,a}"] != 1 || got["opper_trace_duration_seconds_count{success,a}"] != 0 {
 		t.Errorf("after the commit: %v", got.of(sumFamilies...))

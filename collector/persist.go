@@ -49,7 +49,7 @@ type origin int
 
 const (
 	noState       origin = iota
-	otherUpstream        // the state counts another list
+	otherUpstream        // the state is of another upstream
 	interrupted          // an initial sync was interrupted
 )
 
@@ -192,12 +192,12 @@ func (s *persistence) commit(entries map[string][]byte, total int, documents fun
 	began := s.clock.Now()
 	// opper_up is 0 by then, and nothing else would say why.
 	slow := time.AfterFunc(s.metrics.stall.limit, func() {
-		level.Error(s.logger).Log("msg", "commit has not ended, the disk does not answer", "waited_seconds", s.metrics.stall.limit.Seconds())
+		level.Error(s.logger).Log("msg", "commit blocked by the disk", "waited_seconds", s.metrics.stall.limit.Seconds())
 	})
 	defer slow.Stop() // also if it panics: the timer would hold the project
 	err := s.save(entries, total, documents)
 	if !slow.Stop() {
-		level.Info(s.logger).Log("msg", "commit has ended", "duration_seconds", s.clock.Now().Sub(began).Seconds())
+		level.Info(s.logger).Log("msg", "blocked commit complete", "duration_seconds", s.clock.Now().Sub(began).Seconds())
 	}
 	s.metrics.committed(err == nil)
 	switch {
@@ -208,9 +208,9 @@ func (s *persistence) commit(entries map[string][]byte, total int, documents fun
 		level.Info(s.logger).Log("msg", "commits succeed again")
 	case err == nil:
 	case s.err != nil: // each sync fails, perhaps at another step, until there is room again
-		level.Debug(s.logger).Log("msg", "commit failed again", "err", err)
+		level.Debug(s.logger).Log("msg", "commit failed", "err", err)
 	default:
-		level.Error(s.logger).Log("msg", "commit failed, the last numbers stay published", "err", err)
+		level.Error(s.logger).Log("msg", "commit failed", "err", err)
 	}
 	s.err = err
 	return err == nil

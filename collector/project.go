@@ -153,7 +153,7 @@ func (p *project) sync(ctx context.Context) bool {
 	p.metrics.stall.begin()
 	defer p.metrics.stall.end()
 	counted, err := p.read(ctx)
-	if errors.Is(err, syncer.ErrOtherList) {
+	if errors.Is(err, syncer.ErrOtherUpstream) {
 		p.startOver()
 		return p.sync(ctx)
 	}
@@ -167,7 +167,7 @@ func (p *project) sync(ctx context.Context) bool {
 	}
 	ended := p.clock.System()
 	p.aggregates.EndInitialSync(ended)
-	p.zeros.release()
+	p.zeros.endZeros()
 	p.removeNames(now)
 	p.placeOpen()
 	p.metrics.synced(took, true)
@@ -236,7 +236,7 @@ func (p *project) sweep(ctx context.Context, next time.Time) bool {
 	case errors.Is(err, opper.ErrPostponed):
 		level.Debug(p.logger).Log("msg", "sweep postponed", "err", err)
 	case err != nil && ctx.Err() == nil:
-		level.Warn(p.logger).Log("msg", "sweep interrupted", "err", err)
+		level.Warn(p.logger).Log("msg", "sweep interrupted", "restarts", false, "err", err)
 	}
 	return err == nil
 }

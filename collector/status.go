@@ -14,7 +14,7 @@ import (
 
 const (
 	// recentTraffic is over how long the rates of requests and bytes are taken, and
-	// trafficStep the least time between two readings for it.
+	// trafficStep the minimum time between two readings for it.
 	recentTraffic = 10 * time.Minute
 	trafficStep   = time.Minute
 	// maxErrorText bounds an error on the status page, in bytes.

@@ -17,16 +17,16 @@ type upstream struct {
 	URL, NameFilter string
 }
 
-// startOver counts from zero, as what is stored counts another list.
+// startOver counts from zero, as the state is of another upstream.
 func (p *project) startOver() {
-	level.Warn(p.logger).Log("msg", "upstream has changed, counters restart from zero",
+	level.Warn(p.logger).Log("msg", "upstream changed, counters restart from zero",
 		"stored_url", p.upstream.URL, "url", p.cfg.UpstreamURL, "stored_name_filter", p.upstream.NameFilter, "name_filter", p.cfg.Opper.Name)
 	p.initial.origin = otherUpstream
 	p.countFromZero()
 }
 
-// isUnproven reports whether what is counted may be another list than the one
-// that is configured.
+// isUnproven reports whether what was counted may be of another upstream than the
+// one that is configured.
 func (p *project) isUnproven() bool { return p.upstream != p.configured() }
 
 func (p *project) configured() upstream {
@@ -46,7 +46,7 @@ func (p *project) commitProven() bool {
 	}
 	switch {
 	case before != p.upstream:
-		level.Info(p.logger).Log("msg", "upstream has changed, its list is the known one", "stored_url", before.URL, "url", p.upstream.URL)
+		level.Info(p.logger).Log("msg", "upstream changed to another URL of the same list", "stored_url", before.URL, "url", p.upstream.URL)
 	case !p.snapshots.isPublished():
 		p.logInitialSync()
 	}

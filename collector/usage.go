@@ -44,13 +44,13 @@ func (p *project) countUsage(a usageAnswer) {
 	case a.hasRead(byTrace):
 		a.errs[byTrace] = p.countCosts(a.traces, a.began)
 	case opper.Permanent(a.errs[byTrace]):
-		p.aggregates.GiveUpCosts(p.clock.Now())
+		p.aggregates.AbandonCosts(p.clock.Now())
 	}
 	u.noteReads(&a)
-	// Without news there is nothing to commit: above all no state of an upstream that has
+	// Without changes there is nothing to commit: above all no state of an upstream that has
 	// never answered.
 	if a.hasRead(byModel) || a.hasRead(byTrace) {
-		p.zeros.release()
+		p.zeros.endZeros()
 		if p.commit() {
 			p.publishUsage()
 		}
@@ -58,7 +58,7 @@ func (p *project) countUsage(a usageAnswer) {
 	u.publishStatus(p.aggregates)
 	if p.snapshots.isPublished() && p.ledger.Listed() == 0 && len(a.models) > 0 && !u.noTraces {
 		u.noTraces = true
-		level.Info(p.logger).Log("msg", "no traces listed, usage flows")
+		level.Info(p.logger).Log("msg", "usage without listed traces")
 	}
 }
 

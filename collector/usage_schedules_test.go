@@ -326,7 +326,7 @@ func (s *usageSchedule) read(isSlow bool) {
 	s.survive(func() {
 		s.answer, s.proof = &answer, project.usage.proof(&answer, project.ledger, project.snapshots.isPublished())
 		project.countUsage(answer)
-		s.applied() // without news, there is no commit
+		s.applied() // without changes, there is no commit
 		if project.state.err == nil {
 			s.usageShown = s.durable
 		}

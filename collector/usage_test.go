@@ -272,7 +272,7 @@ func TestUsageWithoutTraces(t *testing.T) {
 		u.step(time.Minute)
 	}
 	u.expect(values{"opper_usage_cost_usd_total{openai/gpt-4o,}": 1, "opper_up{}": 1, "opper_traces_listed{}": 0})
-	if n := strings.Count(u.log.String(), "no traces listed, usage flows"); n != 1 {
+	if n := strings.Count(u.log.String(), "usage without listed traces"); n != 1 {
 		t.Errorf("%d lines about it\n%s", n, u.log.String())
 	}
 }

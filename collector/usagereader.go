@@ -218,13 +218,13 @@ func (r *usageReader) noteRead(k usageKind, err error) {
 	logger := log.With(r.logger, "kind", k)
 	switch {
 	case err == nil && before.err != nil:
-		level.Info(logger).Log("msg", "usage is read again")
+		level.Info(logger).Log("msg", "usage reads succeed again")
 	case err == nil:
 	case before.err != nil && at.refused == before.refused:
-		level.Debug(logger).Log("msg", "usage not read", "err", err)
+		level.Debug(logger).Log("msg", "usage read failed", "err", err)
 	case at.refused:
 		level.Warn(logger).Log("msg", "usage refused", "retry_seconds", wait.Seconds(), "err", err)
 	default:
-		level.Error(logger).Log("msg", "usage not read", "err", err)
+		level.Error(logger).Log("msg", "usage read failed", "err", err)
 	}
 }

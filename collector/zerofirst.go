@@ -10,8 +10,8 @@ import (
 // does not read them.
 const maxZeroPending = 10 * time.Minute
 
-// zeroFirst makes new series start at 0: a server takes the first value that it
-// sees of a series for history, so that an increase before it would be lost. A
+// zeroFirst makes new series start at 0: a server does not count
+// the first value of a series as an increase. A
 // name or a status is exposed at 0 until every scraper has read that. allRead is the one
 // arrow against the flow, from scrapes to what is exposed.
 type zeroFirst struct {
@@ -31,9 +31,9 @@ func (z *zeroFirst) published(pending []aggregate.ZeroPending) {
 	}
 }
 
-// release lets the counts follow whose zeros have been read. They must
-// be committed before they are exposed: no crash may bring the zeros back.
-func (z *zeroFirst) release() {
+// endZeros ends the zeros that all scrapers have read: the next snapshot has the counts.
+// They must be committed before they are exposed, so that no crash brings the zeros back.
+func (z *zeroFirst) endZeros() {
 	now := z.clock.Now()
 	for p, since := range z.exposed {
 		if z.allRead == nil || z.allRead(z.project, since) || now.Sub(since) >= maxZeroPending {

@@ -54,7 +54,7 @@ func (c *cursor) remember(run ledger.Run) {
 
 // index returns the place of a row among those that were read before, -1 if it was not.
 // Rows that wait have places of their own: one that the ledger knows is not among them,
-// as another list may have answered before.
+// as another upstream may have answered before.
 func (c *cursor) index(id ledger.ID) int {
 	if !c.waiting.isReturning {
 		return c.ledger.Index(id)

@@ -15,7 +15,7 @@ import (
 func (s *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err error) {
 	h := headReader{syncer: s, cursor: s.headCursor(r, s.known.Total), evidence: evidence{syncer: s, reader: r}}
 	h.cursor.limit = s.headLimit()
-	s.least = -1
+	s.minTotal = -1
 	h.unreadable = s.skipUnreadable(h.cursor)
 	for done := false; !done; {
 		if done, err = h.page(ctx); err != nil {

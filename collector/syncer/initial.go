@@ -30,7 +30,7 @@ func (s *Syncer) initialSync(ctx context.Context, r *reader, yield func(Part) bo
 			}
 		}
 		if errors.Is(err, errMoving) && restarts < maxSteps {
-			// The rows at which it stopped may all have left since, or stand behind
+			// The rows at which it stopped may all be delisted since, or stand behind
 			// more new ones than a page holds.
 			restarts++
 			c.prefetch.close()

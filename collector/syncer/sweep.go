@@ -79,7 +79,7 @@ func (s *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
 			s.known.Sweep, s.known.LastFullScan = nil, s.cfg.Now()
 			return s.ev, nil
 		case errors.Is(err, errMoving):
-			level.Warn(s.cfg.Logger).Log("msg", "sweep aborted, another one follows", "offset", c.next, "err", err)
+			level.Warn(s.cfg.Logger).Log("msg", "sweep interrupted", "restarts", true, "offset", c.next, "err", err)
 			s.pause(s.known.Sweep.Took)
 			s.known.Sweep = nil
 			return s.ev, nil

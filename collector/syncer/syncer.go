@@ -29,8 +29,9 @@ const fullPause = 10
 // ErrForeign says that the list holds none of the traces that it held before.
 var ErrForeign = errors.New("the list holds none of the known traces, and expiry does not explain that: the key belongs to another project, or the response is wrong")
 
-// ErrOtherList is ErrForeign of a list that was not known to be ours.
-var ErrOtherList = errors.New("the list holds none of the known traces")
+// ErrOtherUpstream is ErrForeign where the upstream has changed: its list is not the
+// one that was counted.
+var ErrOtherUpstream = errors.New("the list of the new upstream holds none of the known traces")
 
 // errAborted says that no further part is wanted.
 var errAborted = errors.New("aborted")
@@ -38,7 +39,7 @@ var errAborted = errors.New("aborted")
 // Config is what a Syncer needs besides its ledger.
 type Config struct {
 	Now           func() time.Time
-	Interval      time.Duration // the least time between two sweeps
+	Interval      time.Duration // the minimum time between two sweeps
 	SweepInterval time.Duration // the time between two sweeps if nothing asks for one; 0 is never
 	Concurrency   int           // concurrent requests in the initial sync
 	IsUnproven    bool          // the list may be another one than that of the ledger: only a known row shows that it is not
@@ -53,8 +54,8 @@ type Syncer struct {
 
 	unproven bool // until a row of the list is known, see Config
 
-	known state
-	least int // the least total_count since the head was read, for the balance
+	known    state
+	minTotal int // the minimum total_count since the head was read, for the balance
 
 	trend   trend
 	sampled bool // the trend began at the start of the list
@@ -99,7 +100,7 @@ func (s *Syncer) Sync(ctx context.Context, src Source) iter.Seq2[Part, error] {
 		s.reading, s.skipped = span{}, false
 		err := s.sync(ctx, s.newReader(src), func(p Part) bool { return yield(p, nil) })
 		if s.unproven && errors.Is(err, ErrForeign) {
-			err = ErrOtherList
+			err = ErrOtherUpstream
 		}
 		if !errors.Is(err, errAborted) {
 			yield(Part{Events: s.ev, IsLast: true}, err)
@@ -138,7 +139,7 @@ func (s *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 	}
 	// What arrived after the head was read is in total_count, and what expired is
 	// no longer listed: only a head that is read after the tail can be compared.
-	if s.least > s.ledger.Listed() && !s.known.TotalUnreliable && s.known.Refused == 0 && !s.known.NewestLast {
+	if s.minTotal > s.ledger.Listed() && !s.known.TotalUnreliable && s.known.Refused == 0 && !s.known.NewestLast {
 		if _, headEnd, err = s.head(ctx, r); err != nil {
 			return err
 		}

@@ -155,7 +155,7 @@ var lists = map[string]oppertest.Config{
 
 // A history is counted once and whole; after that, an idle sync costs two
 // requests however long the list is, and new traces cost their pages.
-func TestCostFollowsNews(t *testing.T) {
+func TestRequestsFollowNewTraces(t *testing.T) {
 	for name, cfg := range lists {
 		if cfg.SortBy == oppertest.ByID {
 			continue

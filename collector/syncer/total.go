@@ -12,7 +12,7 @@ func (s *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int
 	if whole {
 		s.known.FullScanWanted = false
 	}
-	if s.least < 0 {
+	if s.minTotal < 0 {
 		if !s.warnedOfTotal {
 			s.warnedOfTotal = true
 			level.Warn(s.cfg.Logger).Log("msg", "total_count is missing, only sweeps find out-of-order traces")
@@ -23,7 +23,7 @@ func (s *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int
 		return nil
 	}
 	before := s.known.Surplus
-	s.known.Surplus = s.least - s.ledger.Listed()
+	s.known.Surplus = s.minTotal - s.ledger.Listed()
 	switch {
 	case whole && s.known.Surplus <= 0:
 		s.known.Unexplained, s.known.TotalUnreliable = 0, false
@@ -33,7 +33,7 @@ func (s *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int
 		if s.known.Unexplained == 2 {
 			s.known.TotalUnreliable = true
 			s.ev.Gaps++
-			level.Warn(s.cfg.Logger).Log("msg", "two full scans read fewer rows than total_count", "listed", s.ledger.Listed(), "total_count", s.least)
+			level.Warn(s.cfg.Logger).Log("msg", "two full scans read fewer rows than total_count", "listed", s.ledger.Listed(), "total_count", s.minTotal)
 		}
 	case !s.known.TotalUnreliable && !s.known.FullScanWanted && min(before, s.known.Surplus) > 0:
 		return s.searchInserted(ctx, r, headEnd)
@@ -55,7 +55,7 @@ func (s *Syncer) searchInserted(ctx context.Context, r *reader, headEnd int) err
 			return err
 		}
 		s.observe(run)
-		s.known.Surplus = s.least - s.ledger.Listed()
+		s.known.Surplus = s.minTotal - s.ledger.Listed()
 		if s.known.Surplus <= 0 || run.AtEnd {
 			break
 		}
@@ -66,7 +66,7 @@ func (s *Syncer) searchInserted(ctx context.Context, r *reader, headEnd int) err
 
 func (s *Syncer) note(total int) {
 	s.known.Total = total
-	if total >= 0 && (s.least < 0 || total < s.least) {
-		s.least = total
+	if total >= 0 && (s.minTotal < 0 || total < s.minTotal) {
+		s.minTotal = total
 	}
 }

@@ -84,7 +84,7 @@ func TestUnreadableRowOnLongPages(t *testing.T) {
 	}
 }
 
-// replacedStart is a Source of another list up to some offset.
+// replacedStart is a Source of another upstream up to some offset.
 type replacedStart struct {
 	Source
 	other rows
@@ -111,7 +111,7 @@ func (limited) Get(context.Context, string) (opper.Trace, error) {
 	return opper.Trace{}, &opper.Error{Status: http.StatusTooManyRequests}
 }
 
-// troubled is a Source that does not say once whether it has a trace of another list.
+// troubled is a Source that does not say once whether it has a trace of another upstream.
 type troubled struct {
 	Source
 	over *bool

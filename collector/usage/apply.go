@@ -56,7 +56,7 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Pr
 			return nil
 		}
 	}
-	baseLine := s.assign(seen, isFull, proof, now)
+	excluded := s.assign(seen, isFull, proof, now)
 	if s.undecided && !s.begun {
 		return nil
 	}
@@ -64,7 +64,7 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Pr
 	if !s.begun {
 		s.givePlaces(sums)
 	}
-	s.count(sums, first, baseLine, now)
+	s.count(sums, first, excluded, now)
 	s.begun, s.newest, s.lastRead = true, newest, now
 	switch {
 	case s.undecided:
@@ -125,8 +125,8 @@ func (s *Set) isSum(first int64) bool {
 // assign decides where to count the Opper projects seen in an answer; the empty one
 // stands for rows without any. It returns the labels whose amounts so far are not to be
 // counted, as they were counted elsewhere.
-func (s *Set) assign(seen map[string]bool, isFull bool, proof Proof, now time.Time) (baseLine map[string]bool) {
-	baseLine = map[string]bool{}
+func (s *Set) assign(seen map[string]bool, isFull bool, proof Proof, now time.Time) (excluded map[string]bool) {
+	excluded = map[string]bool{}
 	counted, foreign := s.named()
 	isFirst, homes := len(counted)+len(foreign) == 0, 0
 	for _, id := range counted {
@@ -171,12 +171,12 @@ func (s *Set) assign(seen map[string]bool, isFull bool, proof Proof, now time.Ti
 			label = ""
 		}
 		if s.others[id] || wasSum && label != "" {
-			baseLine[label] = true
+			excluded[label] = true
 		}
 		delete(s.others, id)
 		s.accounts[id] = label
 	}
-	return baseLine
+	return excluded
 }
 
 // beside returns as what rows without an Opper project are claimed: they are the same
@@ -247,7 +247,7 @@ func (s *Set) givePlaces(sums map[int64]map[cell]Amounts) {
 }
 
 // count adds what each hour from first on has more than before.
-func (s *Set) count(sums map[int64]map[cell]Amounts, first int64, baseLine map[string]bool, now time.Time) {
+func (s *Set) count(sums map[int64]map[cell]Amounts, first int64, excluded map[string]bool, now time.Time) {
 	read, shared := map[int64]bool{}, map[cell]*cell{}
 	for hour, marks := range s.hours {
 		read[hour] = hour >= first
@@ -288,7 +288,7 @@ func (s *Set) count(sums map[int64]map[cell]Amounts, first int64, baseLine map[s
 				s.changed[hour] = true
 			}
 			m := s.model(c, hour, now)
-			if !baseLine[c.project] && (s.begun || !s.countsNothing()) {
+			if !excluded[c.project] && (s.begun || !s.countsNothing()) {
 				m.counted.add(increase)
 			}
 			marks[n] = after
@@ -297,7 +297,7 @@ func (s *Set) count(sums map[int64]map[cell]Amounts, first int64, baseLine map[s
 	}
 }
 
-// countsNothing reports whether the first read is a base line.
+// countsNothing reports whether the amounts of the first read are not counted.
 func (s *Set) countsNothing() bool { return s.cfg.Lookback != nil && *s.cfg.Lookback == 0 }
 
 // raise takes in the present amounts, and returns what they have more than the highest
