@@ -118,8 +118,8 @@ func (o *organization) run(t *testing.T, limit float64, interval time.Duration, 
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if n := len(c.deps.turns); n != 0 {
-		t.Errorf("%d turns are taken after the end", n)
+	if n := len(c.deps.slots); n != 0 {
+		t.Errorf("%d slots are taken after the end", n)
 	}
 }
 

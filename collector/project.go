@@ -43,7 +43,7 @@ type project struct {
 
 	// What is counted. This and what follows is of the goroutine that syncs.
 	upstream           upstream
-	syncer             reader
+	syncer             listSyncer
 	ledger             *ledger.Ledger
 	aggregates         *aggregate.Set
 	usage              *usageReader
@@ -60,8 +60,8 @@ type project struct {
 	stop func() // ends run, and returns when it has ended; for Collector alone
 }
 
-// reader reads what has changed in the list; a *syncer.Syncer does.
-type reader interface {
+// listSyncer reads what has changed in the list; a *syncer.Syncer does.
+type listSyncer interface {
 	Sync(ctx context.Context, src syncer.Source) iter.Seq2[syncer.Part, error]
 	Sweep(ctx context.Context, src syncer.Source) (ledger.Events, error)
 	IsSweepDue() bool
@@ -191,8 +191,8 @@ func (p *project) sync(ctx context.Context) bool {
 
 // read applies what has changed in the list, and returns how many traces are counted.
 func (p *project) read(ctx context.Context) (counted int, err error) {
-	src, endTurn := p.syncSource()
-	defer endTurn()
+	src, endSlot := p.syncSource()
+	defer endSlot()
 	for part, failure := range p.syncer.Sync(ctx, src) {
 		p.apply(part.Events)
 		counted += len(part.Events.Counted)

@@ -55,7 +55,7 @@ type Syncer struct {
 	unproven bool // until a row of the list is known, see Config
 
 	known    state
-	minTotal int // the minimum total_count since the head was read, for the balance
+	minTotal int // the minimum of total_count since the head was read, for the balance
 
 	trend   trend
 	sampled bool // the trend began at the start of the list
