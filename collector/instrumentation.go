@@ -104,19 +104,22 @@ func (i *instrumentation) published(synced time.Time) {
 }
 
 func (i *instrumentation) synced(took time.Duration, success bool) {
-	up, result := 0.0, "error"
-	if success {
-		up, result = 1, "success"
-	}
-	i.up.Set(up)
-	i.syncs.WithLabelValues(result).Inc()
+	i.up.Set(boolValue(success))
+	i.syncs.WithLabelValues(results[success]).Inc()
 	i.syncDuration.Observe(took.Seconds())
 }
 
 func (i *instrumentation) committed(success bool) {
-	result := "error"
-	if success {
-		result = "success"
+	i.commits.WithLabelValues(results[success]).Inc()
+}
+
+// results are the values of the label result.
+var results = map[bool]string{true: "success", false: "error"}
+
+// boolValue returns the value of a gauge that is 1 or 0.
+func boolValue(b bool) float64 {
+	if b {
+		return 1
 	}
-	i.commits.WithLabelValues(result).Inc()
+	return 0
 }

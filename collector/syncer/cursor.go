@@ -141,7 +141,7 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			c.stitchTo(c.last.ids)
 			c.border.carried, c.border.shared, c.next, c.size, c.unreadable.retry = nil, 1, c.next-1, max(c.size, 2), true
 			c.unreadable.returns++
-		case c.border.ids == nil || c.stitched(p.rows) || p.offset == 0 && (c.canRestart || slices.ContainsFunc(p.rows, c.listed)):
+		case c.border.ids == nil || c.stitched(p.rows) || p.offset == 0 && (c.canRestart || hasListed(c.ledger, p.rows)):
 			return c.take(p), nil
 		default:
 			if err := c.goBack(steps); err != nil {
@@ -179,13 +179,10 @@ func (c *cursor) goBack(steps int) error {
 	return nil
 }
 
-// listed reports whether a row is believed to be listed.
-func (c *cursor) listed(r ledger.Row) bool { return isListed(c.ledger, r) }
-
-// isListed reports whether a row is believed to be listed and tells its list from
+// hasListed reports whether a row is believed to be listed and tells its list from
 // others: one without an id and a start is the same in each project.
-func isListed(l *ledger.Ledger, r ledger.Row) bool {
-	return l.Index(r.ID) >= 0 && (r.Kind != ledger.NoID || !r.Start.IsZero())
+func hasListed(l *ledger.Ledger, rows []ledger.Row) bool {
+	return slices.ContainsFunc(rows, func(r ledger.Row) bool { return l.Index(r.ID) >= 0 && (r.Kind != ledger.NoID || !r.Start.IsZero()) })
 }
 
 // take makes a run of a page and moves on behind it.

@@ -107,7 +107,8 @@ func (s *Syncer) detectOrder() {
 		return // after a restart in the middle: what was known says more than half a sample
 	}
 	s.known.Sorted, s.known.NewestLast = s.trend.sorted()
-	if s.IsUnsorted() && s.warnOnce(noOrder) {
+	if s.IsUnsorted() && !s.warnedOfOrder {
+		s.warnedOfOrder = true
 		level.Warn(s.cfg.Logger).Log("msg", "list is not sorted by time, falling back to full scans", "listed", s.ledger.Listed())
 	}
 }
