@@ -65,8 +65,9 @@ type Bucket struct {
 	Count uint64
 }
 
-// observe counts value, which is units in another measure, and returns its
-// place among the classic buckets.
+// observe counts a value, and returns its place among the classic buckets. The bounds
+// are in the unit of value, such as seconds; units is the same value in that of the sum,
+// such as microseconds.
 func (h *Histogram) observe(bounds []float64, value float64, units int64) int {
 	h.grow(len(bounds) + 1)
 	h.Count++

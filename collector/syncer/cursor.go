@@ -38,7 +38,7 @@ const (
 
 var (
 	// errMoving says that no shared row could be found at a border between pages.
-	errMoving = errors.New("the list moves faster than it can be read")
+	errMoving = errors.New("the list changes faster than it can be read")
 	// errRepeated says that pages of different offsets hold the same rows.
 	errRepeated = errors.New("offset is ignored: pages at different offsets hold the same rows")
 	// errEndless says that reading on does not come to an end.
