@@ -102,7 +102,7 @@ func newFlags(program, help string) (*kingpin.Application, *Parsed) {
 	return app, p
 }
 
-// flagError is what is wrong with a flag, or with the field that stands for it.
+// flagError is an error in a flag, or in the field that sets it.
 type flagError struct {
 	flag string
 	err  error
