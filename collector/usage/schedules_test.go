@@ -54,6 +54,7 @@ type key struct {
 	maxModels int
 
 	set       *Set
+	pages     Pages
 	entries   map[string][]byte  // committed
 	seen      map[bucket]Amounts // the highest amounts, of what is committed
 	unsure    map[bucket]Amounts // seen, but not committed yet
@@ -123,7 +124,7 @@ func (w *world) read(k *key, fails, commits bool) {
 	if timeOf(hourOf(from)) != from || timeOf(hourOf(to)) != to || !from.Before(to) {
 		w.failf("window [%v, %v) is not one of hours", from, to)
 	}
-	rows, byProject, err := ReadBy(w.t.Context(), view{w, k, fails}, opper.GroupModel, from, to)
+	rows, byProject, err := k.pages.ReadBy(w.t.Context(), view{w, k, fails}, opper.GroupModel, from, to)
 	if err != nil {
 		k.set.Failed()
 		w.logf("%s fails to read from %v: %v", k.name, from, err)

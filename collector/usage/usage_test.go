@@ -237,7 +237,7 @@ func TestFirstReadFails(t *testing.T) {
 	f := newFixture(t, Config{})
 	from, to := f.set.Window(f.now)
 	src := &cutSource{rows: []opper.Usage{row(-200, "X", "m", 1), row(0, "X", "m", 1)}, maxRows: 1, failAfter: 2}
-	if rows, err := Read(t.Context(), src, from, to, opper.GroupModel); err == nil || rows != nil {
+	if rows, err := new(Pages).Read(t.Context(), src, from, to, opper.GroupModel); err == nil || rows != nil {
 		t.Fatalf("read %v, %v", rows, err)
 	}
 	f.set.Failed()
