@@ -148,7 +148,7 @@ func (m *spendModel) read(rows []opper.Usage, from time.Time, proof usage.Proof,
 	}
 	m.begun, m.newest = true, newest
 	if isFull && isDecided {
-		m.border = max(m.border, newest-48)
+		m.border = max(m.border, min(newest, now.Unix()/3600)-48)
 		maps.DeleteFunc(m.hours, func(c spendCell, _ spendMark) bool { return c.hour < m.border })
 	}
 }

@@ -70,7 +70,7 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Pr
 	case s.undecided:
 	case isFull:
 		s.fullAt = hourOf(now)
-		s.end(newest - finalAfter)
+		s.end(min(newest, hourOf(now)) - finalAfter)
 	default:
 		s.fullAt = fullAt
 	}

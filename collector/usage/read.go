@@ -53,18 +53,17 @@ func (p *Pages) read(ctx context.Context, src Source, query opper.UsageQuery) ([
 	page, err := src.Usage(ctx, query)
 	isComplete := false
 	switch {
-	case errors.Is(err, opper.ErrTooLarge), errors.Is(err, opper.ErrTooManyRows):
 	case err != nil:
-		return nil, err
 	case page.Total >= 0:
 		isComplete = page.Total <= len(page.Rows)
 	case len(page.Rows) < max(p.most, 2):
 		isComplete = true
 	default:
 		p.most = len(page.Rows)
-		if page.Rows, isComplete, err = p.check(ctx, src, query, page.Rows); err != nil {
-			return nil, err
-		}
+		page.Rows, isComplete, err = p.check(ctx, src, query, page.Rows)
+	}
+	if err != nil && !errors.Is(err, opper.ErrTooLarge) && !errors.Is(err, opper.ErrTooManyRows) {
+		return nil, err
 	}
 	if isComplete {
 		return slices.DeleteFunc(page.Rows, func(u opper.Usage) bool {

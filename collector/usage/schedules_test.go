@@ -37,6 +37,7 @@ type world struct {
 	log     []string
 	shrinks bool // amounts become smaller, too
 	mayAdd  bool // more projects become configured
+	isAhead bool // some hours are in the future, and our clock is not
 	now     time.Time
 	offset  time.Duration // of our clock
 	rows    map[bucket]Amounts
@@ -86,7 +87,7 @@ func (w *world) logf(format string, args ...any) {
 func newWorld(t *testing.T, seed int64) *world {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(uint64(seed), 0))
-	w := &world{t: t, seed: seed, rng: rng, now: begin.Add(time.Duration(rng.IntN(3600)) * time.Second), rows: map[bucket]Amounts{}, shrinks: rng.IntN(2) == 0, mayAdd: true}
+	w := &world{t: t, seed: seed, rng: rng, now: begin.Add(time.Duration(rng.IntN(3600)) * time.Second), rows: map[bucket]Amounts{}, shrinks: rng.IntN(2) == 0, mayAdd: true, isAhead: rng.IntN(3) == 0}
 	w.rows[bucket{history, "X", "m1"}] = Amounts{1, 1, 1, 1}
 	w.owners = NewOwners()
 	for i, name := range []string{"a", "b", "c"}[:1+rng.IntN(3)] {
@@ -255,6 +256,9 @@ func (w *world) step() {
 		w.restore(k)
 	case p < 88:
 		w.offset = time.Duration(w.rng.Int64N(int64(6*24*time.Hour))) - 3*24*time.Hour
+		if w.isAhead {
+			w.offset = min(w.offset, 0)
+		}
 		w.logf("our clock is off by %v", w.offset)
 	case p < 90 && w.now.Before(begin.Add(9*24*time.Hour)):
 		for range 12 { // nobody reads for 5 days

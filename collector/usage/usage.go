@@ -26,7 +26,8 @@ const None = "(none)"
 
 const (
 	// finalAfter is the number of hours after which an hour is final, by the newest one
-	// seen: Opper's clock, not ours.
+	// seen or by our clock, whichever is earlier: rows may be in hours to come, and our
+	// clock may be fast. If it is slow, hours are only kept for longer.
 	finalAfter = 48
 	// maxAhead is how many hours Opper's clock may be ahead of ours.
 	maxAhead = 24

@@ -151,12 +151,13 @@ func TestWindow(t *testing.T) {
 	f.expectWindow("back", noon.Add(3*day))
 	f.mustRead(row(121, "X", "m", 1))
 	f.now = noon.Add(60 * day)
-	f.expectWindow("ahead", noon.Add(3*day+time.Hour))
+	f.expectWindow("ahead", noon.Add(3*day))
 	f.mustRead(row(122, "X", "m", 1))
 	f.expect("/m=10")
 }
 
-// The newest hour may be ahead of our clock. It decides which hours are final.
+// The newest hour may be ahead of our clock, as that is slow, or as some rows are in hours
+// to come. These count, and end nothing.
 func TestNewestHourAhead(t *testing.T) {
 	f := newFixture(t, Config{})
 	f.mustRead(row(20, "X", "m", 1), row(-40, "X", "m", 1))
@@ -167,8 +168,29 @@ func TestNewestHourAhead(t *testing.T) {
 			t.Errorf("created at %v", m.Created)
 		}
 	}
-	f.later(row(20, "X", "m", 3), row(-40, "X", "m", 9))
-	f.expect("/m=4")
+	f.later(row(20, "X", "m", 3), row(-40, "X", "m", 9), row(40, "X", "m", 1))
+	f.later(row(20, "X", "m", 3), row(-40, "X", "m", 9), row(40, "X", "m", 1), row(60, "X", "m", 1))
+	f.expect("/m=14")
+	f.now = noon.Add(30 * time.Hour) // when our clock is right, or Opper's hours have come
+	f.mustRead(row(20, "X", "m", 3), row(-40, "X", "m", 9), row(-17, "X", "m", 1), row(40, "X", "m", 1), row(60, "X", "m", 1))
+	f.expect("/m=15")
+	f.later(row(-40, "X", "m", 50), row(-17, "X", "m", 2), row(20, "X", "m", 3), row(40, "X", "m", 1), row(60, "X", "m", 1))
+	f.expect("/m=16")
+}
+
+// Rows in hours to come, however far they reach, keep no real hour from being counted.
+func TestHoursToCome(t *testing.T) {
+	f := newFixture(t, Config{})
+	var rows []opper.Usage
+	for h := 20; h <= 100; h += 20 {
+		rows = append(rows, row(h, "X", "m", 1))
+	}
+	for h := range 10 {
+		f.later(rows...)
+		rows = append(rows, row(h, "X", "n", 1))
+	}
+	f.later(rows...)
+	f.expect("/m=5 /n=10")
 }
 
 // What the month before has is not counted, however it comes.
