@@ -191,7 +191,11 @@ func (p *project) countUsage(a usageAnswer) {
 	p.metrics.stall.begin() // its commit may hang
 	defer p.metrics.stall.end()
 	if a.hasRead(byModel) {
+		before := u.set.CountedBy()
 		a.errs[byModel] = u.set.Apply(a.models, a.from, a.byProject, p.proof(&a), p.clock.System())
+		if by := u.set.CountedBy(); by != "" && by != before {
+			level.Warn(p.logger).Log("msg", "usage is that of another project, which counts it", "counted_by", by)
+		}
 	}
 	if a.errs[byModel] != nil {
 		u.set.Failed()

@@ -49,14 +49,14 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Pr
 	isFull := first <= s.border
 	if len(seen) == 1 && seen[""] {
 		switch {
-		case !byProject && s.nullLabel() != "", s.isSum(first):
+		case !byProject && s.hasOthers(), s.isSum(first):
 			return errUngrouped
-		case !isFull && s.nullLabel() != "":
+		case !isFull && s.hasOthers():
 			s.undecided = true // the hours before show whether it is a sum
 			return nil
 		}
 	}
-	baseLine := s.assign(seen, isFull, proof, now)
+	baseLine := s.assign(rows, seen, newest, isFull, proof, now)
 	if s.undecided && !s.begun {
 		return nil
 	}
@@ -93,28 +93,39 @@ func (s *Set) nullLabel() string {
 	if label, ok := s.accounts[""]; ok {
 		return label
 	}
-	for _, label := range s.accounts {
-		if label != "" {
-			return None
-		}
-	}
-	if len(s.others) > 0 {
+	if s.hasOthers() {
 		return None
 	}
 	return ""
+}
+
+// hasOthers reports whether anything is known that is not the project's own.
+func (s *Set) hasOthers() bool {
+	for _, label := range s.accounts {
+		if label != "" {
+			return true
+		}
+	}
+	for id := range s.others {
+		if id != "" || s.CountedBy() == "" {
+			return true
+		}
+	}
+	return false
 }
 
 // isSum reports whether an answer of rows without an Opper project may be the sum of
 // all: what others had in these hours is gone.
 func (s *Set) isSum(first int64) bool {
 	_, ids := s.named()
-	if len(ids) > 0 && !s.others[""] {
+	_, isOther := s.others[""]
+	if len(ids) > 0 && !isOther {
 		return true
 	}
 	label := s.nullLabel()
 	for hour, marks := range s.hours {
 		for _, m := range marks {
-			if hour >= first && (m.project != label || s.others[""]) {
+			if hour >= first && (m.project != label || isOther) {
 				return true
 			}
 		}
@@ -125,7 +136,7 @@ func (s *Set) isSum(first int64) bool {
 // assign decides where to count the Opper projects seen in an answer; the empty one
 // stands for rows without any. It returns the labels whose amounts so far are not to be
 // counted, as they were counted elsewhere.
-func (s *Set) assign(seen map[string]bool, isFull bool, proof Proof, now time.Time) (baseLine map[string]bool) {
+func (s *Set) assign(rows []opper.Usage, seen map[string]bool, newest int64, isFull bool, proof Proof, now time.Time) (baseLine map[string]bool) {
 	baseLine = map[string]bool{}
 	counted, foreign := s.named()
 	isFirst, homes := len(counted)+len(foreign) == 0, 0
@@ -135,10 +146,12 @@ func (s *Set) assign(seen map[string]bool, isFull bool, proof Proof, now time.Ti
 		}
 	}
 	sum, ok := s.accounts[""]
-	wasSum := ok && sum == "" && isFirst
+	wasSum := isFirst && (ok && sum == "" || s.CountedBy() != "")
 	ids := slices.Sorted(maps.Keys(seen))
 	for _, id := range slices.Backward(ids) { // the empty one last
-		if _, ok := s.accounts[id]; ok || s.others[id] && !isFull {
+		_, isCounted := s.accounts[id]
+		_, isOther := s.others[id]
+		if isCounted || isOther && (!isFull || id == "" && len(ids) == 1 && s.isCountedElsewhere()) {
 			continue
 		}
 		if !isFull {
@@ -149,7 +162,10 @@ func (s *Set) assign(seen map[string]bool, isFull bool, proof Proof, now time.Ti
 		isAlone := isFirst && (len(ids) == 1 || len(ids) == 2 && seen[""])
 		if id == "" {
 			if len(ids) == 1 && len(foreign) == 0 && len(counted) == homes {
-				s.accounts[id] = "" // nothing but the project's own is known
+				s.assignSum(rows, newest, now)
+				if isOther {
+					baseLine[""] = true
+				}
 				continue
 			}
 			claims = s.beside(seen)
@@ -163,14 +179,14 @@ func (s *Set) assign(seen map[string]bool, isFull bool, proof Proof, now time.Ti
 			continue
 		}
 		if v == notMine {
-			s.others[id] = true
+			s.others[id] = ""
 			continue
 		}
 		label := aggregate.LabelOr(id, None)
 		if id != "" && v == mine && homes == 0 && (isProven || isAlone) {
 			label = ""
 		}
-		if s.others[id] || wasSum && label != "" {
+		if isOther || wasSum && (label != "" || s.CountedBy() != "") {
 			baseLine[label] = true
 		}
 		delete(s.others, id)

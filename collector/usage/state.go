@@ -51,12 +51,12 @@ func (s *Set) keepClaims() {
 		if id == "" {
 			claims = s.beside(nil)
 		}
-		if label == "" && id == "" || len(claims) == 0 {
-			continue
+		if id == "" && label == "" {
+			s.keepSum()
 		}
-		if !s.cfg.Owners.keep(s.cfg.Project, claims) {
+		if len(claims) > 0 && !s.cfg.Owners.keep(s.cfg.Project, claims) {
 			delete(s.accounts, id)
-			s.others[id] = true
+			s.others[id] = ""
 		}
 	}
 }
@@ -130,8 +130,10 @@ func (s *Set) code(c *codec.Coder) {
 		s.accounts[*id] = label
 	})
 	codec.Slice(c, &others, func(id *string) {
+		owner := s.others[*id]
 		c.Text(id)
-		s.others[*id] = true
+		c.Text(&owner)
+		s.others[*id] = owner
 	})
 	models := s.Models()
 	codec.Slice(c, &models, func(m **Model) {

@@ -131,8 +131,10 @@ type Set struct {
 	models   map[cell]*Model   // also of aggregate.Other
 	places   map[string]bool   // labels of models that have one
 	accounts map[string]string // OpperProject labels of the Opper projects that are counted here
-	others   map[string]bool   // Opper projects that other configured projects count
-	hours    map[int64][]mark
+	// others are Opper projects that other configured projects count. If usage without
+	// any may be the sum of all, the empty one has the name of the project that counts it.
+	others map[string]string
+	hours  map[int64][]mark
 
 	changed   map[int64]bool // hours, since the last commit
 	put       []byte         // keyCounters, as it was put last
@@ -148,7 +150,7 @@ func New(cfg Config) *Set {
 		cfg.Owners = NewOwners(cfg.Project)
 	}
 	return &Set{
-		cfg: cfg, models: map[cell]*Model{}, places: map[string]bool{}, accounts: map[string]string{}, others: map[string]bool{},
+		cfg: cfg, models: map[cell]*Model{}, places: map[string]bool{}, accounts: map[string]string{}, others: map[string]string{},
 		hours: map[int64][]mark{}, changed: map[int64]bool{},
 	}
 }
