@@ -155,9 +155,6 @@ func (m *spendModel) read(rows []opper.Usage, from time.Time, proof usage.Proof,
 
 // hasOthers reports whether Opper projects are known that are not the project's own.
 func (m *spendModel) hasOthers() bool {
-	if label, ok := m.projects[""]; ok {
-		return label != ""
-	}
 	for _, label := range m.projects {
 		if label != "" {
 			return true
@@ -195,13 +192,24 @@ func (m *spendModel) take(seen map[string]bool, isFull bool, proof usage.Proof, 
 			all = false
 		case proof.IsAhead && named == 0 && !isAlone && m.isNew(name, now):
 			all = false
-		case id == "" && len(ids) == 1 && named == homes, id != "" && homes == 0 && (isAlone || id == proof.Own):
+		case id == "" && m.isOwn(ids), id != "" && homes == 0 && (isAlone || id == proof.Own):
 			m.projects[id] = ""
 		default:
 			m.projects[id] = cmp.Or(id, "(none)")
 		}
 	}
 	return all
+}
+
+// isOwn reports whether all Opper projects that are known, with those of an answer, are
+// the project's own.
+func (m *spendModel) isOwn(ids []string) bool {
+	for _, id := range ids {
+		if _, ok := m.projects[id]; id != "" && !ok {
+			return false
+		}
+	}
+	return !m.hasOthers()
 }
 
 // isNew reports whether what is named so in an answer has not been known for 15 minutes.

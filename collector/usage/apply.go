@@ -183,7 +183,10 @@ func (s *Set) assign(rows []opper.Usage, seen map[string]bool, newest int64, isF
 			continue
 		}
 		label := aggregate.LabelOr(id, None)
-		if id != "" && v == mine && homes == 0 && (isProven || isAlone) {
+		switch {
+		case id == "" && s.isOwn(ids):
+			label = "" // such a row may have its Opper project later, and must not count as another's
+		case id != "" && v == mine && homes == 0 && (isProven || isAlone):
 			label = ""
 		}
 		if isOther || wasSum && (label != "" || s.CountedBy() != "") {
@@ -193,6 +196,17 @@ func (s *Set) assign(rows []opper.Usage, seen map[string]bool, newest int64, isF
 		s.accounts[id] = label
 	}
 	return baseLine
+}
+
+// isOwn reports whether all that is known, with the Opper projects of an answer, is the
+// project's own.
+func (s *Set) isOwn(ids []string) bool {
+	for _, id := range ids {
+		if _, isCounted := s.accounts[id]; id != "" && !isCounted {
+			return false
+		}
+	}
+	return !s.hasOthers()
 }
 
 // beside returns as what rows without an Opper project are claimed: they are the same

@@ -24,8 +24,10 @@ func TestSingleProject(t *testing.T) {
 		{"none, then one, then another", [][]opper.Usage{{}, {x}, {x, y}}, "/m=1 Y/m=2"},
 		{"two", [][]opper.Usage{{x, y}}, "X/m=1 Y/m=2"},
 		{"two, then one", [][]opper.Usage{{x, y}, {row(0, "Z", "m", 7)}}, "X/m=1 Y/m=2 Z/m=7"},
-		{"one and null", [][]opper.Usage{{x, none}}, "/m=1 (none)/m=4"},
-		{"one, then null", [][]opper.Usage{{x}, {x, none}}, "/m=1 (none)/m=4"},
+		{"one and null", [][]opper.Usage{{x, none}}, "/m=5"},
+		{"one, then null", [][]opper.Usage{{x}, {x, none}}, "/m=5"},
+		{"one and null, then whose that is", [][]opper.Usage{{x}, {x, none}, {row(0, "X", "m", 5)}, {row(0, "X", "m", 6)}}, "/m=6"},
+		{"one and null, then another", [][]opper.Usage{{x, none}, {x, y, none}, {row(0, "X", "m", 5), y}}, "/m=5 Y/m=2"},
 		{"two and null", [][]opper.Usage{{x, y, none}}, "(none)/m=4 X/m=1 Y/m=2"},
 		{"named as what we make up", [][]opper.Usage{{x, none, row(0, None, "m", 8)}}, `(none)/m=4 X/m=1 \(none)/m=8`},
 		{"null", [][]opper.Usage{{none}}, "/m=4"},
@@ -183,10 +185,10 @@ func TestProjectsOfTheirOwn(t *testing.T) {
 	p.projects["c"].set.Failed()
 	p.read("a", "", row(0, "X", "m", 1), row(0, "", "m", 5))
 	p.read("b", "", row(0, "Y", "m", 2), row(0, "", "m", 3))
-	p.expect("a: /m=1 (none)/m=5; b: /m=2 (none)/m=3; c: ")
+	p.expect("a: /m=6; b: /m=5; c: ")
 	p.read("c", "")
 	p.read("c", "", row(0, "Z", "m", 4))
-	p.expect("a: /m=1 (none)/m=5; b: /m=2 (none)/m=3; c: /m=4")
+	p.expect("a: /m=6; b: /m=5; c: /m=4")
 }
 
 // Keys that see the whole organization: a proof decides, else the first by name.
@@ -436,16 +438,23 @@ func TestSumOfAllIsNotCountedAgain(t *testing.T) {
 // Nothing but the refusal of the group shows that an answer is the sum of all where only
 // rows without an Opper project were seen for two days.
 func TestSumOfAllAfterIdleDays(t *testing.T) {
-	f := newFixture(t, Config{})
-	old := []opper.Usage{row(0, "X", "m", 3), row(0, "", "m", 2)}
-	f.mustRead(old...)
-	f.now = f.now.Add(50 * time.Hour)
-	f.mustRead(append(old, row(50, "", "m", 1))...)
-	f.expect("/m=3 (none)/m=3")
-	f.now = f.now.Add(time.Hour)
-	from, _ := f.set.Window(f.now)
-	if err := f.set.Apply([]opper.Usage{row(50, "", "m", 7)}, from, false, Proof{Own: "X"}, f.now); !errors.Is(err, errUngrouped) {
-		t.Errorf("error is %v", err)
+	for _, c := range []struct {
+		old  []opper.Usage
+		want string
+		err  error
+	}{
+		{[]opper.Usage{row(0, "X", "m", 3), row(0, "Y", "m", 1), row(0, "", "m", 2)}, "(none)/m=3 X/m=3 Y/m=1", errUngrouped},
+		{[]opper.Usage{row(0, "X", "m", 3), row(0, "", "m", 2)}, "/m=12", nil}, // all is the project's own
+	} {
+		f := newFixture(t, Config{})
+		f.mustRead(c.old...)
+		f.now = f.now.Add(50 * time.Hour)
+		f.mustRead(append(c.old, row(50, "", "m", 1))...)
+		f.now = f.now.Add(time.Hour)
+		from, _ := f.set.Window(f.now)
+		if err := f.set.Apply([]opper.Usage{row(50, "", "m", 7)}, from, false, Proof{Own: "X"}, f.now); !errors.Is(err, c.err) {
+			t.Errorf("error is %v, want %v", err, c.err)
+		}
+		f.expect(c.want)
 	}
-	f.expect("/m=3 (none)/m=3")
 }

@@ -20,8 +20,8 @@ import (
 	"opper_exporter/opper"
 )
 
-// None is the label of rows without a model, and of rows without an Opper project among
-// others that have one.
+// None is the label of rows without a model, and of rows without an Opper project where
+// others than the project's own are known.
 const None = "(none)"
 
 const (
