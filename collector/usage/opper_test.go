@@ -112,7 +112,9 @@ func monthOfTroubles(t *testing.T, seed int64) {
 		troubles.NoGroups = []string{string(opper.GroupProject)}
 	} else {
 		read()
-		troubles.Nulls = rng.Float64() / 2
+		if troubles.Nulls = rng.Float64() / 2; corrects && !troubles.OrganizationWide {
+			troubles.Nulls = 0 // what was highest without a project is part of the own
+		}
 	}
 	usage.SetTroubles(troubles)
 	for last := now.AddDate(0, 0, 30); now.Before(last); {

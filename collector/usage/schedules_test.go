@@ -51,13 +51,12 @@ type key struct {
 	own       string // its Opper project, if it has one
 	isOrgWide bool
 	isProven  bool // own becomes known, other than by usage
-	isHidden  bool // answers do not say yet whose the rows are
 	maxModels int
 
 	set       *Set
 	pages     Pages
 	entries   map[string][]byte  // committed
-	seen      map[bucket]Amounts // the highest amounts, of what is committed
+	seen      map[bucket]Amounts // the highest amounts, of what is committed, by OpperProject
 	unsure    map[bucket]Amounts // seen, but not committed yet
 	exposed   map[cell]Amounts   // published last; nil before the first time
 	isStarted bool
@@ -138,13 +137,18 @@ func (w *world) read(k *key, fails, commits bool) {
 	err = k.set.Apply(rows, from, byProject, Proof{Own: own}, w.ours())
 	w.logf("%s reads %d rows from %v: counts %v, %v", k.name, len(rows), from, k.set.accounts, err)
 	if err == nil && k.set.begun {
+		present := map[bucket]Amounts{}
 		for b, a := range w.rows {
 			at := timeOf(b.hour)
-			_, isCounted := k.set.accounts[b.project]
-			isCounted = isCounted || k.isHidden
-			if !isCounted || at.Before(from) || !at.Before(to) || !w.isVisible(k, b.project) {
-				continue
+			label, isCounted := k.set.accounts[b.project]
+			if isCounted && !at.Before(from) && at.Before(to) && w.isVisible(k, b.project) {
+				b.project = label
+				sum := present[b]
+				sum.add(a)
+				present[b] = sum
 			}
+		}
+		for b, a := range present {
 			high := k.unsure[b]
 			for i := range a {
 				high[i] = max(high[i], a[i])
@@ -265,9 +269,6 @@ func (w *world) step() {
 			w.now = w.now.Add(10 * time.Hour)
 			w.grow(1)
 		}
-	case p < 92 && w.keys[0].isHidden:
-		w.keys[0].isHidden = false
-		w.logf("rows of a have a project from now on")
 	case p < 92 && len(w.keys) < 3 && w.mayAdd:
 		w.add([]string{"d", "0"}[len(w.keys)-1], []string{"Y", "Z"}[len(w.keys)-1])
 	case p < 96:
@@ -277,7 +278,7 @@ func (w *world) step() {
 
 // settle reads until nothing changes any more.
 func (w *world) settle() {
-	w.offset, w.keys[0].isHidden = 0, false
+	w.offset = 0
 	w.grow(3)
 	for range 8 {
 		w.now = w.now.Add(20 * time.Minute)
@@ -320,13 +321,21 @@ func (w *world) check() {
 	for _, k := range w.keys {
 		truth := k.seen
 		if !w.shrinks {
-			truth = w.rows
+			truth = map[bucket]Amounts{}
+			for b, a := range w.rows {
+				if countedBy[b.project] == k {
+					b.project = k.set.accounts[b.project]
+					sum := truth[b]
+					sum.add(a)
+					truth[b] = sum
+				}
+			}
 		}
 		for b, a := range truth {
-			if countedBy[b.project] != k || b.hour < month {
+			if b.hour < month {
 				continue
 			}
-			c := cell{k.set.accounts[b.project], aggregate.LabelOr(b.model, None)}
+			c := cell{b.project, aggregate.LabelOr(b.model, None)}
 			if k.set.models[c] == nil {
 				c.model = aggregate.Other
 			}

@@ -83,7 +83,7 @@ func (v view) Usage(_ context.Context, q opper.UsageQuery) (opper.UsagePage, err
 		if !slices.Contains(q.GroupBy, opper.GroupModel) {
 			b.model = ""
 		}
-		if !slices.Contains(q.GroupBy, opper.GroupProject) || v.isHidden {
+		if !slices.Contains(q.GroupBy, opper.GroupProject) {
 			b.project = ""
 		}
 		sum := sums[b]
