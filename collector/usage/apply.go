@@ -37,17 +37,17 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Pr
 	if s.newest == 0 {
 		s.border = first
 	}
-	newest, seen := s.newest, map[string]bool{}
+	newest, seen := s.newest, map[string]int64{} // costs by Opper project
 	for i := range rows {
 		if hour := hourOf(rows[i].Bucket); hour >= s.border {
 			newest = max(newest, hour)
-			seen[rows[i].Project] = true
+			seen[rows[i].Project] = add(seen[rows[i].Project], rows[i].Cost)
 		}
 	}
 	fullAt := s.fullAt
 	s.undecided, s.fullAt = false, 0
 	isFull := first <= s.border
-	if len(seen) == 1 && seen[""] {
+	if _, hasNull := seen[""]; hasNull && len(seen) == 1 {
 		switch {
 		case !byProject && s.hasOthers(), s.isSum(first):
 			return errUngrouped
@@ -136,7 +136,7 @@ func (s *Set) isSum(first int64) bool {
 // assign decides where to count the Opper projects seen in an answer; the empty one
 // stands for rows without any. It returns the labels whose amounts so far are not to be
 // counted, as they were counted elsewhere.
-func (s *Set) assign(rows []opper.Usage, seen map[string]bool, newest int64, isFull bool, proof Proof, now time.Time) (baseLine map[string]bool) {
+func (s *Set) assign(rows []opper.Usage, seen map[string]int64, newest int64, isFull bool, proof Proof, now time.Time) (baseLine map[string]bool) {
 	baseLine = map[string]bool{}
 	counted, foreign := s.named()
 	isFirst, homes := len(counted)+len(foreign) == 0, 0
@@ -147,8 +147,14 @@ func (s *Set) assign(rows []opper.Usage, seen map[string]bool, newest int64, isF
 	}
 	sum, ok := s.accounts[""]
 	wasSum := isFirst && (ok && sum == "" || s.CountedBy() != "")
-	ids := slices.Sorted(maps.Keys(seen))
-	for _, id := range slices.Backward(ids) { // the empty one last
+	_, hasNull := seen[""]
+	ids := slices.SortedFunc(maps.Keys(seen), func(a, b string) int { // places go by cost
+		if (a == "") != (b == "") {
+			return cmp.Compare(b, a) // the empty one last
+		}
+		return cmp.Or(cmp.Compare(seen[b], seen[a]), cmp.Compare(a, b))
+	})
+	for _, id := range ids {
 		_, isCounted := s.accounts[id]
 		_, isOther := s.others[id]
 		if isCounted || isOther && (!isFull || id == "" && len(ids) == 1 && s.isCountedElsewhere()) {
@@ -159,7 +165,7 @@ func (s *Set) assign(rows []opper.Usage, seen map[string]bool, newest int64, isF
 			continue
 		}
 		claims, isProven := []string{id}, id == proof.Own
-		isAlone := isFirst && (len(ids) == 1 || len(ids) == 2 && seen[""])
+		isAlone := isFirst && (len(ids) == 1 || len(ids) == 2 && hasNull)
 		if id == "" {
 			if len(ids) == 1 && len(foreign) == 0 && len(counted) == homes {
 				s.assignSum(rows, newest, now)
@@ -168,7 +174,7 @@ func (s *Set) assign(rows []opper.Usage, seen map[string]bool, newest int64, isF
 				}
 				continue
 			}
-			claims = s.beside(seen)
+			claims = s.beside(ids)
 			counted, _ = s.named() // with those of this answer
 			isProven, isAlone = len(claims) == 1 && len(counted) == 1, false
 		}
@@ -188,6 +194,8 @@ func (s *Set) assign(rows []opper.Usage, seen map[string]bool, newest int64, isF
 			label = "" // such a row may have its Opper project later, and must not count as another's
 		case id != "" && v == mine && homes == 0 && (isProven || isAlone):
 			label = ""
+		case id != "" && s.ofOthers() >= s.cfg.MaxOpperProjects:
+			label = aggregate.Other
 		}
 		if isOther || wasSum && (label != "" || s.CountedBy() != "") {
 			baseLine[label] = true
@@ -196,6 +204,16 @@ func (s *Set) assign(rows []opper.Usage, seen map[string]bool, newest int64, isF
 		s.accounts[id] = label
 	}
 	return baseLine
+}
+
+// ofOthers returns how many Opper projects beside the project's own have counters.
+func (s *Set) ofOthers() (n int) {
+	for id, label := range s.accounts {
+		if id != "" && label != "" && label != aggregate.Other {
+			n++
+		}
+	}
+	return n
 }
 
 // isOwn reports whether all that is known, with the Opper projects of an answer, is the
@@ -211,9 +229,9 @@ func (s *Set) isOwn(ids []string) bool {
 
 // beside returns as what rows without an Opper project are claimed: they are the same
 // for two configured projects that also see the same Opper project.
-func (s *Set) beside(seen map[string]bool) (claims []string) {
+func (s *Set) beside(seen []string) (claims []string) {
 	counted, foreign := s.named()
-	ids := slices.AppendSeq(append(counted, foreign...), maps.Keys(seen))
+	ids := slices.Concat(counted, foreign, seen)
 	slices.Sort(ids)
 	for _, id := range slices.Compact(ids) {
 		if id != "" {

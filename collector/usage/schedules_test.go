@@ -52,6 +52,7 @@ type key struct {
 	isOrgWide bool
 	isProven  bool // own becomes known, other than by usage
 	maxModels int
+	maxOthers int // MaxOpperProjects
 
 	set       *Set
 	pages     Pages
@@ -100,7 +101,7 @@ func newWorld(t *testing.T, seed int64) *world {
 
 // add configures a project.
 func (w *world) add(name, own string) {
-	k := &key{name: name, own: own, isOrgWide: w.rng.IntN(2) == 0, isProven: w.rng.IntN(2) == 0, maxModels: 1 + w.rng.IntN(4), seen: map[bucket]Amounts{}, unsure: map[bucket]Amounts{}}
+	k := &key{name: name, own: own, isOrgWide: w.rng.IntN(2) == 0, isProven: w.rng.IntN(2) == 0, maxModels: 1 + w.rng.IntN(4), maxOthers: 1 + w.rng.IntN(4), seen: map[bucket]Amounts{}, unsure: map[bucket]Amounts{}}
 	w.keys = append(w.keys, k)
 	var names []string
 	for _, k := range w.keys {
@@ -112,14 +113,15 @@ func (w *world) add(name, own string) {
 }
 
 func (w *world) config(k *key) Config {
-	return Config{Project: k.name, MaxModels: k.maxModels, Owners: w.owners}
+	return Config{Project: k.name, MaxModels: k.maxModels, MaxOpperProjects: k.maxOthers, Owners: w.owners}
 }
 
 // ours is the time of our clock.
 func (w *world) ours() time.Time { return w.now.Add(w.offset) }
 
-// read reads the usage of a project, and may commit and publish it.
-func (w *world) read(k *key, fails, commits bool) {
+// read reads the usage of a project, and may commit and publish it. It reports whether it
+// has read it.
+func (w *world) read(k *key, fails, commits bool) bool {
 	from, to := k.set.Window(w.ours())
 	if timeOf(hourOf(from)) != from || timeOf(hourOf(to)) != to || !from.Before(to) {
 		w.failf("window [%v, %v) is not one of hours", from, to)
@@ -128,7 +130,7 @@ func (w *world) read(k *key, fails, commits bool) {
 	if err != nil {
 		k.set.Failed()
 		w.logf("%s fails to read from %v: %v", k.name, from, err)
-		return
+		return false
 	}
 	own := ""
 	if k.isProven {
@@ -159,6 +161,7 @@ func (w *world) read(k *key, fails, commits bool) {
 	if commits {
 		w.commit(k)
 	}
+	return true
 }
 
 func (*world) isVisible(k *key, project string) bool { return view{key: k}.isVisible(project) }
@@ -283,7 +286,9 @@ func (w *world) settle() {
 	for range 8 {
 		w.now = w.now.Add(20 * time.Minute)
 		for _, k := range w.keys {
-			w.read(k, false, true)
+			for !w.read(k, false, true) {
+				continue // an answer may be too large
+			}
 		}
 	}
 	for _, k := range w.keys {
@@ -344,13 +349,20 @@ func (w *world) check() {
 			want[k][c] = sum
 		}
 		got := map[cell]Amounts{}
-		labels := map[string]bool{}
+		labels, others := map[string]bool{}, map[string]bool{}
 		for _, m := range k.set.Models() {
+			others[m.OpperProject] = true
 			got[cell{m.OpperProject, m.Label}] = m.Exposed()
 			labels[m.Label] = true
 		}
 		if !maps.Equal(got, want[k]) {
 			w.failf("%s counts %v\nwant %v", k.name, got, want[k])
+		}
+		for _, label := range []string{"", None, aggregate.Other} {
+			delete(others, label)
+		}
+		if len(others) > k.maxOthers {
+			w.failf("%s has Opper projects %v, more than %d", k.name, others, k.maxOthers)
 		}
 		if delete(labels, aggregate.Other); len(labels) > k.maxModels {
 			w.failf("%s has models %v, more than %d", k.name, labels, k.maxModels)

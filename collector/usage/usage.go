@@ -37,6 +37,8 @@ const (
 type Config struct {
 	Project   string // its configured name
 	MaxModels int    // how many models have counters of their own
+	// MaxOpperProjects is how many other Opper projects do. Each has all models.
+	MaxOpperProjects int
 	// Lookback bounds what the first read counts, which is the current month if it is
 	// nil. With 0, it counts nothing.
 	Lookback *time.Duration
@@ -97,8 +99,8 @@ func compareMark(m mark, c cell) int { return compareCells(*m.cell, c) }
 // Model holds the counters of one model in one Opper project.
 type Model struct {
 	Label string
-	// OpperProject is the UUID as a label, None, or empty if it is the configured project
-	// itself.
+	// OpperProject is the UUID as a label, None, aggregate.Other, or empty if it is the
+	// configured project itself.
 	OpperProject string
 	Created      time.Time // when all was 0
 

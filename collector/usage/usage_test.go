@@ -31,6 +31,9 @@ func newFixture(t *testing.T, cfg Config) *fixture {
 	if cfg.MaxModels == 0 {
 		cfg.MaxModels = 50
 	}
+	if cfg.MaxOpperProjects == 0 {
+		cfg.MaxOpperProjects = 100
+	}
 	return &fixture{t: t, cfg: cfg, set: New(cfg), now: noon.Add(10 * time.Minute), entries: map[string][]byte{}}
 }
 
@@ -320,6 +323,24 @@ func TestPlaces(t *testing.T) {
 	f.restart()
 	f.mustRead(row(-1, "X", "c", 2), row(0, "X", "d", 10), row(0, "X", "b", 5), row(0, "X", "c", 3), row(0, "X", "a", 5), row(0, "X", "", 2))
 	f.expect("/(none)=1 /(other)=11 /a=5 /b=5 /c=5")
+}
+
+// The Opper projects with the highest cost of the first read have series of their own,
+// ties by UUID, and later ones by arrival; beside the project's own, and rows without any.
+func TestOpperProjectPlaces(t *testing.T) {
+	f := newFixture(t, Config{MaxOpperProjects: 2})
+	rows := []opper.Usage{row(0, "W", "m", 1), row(-1, "X", "m", 2), row(0, "Y", "m", 3), row(0, "Z", "m", 3), row(0, "Z", "n", 1), row(0, "", "m", 9)}
+	if err := f.readOf("W", rows...); err != nil {
+		t.Fatal(err)
+	}
+	f.expect("/m=1 (none)/m=9 (other)/m=2 Y/m=3 Z/m=3 Z/n=1")
+	f.restart()
+	f.later(append(rows, row(0, "X", "m", 10), row(0, "V", "m", 20), row(0, "V", "k", 20))...)
+	f.expect("(other)/k=20 /m=1 (none)/m=9 (other)/m=32 Y/m=3 Z/m=3 Z/n=1")
+	f.cfg.MaxOpperProjects = 3
+	f.restart()
+	f.later(append(rows, row(0, "X", "m", 11), row(0, "V", "m", 20), row(0, "V", "k", 20), row(0, "U", "m", 7))...)
+	f.expect("(other)/k=20 /m=1 (none)/m=9 (other)/m=33 U/m=7 Y/m=3 Z/m=3 Z/n=1")
 }
 
 func TestModelLabels(t *testing.T) {
