@@ -54,7 +54,10 @@ func (p *project) usageConfig() usage.Config {
 	if p.aggregates.Renewed {
 		lookback = new(time.Duration)
 	}
-	return usage.Config{Project: p.cfg.Name, MaxModels: p.cfg.MaxModels, MaxOpperProjects: maxOpperProjects, Lookback: lookback, Owners: p.deps.owners}
+	return usage.Config{
+		Project: p.cfg.Name, MaxModels: p.cfg.MaxModels, MaxOpperProjects: maxOpperProjects, ModelExpiry: p.cfg.Aggregate.NameExpiry,
+		Lookback: lookback, Owners: p.deps.owners,
+	}
 }
 
 func (p *project) ledgerConfig() ledger.Config {

@@ -41,7 +41,7 @@ func TestSchedulesOfUsage(t *testing.T) {
 	for _, what := range []string{
 		"crash", "commit fails", "commit fails and is durable", "stale read", "cut answer", "correction", "another month", "clock set", "process down",
 		"hour ahead", "usage refused", "projects refused", "traces refused", "budget refused", "usage fails", "list fails",
-		"cost final", "cost unknown", "cost complete", "trace renamed", "name expired", "trace name overflow", "model overflow", "several Opper projects", "usage as the truth",
+		"cost final", "cost unknown", "cost complete", "trace renamed", "name expired", "trace name overflow", "model overflow", "model expired", "several Opper projects", "usage as the truth",
 	} {
 		if many && all[what] == 0 {
 			t.Errorf("%s: never", what)

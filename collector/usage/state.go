@@ -40,6 +40,7 @@ func (s *Set) Changes(put func(key string, body []byte)) {
 func (s *Set) Committed() {
 	clear(s.changed)
 	s.stored = s.put
+	s.removeExpired()
 	s.keepClaims()
 }
 
@@ -153,6 +154,7 @@ func (m *Model) code(c *codec.Coder) {
 	c.Text(&m.OpperProject)
 	c.Times(&m.Created)
 	c.Bools(&m.zeroPending)
+	codec.Int(c, &m.used)
 	m.counted.code(c)
 }
 

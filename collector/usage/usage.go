@@ -39,6 +39,9 @@ type Config struct {
 	MaxModels int    // how many models have counters of their own
 	// MaxOpperProjects is how many other Opper projects do. Each has all models.
 	MaxOpperProjects int
+	// ModelExpiry is after how long without a call a model gives up its counters and its
+	// place. 0 is never.
+	ModelExpiry time.Duration
 	// Lookback bounds what the first read counts, which is the current month if it is
 	// nil. With 0, it counts nothing.
 	Lookback *time.Duration
@@ -105,7 +108,9 @@ type Model struct {
 	Created      time.Time // when all was 0
 
 	counted     Amounts
+	used        int64 // hour in which an increase was seen last
 	zeroPending bool
+	isExpired   bool // see Set.expire
 }
 
 // Exposed returns what was counted, or zeros as long as they are pending.
@@ -198,7 +203,9 @@ func (s *Set) IsUndecided() bool { return !s.begun || s.undecided }
 func (s *Set) Models() []*Model {
 	models := make([]*Model, 0, len(s.models))
 	for _, c := range slices.SortedFunc(maps.Keys(s.models), compareCells) {
-		models = append(models, s.models[c])
+		if m := s.models[c]; !m.isExpired {
+			models = append(models, m)
+		}
 	}
 	return models
 }
