@@ -224,7 +224,8 @@ func (e *exemplar) encode() *dto.Exemplar {
 	})
 	x.label.Name, x.label.Value = &traceID, &e.TraceID
 	x.labels[0] = &x.label
-	x.time.Seconds, x.time.Nanos = e.Time.Unix(), int32(e.Time.Nanosecond())
+	end := e.Time()
+	x.time.Seconds, x.time.Nanos = end.Unix(), int32(end.Nanosecond())
 	x.exemplar.Label, x.exemplar.Value, x.exemplar.Timestamp = x.labels[:], &e.Value, &x.time
 	return &x.exemplar
 }

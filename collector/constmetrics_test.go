@@ -62,8 +62,9 @@ func TestUnusableExemplarIsLeftOut(t *testing.T) {
 	for id, usable := range map[string]bool{
 		"": false, "\xff": false, strings.Repeat("ä", 120): true, strings.Repeat("ä", 121): false,
 	} {
+		ex := aggregate.NewExemplar(id, 2, epoch)
 		h := &aggregate.Histogram{
-			Count: 1, Classic: []uint64{0, 1}, Exemplars: []*aggregate.Exemplar{nil, {TraceID: id, Value: 2, Time: epoch}},
+			Count: 1, Classic: []uint64{0, 1}, Exemplars: []*aggregate.Exemplar{nil, &ex},
 			Positive: []aggregate.Bucket{{Key: 8, Count: 1}},
 		}
 		m := newHistogram(traceDuration, h, &scale{bounds: []float64{1}, perOne: 1, classic: true, native: true}, nil, nil)

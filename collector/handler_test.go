@@ -113,7 +113,7 @@ func TestScrapeWaitsForItsSync(t *testing.T) {
 	} {
 		inBubble(t, 0, false, func(t *testing.T, p *project, g *gate) {
 			t.Helper()
-			h := scrape.SyncFirst(collectorOf(p), "", served)
+			h := scrape.SyncFirst(collectorOf(p), make(chan struct{}, 1), "", served)
 			g.close()
 			start, before := time.Now(), g.syncs()
 			if w := get(t, h, "X-Prometheus-Scrape-Timeout-Seconds", header); w.Code != http.StatusTeapot {
@@ -167,7 +167,7 @@ func TestInitialSyncIsNotWaitedFor(t *testing.T) {
 	inBubble(t, 0, true, func(t *testing.T, p *project, g *gate) {
 		t.Helper()
 		start := time.Now()
-		if w := get(t, scrape.SyncFirst(collectorOf(p), "", served)); w.Code != http.StatusTeapot || time.Since(start) != 0 {
+		if w := get(t, scrape.SyncFirst(collectorOf(p), make(chan struct{}, 1), "", served)); w.Code != http.StatusTeapot || time.Since(start) != 0 {
 			t.Errorf("status %d after %v", w.Code, time.Since(start))
 		}
 		ready := scrape.ReadyHandler(collectorOf(p))

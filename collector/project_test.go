@@ -71,7 +71,7 @@ func TestHistoryIsCountedExactly(t *testing.T) {
 				list.NoRecord = true
 				b := newBench(t, list, cfg)
 				b.opper.FillHistory(traces, 40, epoch.Add(-25*24*time.Hour), epoch.Add(-time.Hour))
-				page := httptest.NewServer(scrape.SyncFirst(b.collector(), "", b.handler(false)))
+				page := httptest.NewServer(scrape.SyncFirst(b.collector(), make(chan struct{}, 1), "", b.handler(false)))
 				t.Cleanup(page.Close)
 				b.noted(func() {
 					b.start()

@@ -134,7 +134,7 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) (sna
 	}
 	for _, u := range s.Unmapped() {
 		out = append(out, &counter{unmappedTotal, b.with(newLabel("status", u.Label)), float64(u.Exposed()), timestamppb.New(u.Created)})
-		st.Unmapped = append(st.Unmapped, status.Unmapped{Status: u.Label, Traces: u.Exposed()})
+		st.Unmapped = append(st.Unmapped, status.Unmapped{Status: u.Label, Traces: u.Exposed(), MapsNow: s.MapsNow(u)})
 	}
 	out = append(out,
 		&gauge{traceNames, b.project, st.Distinct},

@@ -125,8 +125,11 @@ func sameFile(a, b os.FileInfo) bool {
 	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
-// assignment is a line of a shell script, or of an env, INI or YAML file.
-var assignment = regexp.MustCompile(`^(export\s+)?\w+\s*[=:]\s*\S`)
+// assignment is a line of a shell script, or of an env, INI or YAML file, or a header.
+var assignment = regexp.MustCompile(`^((export|set)\s+)?\w+\s*[=:]\s*\S|^(Bearer|[A-Z_]+)\s`)
+
+// wrapped is a key in JSON, in place of a placeholder, or in a list.
+var wrapped = regexp.MustCompile(`^[{<[(]|[}>\]),;]$`)
 
 func checkKey(key string) (string, error) {
 	key = strings.TrimSpace(key)
@@ -136,8 +139,13 @@ func checkKey(key string) (string, error) {
 	if assignment.MatchString(key) {
 		return "", errors.New("the key follows a name, as in OPPER_API_KEY=..., expected the key alone")
 	}
-	if strings.Trim(key, "\"'`") != key {
+	switch {
+	case strings.Trim(key, "\"'`") != key:
 		return "", errors.New("the key is in quotes, expected the key alone")
+	case wrapped.MatchString(key):
+		return "", errors.New("the key is in brackets or a list, expected the key alone")
+	case strings.HasPrefix(key, "$"):
+		return "", errors.New("the key is the name of a variable, expected the key alone")
 	}
 	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return "", errors.New("the key has a line break, a blank, or a character that is not visible ASCII inside")

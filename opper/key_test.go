@@ -61,10 +61,18 @@ func TestKeyRejected(t *testing.T) {
 
 // A file that is more than a key says what it is taken for.
 func TestKeyInQuotesOrBehindName(t *testing.T) {
-	const quoted, named = "the key is in quotes, expected the key alone", "the key follows a name, as in OPPER_API_KEY=..., expected the key alone"
+	const (
+		quoted   = "the key is in quotes, expected the key alone"
+		named    = "the key follows a name, as in OPPER_API_KEY=..., expected the key alone"
+		inside   = "the key is in brackets or a list, expected the key alone"
+		variable = "the key is the name of a variable, expected the key alone"
+	)
 	for content, want := range map[string]string{
 		`"op-SECRET"`: quoted, "'op-SECRET'\n": quoted, "`op-SECRET": quoted, `op-SECRET"`: quoted,
 		"OPPER_API_KEY=op-SECRET\n": named, `OPPER_API_KEY="op-SECRET"`: named, "export OPPER_API_KEY=op-SECRET": named, "api_key: op-SECRET": named, "key = op-SECRET": named,
+		"set OPPER_API_KEY=op-SECRET": named, "Bearer op-SECRET": named, "OPPER_API_KEY op-SECRET": named, "Authorization: Bearer op-SECRET": named,
+		`{"key":"op-SECRET"}`: inside, "<op-SECRET>": inside, "op-SECRET,": inside, "op-SECRET;": inside, `{key: op-SECRET}`: inside,
+		"$OPPER_API_KEY": variable,
 	} {
 		if _, err := FixedKey(content); err == nil || err.Error() != want {
 			t.Errorf("%s: got %v, want %s", content, err, want)

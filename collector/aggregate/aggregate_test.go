@@ -9,6 +9,25 @@ import (
 	"opper_exporter/collector/ledger"
 )
 
+// Whatever a status is shown as can be listed, and then it maps.
+func TestShownStatusCanBeMapped(t *testing.T) {
+	for _, status := range []string{"", " ", "\n", "done ", "\u200bdone", "needs review by a human being before it is closed", strings.Repeat("é", 40), "\xff", "DONE"} {
+		cfg := testConfig()
+		if _, mapped := cfg.Outcome(status); mapped {
+			t.Errorf("%q maps already", status)
+		}
+		s := summed(cfg, withStatus(status))
+		label := s.Unmapped()[0].Label
+		if s.MapsNow(s.Unmapped()[0]) {
+			t.Errorf("%q maps", label)
+		}
+		cfg.Failure = append(cfg.Failure, label)
+		if outcome, mapped := cfg.Outcome(status); outcome != Failure || !mapped {
+			t.Errorf("%q, which is listed as %q, is %v", status, label, outcome)
+		}
+	}
+}
+
 func TestOutcomes(t *testing.T) {
 	for _, c := range []struct {
 		status    string
@@ -26,6 +45,8 @@ func TestOutcomes(t *testing.T) {
 		{status: "failure", want: Failure},
 		{status: "Cancelled", want: Unknown, unmapped: "cancelled"},
 		{status: "", want: Unknown, unmapped: emptyStatus},
+		{status: "success\n", want: Success},
+		{status: " Failed\x00", want: Failure},
 		{null: true, want: Unknown},
 		{status: "success", abandoned: true, want: Abandoned},
 		{status: "cancelled", abandoned: true, want: Abandoned},
@@ -95,8 +116,8 @@ func TestExemplars(t *testing.T) {
 	}
 	r := row("a")
 	duration, tokens := exemplars(r)
-	equal(t, duration, Exemplar{r.ID.String(), 1, r.End})
-	equal(t, tokens, Exemplar{r.ID.String(), 20, r.End})
+	equal(t, duration, NewExemplar(r.ID.String(), 1, r.End))
+	equal(t, tokens, NewExemplar(r.ID.String(), 20, r.End))
 	for ref, want := range map[string]string{
 		"run 7":                  "run 7",
 		strings.Repeat("i", 120): strings.Repeat("i", 120),

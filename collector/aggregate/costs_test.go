@@ -91,7 +91,7 @@ func TestCostIsCountedAsItsTraceWas(t *testing.T) {
 	n := s.Find("a")
 	equal(t, []any{n.ByOutcome[Failure].Cost, n.ByOutcome[Success].Cost, s.Find("b").Costs.Count}, []any{30_000_000, 0, 0})
 	equal(t, []any{n.Costs.Classic, n.Costs.Sum, len(n.Costs.Positive)}, []any{[]int{0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}, 30_000_000, 1})
-	equal(t, exemplarOf(&n.Costs, 5), Exemplar{r.ID.String(), 0.03, r.End})
+	equal(t, exemplarOf(&n.Costs, 5), NewExemplar(r.ID.String(), 0.03, r.End))
 
 	final(s, negative, TraceCost{Cost: -5, InputTokens: -6, OutputTokens: -7})
 	equal(t, costsOf(s, "a"), "2 cost 30000000 and 7+8 tokens, 1 wait, 0 unknown")

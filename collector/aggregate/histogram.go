@@ -22,7 +22,24 @@ const (
 type Exemplar struct {
 	TraceID string
 	Value   float64
-	Time    time.Time
+	micros  int64 // since the epoch: a time.Time is larger, and there are many
+}
+
+// NewExemplar returns the exemplar of a trace that ended at a time.
+func NewExemplar(id string, value float64, end time.Time) Exemplar {
+	e := Exemplar{TraceID: id, Value: value}
+	if !end.IsZero() {
+		e.micros = end.UnixMicro()
+	}
+	return e
+}
+
+// Time returns when the trace ended; zero if that is not known.
+func (e *Exemplar) Time() time.Time {
+	if e.micros == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(e.micros).UTC()
 }
 
 // Histogram counts values in classic and in native buckets at once. Its sum is
@@ -94,7 +111,7 @@ func (h *Histogram) offer(i int, ex Exemplar) {
 
 // wants reports whether an exemplar is later than the present one.
 func (h *Histogram) wants(i int, ex Exemplar) bool {
-	return !ex.Time.IsZero() && (h.Exemplars[i] == nil || later(ex, *h.Exemplars[i]))
+	return ex.micros != 0 && (h.Exemplars[i] == nil || later(ex, *h.Exemplars[i]))
 }
 
 // Latest returns the latest exemplar, nil if there is none. Of several in the same
@@ -112,7 +129,7 @@ func (h *Histogram) Latest() *Exemplar {
 
 // later compares by the milliseconds that a server keeps.
 func later(a, b Exemplar) bool {
-	return b.Time.IsZero() || a.Time.UnixMilli() > b.Time.UnixMilli()
+	return b.micros == 0 || a.micros/1000 > b.micros/1000
 }
 
 func (h *Histogram) add(b Bucket) {

@@ -193,11 +193,11 @@ func TestHistogramMerge(t *testing.T) {
 					values[i] = draw(rng)
 				}
 				for i, j := range rng.Perm(len(values)) {
-					ex := Exemplar{TraceID: fmt.Sprint(i), Value: values[j], Time: time.Unix(int64(j), 0)}
+					ex := NewExemplar(fmt.Sprint(i), values[j], time.Unix(1e9+int64(j), 0))
 					all.offer(all.observe(someBounds, values[j], int64(j)), ex)
 				}
 				for j, v := range values {
-					ex := Exemplar{TraceID: fmt.Sprint(j), Value: v, Time: time.Unix(int64(j), 0)}
+					ex := NewExemplar(fmt.Sprint(j), v, time.Unix(1e9+int64(j), 0))
 					part := &parts[rng.IntN(2)] // the third stays empty
 					part.offer(part.observe(someBounds, v, int64(j)), ex)
 				}
@@ -271,20 +271,20 @@ func TestExemplarsDoNotGoBack(t *testing.T) {
 		ex   Exemplar
 		want string
 	}{
-		{"without an id", Exemplar{Time: at(5)}, ""},
-		{"without a time", Exemplar{TraceID: "timeless"}, ""},
-		{"first", Exemplar{TraceID: "first", Time: at(10)}, "first"},
-		{"earlier", Exemplar{TraceID: "earlier", Time: at(9)}, "first"},
-		{"in the same millisecond", Exemplar{TraceID: "same", Time: at(10).Add(time.Microsecond)}, "first"},
-		{"later", Exemplar{TraceID: "later", Time: at(11)}, "later"},
-		{"without an id", Exemplar{Time: at(12)}, "later"},
+		{"without an id", NewExemplar("", 0, at(5)), ""},
+		{"without a time", NewExemplar("timeless", 0, time.Time{}), ""},
+		{"first", NewExemplar("first", 0, at(10)), "first"},
+		{"earlier", NewExemplar("earlier", 0, at(9)), "first"},
+		{"in the same millisecond", NewExemplar("same", 0, at(10).Add(time.Microsecond)), "first"},
+		{"later", NewExemplar("later", 0, at(11)), "later"},
+		{"without an id", NewExemplar("", 0, at(12)), "later"},
 	} {
 		h.offer(h.observe(someBounds, 2, 0), c.ex)
 		if got := exemplarOf(&h, 4).TraceID; got != c.want {
 			t.Errorf("%s: exemplar %q, want %q", c.what, got, c.want)
 		}
 	}
-	h.offer(h.observe(someBounds, 1e9, 0), Exemplar{TraceID: "above all bounds", Time: at(1)})
+	h.offer(h.observe(someBounds, 1e9, 0), NewExemplar("above all bounds", 0, at(1)))
 	if got := exemplarOf(&h, len(someBounds)).TraceID; got != "above all bounds" {
 		t.Errorf("exemplar %q above all bounds", got)
 	}

@@ -244,7 +244,7 @@ func (s *Set) add(n *Aggregate, outcome Outcome, c *ledger.Counted) {
 // count observes a value of a trace, and offers the trace as an exemplar.
 func (h *Histogram) count(bounds []float64, value float64, units int64, c *ledger.Counted) {
 	i := h.observe(bounds, value, units)
-	ex := Exemplar{Value: value, Time: c.End}
+	ex := NewExemplar("", value, c.End)
 	if h.wants(i, ex) {
 		ex.TraceID = traceID(c)
 		h.offer(i, ex)
@@ -273,9 +273,15 @@ func (s *Set) outcome(r *ledger.Row, before time.Time) Outcome {
 }
 
 // Outcome returns the outcome of a trace that has ended with a status, and whether
-// the status is in one of the lists.
+// the status is in one of the lists: as it is, or as StatusLabel shows it.
 func (c *Config) Outcome(status string) (outcome Outcome, mapped bool) {
-	status = strings.ToLower(status)
+	if outcome, mapped = c.listed(strings.ToLower(status)); mapped {
+		return outcome, true
+	}
+	return c.listed(StatusLabel(status))
+}
+
+func (c *Config) listed(status string) (outcome Outcome, mapped bool) {
 	switch {
 	case slices.Contains(c.Success, status):
 		return Success, true

@@ -162,9 +162,11 @@ func codeExemplar(c *codec.Coder, e **Exemplar) {
 	if c.Text(&ex.TraceID); ex.TraceID == "" {
 		return
 	}
+	end := ex.Time()
 	c.Float(&ex.Value)
-	c.Times(&ex.Time)
+	c.Times(&end)
 	if c.IsDecoding() {
+		ex = NewExemplar(ex.TraceID, ex.Value, end)
 		*e = &ex
 	}
 }

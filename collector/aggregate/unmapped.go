@@ -43,6 +43,12 @@ func (u *Unmapped) EndZero() { u.zeroPending = false }
 // first seen: the first ten, and those of all others as one.
 func (s *Set) Unmapped() []*Unmapped { return s.unmapped }
 
+// MapsNow reports whether a status maps to an outcome by the lists of today.
+func (s *Set) MapsNow(u *Unmapped) bool {
+	_, mapped := s.cfg.Outcome(u.Label)
+	return mapped
+}
+
 // countUnmapped counts a trace under its status. One that is new since the initial
 // sync was created at before, and starts zero-first.
 func (s *Set) countUnmapped(status string, before time.Time) {

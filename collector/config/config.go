@@ -116,7 +116,7 @@ func parseArgs(application func() (*kingpin.Application, *Parsed), args []string
 		return nil, true, nil
 	}
 	if err != nil {
-		return nil, false, suggest(app, err)
+		return nil, false, suggest(app, args, err)
 	}
 	return parsed, false, nil
 }

@@ -158,12 +158,21 @@ func TestWrongArgumentsAreRefused(t *testing.T) {
 func TestUnknownFlagGetsSuggestion(t *testing.T) {
 	for arg, want := range map[string]string{
 		"--collector.intervall=3s":        "unknown long flag '--collector.intervall', did you mean '--collector.interval'?",
+		"--collector.max-names=3":         "unknown long flag '--collector.max-names', did you mean '--collector.max-trace-names'?",
+		"--api-key-file=x":                "unknown long flag '--api-key-file', did you mean '--opper.api-key-file'?",
+		"--success-status=x":              "unknown long flag '--success-status', did you mean '--collector.success-status'?",
+		"--interval=3s":                   "unknown long flag '--interval', did you mean '--collector.interval'?",
+		"--storage=x":                     "unknown long flag '--storage', did you mean '--storage.path'?",
+		"--config=x":                      "unknown long flag '--config', did you mean '--config.file'?",
+		"--COLLECTOR.INTERVAL=3s":         "unknown long flag '--COLLECTOR.INTERVAL', did you mean '--collector.interval'?",
+		"check --jsn":                     "unknown long flag '--jsn', did you mean '--json'?",
+		"--unheard-of":                    "unknown long flag '--unheard-of'",
 		"--opper.api-key=" + testKey:      "unknown long flag '--opper.api-key', did you mean '--opper.api-key-file'?",
 		"--no-collector.native-histogram": "unknown long flag '--no-collector.native-histogram', did you mean '--no-collector.native-histograms'?",
 		"--json":                          "unknown long flag '--json'",
 		"--prometheus.remote-write=a":     "unknown long flag '--prometheus.remote-write'",
 	} {
-		if _, err := parse(withKey, arg); err == nil || err.Error() != want {
+		if _, err := parse(withKey, strings.Fields(arg)...); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}

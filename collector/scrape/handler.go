@@ -59,7 +59,7 @@ const (
 func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometheus.Registry, snapshot Snapshot, reload http.Handler, logger log.Logger) http.Handler {
 	mux := http.NewServeMux()
 	metrics := newMetrics(cfg, syncer, scrapers, registry, logger)
-	mux.HandleFunc(cfg.TelemetryPath, metrics.all)
+	mux.HandleFunc(cfg.TelemetryPath, metrics.whole)
 	mux.HandleFunc(cfg.exporterPath(), metrics.process)
 	mux.HandleFunc(ProbePath, metrics.probe)
 	mux.Handle(DiscoveryPath, metrics.page(discovery(syncer.Projects, cfg.exporterPath())))

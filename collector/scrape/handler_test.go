@@ -190,7 +190,7 @@ func TestScrapeErrorIsA500(t *testing.T) {
 func TestScrapesAreQueued(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		handler := atMost(1, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }), refuse("busy", http.StatusServiceUnavailable))
+		handler := make(slots, 1).limit(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }), refuse("busy", http.StatusServiceUnavailable))
 		scrape := func() <-chan int {
 			status := make(chan int, 1)
 			go func() {

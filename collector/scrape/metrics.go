@@ -25,7 +25,8 @@ type metrics struct {
 	scrapers *Scrapers
 	registry prometheus.Gatherer // of the process
 	opts     promhttp.HandlerOpts
-	sync     bool         // projects before they are exposed
+	all      slots        // of scrapes of all projects
+	waiting  slots        // of those that wait for a sync; nil if none does
 	limited  http.Handler // serves the page in the context of a request, within the limits
 	counted  http.Handler // does the same with a scrape, which is counted
 }
@@ -34,7 +35,10 @@ type metrics struct {
 type pageKey struct{}
 
 func newMetrics(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometheus.Registry, logger log.Logger) *metrics {
-	m := &metrics{syncer: syncer, scrapers: scrapers, registry: registry, sync: cfg.SyncOnScrape}
+	m := &metrics{syncer: syncer, scrapers: scrapers, registry: registry, all: make(slots, maxWhole)}
+	if cfg.SyncOnScrape {
+		m.waiting = make(slots, maxWaiting)
+	}
 	m.opts = promhttp.HandlerOpts{
 		ErrorLog: errorLog{logger},
 		// Responses turns it into a 500, even if an encoder fails halfway.
@@ -47,7 +51,7 @@ func newMetrics(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometh
 		r.Context().Value(pageKey{}).(http.Handler).ServeHTTP(w, r)
 	})
 	if cfg.MaxRequests > 0 {
-		m.limited = atMost(cfg.MaxRequests, m.limited, refuse(fmt.Sprintf("Limit of concurrent requests reached (%d), try again later.", cfg.MaxRequests), http.StatusServiceUnavailable))
+		m.limited = make(slots, cfg.MaxRequests).limit(m.limited, refuse(fmt.Sprintf("Limit of concurrent requests reached (%d), try again later.", cfg.MaxRequests), http.StatusServiceUnavailable))
 	}
 	m.limited = NewResponses(logger, sendTimeout, maxUnsent).Buffer(m.limited)
 	m.counted = m.limited
@@ -59,9 +63,10 @@ func newMetrics(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometh
 	return m
 }
 
-// all serves everything.
-func (m *metrics) all(w http.ResponseWriter, r *http.Request) {
-	m.projects(w, r, allProjects, concatenated{m.registry, m.syncer.Gatherer(allProjects)})
+// whole serves everything.
+func (m *metrics) whole(w http.ResponseWriter, r *http.Request) {
+	page := promhttp.HandlerFor(concatenated{m.registry, m.syncer.Gatherer(allProjects)}, m.opts)
+	m.projects(w, r, allProjects, m.all.limit(page, refuse(fmt.Sprintf("Limit of concurrent scrapes of all projects reached (%d), try again later.", maxWhole), http.StatusServiceUnavailable)))
 }
 
 // process serves what is not about a project.
@@ -72,16 +77,16 @@ func (m *metrics) process(w http.ResponseWriter, r *http.Request) {
 // probe serves one project and nothing else.
 func (m *metrics) probe(w http.ResponseWriter, r *http.Request) {
 	if project, gatherer := target(w, r, m.syncer); gatherer != nil {
-		m.projects(w, r, project, gatherer)
+		m.projects(w, r, project, promhttp.HandlerFor(gatherer, m.opts))
 	}
 }
 
-func (m *metrics) projects(w http.ResponseWriter, r *http.Request, project string, gatherer prometheus.Gatherer) {
-	handler := promhttp.HandlerFor(gatherer, m.opts)
-	if m.sync {
-		handler = SyncFirst(m.syncer, project, handler)
+func (m *metrics) projects(w http.ResponseWriter, r *http.Request, project string, page http.Handler) {
+	handler := m.scrapers.Watch(project, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.serve(w, r, page) }))
+	if m.waiting != nil {
+		handler = SyncFirst(m.syncer, m.waiting, project, handler)
 	}
-	m.scrapers.Watch(project, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.serve(w, r, handler) })).ServeHTTP(w, r)
+	handler.ServeHTTP(w, r)
 }
 
 func (m *metrics) serve(w http.ResponseWriter, r *http.Request, handler http.Handler) {
@@ -116,37 +121,53 @@ const (
 	scrapeMargin = 500 * time.Millisecond
 	// defaultScrapeTimeout is for requests without a timeout.
 	defaultScrapeTimeout = 10 * time.Second
+	// maxWaiting is how many requests wait for a sync at once, beside those that are
+	// being answered: a client may claim a long timeout.
+	maxWaiting = 40
 )
 
 // SyncFirst syncs a project, or all (allProjects), before each request is handled,
-// within the timeout of the scrape (X-Prometheus-Scrape-Timeout-Seconds).
-func SyncFirst(syncer Syncer, project string, next http.Handler) http.Handler {
+// within the timeout of the scrape (X-Prometheus-Scrape-Timeout-Seconds). A request
+// that finds no place in waiting gets what is there.
+func SyncFirst(syncer Syncer, waiting chan struct{}, project string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		timeout, ok := scrapeTimeout(r)
 		if !ok {
 			timeout = defaultScrapeTimeout
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), timeout-scrapeMargin)
-		syncer.Refresh(ctx, project)
-		cancel()
+		select {
+		case waiting <- struct{}{}:
+			ctx, cancel := context.WithTimeout(r.Context(), timeout-scrapeMargin)
+			syncer.Refresh(ctx, project)
+			cancel()
+			<-waiting
+		default:
+		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// maxQueueTime is how long a request waits until others are finished. Gathering
-// takes milliseconds, so that many clients at once need not be refused.
-const maxQueueTime = 2 * time.Second
+const (
+	// maxQueueTime is how long a request waits until others are finished. Gathering
+	// takes milliseconds, so that many clients at once need not be refused.
+	maxQueueTime = 2 * time.Second
+	// maxWhole is how many scrapes of all projects are gathered at once: with a
+	// thousand of them, each takes more than 100 MiB.
+	maxWhole = 2
+)
 
-// atMost handles n requests at once. Others wait, and are refused if they wait for
-// too long. The limit of promhttp would leave out those that wait for a sync.
-func atMost(n int, next, refused http.Handler) http.Handler {
-	slots := make(chan struct{}, n)
+// slots are places of requests that are handled at once.
+type slots chan struct{}
+
+// limit handles requests that have a place. Others wait, and are refused if they wait
+// for too long. The limit of promhttp would refuse at once.
+func (s slots) limit(next, refused http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), maxQueueTime)
 		defer cancel()
 		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
+		case s <- struct{}{}:
+			defer func() { <-s }()
 			next.ServeHTTP(w, r)
 		case <-ctx.Done():
 			refused.ServeHTTP(w, r)

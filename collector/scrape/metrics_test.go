@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 )
 
 // families returns the names of the families in a text.
@@ -117,11 +118,8 @@ func TestScrapeSyncsWhatItExposes(t *testing.T) {
 func TestPiecesShareTheLimit(t *testing.T) {
 	p := newProjects("a")
 	entered, release := make(chan struct{}), make(chan struct{})
-	p.refresh = func(context.Context, string) {
-		entered <- struct{}{}
-		<-release
-	}
-	h := newTestHandler(t, Config{SyncOnScrape: true, MaxRequests: 1}, p, io.Discard, up())
+	p.alone = held(entered, release)
+	h := newTestHandler(t, Config{MaxRequests: 1}, p, io.Discard, up())
 	done := make(chan int, 1)
 	go func() { done <- get(t, h, "/probe?target=a").Code }()
 	<-entered
@@ -133,6 +131,75 @@ func TestPiecesShareTheLimit(t *testing.T) {
 	close(release)
 	if got := <-done; got != http.StatusOK {
 		t.Errorf("status %d", got)
+	}
+}
+
+// held returns a gatherer of nothing, which says when it is asked and waits.
+func held(entered chan<- struct{}, release <-chan struct{}) prometheus.Gatherer {
+	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		entered <- struct{}{}
+		<-release
+		return nil, nil
+	})
+}
+
+// Many scrapes of all projects at once do not multiply the memory that one takes, nor
+// hold others up.
+func TestFewScrapesOfAllProjectsAtOnce(t *testing.T) {
+	p := newProjects("a")
+	alone := prometheus.NewRegistry()
+	alone.MustRegister(up())
+	p.alone = alone
+	h := newTestHandler(t, Config{MaxRequests: 40}, p, io.Discard)
+	entered, release := make(chan struct{}), make(chan struct{})
+	p.metrics = held(entered, release)
+	done := make(chan int)
+	for range maxWhole + 3 {
+		go func() { done <- get(t, h, "/metrics").Code }()
+	}
+	for range maxWhole {
+		<-entered
+	}
+	for range 3 {
+		if got := <-done; got != http.StatusServiceUnavailable {
+			t.Errorf("status %d beside %d others", got, maxWhole)
+		}
+	}
+	for _, url := range []string{"/metrics/exporter", "/probe?target=a", "/sd", "/"} {
+		if w := get(t, h, url); w.Code != http.StatusOK {
+			t.Errorf("%s: %d", url, w.Code)
+		}
+	}
+	close(release)
+	for range maxWhole {
+		if got := <-done; got != http.StatusOK {
+			t.Errorf("status %d", got)
+		}
+	}
+}
+
+// However many clients wait for syncs that hang, others are answered.
+func TestWaitingForSyncsTakesNoPlace(t *testing.T) {
+	p := newProjects("a")
+	entered, release := make(chan struct{}), make(chan struct{})
+	p.refresh = func(context.Context, string) {
+		entered <- struct{}{}
+		<-release
+	}
+	h := newTestHandler(t, Config{SyncOnScrape: true, MaxRequests: 1}, p, io.Discard, up())
+	done := make(chan int)
+	for range maxWaiting {
+		go func() { done <- get(t, h, "/metrics", "X-Prometheus-Scrape-Timeout-Seconds", "3599").Code }()
+		<-entered
+	}
+	for _, url := range []string{"/metrics/exporter", "/probe?target=a", "/metrics", "/sd", "/"} {
+		if w := get(t, h, url); w.Code != http.StatusOK {
+			t.Errorf("%s: %d beside clients that wait", url, w.Code)
+		}
+	}
+	close(release)
+	for range maxWaiting {
+		<-done
 	}
 }
 

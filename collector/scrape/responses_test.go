@@ -35,7 +35,7 @@ func TestClientsThatDoNotReadBlockNoOther(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			logged := new(promtest.Output)
-			address := listen(t, NewResponses(log.NewLogfmtLogger(logged), c.timeout, c.maxBytes).Buffer(atMost(c.slots, big, refuse("busy", http.StatusServiceUnavailable))))
+			address := listen(t, NewResponses(log.NewLogfmtLogger(logged), c.timeout, c.maxBytes).Buffer(make(slots, c.slots).limit(big, refuse("busy", http.StatusServiceUnavailable))))
 			var stuck []net.Conn
 			for range 5 {
 				conn := exportertest.Dial(t, address, exportertest.Request("GET", "/"))

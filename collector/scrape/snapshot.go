@@ -43,7 +43,7 @@ func snapshotHandler(snapshot Snapshot, timeout time.Duration, logger log.Logger
 		level.Info(logger).Log("msg", "snapshot sent", "client", r.RemoteAddr, "bytes", sent)
 	})
 	// The one before may have been read, and not be over yet: it is waited for.
-	return atMost(1, send, refuse("Another copy of the state is on its way, try again later.", http.StatusConflict))
+	return make(slots, 1).limit(send, refuse("Another copy of the state is on its way, try again later.", http.StatusConflict))
 }
 
 // sendFile sends a file, and gives up when the client does not take a part of it

@@ -224,7 +224,7 @@ func TestStreamsThatDoNotReadBlockNoOther(t *testing.T) {
 	for _, timeout := range []time.Duration{time.Hour, time.Second} {
 		t.Run(fmt.Sprint(timeout), func(t *testing.T) {
 			t.Parallel()
-			h := NewResponses(log.NewNopLogger(), timeout, maxUnsent).Buffer(atMost(1, ok, refuse("busy", http.StatusServiceUnavailable)))
+			h := NewResponses(log.NewNopLogger(), timeout, maxUnsent).Buffer(make(slots, 1).limit(ok, refuse("busy", http.StatusServiceUnavailable)))
 			address, config := listenTLS(t, h)
 			var clients []*streams
 			for range 5 {

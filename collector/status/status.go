@@ -104,8 +104,9 @@ type Outcome struct {
 
 // Unmapped is the number of traces with a status that maps to no outcome.
 type Unmapped struct {
-	Status string
-	Traces uint64
+	Status  string
+	Traces  uint64
+	MapsNow bool // the lists were changed after these were counted
 }
 
 // Failure is a trace that failed or was abandoned.

@@ -67,6 +67,24 @@ func TestHostileTextsAreText(t *testing.T) {
 	}
 }
 
+// Once a status is in a list, the page asks for nothing more, and says why there are
+// traces without an outcome.
+func TestStatusMapsNow(t *testing.T) {
+	p := healthy()
+	for _, mapsNow := range []bool{false, true} {
+		p.Published.Unmapped = []status.Unmapped{{Status: "cancelled", Traces: 60, MapsNow: mapsNow}}
+		page := rendered(t, testConfig(), p)
+		for _, advice := range []string{"Unmapped statuses", "Map more with"} {
+			if strings.Contains(page, advice) == mapsNow {
+				t.Errorf("maps now: %v, on the page is %q: %v", mapsNow, advice, !mapsNow)
+			}
+		}
+		if strings.Contains(page, "60 traces before it was mapped") != mapsNow {
+			t.Errorf("maps now: %v, said: %v", mapsNow, !mapsNow)
+		}
+	}
+}
+
 func TestTraceLinks(t *testing.T) {
 	for id, want := range map[string]string{
 		"3c90c3cc-0d44":         "https://opper.example/t/3c90c3cc-0d44?x=1",

@@ -78,7 +78,9 @@ func newView(cfg Config, p status.Project, now time.Time) view {
 		}
 	}
 	for _, u := range p.Published.Unmapped {
-		v.Unmapped += u.Traces
+		if !u.MapsNow {
+			v.Unmapped += u.Traces
+		}
 	}
 	v.NoTraces = v.Counted == 0 && p.Published.Listed == 0 && v.Cost != nil && len(v.Cost.Top) > 0
 	at := 0.0

@@ -112,6 +112,9 @@ func backfill(ctx context.Context, o *options, shown *progress, stdout io.Writer
 	return err
 }
 
+// olderSeries is what to know before history of the same traces is added.
+const olderSeries = "the server has older series of the exporter with the same traces"
+
 // lookAtServer takes from the server what the arguments leave open, and returns where the
 // history has to end for it.
 func lookAtServer(ctx context.Context, o *options, logger log.Logger) ([]plan.End, error) {
@@ -128,7 +131,7 @@ func lookAtServer(ctx context.Context, o *options, logger log.Logger) ([]plan.En
 		return nil, err
 	}
 	if live.Older != "" {
-		level.Warn(logger).Log("msg", "older series of the exporter have the same traces, sum() counts them twice", "labels", live.Older)
+		level.Warn(logger).Log("msg", olderSeries, "labels", live.Older)
 	}
 	o.Labels = live.Labels
 	if !o.retained {

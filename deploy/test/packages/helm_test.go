@@ -141,6 +141,26 @@ func TestChartRefusesBadValues(t *testing.T) {
 			[]string{"opper.apiKey=k", "image.tag=1.2.3"},
 			"image.tag is 1.2.3, but flags, rules and dashboards of this chart are those of 0.1.0: use the chart of that release, or leave image.tag empty",
 		},
+		"another release by its first number": {
+			[]string{"opper.apiKey=k", "image.tag=v2"},
+			"image.tag is v2, but flags, rules and dashboards of this chart are those of 0.1.0: use the chart of that release, or leave image.tag empty",
+		},
+		"another release by two numbers": {
+			[]string{"opper.apiKey=k", "image.tag=0.10"},
+			"image.tag is 0.10, but flags, rules and dashboards of this chart are those of 0.1.0: use the chart of that release, or leave image.tag empty",
+		},
+		"a record that is no threshold": {
+			[]string{"opper.apiKey=k", "prometheusRule.enabled=true", "prometheusRule.thresholds=groups: [{rules: [{record: opper:treshold:success_ratio}]}]"},
+			"prometheusRule.thresholds has opper:treshold:success_ratio, which is no threshold of this release",
+		},
+		"a threshold with another label": {
+			[]string{"opper.apiKey=k", "prometheusRule.enabled=true", "prometheusRule.thresholds=groups: [{rules: [{record: opper:threshold:success_ratio\\, labels: {name: a}}]}]"},
+			"prometheusRule.thresholds has opper:threshold:success_ratio with the label name: expected project, trace_name or none",
+		},
+		"a threshold of projects for a name": {
+			[]string{"opper.apiKey=k", "prometheusRule.enabled=true", "prometheusRule.thresholds=groups: [{rules: [{record: opper:threshold:gaps\\, labels: {trace_name: a}}]}]"},
+			"prometheusRule.thresholds has opper:threshold:gaps with the label trace_name: it is of whole projects",
+		},
 		"a threshold less": {
 			[]string{"opper.apiKey=k", "prometheusRule.enabled=true", "prometheusRule.thresholds=groups: []"},
 			"prometheusRule.thresholds lacks opper:threshold:success_ratio without labels, which the alerts of this release compare with",

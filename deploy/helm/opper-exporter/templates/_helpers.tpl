@@ -96,9 +96,10 @@ which have no labels, and all. */}}
 {{- $all := list }}
 {{- range (fromYaml .).groups }}
 {{- range .rules }}
-{{- if hasPrefix "opper:threshold:" (default "" .record) }}
-{{- $all = append $all .record }}
-{{- if not .labels }}
+{{- if .record }}
+{{- $labels := keys (default dict .labels) }}
+{{- $all = append $all (dict "record" .record "labels" $labels) }}
+{{- if not $labels }}
 {{- $defaults = append $defaults .record }}
 {{- end }}
 {{- end }}

@@ -93,8 +93,10 @@ func TestStateCommandsAreKilled(t *testing.T) {
 			if c.copy != (after == before) {
 				t.Fatalf("the command has left %s", after)
 			}
+			// Under load, a command takes another time each time: it goes on until one was
+			// killed before its commit.
 			kills, old := 0, 0
-			for range attempts {
+			for attempt := 0; attempt < attempts || old == 0; attempt++ {
 				dir, result, args := prepare()
 				delay := earliest + rand.N(latest-earliest+time.Millisecond)
 				ended := killed(t, delay, dir, args...)
@@ -127,10 +129,7 @@ func TestStateCommandsAreKilled(t *testing.T) {
 					latest = max((latest+delay)/2, earliest)
 				}
 			}
-			t.Logf("%d of %d were killed, %d before the commit", kills, attempts, old)
-			if kills == 0 || old == 0 {
-				t.Error("none was killed in time")
-			}
+			t.Logf("%d were killed, %d before the commit", kills, old)
 		})
 	}
 }
