@@ -76,6 +76,7 @@ func (s *Set) assign(rows []opper.Usage, seen map[string]int64, newest int64, is
 		}
 		return cmp.Or(cmp.Compare(seen[b], seen[a]), cmp.Compare(a, b))
 	})
+	places := s.cfg.MaxOpperProjects - s.ofOthers()
 	for _, id := range ids {
 		_, isCounted := s.accounts[id]
 		_, isOther := s.others[id]
@@ -116,8 +117,10 @@ func (s *Set) assign(rows []opper.Usage, seen map[string]int64, newest int64, is
 			label = "" // such a row may have its Opper project later, and must not count as another's
 		case id != "" && v == mine && homes == 0 && (isProven || isAlone):
 			label = ""
-		case id != "" && s.ofOthers() >= s.cfg.MaxOpperProjects:
+		case id != "" && places <= 0:
 			label = aggregate.Other
+		case id != "":
+			places--
 		}
 		if isOther || wasSum && (label != "" || s.CountedBy() != "") {
 			baseLine[label] = true
