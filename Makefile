@@ -58,7 +58,7 @@ tools: ## the tools that the tests and the linters use
 UNRACED := deploy/test/e2e deploy/prometheus deploy/grafana deploy/test/packages deploy deploy/docs/generate \
 	collector/syncer collector/aggregate collector/ledger opper/jsonscan opper/oppertest/oracle
 # So it is with these tests of the collector. Many projects at once are as well with it.
-UNRACED_TESTS := TestSchedules|TestHistoryIsCountedExactly|TestLiveTracesAreCountedOnceSettled|TestCalmProjectsKeepTheirInterval|TestSweepsWaitForNoSync|TestProjectIsUpWhileItWaitsForItsTurn
+UNRACED_TESTS := TestSchedules|TestHistoryIsCountedExactly|TestLiveTracesAreCountedOnceSettled|TestCalmProjectsKeepTheirInterval|TestSweepsWaitForNoSync|TestProjectIsUpWhileItWaitsForASlot
 # Schedules make much garbage and keep little.
 SCHEDULES := GOGC=800 $(GO) test -timeout 60m
 # Where opper_backfill has goroutines, beside the program itself.

@@ -30,7 +30,7 @@ import (
 	"opper_exporter/collector/logging"
 	"opper_exporter/collector/reload"
 	"opper_exporter/collector/scrape"
-	"opper_exporter/collector/state"
+	"opper_exporter/collector/statecmd"
 	"opper_exporter/collector/store"
 	"opper_exporter/opper"
 )
@@ -48,7 +48,7 @@ const (
 )
 
 // commands are what the program does other than run, by their first words.
-var commands = map[string]func(context.Context, *config.Validated, io.Writer) error{config.CommandCheck: check.Run, config.CommandState: state.Run}
+var commands = map[string]func(context.Context, *config.Validated, io.Writer) error{config.CommandCheck: check.Run, config.CommandState: statecmd.Run}
 
 func main() {
 	version.Version = config.Version() // the metric says what the log says
@@ -96,7 +96,7 @@ func serve(ctx context.Context, cfg *config.Validated, hangups <-chan os.Signal,
 	scrapers := scrape.NewScrapers(clock.Now)
 	deps := collector.Deps{Logger: logger, Clock: clock, AllRead: scrapers.AllRead, Limit: opper.NewSharedLimit(cfg.MaxRequestsPerSecondTotal)}
 	verify := func() error { return nil }
-	var snapshot scrape.Snapshot
+	var copyState scrape.CopyState
 	if slices.ContainsFunc(cfg.Projects, func(p config.Project) bool { return !p.ClassicHistograms && !p.NativeHistograms }) {
 		level.Warn(logger).Log("msg", "classic and native histograms disabled, histograms have only a count and a sum")
 	}
@@ -108,7 +108,7 @@ func serve(ctx context.Context, cfg *config.Validated, hangups <-chan os.Signal,
 			return fmt.Errorf("--storage.path: %w", err)
 		}
 		defer state.Close() //nolint:errcheck // all that was committed has been verified
-		deps.Store, verify, snapshot = state, state.Verify, state.Snapshot
+		deps.Store, verify, copyState = state, state.Verify, state.OpenCopy
 	}
 	c, err := collector.New(cfg.Projects, deps)
 	if err != nil {
@@ -122,7 +122,7 @@ func serve(ctx context.Context, cfg *config.Validated, hangups <-chan os.Signal,
 	}
 	registry := prometheus.NewRegistry() // of the process; the projects are not of it
 	registry.MustRegister(versioncollector.NewCollector(config.Program), c.Count(), reloader)
-	handler := scrape.NewHandler(cfg.Scrape, c, scrapers, registry, snapshot, onReload, logger)
+	handler := scrape.NewHandler(cfg.Scrape, c, scrapers, registry, copyState, onReload, logger)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	level.Info(logger).Log("msg", "starting opper_exporter", "version", config.Version(), "revision", version.GetRevision(), "projects", len(cfg.Projects), "opper_url", config.UpstreamURLs(cfg.Projects))

@@ -69,7 +69,7 @@ func TestApplyLeavesUnchangedProjectsAlone(t *testing.T) {
 	f.end()
 }
 
-// The series of a removed project end. Its state is kept, and it continues from there if
+// The series of a removed project end. Its state is stored, and it continues from there if
 // it comes back.
 func TestRemovedProjectKeepsItsState(t *testing.T) {
 	f := newFleet(t)
@@ -82,11 +82,11 @@ func TestRemovedProjectKeepsItsState(t *testing.T) {
 	if f.c.Gatherer("goes") != nil || f.c.IsReady("goes") || f.gather(f.c.Gatherer(""))["opper_exporter_gaps_total{}"] != 0 {
 		t.Error("it is still there")
 	}
-	gone.mu.Lock()
-	if !gone.stopped {
+	gone.requests.mu.Lock()
+	if !gone.requests.isStopped {
 		t.Error("it still runs")
 	}
-	gone.mu.Unlock()
+	gone.requests.mu.Unlock()
 	f.trace(f.opper("goes", 0), 3)
 	f.apply(f.project("stays"), f.project("goes", settleLater))
 	if got := f.counted(f.c.find("goes")); len(got) < 250 {
@@ -167,19 +167,19 @@ func (s *fullStore) Commit(project string, changes map[string][]byte, fresh bool
 // Where the state cannot be written, new buckets wait for the first commit.
 func TestChangedBucketsWaitForTheirCommit(t *testing.T) {
 	cfg := testConfig()
-	kept := new(fullStore)
-	cfg.Store = kept
+	stored := new(fullStore)
+	cfg.Store = stored
 	b := newBench(t, oppertest.Config{}, cfg)
 	b.opper.Add(b.trace(1, "a"))
 	b.step(settle)
 	b.sync()
-	kept.isFull = true
+	stored.isFull = true
 	cfg.Aggregate.DurationBuckets = []float64{1, 2}
 	b.restarted(cfg)
-	if b.project.isPublished() {
+	if b.project.snapshots.isPublished() {
 		t.Error("buckets are exposed that are not in the state")
 	}
-	kept.isFull = false
+	stored.isFull = false
 	b.sync()
 	if got := b.gather(); got["opper_traces_total{success,a}"] != 1 || got["opper_trace_duration_seconds_count{success,a}"] != 0 {
 		t.Errorf("after the commit: %v", got.of(sumFamilies...))
@@ -221,7 +221,7 @@ func TestLateProjectIsNotWaitedFor(t *testing.T) {
 	f.opper("b", 3)
 	onScrape := func(p *config.Project) { p.Interval = 0 }
 	f.start(f.project("a", onScrape), f.project("b", onScrape))
-	f.await("ready", func() bool { return f.c.find("a").isPublished() && f.c.find("b").isPublished() })
+	f.await("ready", func() bool { return f.c.find("a").snapshots.isPublished() && f.c.find("b").snapshots.isPublished() })
 	reached, release := f.hold("sync", "a")
 	ctx, cancel := context.WithCancel(t.Context())
 	var first sync.WaitGroup
@@ -233,9 +233,9 @@ func TestLateProjectIsNotWaitedFor(t *testing.T) {
 	release()
 	f.await("an end of the sync", func() bool {
 		p := f.c.find("a")
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return !p.isLate
+		p.requests.mu.Lock()
+		defer p.requests.mu.Unlock()
+		return !p.requests.isLate
 	})
 	f.end()
 }

@@ -15,9 +15,9 @@ import (
 // and it is counted under its own name nevertheless.
 func TestLongNamesOfOpenTracesTakeNoMemory(t *testing.T) {
 	const running, size = 30, 60_000
-	kept := new(storetest.Memory)
+	state := new(storetest.Memory)
 	cfg := testConfig()
-	cfg.Store = kept
+	cfg.Store = state
 	b := newBench(t, oppertest.Config{}, cfg)
 	names := make([]string, running)
 	for i := range names {
@@ -30,7 +30,7 @@ func TestLongNamesOfOpenTracesTakeNoMemory(t *testing.T) {
 	bytes := 0
 	b.project.ledger.Open(func(r ledger.Row) { bytes += len(r.Name) + len(r.Status) })
 	stored := 0
-	for key, body := range kept.Entries {
+	for key, body := range state.Entries {
 		stored += len(key) + len(body)
 	}
 	if bytes == 0 || stored == 0 || bytes > 300*running || stored > 2000*running {

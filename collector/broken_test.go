@@ -40,7 +40,7 @@ func TestBrokenStoreEndsRun(t *testing.T) {
 				t.Errorf("Run ends with %v", err)
 			}
 			select {
-			case <-b.project.ready:
+			case <-b.project.snapshots.ready:
 				if commits == 0 {
 					t.Error("something is published")
 				}

@@ -96,10 +96,10 @@ func TestClockRestored(t *testing.T) {
 }
 
 // newHostBench returns a project that has nothing but the clock of the host.
-func newHostBench(t *testing.T, b *bench, h *host, kept Store) *project {
+func newHostBench(t *testing.T, b *bench, h *host, stored Store) *project {
 	t.Helper()
 	cfg := setup{Project: b.project.cfg, Deps: b.project.deps, source: b.project.source}
-	cfg.Clock, cfg.Store = h.clock(), kept
+	cfg.Clock, cfg.Store = h.clock(), stored
 	return newTestProject(t, cfg, newInstrumentation(cfg.Name, cfg.NativeHistograms))
 }
 
@@ -110,8 +110,8 @@ func TestClockStepAbandonsNothing(t *testing.T) {
 		for _, restarted := range []bool{false, true} {
 			t.Run(fmt.Sprint(step, restarted), func(t *testing.T) {
 				b, h := newBench(t, oppertest.Config{}, testConfig()), newHost()
-				kept := new(storetest.Memory)
-				p := newHostBench(t, b, h, kept)
+				stored := new(storetest.Memory)
+				p := newHostBench(t, b, h, stored)
 				p.sync(context.Background())
 				running := oppertest.Sample()
 				running.Raw, running.ID, running.Start, running.End = nil, "running", new(h.wall), nil
@@ -125,7 +125,7 @@ func TestClockStepAbandonsNothing(t *testing.T) {
 
 				h.set(step)
 				if restarted {
-					p = newHostBench(t, b, h, kept)
+					p = newHostBench(t, b, h, stored)
 				}
 				h.wait(settle * 6 / 5)
 				b.step(settle * 6 / 5)

@@ -34,7 +34,7 @@ type Deps struct {
 	// Limit is that of the requests of all projects; nil is no limit.
 	Limit *opper.SharedLimit
 
-	turns      turns             // of initial syncs; nil if their number is not limited
+	slots      slots             // of initial syncs; nil if their number is not limited
 	transports *opper.Transports // of all projects
 	owners     *usage.Owners     // of the usage of Opper's projects
 }
@@ -65,7 +65,7 @@ type Collector struct {
 
 // New returns a Collector of projects, which continue from their state.
 func New(projects []config.Project, deps Deps) (*Collector, error) {
-	deps.turns, deps.transports, deps.owners = newTurns(), opper.NewTransports(), usage.NewOwners()
+	deps.slots, deps.transports, deps.owners = newSlots(), opper.NewTransports(), usage.NewOwners()
 	c := &Collector{deps: deps}
 	c.projects.Store(new([]*project))
 	if err := c.Apply(projects); err != nil {
@@ -147,7 +147,9 @@ func (c *Collector) Refresh(ctx context.Context, project string) {
 // so of all: one that is added later must not take the others out of a load balancer.
 func (c *Collector) IsReady(name string) bool {
 	matching := c.matching(name)
-	ready := !slices.ContainsFunc(matching, func(p *project) bool { return !p.isPublished() && !p.hasFailed.Load() && p.metrics.stall.update() == 0 })
+	ready := !slices.ContainsFunc(matching, func(p *project) bool {
+		return !p.snapshots.isPublished() && !p.hasFailed.Load() && p.metrics.stall.update() == 0
+	})
 	if name != "" {
 		return ready && len(matching) > 0
 	}

@@ -107,8 +107,8 @@ func TestCostsAreSwitched(t *testing.T) {
 // What a crash takes back of the costs was not exposed, and is counted once.
 func TestCostsSurviveACrash(t *testing.T) {
 	cfg := testConfig()
-	kept := new(storetest.Memory)
-	cfg.Store, cfg.Aggregate.Costs = kept, true
+	stored := new(storetest.Memory)
+	cfg.Store, cfg.Aggregate.Costs = stored, true
 	b := newBench(t, oppertest.Config{}, cfg)
 	b.sync()
 	for id := range 3 {
@@ -118,8 +118,8 @@ func TestCostsSurviveACrash(t *testing.T) {
 		b.sync()
 	}
 	crash := func() {
-		cfg.Store = &storetest.Memory{Entries: maps.Clone(kept.Entries)}
-		kept = cfg.Store.(*storetest.Memory)
+		cfg.Store = &storetest.Memory{Entries: maps.Clone(stored.Entries)}
+		stored = cfg.Store.(*storetest.Memory)
 		b.restarted(cfg)
 	}
 	see := func(what string, want values) {
@@ -144,7 +144,7 @@ func TestCostsSurviveACrash(t *testing.T) {
 	b.step(15 * time.Minute)
 	b.applyCosts(cost)
 	see("the last one is unknown", costValues(3, 2, 0, 4, 1))
-	for key := range kept.Entries {
+	for key := range stored.Entries {
 		if strings.HasPrefix(key, partAggregates+"waiting/") {
 			t.Errorf("%s is left, and no trace waits", key)
 		}

@@ -72,8 +72,8 @@ func TestGatherErrorFailsTheScrape(t *testing.T) {
 		}
 	}
 	check("of others", b.handler(false, twice))
-	shot := *b.project.published.Load()
-	b.project.published.Store(&snapshot{shot[0], shot[0]})
+	shot := *b.project.snapshots.published.Load()
+	b.project.snapshots.published.Store(&snapshot{shot[0], shot[0]})
 	check("published", b.handler(false))
 }
 

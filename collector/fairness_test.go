@@ -118,8 +118,8 @@ func (o *organization) run(t *testing.T, limit float64, interval time.Duration, 
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if n := len(c.deps.turns); n != 0 {
-		t.Errorf("%d turns are taken after the end", n)
+	if n := len(c.deps.slots); n != 0 {
+		t.Errorf("%d slots are taken after the end", n)
 	}
 }
 
@@ -154,8 +154,8 @@ func TestCalmProjectsKeepTheirInterval(t *testing.T) {
 					shortest, longest := time.Hour, time.Duration(0)
 					for i := range kinds["calm"] {
 						name := fmt.Sprint("calm-", i)
-						if p := c.find(name); !p.isPublished() || p.hasFailed.Load() {
-							t.Errorf("%s: published %t, failed %t", name, p.isPublished(), p.hasFailed.Load())
+						if p := c.find(name); !p.snapshots.isPublished() || p.hasFailed.Load() {
+							t.Errorf("%s: published %t, failed %t", name, p.snapshots.isPublished(), p.hasFailed.Load())
 						}
 						var last time.Time
 						for _, head := range o.heads[name] {

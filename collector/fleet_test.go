@@ -127,7 +127,7 @@ func (f *fleet) opper(name string, traces int) *fleetOpper {
 			}
 			switch {
 			case r.ID != "":
-			case p == nil || !p.isPublished():
+			case p == nil || !p.snapshots.isPublished():
 				if r.Offset > 0 {
 					f.at("initial sync", name)
 				}
@@ -219,7 +219,7 @@ func (f *fleet) await(what string, condition func() bool) {
 // counted returns how often each trace is counted in what is published of a project.
 func (f *fleet) counted(p *project) map[string]float64 {
 	out := map[string]float64{}
-	for _, m := range *p.published.Load() {
+	for _, m := range *p.snapshots.published.Load() {
 		if m.Desc() == tracesTotal {
 			v := valueOf(m)
 			out[labelOf(v, "trace_name")] += v.GetCounter().GetValue()
@@ -232,7 +232,7 @@ func (f *fleet) counted(p *project) map[string]float64 {
 func (f *fleet) observe() {
 	f.t.Helper()
 	for _, p := range f.c.all() {
-		if !p.isPublished() {
+		if !p.snapshots.isPublished() {
 			continue
 		}
 		now := f.counted(p)

@@ -121,7 +121,7 @@ func TestCommitHangs(t *testing.T) {
 						t.Errorf("%s answers %d: %s", path, status, body)
 					}
 				}
-				const line = `level=error project=calm-hung msg="commit has not ended, the disk does not answer" waited_seconds=60`
+				const line = `level=error project=calm-hung msg="commit blocked by the disk" waited_seconds=60`
 				if n := strings.Count(logged.String(), line); n != 1 {
 					t.Errorf("%d lines tell of the commit that hangs: %s", n, logged.String())
 				}
@@ -137,7 +137,7 @@ func TestCommitHangs(t *testing.T) {
 				if err := <-ended; err != nil {
 					t.Errorf("Run ends with %v", err)
 				}
-				if !strings.Contains(logged.String(), `msg="commit has ended" duration_seconds=6`) {
+				if !strings.Contains(logged.String(), `msg="blocked commit complete" duration_seconds=6`) {
 					t.Errorf("no line tells that the commit ended: %s", logged.String())
 				}
 				if _, body := get("/metrics"); !strings.Contains(body, `opper_traces_listed{project="calm-hung"} 30`) {

@@ -43,12 +43,12 @@ func (c *commits) Commit(project string, changes map[string][]byte, fresh bool) 
 // An initial sync is committed in parts, by time and by rows, unless the state
 // is of another upstream: that stays until the initial sync is complete.
 func TestInitialSyncIsStoredInParts(t *testing.T) {
-	kept := &commits{Memory: new(storetest.Memory)}
+	stored := &commits{Memory: new(storetest.Memory)}
 	cfg := testConfig()
-	cfg.Store = kept
+	cfg.Store = stored
 	b := newBench(t, oppertest.Config{}, cfg)
 	for _, c := range []struct {
-		met     int
+		read    int
 		after   time.Duration
 		commits int
 	}{
@@ -64,17 +64,17 @@ func TestInitialSyncIsStoredInParts(t *testing.T) {
 		{3*progressRows + 200, 0, 4},
 	} {
 		b.step(c.after)
-		b.project.progress(syncer.Part{Read: c.met, Total: 10 * progressRows})
-		if kept.n != c.commits {
-			t.Errorf("%d commits after %d rows, want %d", kept.n, c.met, c.commits)
+		b.project.progress(syncer.Part{Read: c.read, Total: 10 * progressRows})
+		if stored.n != c.commits {
+			t.Errorf("%d commits after %d rows, want %d", stored.n, c.read, c.commits)
 		}
 	}
 
-	cfg.UpstreamURL = "another list"
+	cfg.UpstreamURL = "another upstream"
 	again := newBench(t, oppertest.Config{}, cfg)
 	again.step(progressInterval)
 	again.project.progress(syncer.Part{Read: progressRows, Total: 10 * progressRows})
-	if kept.n != 4 {
+	if stored.n != 4 {
 		t.Error("an initial sync replaced the state of another upstream before it was complete")
 	}
 }
@@ -82,9 +82,9 @@ func TestInitialSyncIsStoredInParts(t *testing.T) {
 // Open traces have no order on disk, so a part of the initial sync holds few of
 // them. A store that is full is not tried again with each page.
 func TestInitialSyncStoresFewOpenTraces(t *testing.T) {
-	kept := &commits{Memory: new(storetest.Memory)}
+	stored := &commits{Memory: new(storetest.Memory)}
 	cfg := testConfig()
-	cfg.Store = kept
+	cfg.Store = stored
 	b := newBench(t, oppertest.Config{}, cfg)
 	var rows []ledger.Row
 	read := func(n int, want int) {
@@ -94,19 +94,19 @@ func TestInitialSyncStoresFewOpenTraces(t *testing.T) {
 		}
 		b.project.ledger.Observe(ledger.Run{Rows: rows, AtStart: true, When: ledger.When{Asked: b.now(), Read: b.now()}}, new(ledger.Events))
 		b.project.progress(syncer.Part{})
-		if kept.n != want {
-			t.Errorf("%d commits after %d open traces, want %d", kept.n, len(rows), want)
+		if stored.n != want {
+			t.Errorf("%d commits after %d open traces, want %d", stored.n, len(rows), want)
 		}
 	}
 	read(progressEntries-1, 0)
 	read(1, 1)
 	read(progressEntries-1, 1)
-	kept.refused = errors.New("no space left on device")
+	stored.refused = errors.New("no space left on device")
 	read(1, 2)
 	read(100, 2)
-	kept.refused = errors.New("truncate: no space left on device")
+	stored.refused = errors.New("truncate: no space left on device")
 	read(progressEntries-100, 3)
-	kept.refused = nil
+	stored.refused = nil
 	read(progressEntries, 4)
 	read(progressEntries, 5)
 	if n := strings.Count(b.log.String(), "level=error"); n != 1 {

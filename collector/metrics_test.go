@@ -106,7 +106,7 @@ func TestWithoutNativeBucketsTheRestStays(t *testing.T) {
 		b := newBench(t, oppertest.Config{}, cfg)
 		b.opper.FillHistory(300, 5, epoch.Add(-24*time.Hour), epoch.Add(-time.Hour))
 		b.sync()
-		shots[native] = *b.project.published.Load()
+		shots[native] = *b.project.snapshots.published.Load()
 	}
 	for _, f := range []*prometheus.Desc{traceDuration, tokensPerTrace} {
 		on, off := written(t, shots[true], f), written(t, shots[false], f)
@@ -130,14 +130,14 @@ func TestMetricIsMadeOncePerChange(t *testing.T) {
 	b.opper.Add(b.trace(1, "quiet"))
 	b.step(settle)
 	b.sync()
-	before := *b.project.published.Load()
+	before := *b.project.snapshots.published.Load()
 	b.opper.Add(b.trace(2, "lively"))
 	b.sync()
 	b.step(settle)
 	b.sync()
 	kept := 0
 	for _, m := range before {
-		if slices.Contains(*b.project.published.Load(), m) {
+		if slices.Contains(*b.project.snapshots.published.Load(), m) {
 			kept++
 		}
 	}
@@ -161,7 +161,7 @@ func TestEmptyHistogramsShareBuckets(t *testing.T) {
 	b.applyCosts(map[int]aggregate.TraceCost{3: {Cost: 5}})
 	own := map[*native]int{}
 	var counts []uint64
-	for _, m := range *b.project.published.Load() {
+	for _, m := range *b.project.snapshots.published.Load() {
 		if h, ok := m.(*histogram); ok && h.desc == costPerTrace {
 			own[h.native]++
 			counts = append(counts, h.count, h.classic[0], h.classic[10])

@@ -15,10 +15,10 @@ import (
 const maxNamesLogged = 10
 
 // removeNames ends the series of names that are excluded by now or have expired. It
-// follows the release of zeros, which counts as use of a name. Where the last commit
+// follows the end of zeros, which counts as use of a name. Where the last commit
 // failed, what was counted may not have been exposed yet.
 func (p *project) removeNames(now time.Time) {
-	if p.commitErr != nil {
+	if p.state.err != nil {
 		return
 	}
 	p.logNames("excluded trace names removed", p.aggregates.RemoveExcluded())

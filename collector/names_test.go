@@ -45,10 +45,10 @@ func (b *bench) created(name string) time.Time {
 // All series of a name end in one snapshot, in the transaction of a sync, and begin
 // at 0, later, when the name returns.
 func TestNameExpiresAndReturns(t *testing.T) {
-	read, kept := true, &failingMemory{}
+	read, stored := true, &failingMemory{}
 	cfg := testConfig()
 	cfg.AllRead = func(string, time.Time) bool { return read }
-	cfg.Aggregate.NameExpiry, cfg.Store = nameExpiry, kept
+	cfg.Aggregate.NameExpiry, cfg.Store = nameExpiry, stored
 	b := newBench(t, oppertest.Config{}, cfg)
 	b.opper.Add(b.trace(1, "retired"), b.trace(2, "used"), b.open(3, "waiting"))
 	b.step(settle)
@@ -68,9 +68,9 @@ func TestNameExpiresAndReturns(t *testing.T) {
 	}
 
 	b.step(time.Minute)
-	kept.fails = true
+	stored.fails = true
 	b.project.sync(t.Context())
-	kept.fails = false
+	stored.fails = false
 	if n := b.gather().seriesOf("retired"); n != all {
 		t.Errorf("%d of %d series, though the expiry is not durable", n, all)
 	}
@@ -80,7 +80,7 @@ func TestNameExpiresAndReturns(t *testing.T) {
 	if n := got.seriesOf("retired"); n != 0 {
 		t.Errorf("%d series are left", n)
 	}
-	if n := len(b.project.builder.names); n != 2 {
+	if n := len(b.project.snapshots.names); n != 2 {
 		t.Errorf("the metrics of %d names are in memory", n)
 	}
 	for key, want := range map[string]float64{

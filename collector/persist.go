@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
 
 	"opper_exporter/collector/aggregate"
@@ -48,7 +49,7 @@ type origin int
 
 const (
 	noState       origin = iota
-	otherUpstream        // the state counts another list
+	otherUpstream        // the state is of another upstream
 	interrupted          // an initial sync was interrupted
 )
 
@@ -86,14 +87,14 @@ func load(from Store, project string, led *ledger.Ledger) (*stored, error) {
 // restore continues from the state of the project, if there is one. It writes
 // nothing.
 func (p *project) restore() error {
-	if p.deps.Store == nil {
+	if p.state.store == nil {
 		return nil
 	}
 	restored := ledger.New(p.ledgerConfig())
-	st, err := load(p.deps.Store, p.cfg.Name, restored)
+	st, err := load(p.state.store, p.cfg.Name, restored)
 	switch {
 	case err != nil:
-		return p.stateError(err)
+		return stateError(p.cfg.Name, err)
 	case st == nil:
 		return nil
 	}
@@ -101,7 +102,7 @@ func (p *project) restore() error {
 		p.clock.restore(st.Clock)
 	}
 	if err := restored.EndRestore(p.clock.Now()); err != nil {
-		return p.stateError(fmt.Errorf("ledger: %w", err))
+		return stateError(p.cfg.Name, fmt.Errorf("ledger: %w", err))
 	}
 	p.upstream = st.upstream
 	// Another URL may lead to the same list. Where no row is known, nothing can
@@ -112,30 +113,30 @@ func (p *project) restore() error {
 	}
 	p.ledger = restored
 	if p.aggregates, err = aggregate.Restore(p.cfg.Aggregate, st.parts[partAggregates]); err != nil {
-		return p.stateError(fmt.Errorf("aggregates: %w", err))
+		return stateError(p.cfg.Name, fmt.Errorf("aggregates: %w", err))
 	}
 	restoredSyncer := syncer.New(p.syncerConfig(), p.ledger)
 	if err := restoredSyncer.Restore(st.parts[partDocument][docSyncer]); err != nil {
-		return p.stateError(err)
+		return stateError(p.cfg.Name, err)
 	}
 	p.syncer = restoredSyncer
 	if p.usage.set, err = usage.Restore(p.usageConfig(), st.parts[partUsage]); err != nil {
-		return p.stateError(fmt.Errorf("usage: %w", err))
+		return stateError(p.cfg.Name, fmt.Errorf("usage: %w", err))
 	}
-	p.fresh = false
+	p.state.isFresh = false
 	now := p.clock.System()
 	p.lastSuccess = st.LastSuccess
 	if p.lastSuccess.After(now) {
 		p.lastSuccess = now
 	}
 	if p.ledger.IsInitialSync() {
-		p.origin = interrupted
+		p.initial.origin = interrupted
 		level.Info(p.logger).Log("msg", "initial sync resumed", "read", p.ledger.Listed())
 	} else {
 		level.Info(p.logger).Log("msg", "state restored", "listed", p.ledger.Listed(), "last_sync", p.lastSuccess.UTC().Format(time.RFC3339))
 	}
 	if p.aggregates.StartCosts(now) {
-		p.hasReset = true
+		p.state.hasReset = true
 	}
 	return p.resetBuckets(&st.identity, now)
 }
@@ -152,106 +153,137 @@ func (p *project) resetBuckets(id *identity, now time.Time) error {
 		{id.TokenBuckets, p.cfg.Aggregate.TokenBuckets, "token", p.aggregates.ResetTokens},
 	} {
 		if !slices.Equal(h.stored, h.bounds) {
-			p.hasReset = true
+			p.state.hasReset = true
 			h.reset(now)
 			level.Warn(p.logger).Log("msg", "buckets have changed, histograms restart from zero", "buckets", h.name)
 		}
 	}
 	if err := p.aggregates.CheckBuckets(); err != nil {
-		return p.stateError(err)
+		return stateError(p.cfg.Name, err)
 	}
 	return nil
 }
 
-func (p *project) stateError(err error) error {
-	return fmt.Errorf("state of project %q: %w", p.cfg.Name, err)
+// persistence commits the state of a project.
+type persistence struct {
+	project string
+	store   Store // nil disables it
+	clock   *Clock
+	metrics *instrumentation
+	logger  log.Logger
+
+	isFresh  bool  // the state on disk, if any, is to be replaced
+	hasReset bool  // the state on disk lacks what restarts from zero, which is to be committed before it is exposed
+	err      error // of the last commit
+	broken   error // why the store is broken, which is final
+
+	documentsAt time.Time         // when the documents were committed last; zero if there is more in them than times
+	total       int               // in them
+	entries     map[string][]byte // all other entries of that commit, if they were few
 }
 
-// commit makes what has changed durable. If it can't, what is published stays
+// commit makes entries and documents durable. If it can't, what is published stays
 // as it is, and the changes are part of the next commit, unless the store is
 // broken.
-func (p *project) commit() bool {
-	began := p.clock.Now()
+func (s *persistence) commit(entries map[string][]byte, total int, documents func() (map[string][]byte, error)) bool {
+	if s.store == nil {
+		return true
+	}
+	began := s.clock.Now()
 	// opper_up is 0 by then, and nothing else would say why.
-	slow := time.AfterFunc(p.metrics.stall.limit, func() {
-		level.Error(p.logger).Log("msg", "commit has not ended, the disk does not answer", "waited_seconds", p.metrics.stall.limit.Seconds())
+	slow := time.AfterFunc(s.metrics.stall.limit, func() {
+		level.Error(s.logger).Log("msg", "commit blocked by the disk", "waited_seconds", s.metrics.stall.limit.Seconds())
 	})
 	defer slow.Stop() // also if it panics: the timer would hold the project
-	err := p.save()
+	err := s.save(entries, total, documents)
 	if !slow.Stop() {
-		level.Info(p.logger).Log("msg", "commit has ended", "duration_seconds", p.clock.Now().Sub(began).Seconds())
+		level.Info(s.logger).Log("msg", "blocked commit complete", "duration_seconds", s.clock.Now().Sub(began).Seconds())
 	}
-	if p.deps.Store != nil {
-		p.metrics.committed(err == nil)
-	}
+	s.metrics.committed(err == nil)
 	switch {
 	case errors.Is(err, store.ErrBroken):
-		p.broken = err
-		p.halt()
-	case err != nil:
-		// Each sync fails, perhaps at another step, until there is room again.
-		if p.commitErr != nil {
-			level.Debug(p.logger).Log("msg", "commit failed again", "err", err)
-		} else {
-			level.Error(p.logger).Log("msg", "commit failed, the last numbers stay published", "err", err)
-		}
-		p.commitErr = err
+		s.broken = err
+		return false
+	case err == nil && s.err != nil:
+		level.Info(s.logger).Log("msg", "commits succeed again")
+	case err == nil:
+	case s.err != nil: // each sync fails, perhaps at another step, until there is room again
+		level.Debug(s.logger).Log("msg", "commit failed", "err", err)
 	default:
-		if p.commitErr != nil {
-			level.Info(p.logger).Log("msg", "commits succeed again")
-		}
-		p.commitErr = nil
+		level.Error(s.logger).Log("msg", "commit failed", "err", err)
 	}
+	s.err = err
 	return err == nil
-}
-
-// commitDocuments writes what syncs that found nothing new have put off, so that
-// nothing goes back at a restart. Nothing is written if the last sync failed; it must
-// have ended.
-func (p *project) commitDocuments() {
-	if p.isPublished() && !p.failing && p.commitErr == nil && p.broken == nil {
-		p.documentsAt = time.Time{}
-		p.commit()
-	}
-}
-
-func (p *project) save() error {
-	if p.deps.Store != nil {
-		entries := map[string][]byte{}
-		p.ledger.Changes(func(key string, body []byte) { entries[partLedger+key] = body })
-		p.aggregates.Changes(func(key string, body []byte) { entries[partAggregates+key] = body })
-		p.usage.set.Changes(func(key string, body []byte) { entries[partUsage+key] = body })
-		changes, err := p.changes(entries)
-		if err != nil {
-			return err
-		}
-		if err := p.deps.Store.Commit(p.cfg.Name, changes, p.fresh); err != nil {
-			return p.stateError(err)
-		}
-		if p.fresh = false; changes != nil {
-			p.documentsAt, p.committedTotal, p.committed = p.clock.Now(), p.syncer.Total(), nil
-			if len(entries) <= entriesEachTime {
-				p.committed = entries
-			}
-		}
-	}
-	p.ledger.Committed()
-	p.aggregates.Committed()
-	p.usage.set.Committed()
-	return nil
 }
 
 // entriesEachTime is the number of entries that ledger and aggregates put if nothing has
 // changed.
 const entriesEachTime = 2
 
-// changes returns what is to be committed, which is nothing if these entries are stored
-// and the documents can wait.
-func (p *project) changes(entries map[string][]byte) (map[string][]byte, error) {
-	if !p.fresh && p.clock.Now().Sub(p.documentsAt) < documentsInterval &&
-		p.syncer.Total() == p.committedTotal && maps.EqualFunc(entries, p.committed, bytes.Equal) {
-		return nil, nil
+// save commits nothing if these entries are stored and the documents can wait.
+func (s *persistence) save(entries map[string][]byte, total int, documents func() (map[string][]byte, error)) error {
+	var changes map[string][]byte
+	now := s.clock.Now()
+	if s.isFresh || now.Sub(s.documentsAt) >= documentsInterval || total != s.total || !maps.EqualFunc(entries, s.entries, bytes.Equal) {
+		var err error
+		if changes, err = documents(); err != nil {
+			return stateError(s.project, err)
+		}
+		maps.Copy(changes, entries)
 	}
+	if err := s.store.Commit(s.project, changes, s.isFresh); err != nil {
+		return stateError(s.project, err)
+	}
+	if s.isFresh = false; changes != nil {
+		s.documentsAt, s.total, s.entries = s.clock.Now(), total, nil
+		if len(entries) <= entriesEachTime {
+			s.entries = entries
+		}
+	}
+	return nil
+}
+
+func stateError(project string, err error) error {
+	return fmt.Errorf("state of project %q: %w", project, err)
+}
+
+// commit makes what has changed durable. If the store is broken, it ends run.
+func (p *project) commit() bool {
+	if !p.state.commit(p.entries(), p.syncer.Total(), p.documents) {
+		if p.state.broken != nil {
+			p.halt()
+		}
+		return false
+	}
+	p.ledger.Committed()
+	p.aggregates.Committed()
+	p.usage.set.Committed()
+	return true
+}
+
+// commitDocuments writes what syncs that found nothing new have put off, so that
+// nothing goes back at a restart. Nothing is written if the last sync failed; it must
+// have ended.
+func (p *project) commitDocuments() {
+	if p.snapshots.isPublished() && !p.failing && p.state.err == nil && p.state.broken == nil {
+		p.state.documentsAt = time.Time{}
+		p.commit()
+	}
+}
+
+// entries returns those that have changed, but for the documents.
+func (p *project) entries() map[string][]byte {
+	if p.state.store == nil {
+		return nil
+	}
+	entries := map[string][]byte{}
+	p.ledger.Changes(func(key string, body []byte) { entries[partLedger+key] = body })
+	p.aggregates.Changes(func(key string, body []byte) { entries[partAggregates+key] = body })
+	p.usage.set.Changes(func(key string, body []byte) { entries[partUsage+key] = body })
+	return entries
+}
+
+func (p *project) documents() (map[string][]byte, error) {
 	id, err := json.Marshal(identity{
 		upstream:        p.upstream,
 		DurationBuckets: p.cfg.Aggregate.DurationBuckets, TokenBuckets: p.cfg.Aggregate.TokenBuckets,
@@ -264,7 +296,5 @@ func (p *project) changes(entries map[string][]byte) (map[string][]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	changes := maps.Clone(entries)
-	changes[partDocument+docIdentity], changes[partDocument+docSyncer] = id, synced
-	return changes, nil
+	return map[string][]byte{partDocument + docIdentity: id, partDocument + docSyncer: synced}, nil
 }

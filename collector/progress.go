@@ -21,6 +21,14 @@ const (
 	progressEntries = 1 << 10
 )
 
+// initialProgress is what has been logged and committed of an initial sync.
+type initialProgress struct {
+	origin            origin
+	loggedAt, savedAt time.Time
+	savedRows         int // that it had read when it committed last
+	unsaved           int // entries that it could not commit then
+}
+
 // progress commits and logs the progress of the initial sync now and then.
 func (p *project) progress(part syncer.Part) {
 	p.metrics.up.Set(1)
@@ -30,17 +38,17 @@ func (p *project) progress(part syncer.Part) {
 		ratio = min(float64(part.Read)/float64(part.Total), 1)
 		p.metrics.initialSync.Set(ratio)
 	}
-	now := p.clock.Now()
-	if now.Sub(p.loggedAt) >= progressInterval {
-		if !p.loggedAt.IsZero() {
+	now, i := p.clock.Now(), &p.initial
+	if now.Sub(i.loggedAt) >= progressInterval {
+		if !i.loggedAt.IsZero() {
 			level.Info(p.logger).Log("msg", "initial sync running", "read", part.Read, "listed", part.Total, "progress_ratio", math.Round(1000*ratio)/1000)
 		}
-		p.loggedAt = now
+		i.loggedAt = now
 	}
 	// The state of another upstream is kept until there is something in its place.
-	if p.origin != otherUpstream && (now.Sub(p.savedAt) >= progressInterval || part.Read-p.savedRows >= progressRows || p.ledger.Unsaved()-p.unsaved >= progressEntries) {
+	if i.origin != otherUpstream && (now.Sub(i.savedAt) >= progressInterval || part.Read-i.savedRows >= progressRows || p.ledger.Unsaved()-i.unsaved >= progressEntries) {
 		p.commit()
-		p.savedAt, p.savedRows, p.unsaved = now, part.Read, p.ledger.Unsaved()
+		i.savedAt, i.savedRows, i.unsaved = now, part.Read, p.ledger.Unsaved()
 	}
 }
 
@@ -52,5 +60,5 @@ func (p *project) logInitialSync() {
 			counted += t.Traces
 		}
 	}
-	level.Info(p.logger).Log("msg", "initial sync complete", "listed", p.ledger.Listed(), "counted", counted, "prior_state", p.origin != noState)
+	level.Info(p.logger).Log("msg", "initial sync complete", "listed", p.ledger.Listed(), "counted", counted, "prior_state", p.initial.origin != noState)
 }

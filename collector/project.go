@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,7 +15,6 @@ import (
 	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/config"
 	"opper_exporter/collector/ledger"
-	"opper_exporter/collector/status"
 	"opper_exporter/collector/syncer"
 	"opper_exporter/collector/usage"
 	"opper_exporter/opper"
@@ -30,55 +28,40 @@ type project struct {
 	cfg    config.Project
 	deps   Deps
 	logger log.Logger
+	clock  *Clock        // of ages
+	client *opper.Client // nil if source needs none
 	// source returns where to read from in one sync, which waits for the limits
 	// until a time, or for ever: each has its own budget of retries.
-	source     func(opper.Priority, time.Time) syncer.Source
-	client     *opper.Client // nil if source needs none
-	clock      *Clock        // of ages
-	ledger     *ledger.Ledger
-	syncer     reader
-	aggregates *aggregate.Set
-	zeros      *zeroFirst
-	builder    *snapshots
-	metrics    *instrumentation
-	activity   *activity
-	usage      *usageReader
+	source func(opper.Priority, time.Time) syncer.Source
 
-	published       atomic.Pointer[snapshot]
-	publishedStatus atomic.Pointer[status.Published] // of the same sync
-	ready           chan struct{}                    // closed when the initial sync is published
-	hasFailed       atomic.Bool                      // a sync, or the commit of one
+	// Safe for concurrent use.
+	snapshots *snapshots
+	metrics   *instrumentation
+	activity  *activity
+	requests  syncRequests
+	hasFailed atomic.Bool // a sync, or the commit of one
 
-	wanted  chan struct{} // asks for a sync; holds one
-	mu      sync.Mutex
-	flight  chan struct{} // closed when the sync that is wanted or running ends; nil if none is
-	isLate  bool          // a call of refresh has waited for it in vain
-	stopped bool          // run has ended
-
-	// Only of the goroutine that syncs.
+	// What is counted. This and what follows is of the goroutine that syncs.
+	upstream           upstream
+	syncer             listSyncer
+	ledger             *ledger.Ledger
+	aggregates         *aggregate.Set
+	usage              *usageReader
 	began, lastSuccess time.Time
-	loggedAt, savedAt  time.Time // of the initial sync's progress
-	savedRows          int       // that the initial sync had read when it committed last
-	unsaved            int       // entries that it could not commit then
-	commitErr          error     // of the last one
-	failing            bool
-	sweptAt            time.Time // when a page of a sweep was read last
-	origin             origin
-	documentsAt        time.Time          // when the documents were committed last; zero if there is more in them than times
-	committedTotal     int                // in them
-	committed          map[string][]byte  // all other entries of that commit, if they were few
-	upstream           upstream           // of what is counted
-	fresh              bool               // the state on disk, if any, is to be replaced
-	broken             error              // why the store is broken
-	halt               context.CancelFunc // ends the running sync
-	hasReset           bool               // the state on disk lacks what restarts from zero, which is to be committed before it is exposed
-	isContinued        bool               // of a project of this process
+
+	state       *persistence
+	zeros       zeroFirst
+	initial     initialProgress
+	failing     bool
+	sweptAt     time.Time          // when a page of a sweep was read last
+	isContinued bool               // of a project of this process
+	halt        context.CancelFunc // ends the running sync
 
 	stop func() // ends run, and returns when it has ended; for Collector alone
 }
 
-// reader reads what has changed in the list; a *syncer.Syncer does.
-type reader interface {
+// listSyncer reads what has changed in the list; a *syncer.Syncer does.
+type listSyncer interface {
 	Sync(ctx context.Context, src syncer.Source) iter.Seq2[syncer.Part, error]
 	Sweep(ctx context.Context, src syncer.Source) (ledger.Events, error)
 	IsSweepDue() bool
@@ -129,25 +112,23 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 	cfg.Aggregate.Partial, cfg.Aggregate.Wall = cfg.InitialLookback != nil, clock.Wall
 	metrics.stall = newStall(clock.Now, cfg.Interval, metrics.up)
 	p := &project{
-		cfg:     cfg,
-		deps:    deps,
-		logger:  log.With(deps.Logger, "project", cfg.Name),
-		source:  source,
-		clock:   clock,
-		zeros:   newZeroFirst(cfg.Name, deps.AllRead),
-		builder: newSnapshots(&cfg),
-		metrics: metrics,
-		usage:   newUsageReader(&cfg),
-		ready:   make(chan struct{}),
-		wanted:  make(chan struct{}, 1),
-		began:   clock.System(),
-		savedAt: clock.Now(),
-		fresh:   true,
-		halt:    func() {},
-		stop:    func() {},
+		cfg:       cfg,
+		deps:      deps,
+		logger:    log.With(deps.Logger, "project", cfg.Name),
+		source:    source,
+		clock:     clock,
+		zeros:     zeroFirst{project: cfg.Name, clock: deps.Clock, allRead: deps.AllRead, exposed: map[aggregate.ZeroPending]time.Time{}},
+		snapshots: newSnapshots(&cfg),
+		metrics:   metrics,
+		initial:   initialProgress{savedAt: clock.Now()},
+		requests:  syncRequests{wanted: make(chan struct{}, 1)},
+		began:     clock.System(),
+		halt:      func() {},
+		stop:      func() {},
 	}
-	p.published.Store(&snapshot{})
+	p.usage = newUsageReader(&cfg, clock, p.logger)
 	p.activity = newActivity(metrics, clock)
+	p.state = &persistence{project: cfg.Name, store: deps.Store, clock: clock, metrics: metrics, logger: p.logger}
 	p.countFromZero()
 	return p
 }
@@ -155,7 +136,7 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 // expose publishes what was restored, if it is known to be what is configured. What
 // restarts from zero is committed first.
 func (p *project) expose() {
-	if p.hasReset && !p.commit() || p.fresh || p.isUnproven() {
+	if p.state.hasReset && !p.commit() || p.state.isFresh || p.isUnproven() {
 		return
 	}
 	p.publishUsage()
@@ -171,18 +152,8 @@ func (p *project) sync(ctx context.Context) bool {
 	start := p.clock.Now()
 	p.metrics.stall.begin()
 	defer p.metrics.stall.end()
-	counted := 0
-	var err error
-	src, endTurn := p.syncSource()
-	for part, failure := range p.syncer.Sync(ctx, src) {
-		p.apply(part.Events)
-		counted += len(part.Events.Counted)
-		if err = failure; !part.IsLast {
-			p.progress(part)
-		}
-	}
-	endTurn()
-	if errors.Is(err, syncer.ErrOtherList) {
+	counted, err := p.read(ctx)
+	if errors.Is(err, syncer.ErrOtherUpstream) {
 		p.startOver()
 		return p.sync(ctx)
 	}
@@ -190,42 +161,22 @@ func (p *project) sync(ctx context.Context) bool {
 	took := now.Sub(start)
 	if err != nil {
 		if ctx.Err() == nil {
-			p.failing = true
-			p.hasFailed.Store(true)
-			p.metrics.synced(took, false)
-			p.activity.synced(took, err)
-			logger := p.logger
-			if opper.Refused(err) {
-				logger = log.WithSuffix(logger, "key_from", p.cfg.KeyOrigin)
-			}
-			level.Error(logger).Log("msg", "sync failed", "duration_seconds", took.Seconds(), "err", err)
+			p.failed(took, err)
 		}
 		return false
 	}
 	ended := p.clock.System()
 	p.aggregates.EndInitialSync(ended)
-	p.zeros.release(p.deps.Clock.Now())
+	p.zeros.endZeros()
 	p.removeNames(now)
 	p.placeOpen()
 	p.metrics.synced(took, true)
 	p.lastSuccess = ended
-	before := p.upstream
-	p.upstream = p.configured() // the syncer has proven it
-	if before != p.upstream {
-		p.documentsAt = time.Time{}
-	}
-	committed := p.commit()
-	p.activity.synced(took, p.commitErr)
+	committed := p.commitProven()
+	p.activity.synced(took, p.state.err)
 	if !committed {
 		p.hasFailed.Store(true)
-		p.upstream = before
 		return true
-	}
-	switch {
-	case before != p.upstream:
-		level.Info(p.logger).Log("msg", "upstream has changed, its list is the known one", "stored_url", before.URL, "url", p.upstream.URL)
-	case !p.isPublished():
-		p.logInitialSync()
 	}
 	p.publish()
 	p.publishUsage()
@@ -236,6 +187,33 @@ func (p *project) sync(ctx context.Context) bool {
 	p.failing = false
 	logger.Log("msg", "sync complete", "duration_seconds", took.Seconds(), "listed", p.ledger.Listed(), "counted", counted)
 	return true
+}
+
+// read applies what has changed in the list, and returns how many traces are counted.
+func (p *project) read(ctx context.Context) (counted int, err error) {
+	src, endSlot := p.syncSource()
+	defer endSlot()
+	for part, failure := range p.syncer.Sync(ctx, src) {
+		p.apply(part.Events)
+		counted += len(part.Events.Counted)
+		if err = failure; !part.IsLast {
+			p.progress(part)
+		}
+	}
+	return counted, err
+}
+
+// failed notes that a sync has failed.
+func (p *project) failed(took time.Duration, err error) {
+	p.failing = true
+	p.hasFailed.Store(true)
+	p.metrics.synced(took, false)
+	p.activity.synced(took, err)
+	logger := p.logger
+	if opper.Refused(err) {
+		logger = log.WithSuffix(logger, "key_from", p.cfg.KeyOrigin)
+	}
+	level.Error(logger).Log("msg", "sync failed", "duration_seconds", took.Seconds(), "err", err)
 }
 
 // sweepPatience is how long a page of a sweep waits for the limits if there is no
@@ -249,7 +227,7 @@ func (p *project) sweep(ctx context.Context, next time.Time) bool {
 	if p.cfg.Interval == 0 {
 		next = time.Now().Add(sweepPatience)
 	}
-	p.sweptAt, p.documentsAt = time.Now(), time.Time{}
+	p.sweptAt, p.state.documentsAt = time.Now(), time.Time{}
 	p.metrics.stall.begin()
 	defer p.metrics.stall.end()
 	ev, err := p.syncer.Sweep(ctx, watchedSource{p.source(opper.PrioritySweep, next), p.metrics.stall})
@@ -258,7 +236,7 @@ func (p *project) sweep(ctx context.Context, next time.Time) bool {
 	case errors.Is(err, opper.ErrPostponed):
 		level.Debug(p.logger).Log("msg", "sweep postponed", "err", err)
 	case err != nil && ctx.Err() == nil:
-		level.Warn(p.logger).Log("msg", "sweep interrupted", "err", err)
+		level.Warn(p.logger).Log("msg", "sweep interrupted", "restarts", false, "err", err)
 	}
 	return err == nil
 }
@@ -296,26 +274,11 @@ func (p *project) lastZero() time.Time {
 
 // publish exposes the aggregates as they are. They must be durable.
 func (p *project) publish() {
-	metrics, published := p.builder.build(p.aggregates, p.ledger, p.syncer.Total())
-	p.published.Store(&metrics)
-	p.publishedStatus.Store(published)
+	p.snapshots.publish(p.aggregates, p.ledger, p.syncer.Total())
 	p.aggregates.Published()
 	p.activity.published(p.lastSuccess)
 	p.metrics.published(p.lastSuccess)
-	p.zeros.published(p.aggregates.ZeroPending(), p.deps.Clock.Now())
-	if !p.isPublished() {
-		close(p.ready)
-	}
-}
-
-// isPublished reports whether the initial sync is published.
-func (p *project) isPublished() bool {
-	select {
-	case <-p.ready:
-		return true
-	default:
-		return false
-	}
+	p.zeros.published(p.aggregates.ZeroPending())
 }
 
 // Describe implements prometheus.Collector. It describes nothing, so that a registry
@@ -325,7 +288,7 @@ func (*project) Describe(chan<- *prometheus.Desc) {}
 // Collect implements prometheus.Collector.
 func (p *project) Collect(ch chan<- prometheus.Metric) {
 	p.metrics.stall.update()
-	published, collectors := []*snapshot{p.published.Load()}, p.metrics.collectors()
+	published, collectors := []*snapshot{p.snapshots.published.Load()}, p.metrics.collectors()
 	if p.usage.isOn() {
 		published = append(published, p.usage.published.Load())
 		collectors = append(collectors, p.usage.metrics.collectors()...)

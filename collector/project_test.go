@@ -78,7 +78,7 @@ func TestHistoryIsCountedExactly(t *testing.T) {
 					if interval == 0 {
 						scrapeURL(t, page.URL)
 					}
-					<-b.project.ready
+					<-b.project.snapshots.ready
 				})
 				if interval > 0 {
 					b.awaitSyncs(4)
@@ -247,7 +247,7 @@ func TestLiveTracesAreCountedOnceSettled(t *testing.T) {
 				b.step(time.Second)
 				lives = happen(lives, b.now())
 			}
-			b.noted(func() { b.start(); <-b.project.ready })
+			b.noted(func() { b.start(); <-b.project.snapshots.ready })
 			for b.now().Sub(epoch) < 45*time.Minute {
 				b.step(time.Duration(1+rng.IntN(25)) * time.Second)
 				lives = happen(lives, b.now())

@@ -21,13 +21,13 @@ import (
 // stored.
 func FuzzRestoreState(f *testing.F) {
 	stored := func(bounds []float64) map[string][]byte {
-		kept := new(storetest.Memory)
+		stored := new(storetest.Memory)
 		cfg := testConfig()
-		cfg.Store, cfg.Aggregate.DurationBuckets = kept, bounds
+		cfg.Store, cfg.Aggregate.DurationBuckets = stored, bounds
 		b := newBench(f, oppertest.Config{}, cfg)
 		b.opper.FillHistory(300, 3, epoch.Add(-day), epoch.Add(-day/2))
 		b.sync()
-		return kept.Entries
+		return stored.Entries
 	}
 	now := func() time.Time { return epoch }
 	st := stored(testConfig().Aggregate.DurationBuckets)

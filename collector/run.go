@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"sync"
 	"time"
 )
 
@@ -14,8 +15,8 @@ import (
 // It returns an error only if the store breaks.
 func (p *project) run(ctx context.Context) error {
 	ctx, p.halt = context.WithCancel(ctx)
-	p.setStopped(false)
-	defer p.setStopped(true)
+	p.requests.setStopped(false)
+	defer p.requests.setStopped(true)
 	defer p.usage.stop()
 	defer p.halt()
 	var timer *time.Timer
@@ -29,7 +30,7 @@ func (p *project) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		synced := p.sync(ctx)
 		sweeping := synced
-		p.landed()
+		p.requests.end()
 		for waiting := true; waiting; {
 			var page <-chan time.Time
 			if sweeping && p.syncer.IsSweepDue() {
@@ -40,13 +41,13 @@ func (p *project) run(ctx context.Context) error {
 				if synced {
 					p.commitDocuments()
 				}
-				return p.broken
+				return p.state.broken
 			case <-tick:
 				waiting = false
 				missed := max(time.Since(next), 0).Truncate(p.cfg.Interval)
 				next = next.Add(missed + p.cfg.Interval)
 				timer.Reset(time.Until(next))
-			case <-p.wanted:
+			case <-p.requests.wanted:
 				waiting = false
 			case <-p.usage.tick():
 				p.readUsage(ctx)
@@ -59,7 +60,7 @@ func (p *project) run(ctx context.Context) error {
 			}
 		}
 	}
-	return p.broken
+	return p.state.broken
 }
 
 // readOnce runs syncs until one is published. What a failed one has read of the initial
@@ -71,9 +72,9 @@ func (p *project) readOnce(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case st.Initial == nil && st.Sync.FailingSince.IsZero() && p.commitErr == nil:
+		case st.Initial == nil && st.Sync.FailingSince.IsZero() && p.state.err == nil:
 			return nil
-		case st.Initial == nil || st.Initial.Read <= read || p.commitErr != nil:
+		case st.Initial == nil || st.Initial.Read <= read || p.state.err != nil:
 			return fmt.Errorf("project %q: %w", p.cfg.Name, errors.New(st.Sync.LastError))
 		}
 		read = st.Initial.Read
@@ -95,50 +96,70 @@ func offset(name string, interval time.Duration) time.Duration {
 // that case the sync continues in the background. Concurrent calls share one sync. It
 // does not wait for the initial sync, nor for one that is late if other projects wait.
 func (p *project) refresh(ctx context.Context, othersWait bool) {
-	p.mu.Lock()
-	if p.stopped || p.cfg.Interval > 0 {
-		p.mu.Unlock()
+	if p.cfg.Interval > 0 {
 		return
 	}
-	if p.flight == nil {
-		p.flight = make(chan struct{})
-		p.wanted <- struct{}{}
-	}
-	flight, isLate := p.flight, p.isLate
-	p.mu.Unlock()
-	if !p.isPublished() || othersWait && isLate {
+	ended, isLate := p.requests.join()
+	if ended == nil || !p.snapshots.isPublished() || othersWait && isLate {
 		return
 	}
 	select {
-	case <-flight:
+	case <-ended:
 	case <-ctx.Done():
-		p.mu.Lock()
-		p.isLate = p.flight == flight
-		p.mu.Unlock()
+		p.requests.late(ended)
+	}
+}
+
+// syncRequests are the syncs that calls of refresh ask for.
+type syncRequests struct {
+	wanted chan struct{} // asks for a sync; holds one
+
+	mu        sync.Mutex
+	ended     chan struct{} // closed when the sync that is wanted or running ends; nil if none is
+	isLate    bool          // a call of refresh has waited for it in vain
+	isStopped bool          // run has ended
+}
+
+// join asks for a sync, unless one is wanted or running. It returns what is closed when
+// that ends, nil if none would begin.
+func (r *syncRequests) join() (ended chan struct{}, isLate bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended == nil && !r.isStopped {
+		r.ended = make(chan struct{})
+		r.wanted <- struct{}{}
+	}
+	return r.ended, r.isLate
+}
+
+// late notes that a sync was waited for in vain.
+func (r *syncRequests) late(ended chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.isLate = r.ended == ended
+}
+
+// end ends the wait of those who wanted the sync that has just ended.
+func (r *syncRequests) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	select {
+	case <-r.wanted:
+		// Asked for while this sync ran: it is the one that they share.
+	default:
+	}
+	if r.ended != nil {
+		close(r.ended)
+		r.ended, r.isLate = nil, false
 	}
 }
 
 // setStopped notes whether run runs. Nobody waits for a sync that would not begin.
-func (p *project) setStopped(stopped bool) {
-	p.mu.Lock()
-	p.stopped = stopped
-	p.mu.Unlock()
-	if stopped {
-		p.landed()
-	}
-}
-
-// landed ends the wait of those who wanted the sync that has just ended.
-func (p *project) landed() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	select {
-	case <-p.wanted:
-		// Asked for while this sync ran: it is the one that they share.
-	default:
-	}
-	if p.flight != nil {
-		close(p.flight)
-		p.flight, p.isLate = nil, false
+func (r *syncRequests) setStopped(isStopped bool) {
+	r.mu.Lock()
+	r.isStopped = isStopped
+	r.mu.Unlock()
+	if isStopped {
+		r.end()
 	}
 }

@@ -47,7 +47,7 @@ type simulatedProject struct{ *project }
 
 func (p simulatedProject) Sync(ctx context.Context) bool  { return p.sync(ctx) }
 func (p simulatedProject) Sweep(ctx context.Context) bool { return p.sweep(ctx, time.Time{}) }
-func (p simulatedProject) Published() []prometheus.Metric { return *p.published.Load() }
+func (p simulatedProject) Published() []prometheus.Metric { return *p.snapshots.published.Load() }
 func (p simulatedProject) Ledger() *ledger.Ledger         { return p.ledger }
 func (p simulatedProject) CostsWaiting() int              { return p.aggregates.CostsWaiting() }
 
@@ -58,13 +58,13 @@ func (p simulatedProject) Syncer() simulation.Syncer { return p.syncer }
 
 // observed passes on what it reads before the project applies it.
 type observed struct {
-	reader
+	listSyncer
 	observe func(ledger.Events)
 }
 
 func (r observed) Sync(ctx context.Context, src syncer.Source) iter.Seq2[syncer.Part, error] {
 	return func(yield func(syncer.Part, error) bool) {
-		for part, err := range r.reader.Sync(ctx, src) {
+		for part, err := range r.listSyncer.Sync(ctx, src) {
 			r.observe(part.Events)
 			if !yield(part, err) {
 				return
@@ -74,7 +74,7 @@ func (r observed) Sync(ctx context.Context, src syncer.Source) iter.Seq2[syncer.
 }
 
 func (r observed) Sweep(ctx context.Context, src syncer.Source) (ledger.Events, error) {
-	ev, err := r.reader.Sweep(ctx, src)
+	ev, err := r.listSyncer.Sweep(ctx, src)
 	r.observe(ev)
 	return ev, err
 }

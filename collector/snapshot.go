@@ -2,6 +2,7 @@ package collector
 
 import (
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,9 +35,13 @@ var (
 // snapshot is what one sync published of the traces. It is immutable.
 type snapshot []prometheus.Metric
 
-// snapshots builds snapshots. Only the metrics of names whose aggregate has changed
-// are built anew.
+// snapshots builds and publishes snapshots. Only the metrics of names whose aggregate has
+// changed are built anew. What is published is safe for concurrent use.
 type snapshots struct {
+	published atomic.Pointer[snapshot]
+	status    atomic.Pointer[status.Published] // of the same sync
+	ready     chan struct{}                    // closed when the initial sync is published
+
 	project           labels // that one alone
 	maxNames          int
 	durations, tokens *scale
@@ -55,6 +60,7 @@ type nameMetrics struct {
 
 func newSnapshots(cfg *config.Project) *snapshots {
 	b := &snapshots{
+		ready:     make(chan struct{}),
 		project:   labels{newLabel("project", cfg.Name)},
 		maxNames:  cfg.Aggregate.MaxNames,
 		durations: newScale(cfg, cfg.Aggregate.DurationBuckets, 1e6),
@@ -63,7 +69,28 @@ func newSnapshots(cfg *config.Project) *snapshots {
 	if cfg.Aggregate.Costs {
 		b.costs = newScale(cfg, aggregate.CostBuckets, nanos)
 	}
+	b.published.Store(&snapshot{})
 	return b
+}
+
+// publish exposes a snapshot, see build.
+func (b *snapshots) publish(s *aggregate.Set, led *ledger.Ledger, listed int) {
+	metrics, st := b.build(s, led, listed)
+	b.published.Store(&metrics)
+	b.status.Store(st)
+	if !b.isPublished() {
+		close(b.ready)
+	}
+}
+
+// isPublished reports whether the initial sync is published.
+func (b *snapshots) isPublished() bool {
+	select {
+	case <-b.ready:
+		return true
+	default:
+		return false
+	}
 }
 
 // build returns a snapshot, and the same for the status. listed is negative if

@@ -14,7 +14,7 @@ import (
 
 const (
 	// recentTraffic is over how long the rates of requests and bytes are taken, and
-	// trafficStep the least time between two readings for it.
+	// trafficStep the minimum time between two readings for it.
 	recentTraffic = 10 * time.Minute
 	trafficStep   = time.Minute
 	// maxErrorText bounds an error on the status page, in bytes.
@@ -35,7 +35,7 @@ func (p *project) status() status.Project {
 	st := status.Project{
 		Name: p.cfg.Name, URL: p.cfg.UpstreamURL, NameFilter: p.cfg.Opper.Name, Interval: p.cfg.Interval,
 		Success: p.cfg.Aggregate.Success, Failure: p.cfg.Aggregate.Failure, MaxNames: p.cfg.Aggregate.MaxNames,
-		Published: p.publishedStatus.Load(),
+		Published: p.snapshots.status.Load(),
 	}
 	st.Sync, st.Traffic, st.Initial = p.activity.now()
 	if p.usage.isOn() {

@@ -265,7 +265,7 @@ func TestStatusWhileSyncing(t *testing.T) {
 	b := newBench(t, oppertest.Config{NoRecord: true}, cfg)
 	b.opper.FillHistory(1000, 10, epoch.Add(-24*time.Hour), epoch.Add(-time.Hour))
 	b.start()
-	for b.begins.Load() < 20 || !b.project.isPublished() {
+	for b.begins.Load() < 20 || !b.project.snapshots.isPublished() {
 		b.collector().Status()
 	}
 }

@@ -17,29 +17,49 @@ type upstream struct {
 	URL, NameFilter string
 }
 
-// startOver counts from zero, as what is stored counts another list.
+// startOver counts from zero, as the state is of another upstream.
 func (p *project) startOver() {
-	level.Warn(p.logger).Log("msg", "upstream has changed, counters restart from zero",
+	level.Warn(p.logger).Log("msg", "upstream changed, counters restart from zero",
 		"stored_url", p.upstream.URL, "url", p.cfg.UpstreamURL, "stored_name_filter", p.upstream.NameFilter, "name_filter", p.cfg.Opper.Name)
-	p.origin = otherUpstream
+	p.initial.origin = otherUpstream
 	p.countFromZero()
 }
 
-// isUnproven reports whether what is counted may be another list than the one
-// that is configured.
+// isUnproven reports whether what was counted may be of another upstream than the
+// one that is configured.
 func (p *project) isUnproven() bool { return p.upstream != p.configured() }
 
 func (p *project) configured() upstream {
 	return upstream{URL: p.cfg.UpstreamURL, NameFilter: p.cfg.Opper.Name}
 }
 
+// commitProven commits that what is configured is the upstream of what is counted, which
+// a sync has proven.
+func (p *project) commitProven() bool {
+	before := p.upstream
+	if p.upstream = p.configured(); before != p.upstream {
+		p.state.documentsAt = time.Time{}
+	}
+	if !p.commit() {
+		p.upstream = before
+		return false
+	}
+	switch {
+	case before != p.upstream:
+		level.Info(p.logger).Log("msg", "upstream changed to another URL of the same list", "stored_url", before.URL, "url", p.upstream.URL)
+	case !p.snapshots.isPublished():
+		p.logInitialSync()
+	}
+	return true
+}
+
 // countFromZero begins with an initial sync. What is on disk stays until that is
 // complete.
 func (p *project) countFromZero() {
-	p.upstream, p.lastSuccess, p.fresh = p.configured(), time.Time{}, true
+	p.upstream, p.lastSuccess, p.state.isFresh = p.configured(), time.Time{}, true
 	p.ledger = ledger.New(p.ledgerConfig())
 	p.aggregates = aggregate.New(p.cfg.Aggregate, p.began)
-	p.aggregates.Renewed = p.origin == otherUpstream
+	p.aggregates.Renewed = p.initial.origin == otherUpstream
 	p.syncer = syncer.New(p.syncerConfig(), p.ledger)
 	p.usage.set = usage.New(p.usageConfig())
 }

@@ -76,7 +76,7 @@ func (o *usageOrganization) run(minutes int) {
 	for range minutes {
 		for _, p := range o.c.all() {
 			p.sync(o.t.Context())
-			p.countUsage(p.usageRequest().read(o.t.Context(), p.usage.source()))
+			p.countUsage(p.usage.request(p.aggregates.WaitingSince()).read(o.t.Context(), p.usage.source()))
 		}
 		o.step(time.Minute)
 	}
@@ -176,7 +176,7 @@ func TestOrganizationWideKeyAwaitsProof(t *testing.T) {
 			if c.isListed(minute) {
 				p.sync(t.Context())
 			}
-			a := p.usageRequest().read(t.Context(), p.usage.source())
+			a := p.usage.request(p.aggregates.WaitingSince()).read(t.Context(), p.usage.source())
 			if a.asked[byTrace] && !c.isRead(minute) {
 				a.traces, a.errs[byTrace] = nil, &opper.Error{Status: 503}
 			}
@@ -222,7 +222,7 @@ func TestTwoKeysOfOneOrganizationDuringAnInitialSync(t *testing.T) {
 	a := o.c.all()[0]
 	for range 180 {
 		a.sync(t.Context())
-		a.countUsage(a.usageRequest().read(t.Context(), a.usage.source()))
+		a.countUsage(a.usage.request(a.aggregates.WaitingSince()).read(t.Context(), a.usage.source()))
 		o.step(time.Minute)
 	}
 	o.expect(map[[2]string]float64{})

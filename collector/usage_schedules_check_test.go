@@ -87,7 +87,7 @@ func (s *usageSchedule) raise(k oppertest.HourKey, amounts usage.Amounts) {
 func (s *usageSchedule) watch() {
 	models := s.exposedModels(*s.project.usage.published.Load())
 	s.compareModels(models)
-	s.compareNames(*s.project.published.Load())
+	s.compareNames(*s.project.snapshots.published.Load())
 }
 
 // rise notes the value of a counter, which may not fall, and reports whether it has risen.

@@ -108,13 +108,13 @@ func (s *usageSchedule) label() {
 
 // scheduledSyncer passes on what it reads, and tells the model what is counted.
 type scheduledSyncer struct {
-	reader
+	listSyncer
 	*usageSchedule
 }
 
 func (r scheduledSyncer) Sync(ctx context.Context, src syncer.Source) iter.Seq2[syncer.Part, error] {
 	return func(yield func(syncer.Part, error) bool) {
-		for part, err := range r.reader.Sync(ctx, src) {
+		for part, err := range r.listSyncer.Sync(ctx, src) {
 			for _, c := range part.Events.Counted {
 				r.tell("counted: %s as %q", c.Ref, c.Name)
 				now := r.project.clock.Now()

@@ -296,7 +296,7 @@ func (s *usageSchedule) survive(do func()) {
 func (s *usageSchedule) sync() {
 	s.survive(func() {
 		s.isInitial = s.project.ledger.IsInitialSync()
-		if s.project.sync(context.Background()) && s.project.commitErr == nil {
+		if s.project.sync(context.Background()) && s.project.state.err == nil {
 			s.usageShown, s.tracesShown = s.durable, s.durable
 			s.model.published()
 		}
@@ -315,7 +315,7 @@ func (s *usageSchedule) read(isSlow bool) {
 		troubles.Stale, troubles.StaleBy = 1, age
 	}
 	s.usage.SetTroubles(troubles)
-	project, request := s.project, s.project.usageRequest()
+	project, request := s.project, s.project.usage.request(s.project.aggregates.WaitingSince())
 	answer := request.read(context.Background(), project.usage.source())
 	s.answerAt = s.at.Add(-age)
 	s.checkAnswer(&answer, age)
@@ -328,10 +328,10 @@ func (s *usageSchedule) read(isSlow bool) {
 		}
 	}
 	s.survive(func() {
-		s.answer, s.proof = &answer, project.proof(&answer)
+		s.answer, s.proof = &answer, project.usage.proof(&answer, project.ledger, project.snapshots.isPublished())
 		project.countUsage(answer)
-		s.applied() // without news, there is no commit
-		if project.commitErr == nil {
+		s.applied() // without changes, there is no commit
+		if project.state.err == nil {
 			s.usageShown = s.durable
 		}
 	})

@@ -43,7 +43,7 @@ func newUsageBench(t testing.TB, cfg setup, troubles oppertest.UsageTroubles) *u
 
 // read reads usage, and counts it.
 func (u *usageBench) read() {
-	request := u.project.usageRequest()
+	request := u.project.usage.request(u.project.aggregates.WaitingSince())
 	u.project.countUsage(request.read(u.t.Context(), u.project.usage.source()))
 }
 
@@ -272,7 +272,7 @@ func TestUsageWithoutTraces(t *testing.T) {
 		u.step(time.Minute)
 	}
 	u.expect(values{"opper_usage_cost_usd_total{openai/gpt-4o,}": 1, "opper_up{}": 1, "opper_traces_listed{}": 0})
-	if n := strings.Count(u.log.String(), "no traces listed, usage flows"); n != 1 {
+	if n := strings.Count(u.log.String(), "usage without listed traces"); n != 1 {
 		t.Errorf("%d lines about it\n%s", n, u.log.String())
 	}
 }
@@ -333,7 +333,7 @@ func TestUsageThatIsOff(t *testing.T) {
 	u := newUsageBench(t, testConfig(), oppertest.UsageTroubles{})
 	u.start()
 	u.awaitSyncs(1)
-	<-u.project.ready
+	<-u.project.snapshots.ready
 	for key := range u.gather() {
 		if strings.Contains(key, "usage") || strings.Contains(key, "cost") || strings.Contains(key, "spend") || strings.Contains(key, "blocked") {
 			t.Errorf("%s is exposed", key)

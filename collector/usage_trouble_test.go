@@ -73,9 +73,9 @@ func TestCommitOfUsageHangs(t *testing.T) {
 // An exporter that has never reached its upstream leaves no state of it: with the right
 // URL, history is counted.
 func TestUpstreamThatNeverAnsweredLeavesNoState(t *testing.T) {
-	kept := new(storetest.Memory)
+	stored := new(storetest.Memory)
 	cfg := usageConfig()
-	cfg.Store = kept
+	cfg.Store = stored
 	u := newUsageBench(t, cfg, oppertest.UsageTroubles{Status: http.StatusNotFound, BudgetStatus: http.StatusNotFound})
 	u.call("m", "", oppertest.Amounts{Cost: dollar})
 	cfg.UpstreamURL = "a wrong URL"
@@ -83,8 +83,8 @@ func TestUpstreamThatNeverAnsweredLeavesNoState(t *testing.T) {
 	u.opper.Fail(oppertest.Fault{Answer: oppertest.Respond(http.StatusNotFound, "application/json", "{}")})
 	u.project.sync(t.Context())
 	u.read()
-	if kept.Entries != nil {
-		t.Errorf("%d entries are stored", len(kept.Entries))
+	if stored.Entries != nil {
+		t.Errorf("%d entries are stored", len(stored.Entries))
 	}
 	u.usage.SetTroubles(oppertest.UsageTroubles{})
 	cfg.UpstreamURL = ""
@@ -92,7 +92,7 @@ func TestUpstreamThatNeverAnsweredLeavesNoState(t *testing.T) {
 	u.sync()
 	u.read()
 	u.expect(values{"opper_usage_cost_usd_total{m,}": 1})
-	if strings.Contains(u.log.String(), "upstream has changed") {
+	if strings.Contains(u.log.String(), "upstream changed") {
 		t.Errorf("the log says that the upstream has changed\n%s", u.log.String())
 	}
 }
@@ -106,7 +106,7 @@ func TestUsageOfAnotherUpstreamAfterAKill(t *testing.T) {
 	u.sync()
 	u.read()
 	u.expect(values{"opper_usage_cost_usd_total{m,}": 2})
-	cfg.UpstreamURL = "another list"
+	cfg.UpstreamURL = "another upstream"
 	u.restarted(cfg)
 	u.sync()
 	u.restarted(cfg)
@@ -134,7 +134,7 @@ func TestUsageIsExposedDuringTheInitialSync(t *testing.T) {
 
 // A trace without a call, in a project that has other usage, does not keep the costs of
 // later ones unknown.
-func TestTraceWithoutCallsIsNoReasonToGiveUp(t *testing.T) {
+func TestTraceWithoutCallsAbandonsNoCosts(t *testing.T) {
 	for name, other := range map[string]string{"beside calls without a trace": "", "beside traces that are not listed": "not listed"} {
 		t.Run(name, func(t *testing.T) {
 			u := newUsageBench(t, usageConfig(), oppertest.UsageTroubles{})
@@ -169,7 +169,7 @@ func TestUsageThatWasReadBeforeATraceWasCounted(t *testing.T) {
 	u.trace("agent", dollar)
 	u.sync()
 	u.call("m", "", oppertest.Amounts{Cost: 1}) // so that there is some usage
-	request := u.project.usageRequest()
+	request := u.project.usage.request(u.project.aggregates.WaitingSince())
 	request.asked[byTrace] = true
 	u.step(settle)
 	u.sync()

@@ -1,9 +1,12 @@
 package collector
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/status"
 	"opper_exporter/collector/usage"
 	"opper_exporter/opper"
@@ -28,47 +31,44 @@ var (
 // nanos is how many of the units of money are a US dollar.
 const nanos = 1e9
 
-// publishUsage exposes the usage as it is. It must be durable.
-func (p *project) publishUsage() {
+// publish exposes what is counted, since a time. It must be durable.
+func (r *usageReader) publish(since time.Time) {
 	out, st := snapshot{}, status.Usage{}
-	set, project := p.usage.set, p.builder.project[0]
-	for _, m := range set.Models() {
+	for _, m := range r.set.Models() {
 		v, created := m.Exposed(), timestamppb.New(m.Created)
 		if st.Since.IsZero() || m.Created.Before(st.Since) {
 			st.Since = m.Created
 		}
 		st.Models = append(st.Models, status.Model{Name: m.Label, OpperProject: m.OpperProject, Cost: v[usage.Cost], Calls: v[usage.Calls]})
 		// Sorted by name.
-		of := labels{newLabel("model", m.Label), newLabel("opper_project", m.OpperProject), project}
+		of := labels{newLabel("model", m.Label), newLabel("opper_project", m.OpperProject), r.project[0]}
 		out = append(out,
 			&counter{usageCost, of, float64(v[usage.Cost]) / nanos, created},
 			&counter{usageCalls, of, float64(v[usage.Calls]), created},
 			&counter{usageTokens, append(of[:3:3], inputTokens), float64(v[usage.InputTokens]), created},
 			&counter{usageTokens, append(of[:3:3], outputTokens), float64(v[usage.OutputTokens]), created})
 	}
-	out = append(out, &counter{usageCorrections, p.builder.project, float64(set.Corrections), timestamppb.New(p.aggregates.Since)})
-	p.usage.published.Store(&out)
-	p.usage.models = st
-	p.zeros.published(set.ZeroPending(), p.deps.Clock.Now())
+	out = append(out, &counter{usageCorrections, r.project, float64(r.set.Corrections), timestamppb.New(since)})
+	r.published.Store(&out)
+	r.models = st
 }
 
-// publishUsageStatus does the same for the status, with how the last reads have ended.
-func (p *project) publishUsageStatus() {
-	u := p.usage
-	st := u.models
-	st.CostsWaiting, st.CostsUnknown = p.aggregates.CostsWaiting(), p.aggregates.CostsUnknown
-	st.IsUndecided = u.set.IsUndecided() && !u.kinds[byModel].lastSuccess.IsZero()
-	for k, at := range u.kinds {
+// publishStatus does the same for the status, with how the last reads have ended.
+func (r *usageReader) publishStatus(aggregates *aggregate.Set) {
+	st := r.models
+	st.CostsWaiting, st.CostsUnknown = aggregates.CostsWaiting(), aggregates.CostsUnknown
+	st.IsUndecided = r.set.IsUndecided() && !r.kinds[byModel].lastSuccess.IsZero()
+	for k, at := range r.kinds {
 		read := status.UsageRead{Kind: usageKind(k).String(), Up: at.err == nil && !at.lastSuccess.IsZero(), Refused: at.refused, LastSuccess: at.lastSuccess}
 		if at.err != nil {
 			read.LastError = at.err.Error()
 		}
 		st.Reads = append(st.Reads, read)
 	}
-	if u.budget != (opper.Budget{}) {
-		st.Budget = new(status.Budget(u.budget))
+	if r.budget != (opper.Budget{}) {
+		st.Budget = new(status.Budget(r.budget))
 	}
-	u.publishedStatus.Store(&st)
+	r.publishedStatus.Store(&st)
 }
 
 // usageMetrics is the metrics about reads of usage, and what has no history: the budget.

@@ -10,24 +10,20 @@ import (
 // does not read them.
 const maxZeroPending = 10 * time.Minute
 
-// zeroFirst makes new series start at 0: a server takes the first value that it
-// sees of a series for history, so that an increase before it would be lost. A
+// zeroFirst makes new series start at 0: a server does not count
+// the first value of a series as an increase. A
 // name or a status is exposed at 0 until every scraper has read that. allRead is the one
 // arrow against the flow, from scrapes to what is exposed.
 type zeroFirst struct {
-	allRead func(since time.Time) bool
-	exposed map[aggregate.ZeroPending]time.Time // since when
-}
-
-func newZeroFirst(project string, allRead func(project string, since time.Time) bool) *zeroFirst {
-	if allRead == nil {
-		allRead = func(string, time.Time) bool { return true }
-	}
-	return &zeroFirst{allRead: func(since time.Time) bool { return allRead(project, since) }, exposed: map[aggregate.ZeroPending]time.Time{}}
+	project string
+	clock   *Clock
+	allRead func(project string, since time.Time) bool // nil: no scraper is waited for
+	exposed map[aggregate.ZeroPending]time.Time        // since when
 }
 
 // published notes that zeros are exposed from now on.
-func (z *zeroFirst) published(pending []aggregate.ZeroPending, now time.Time) {
+func (z *zeroFirst) published(pending []aggregate.ZeroPending) {
+	now := z.clock.Now()
 	for _, p := range pending {
 		if _, known := z.exposed[p]; !known {
 			z.exposed[p] = now
@@ -35,11 +31,12 @@ func (z *zeroFirst) published(pending []aggregate.ZeroPending, now time.Time) {
 	}
 }
 
-// release lets the counts follow whose zeros have been read. They must
-// be committed before they are exposed: no crash may bring the zeros back.
-func (z *zeroFirst) release(now time.Time) {
+// endZeros ends the zeros that all scrapers have read: the next snapshot has the counts.
+// They must be committed before they are exposed, so that no crash brings the zeros back.
+func (z *zeroFirst) endZeros() {
+	now := z.clock.Now()
 	for p, since := range z.exposed {
-		if z.allRead(since) || now.Sub(since) >= maxZeroPending {
+		if z.allRead == nil || z.allRead(z.project, since) || now.Sub(since) >= maxZeroPending {
 			p.EndZero()
 			delete(z.exposed, p)
 		}

@@ -164,7 +164,7 @@ func TestZeroPending(t *testing.T) {
 	late.EndZero()
 	equal(t, shown(late), [3]uint64{1, 1, 1})
 	if late.IsZeroPending() || late.Changes == before {
-		t.Error("its release is no change")
+		t.Error("the end of its zeros is no change")
 	}
 
 	s.ResetDurations(now)

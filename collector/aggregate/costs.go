@@ -133,9 +133,9 @@ func (s *Set) ApplyCosts(costs map[ledger.ID]TraceCost, now time.Time) {
 	})
 }
 
-// GiveUpCosts takes in that Opper refuses to say what traces cost: those that have waited
+// AbandonCosts takes in that Opper refuses to say what traces cost: those that have waited
 // long enough are unknown.
-func (s *Set) GiveUpCosts(now time.Time) { s.ApplyCosts(nil, now) }
+func (s *Set) AbandonCosts(now time.Time) { s.ApplyCosts(nil, now) }
 
 // forgetWaiting makes the costs unknown of the waiting traces for which f returns true,
 // and reports whether there were any.

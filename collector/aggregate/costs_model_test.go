@@ -151,7 +151,7 @@ func runCostsModel(t *testing.T, rng *rand.Rand) {
 			r.count()
 		case 3, 4, 5, 6:
 			if r.now.Before(refusedUntil) {
-				r.giveUp()
+				r.abandon()
 			} else {
 				r.read()
 			}
@@ -244,7 +244,7 @@ func (r *costsRun) read() {
 	r.set.ApplyCosts(costs, r.now)
 }
 
-func (r *costsRun) giveUp() {
+func (r *costsRun) abandon() {
 	for i := range r.model.traces {
 		m := &r.model.traces[i]
 		m.seen = nil
@@ -253,7 +253,7 @@ func (r *costsRun) giveUp() {
 			r.expected["refused"]++
 		}
 	}
-	r.set.GiveUpCosts(r.now)
+	r.set.AbandonCosts(r.now)
 }
 
 func (r *costsRun) expire() {

@@ -122,7 +122,7 @@ func TestCostsOfHistoryAreUnknown(t *testing.T) {
 	equal(t, s.names[Other].Costs.Sum, 3)
 }
 
-func TestGiveUpCosts(t *testing.T) {
+func TestAbandonCosts(t *testing.T) {
 	s := waitingFor(row("a"))
 	s.Apply(counted(row("a")), now, now.Add(time.Minute))
 	for _, c := range []struct {
@@ -133,7 +133,7 @@ func TestGiveUpCosts(t *testing.T) {
 		{costDelay, "0 cost 0 and 0+0 tokens, 1 wait, 1 unknown"},
 		{costDelay + time.Minute, "0 cost 0 and 0+0 tokens, 0 wait, 2 unknown"},
 	} {
-		s.GiveUpCosts(now.Add(c.after))
+		s.AbandonCosts(now.Add(c.after))
 		equal(t, costsOf(s, "a"), c.want)
 	}
 }

@@ -35,7 +35,7 @@ func endZero(s *Set) {
 
 func labels(names []string) string { return strings.Join(names, " ") }
 
-// A name expires that long after its last trace was counted, its zeros were released,
+// A name expires that long after its last trace was counted, its zeros ended,
 // or it was last known to have a pending trace; then a name that overflowed takes
 // its place.
 func TestExpire(t *testing.T) {

@@ -88,8 +88,8 @@ func textOf(reports []*Report, wrong []string) string {
 func projects(ctx context.Context, cfg *config.Validated, now func() time.Time) ([]*Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, maxTotalTime)
 	defer cancel()
-	kept := &keptState{dir: cfg.StoragePath}
-	defer kept.close()
+	stored := &storedState{dir: cfg.StoragePath}
+	defer stored.close()
 	limit := opper.NewSharedLimit(cfg.MaxRequestsPerSecondTotal)
 	reports := make([]*Report, len(cfg.Projects))
 	var g errgroup.Group
@@ -97,7 +97,7 @@ func projects(ctx context.Context, cfg *config.Validated, now func() time.Time) 
 	for i, project := range cfg.Projects {
 		project.Opper.Shared = limit
 		g.Go(func() (err error) {
-			reports[i], err = check(ctx, project, kept, now)
+			reports[i], err = check(ctx, project, stored, now)
 			return err
 		})
 	}
@@ -106,7 +106,7 @@ func projects(ctx context.Context, cfg *config.Validated, now func() time.Time) 
 
 // check checks one project. The error is that of settings which no client can be made
 // of.
-func check(ctx context.Context, cfg config.Project, kept *keptState, now func() time.Time) (*Report, error) {
+func check(ctx context.Context, cfg config.Project, stored *storedState, now func() time.Time) (*Report, error) {
 	r := &Report{
 		Project: printable(cfg.Name), URL: cfg.UpstreamURL, Filter: printable(cfg.Opper.Name), Key: Key{Origin: printable(cfg.KeyOrigin)},
 		State:    State{Result: stateUnread},
@@ -132,7 +132,7 @@ func check(ctx context.Context, cfg config.Project, kept *keptState, now func() 
 	case len(s.pages) > 0:
 		r.Key.Accepted = new(true)
 		r.List = newList(s, &cfg.Aggregate)
-		r.State = kept.compare(cfg.Name, s)
+		r.State = stored.compare(cfg.Name, s)
 		if cfg.UsageInterval > 0 {
 			if r.Usage, err = readUsage(ctx, cfg, s, now()); err != nil {
 				return nil, err

@@ -164,7 +164,7 @@ func TestStates(t *testing.T) {
 		"huge pages":    {traces: 150, cfg: oppertest.Config{BodyBytes: 60_000}, found: "large"},
 		"slow":          {traces: 5000, prepare: func(f *fixture) { f.took = 16 * time.Second }, found: "slow"},
 		"unordered":     {traces: 5000, cfg: oppertest.Config{SortBy: oppertest.ByID}, found: "not sorted"},
-		"other project": {traces: 500, prepare: func(f *fixture) { f.args = append(f.args, "--storage.path="+otherState) }, found: "another list"},
+		"other project": {traces: 500, prepare: func(f *fixture) { f.args = append(f.args, "--storage.path="+otherState) }, found: "other upstream"},
 		"HTML gateway":  {traces: 500, prepare: fail(oppertest.HTML), found: "web page"},
 		"429":           {traces: 500, prepare: fail(oppertest.TooMany("120")), found: "429"},
 		"down":          {traces: 500, prepare: func(f *fixture) { f.url = closed.URL }, found: "cannot be reached"},

@@ -109,7 +109,7 @@ func (r *Report) findings(s *sample, cfg *config.Project) {
 func (r *Report) listFindings(s *sample, cfg *config.Project) {
 	l := r.List
 	if s.rows == 0 && r.Usage.flows() && cfg.Opper.Name == "" {
-		r.note("Opper lists no traces, but usage flows: without a retention rule, it stores none.",
+		r.note("Opper lists no traces, only usage: without a retention rule, it stores none.",
 			"Cost, tokens and calls by model are exported all the same. To count traces, give the project a retention rule of 1 to 30 days.")
 		return
 	}
@@ -199,7 +199,7 @@ func (r *Report) atLeast(n int) string {
 func (r *Report) stateFindings() {
 	switch r.State.Result {
 	case stateOther:
-		r.problem(fmt.Sprintf("The state in --storage.path is of another list: it knows none of the %d traces that were read, although most began before its last sync.", r.Sample.Traces),
+		r.problem(fmt.Sprintf("The state in --storage.path is of another upstream: it knows none of the %d traces that were read, although most began before its last sync.", r.Sample.Traces),
 			"Put the right key back, or give this project another --opper.project: it has a state of its own there.")
 	case stateUnusable:
 		r.problem("The state cannot be used: "+clean(r.State.Error)+".", "The exporter would end with this error, too.")

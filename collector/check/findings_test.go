@@ -93,7 +93,7 @@ func TestStops(t *testing.T) {
 			stop()
 		}
 	})
-	r, err := check(deadline, f.config(t, "--opper.max-requests-per-second=0").Projects[0], new(keptState), f.clock.now)
+	r, err := check(deadline, f.config(t, "--opper.max-requests-per-second=0").Projects[0], new(storedState), f.clock.now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestStops(t *testing.T) {
 	deadline, stop = context.WithCancel(t.Context())
 	defer stop()
 	f.OnRequest(func(oppertest.Request) { stop() })
-	r, err = check(deadline, f.config(t).Projects[0], new(keptState), f.clock.now)
+	r, err = check(deadline, f.config(t).Projects[0], new(storedState), f.clock.now)
 	if err != nil || !strings.Contains(texts(r.Problems), "No usable answer") || r.Key.Accepted != nil {
 		t.Errorf("got %+v, %v", r, err)
 	}

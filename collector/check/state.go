@@ -28,28 +28,28 @@ const (
 	stateInUse    = "in use"
 	stateUnusable = "unusable"
 	stateSame     = "same list"
-	stateOther    = "another list"
+	stateOther    = "other upstream"
 	stateUntold   = "not comparable" // all that was read may be newer
 )
 
-// keptState is the state in a directory, if there is one. It is opened when it is
+// storedState is the state in a directory, if there is one. It is opened when it is
 // first needed, as no exporter can start until it is closed. It is safe for concurrent
 // use.
-type keptState struct {
+type storedState struct {
 	dir   string // empty if persistence is disabled
 	once  sync.Once
 	store *store.Store
 	err   error // why there is none
 }
 
-func (k *keptState) close() {
+func (k *storedState) close() {
 	if k.store != nil {
 		_ = k.store.Close() // it was only read
 	}
 }
 
 // read reads what is known of a project; nil if nothing is.
-func (k *keptState) read(project string) (*collector.Known, error) {
+func (k *storedState) read(project string) (*collector.Known, error) {
 	k.once.Do(func() { k.store, k.err = store.OpenReadOnly(k.dir) })
 	switch {
 	case errors.Is(k.err, fs.ErrNotExist):
@@ -61,7 +61,7 @@ func (k *keptState) read(project string) (*collector.Known, error) {
 }
 
 // compare compares the state of a project with a sample of its list.
-func (k *keptState) compare(project string, s *sample) State {
+func (k *storedState) compare(project string, s *sample) State {
 	if k.dir == "" {
 		return State{Result: stateDisabled}
 	}

@@ -191,7 +191,7 @@ func (r *Report) writeState(w *text) {
 	case stateSame:
 		text = fmt.Sprintf("of this list: it knows %d of the %d traces that were read", s.Known, r.Sample.Traces)
 	case stateOther:
-		text = "of another list"
+		text = "of another upstream"
 	case stateUntold:
 		text = "not comparable: no trace that was read is known, but they may be new"
 	}

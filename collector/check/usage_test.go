@@ -90,7 +90,7 @@ func TestEmptyListWithUsage(t *testing.T) {
 	f := newFixture(t, oppertest.Config{}, 0)
 	f.took = time.Millisecond
 	f.use(1, ownProject)
-	if r := f.report(t); len(r.Problems) != 0 || !strings.Contains(texts(r.Notes), "usage flows") {
+	if r := f.report(t); len(r.Problems) != 0 || !strings.Contains(texts(r.Notes), "only usage") {
 		t.Errorf("%+v", r)
 	}
 	for _, arg := range []string{"--opper.name-filter=x", "--collector.usage-interval=0s"} {

@@ -49,7 +49,7 @@ type Ledger struct {
 	cfg         Config
 	order       *order
 	pending     *pendings
-	delisted    *order          // in the order in which they left the list
+	delisted    *order          // in the order in which they were delisted
 	abandoned   map[ID]struct{} // and no end seen yet
 	unreadable  uint64
 	initialSync bool

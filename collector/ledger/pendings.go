@@ -218,7 +218,7 @@ func (ps *pendings) share(text string) uint {
 // code codes all but the id. Texts are shared within ps, or not if that is nil.
 func (p *Pending) code(c *codec.Coder, ps *pendings) {
 	r := &p.Row
-	c.Bools(&r.HasStatus, &r.HasDuration, &r.HasTokens, &p.Lost, &p.unstored)
+	c.Bools(&r.HasStatus, &r.HasDuration, &r.HasTokens, &p.OutOfPlace, &p.unstored)
 	codec.Int(c, &r.Kind)
 	c.Times(&r.Start, &p.Since, &p.FirstSeen, &p.Seen, &r.End, &p.Ended, &p.EndBy)
 	codec.Int(c, &r.Duration)

@@ -17,7 +17,7 @@ func (l *Ledger) place(rows []Row, at []int, atStart, atEnd bool) bool {
 	if len(rows) == 0 {
 		// An empty page says something only if it is the whole list.
 		if atStart && atEnd {
-			l.unlist(0, l.order.len())
+			l.removeFromOrder(0, l.order.len())
 		}
 		return true
 	}
@@ -29,10 +29,10 @@ func (l *Ledger) place(rows []Row, at []int, atStart, atEnd bool) bool {
 		l.rewrite(rows, at, kept)
 	}
 	if atStart {
-		l.unlist(0, l.order.index(rows[0].ID))
+		l.removeFromOrder(0, l.order.index(rows[0].ID))
 	}
 	if atEnd {
-		l.unlist(l.order.index(rows[len(rows)-1].ID)+1, l.order.len())
+		l.removeFromOrder(l.order.index(rows[len(rows)-1].ID)+1, l.order.len())
 	}
 	return true
 }
@@ -58,7 +58,7 @@ func (l *Ledger) rewrite(rows []Row, at, kept []int) {
 			}
 			for _, id := range between {
 				if _, ok := onPage[id]; !ok {
-					l.unlisted(id)
+					l.removedFromOrder(id)
 				}
 			}
 		}
@@ -71,23 +71,23 @@ func (l *Ledger) rewrite(rows []Row, at, kept []int) {
 	l.order.insert(from, ids)
 }
 
-// unlist takes the ids from index i up to j out of the order.
-func (l *Ledger) unlist(i, j int) {
+// removeFromOrder takes the ids from index i up to j out of the order.
+func (l *Ledger) removeFromOrder(i, j int) {
 	if i >= j {
 		return
 	}
 	ids := l.order.slice(i, j)
 	l.order.remove(i, j)
 	for _, id := range ids {
-		l.unlisted(id)
+		l.removedFromOrder(id)
 	}
 }
 
-func (l *Ledger) unlisted(id ID) {
+func (l *Ledger) removedFromOrder(id ID) {
 	switch p := l.pending.get(id); {
 	case id.IsUnreadable():
 	case p != nil:
-		p.Lost, p.Seen = true, time.Time{}
+		p.OutOfPlace, p.Seen = true, time.Time{}
 		l.pending.put(p)
 		l.touchedPending[id] = struct{}{}
 	default:

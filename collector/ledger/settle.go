@@ -14,13 +14,13 @@ type Counted struct {
 
 // Pending is a trace that is open or not yet settled.
 type Pending struct {
-	Row       Row       // as last read
-	FirstSeen time.Time // when we first saw it
-	Since     time.Time // when its age began: FirstSeen, or its own start if the initial sync saw it
-	Ended     time.Time // when its settle delay began; zero while open
-	EndBy     time.Time // when we first saw it ended
-	Seen      time.Time // when it was last checked; zero if it is due at once
-	Lost      bool      // not where it was: only Opper can say whether it is still listed
+	Row        Row       // as last read
+	FirstSeen  time.Time // when we first saw it
+	Since      time.Time // when its age began: FirstSeen, or its own start if the initial sync saw it
+	Ended      time.Time // when its settle delay began; zero while open
+	EndBy      time.Time // when we first saw it ended
+	Seen       time.Time // when it was last checked; zero if it is due at once
+	OutOfPlace bool      // not where it was: only Opper can say whether it is still listed
 
 	unstored bool // Changes has not put it yet
 }
@@ -55,12 +55,12 @@ func (l *Ledger) Pending(f func(Row)) { l.pending.all(func(p *Pending) { f(p.Row
 // most.
 func (l *Ledger) dueAt(p *Pending) time.Time {
 	switch settled := p.Ended.Add(l.cfg.SettleDelay); {
-	case p.Lost && p.Seen.IsZero():
+	case p.OutOfPlace && p.Seen.IsZero():
 		return time.Time{}
 	case p.Ended.IsZero():
 		wait := max(l.cfg.RecheckInterval, p.Seen.Sub(p.Since)/8)
 		return earliest(p.Seen.Add(wait), p.Since.Add(l.cfg.AbandonAfter))
-	case p.Lost && settled.Before(p.Seen.Add(l.cfg.RecheckInterval)):
+	case p.OutOfPlace && settled.Before(p.Seen.Add(l.cfg.RecheckInterval)):
 		return p.Seen.Add(l.cfg.RecheckInterval)
 	default:
 		return settled
@@ -126,8 +126,8 @@ func (l *Ledger) recheck(r *Row, when When, ev *Events) {
 	delete(l.unanswered, r.ID)
 	// When it was last checked only says when to do so again, so that is not worth
 	// a commit by itself.
-	if lost := !l.order.has(r.ID); p.Row != *r || p.Lost != lost {
-		p.Row, p.Lost = *r, lost
+	if outOfPlace := !l.order.has(r.ID); p.Row != *r || p.OutOfPlace != outOfPlace {
+		p.Row, p.OutOfPlace = *r, outOfPlace
 		l.touchedPending[r.ID] = struct{}{}
 	}
 	switch l.decide(p, when) {

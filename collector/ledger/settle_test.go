@@ -220,7 +220,7 @@ func TestDelistedTracesCountAsLastSeen(t *testing.T) {
 	b.is(b.list(2*abandon, open(3), ended(2), ended(1)), "")
 }
 
-// A trace that has left its place while Opper does not say what became of it is
+// A trace that is out of place while Opper does not say what became of it is
 // counted as last seen, a while after it would have been abandoned.
 func TestUnanswered(t *testing.T) {
 	b := newBook(t, 0)

@@ -25,7 +25,7 @@ type Config struct {
 	OpenMetricsCreated     bool // expose created timestamps as samples
 	MaxRequests            int  // scrapes at once; 0 is no limit
 	SyncOnScrape           bool // before each scrape is answered
-	EnableLifecycle        bool // serve snapshotPath and reloadPath
+	EnableLifecycle        bool // serve copyPath and reloadPath
 }
 
 // Syncer is what is scraped: projects, which may come and go. An empty name stands
@@ -43,8 +43,8 @@ type Syncer interface {
 	Status() []status.Project
 }
 
-// Snapshot returns a copy of the state, which is the caller's.
-type Snapshot func() (*os.File, error)
+// CopyState returns a copy of the state, which is the caller's.
+type CopyState func() (*os.File, error)
 
 // The pages of projects, which no other page can take the place of.
 const (
@@ -54,9 +54,9 @@ const (
 )
 
 // NewHandler returns all pages of the exporter. The registry has the metrics of the
-// process. There is no Snapshot without persistence, and no reload without a file to
+// process. There is no CopyState without persistence, and no reload without a file to
 // read again.
-func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometheus.Registry, snapshot Snapshot, reload http.Handler, logger log.Logger) http.Handler {
+func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometheus.Registry, copyState CopyState, reload http.Handler, logger log.Logger) http.Handler {
 	mux := http.NewServeMux()
 	metrics := newMetrics(cfg, syncer, scrapers, registry, logger)
 	mux.HandleFunc(cfg.TelemetryPath, metrics.whole)
@@ -67,7 +67,7 @@ func NewHandler(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometh
 	mux.HandleFunc("/-/healthy", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, cfg.Program+" is healthy.\n")
 	})
-	mux.Handle(snapshotPath, lifecycle(cfg, snapshotHandler(snapshot, sendTimeout, logger)))
+	mux.Handle(copyPath, lifecycle(cfg, copyHandler(copyState, sendTimeout, logger)))
 	if reload == nil {
 		reload = refuse("There is nothing to reload: --config.file is not set.", http.StatusNotFound)
 	}
@@ -151,7 +151,7 @@ func secure(next http.Handler) http.Handler {
 			header.Set("Connection", "close") // or the server would wait for the body first
 		}
 		allowed := []string{http.MethodGet, http.MethodHead}
-		if r.URL.Path == snapshotPath || r.URL.Path == reloadPath {
+		if r.URL.Path == copyPath || r.URL.Path == reloadPath {
 			allowed = []string{http.MethodPost}
 		}
 		if !slices.Contains(allowed, r.Method) {

@@ -77,7 +77,7 @@ func TestMethodsAndHeaders(t *testing.T) {
 	address := listen(t, newTestHandler(t, Config{}, newProjects("a"), io.Discard, up()))
 	client := &http.Transport{DisableKeepAlives: true}
 	for path, code := range map[string]int{
-		"/": 200, "/metrics": 200, "/-/healthy": 200, "/-/ready": 200, "/none": 404, "/metrics?name[]=opper_up": 200, snapshotPath: 0, reloadPath: 0,
+		"/": 200, "/metrics": 200, "/-/healthy": 200, "/-/ready": 200, "/none": 404, "/metrics?name[]=opper_up": 200, copyPath: 0, reloadPath: 0,
 		"/probe?target=a": 200, "/probe?target=b": 404, "/probe": 400, "/probe/a": 404, "/metrics/exporter": 200, "/sd": 200,
 	} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW"} {

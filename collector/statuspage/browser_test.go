@@ -161,7 +161,7 @@ func TestPageInBrowser(t *testing.T) {
 // wantTexts is what a reader sees in each state.
 var wantTexts = map[string][]string{
 	"healthy":      {"Collecting: last sync 12 s ago", "checkout", "https://api.opper.ai/v2", "48,211", "120,784", "97.7 %", "cancelled", "invoice-extractor", "anthropic/claude-sonnet-4.5 96,240 $1,411.25", "2 more 7,207 $0.0022", "Total 372,638 $2,277.54", "$2,281.54 spent, 45 % of $5,000.00", "4 waiting, 1,912 unknown"},
-	"no-traces":    {"No traces listed, usage flows", "openai/gpt-5"},
+	"no-traces":    {"No traces listed, only usage", "openai/gpt-5"},
 	"initial-sync": {"Initial sync: 42 %, about 3 min left", "20,400 of 48,211"},
 	"failing":      {"Failing since 2026-03-01 02:11:15 UTC: opper answered 401 Unauthorized: invalid key", "2: traces may have been missed", "This month $5,000.21 spent, 100 % of $5,000.00", "yes: Opper refuses calls", "refused, asked again every hour read usage: opper answered 403"},
 	"stalled":      {"Stalled: no answer from Opper for 4 min"},

@@ -65,7 +65,7 @@ func TestUsageThatIsNotThere(t *testing.T) {
 		"undecided": {undecided, true, false, false},
 	} {
 		text := rendered(t, testConfig(), c.project)
-		if strings.Contains(text, "<h3>Cost</h3>") != c.cost || strings.Contains(text, "No usage has been counted yet") != c.first || strings.Contains(text, "No traces listed, usage flows") != c.noTrace {
+		if strings.Contains(text, "<h3>Cost</h3>") != c.cost || strings.Contains(text, "No usage has been counted yet") != c.first || strings.Contains(text, "No traces listed, only usage") != c.noTrace {
 			t.Errorf("%s: want %+v", name, c)
 		}
 	}

@@ -21,7 +21,7 @@ type view struct {
 	Failed   []failedTrace
 	Refused  []status.Code // requests that did not get a 200
 	Cost     *cost
-	NoTraces bool // Opper lists none, but usage flows
+	NoTraces bool // Opper lists none, but the account has usage
 }
 
 // The levels of a badge, which are classes of the style. The worst is the first.

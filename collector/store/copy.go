@@ -48,10 +48,10 @@ func verifyFile(path string) error {
 	return cmp.Or(s.use(func() error { return s.db.View(digests) }), s.Close())
 }
 
-// Snapshot returns a copy of the state, at its start. It lies beside the state,
+// OpenCopy returns a copy of the state, at its start. It lies beside the state,
 // where there is a place to write, and without a name, so that a process that is
 // killed leaves no file.
-func (s *Store) Snapshot() (*os.File, error) {
+func (s *Store) OpenCopy() (*os.File, error) {
 	s.copying.Lock()
 	defer s.copying.Unlock()
 	path := s.path + ".snapshot"

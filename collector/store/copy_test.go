@@ -33,7 +33,7 @@ func TestCopiesAreCommits(t *testing.T) {
 		mu.Lock()
 		least := len(models) - 2 // the last one may be on its way
 		mu.Unlock()
-		file, err := s.Snapshot()
+		file, err := s.OpenCopy()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,10 +107,10 @@ func TestCopyReplacesNothing(t *testing.T) {
 }
 
 // The part of a copy that a killed process left is replaced.
-func TestSnapshotAfterSIGKILL(t *testing.T) {
+func TestOpenCopyAfterSIGKILL(t *testing.T) {
 	s, _, _ := newInUse(t)
 	writeFile(t, s.path+".snapshot", "half a copy")
-	file, err := s.Snapshot()
+	file, err := s.OpenCopy()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,7 @@ type Store struct {
 	joining sync.Mutex
 	next    *group // which commits can still join; nil if none waits
 
-	copying sync.Mutex // one Snapshot at a time
+	copying sync.Mutex // one OpenCopy at a time
 }
 
 // Open opens the file in dir, both of which it creates if they are missing, and

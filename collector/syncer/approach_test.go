@@ -18,7 +18,7 @@ func TestUnreadableRowInGrowingList(t *testing.T) {
 				b := newBench(t, oppertest.Config{})
 				b.fill(known)
 				b.mustSync()
-				b.arrive("news", 300, time.Millisecond)
+				b.arrive("new", 300, time.Millisecond)
 				rows := b.opper.Snapshot()
 				cut := map[string]bool{}
 				for _, i := range []int{120, 121, 180, 240} {
@@ -54,7 +54,7 @@ func TestRowsMoveUpOverUnreadableRow(t *testing.T) {
 				if when == "head" {
 					b.fill(10)
 					b.mustSync()
-					b.arrive("news", 300, time.Millisecond)
+					b.arrive("new", 300, time.Millisecond)
 				} else {
 					b.fill(300)
 				}

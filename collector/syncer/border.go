@@ -15,7 +15,7 @@ func (c *cursor) stitched(rows []ledger.Row) bool {
 	last, follow := -1, 0
 	for j, r := range rows {
 		i := c.index(r.ID)
-		if (j == 0 || i > last) && slices.Contains(c.prev, r.ID) {
+		if (j == 0 || i > last) && slices.Contains(c.border.ids, r.ID) {
 			return true
 		}
 		if i < 0 {
@@ -25,7 +25,7 @@ func (c *cursor) stitched(rows []ledger.Row) bool {
 			follow = 1
 		}
 		last = max(last, i)
-		if follow == minFollow && i < c.index(c.prev[0]) {
+		if follow == minFollow && i < c.index(c.border.ids[0]) {
 			return true
 		}
 	}
@@ -38,28 +38,28 @@ func hasNew(rows []ledger.Row, ids []ledger.ID) bool {
 
 // remember notes the places of rows that have to wait.
 func (c *cursor) remember(run ledger.Run) {
-	if c.read == nil {
+	if c.waiting.places == nil {
 		return
 	}
 	if run.AtStart {
-		clear(c.read)
-		c.lost = 0
+		clear(c.waiting.places)
+		c.waiting.atMismatch = 0
 	}
 	for _, r := range run.Rows {
-		if _, again := c.read[r.ID]; !again && r.Kind != ledger.Unreadable {
-			c.read[r.ID] = len(c.read)
+		if _, again := c.waiting.places[r.ID]; !again && r.Kind != ledger.Unreadable {
+			c.waiting.places[r.ID] = len(c.waiting.places)
 		}
 	}
 }
 
 // index returns the place of a row among those that were read before, -1 if it was not.
 // Rows that wait have places of their own: one that the ledger knows is not among them,
-// as another list may have answered before.
+// as another upstream may have answered before.
 func (c *cursor) index(id ledger.ID) int {
-	if !c.back {
+	if !c.waiting.isReturning {
 		return c.ledger.Index(id)
 	}
-	if i, waits := c.read[id]; waits {
+	if i, waits := c.waiting.places[id]; waits {
 		return i
 	}
 	return -1
@@ -83,24 +83,26 @@ func (c *cursor) progress(p page) error {
 	switch {
 	case len(p.rows) == 0 || p.rows[0].Kind == ledger.Unreadable:
 		return nil
-	case p.offset == 0 && c.end > 0 && !c.isAhead(p): // again
-	case p.offset > c.floor && p.rows[0].ID == c.first:
-		weight = min(weight, p.offset-c.floor)
+	case p.offset == 0 && c.last.end > 0 && !c.isAhead(p): // again
+	case p.offset > c.last.offset && c.last.beginsWith(p.rows[0]):
+		weight = min(weight, p.offset-c.last.offset)
 	default:
-		if c.prev == nil || hasNew(p.rows, c.prev) && c.stitched(p.rows) {
+		if c.border.ids == nil || hasNew(p.rows, c.border.ids) && c.stitched(p.rows) {
 			// One new row at the start makes all pages new where offset is ignored.
-			c.same = max(c.same-weight, 0)
+			c.repeats = max(c.repeats-weight, 0)
 		}
 		return nil
 	}
-	if c.same += weight; c.same >= maxLimit {
+	if c.repeats += weight; c.repeats >= maxLimit {
 		return fmt.Errorf("%w, the last of them at %d", errRepeated, p.offset)
 	}
 	return nil
 }
 
+func (l *lastPage) beginsWith(r ledger.Row) bool { return len(l.ids) > 0 && l.ids[0] == r.ID }
+
 // isAhead reports whether a page at the start of the list shows that all rows of the
 // last page, which was there as well, have moved behind new ones.
 func (c *cursor) isAhead(p page) bool {
-	return slices.IndexFunc(p.rows, func(r ledger.Row) bool { return r.ID == c.first }) >= c.end
+	return slices.IndexFunc(p.rows, c.last.beginsWith) >= c.last.end
 }

@@ -47,66 +47,64 @@ var (
 
 // cursor reads consecutive pages, each stitched to the one before it.
 type cursor struct {
-	r         *reader
-	ledger    *ledger.Ledger
-	next      int // offset of the next page
-	size      int // rows to ask for; less than maxLimit near unreadable rows
-	limit     int // rows to ask for at most until a page was read; maxLimit after that
-	overlap   int
-	ahead     int  // requests at once
-	retry     bool // try again to read rows known to be unreadable
-	again     bool // pages that can't be stitched may be read again from the start
-	restarted bool // they were, and what they may miss is left to the next head
-	restarts  int  // how often it went back to the start of the list; at most maxSteps
-	known     int  // rows of the list that were read before; 0 in an initial sync
-	total     int  // the newest meta.total_count, or -1
+	reader  *reader
+	ledger  *ledger.Ledger
+	next    int // offset of the next page
+	size    int // rows to ask for; less than maxLimit near unreadable rows
+	limit   int // rows to ask for at most until a page was read; maxLimit after that
+	overlap int
+	known   int // rows of the list that were read before; 0 in an initial sync
+	total   int // the newest meta.total_count, or -1
+	repeats int // pages in a row that led no further, by their weight
 
-	prev    []ledger.ID  // the page before; nil if there is nothing to stitch to
-	floor   int          // its offset
-	first   ledger.ID    // its first row
-	end     int          // the offset behind it
-	asked   time.Time    // when it was asked for
-	last    []ledger.ID  // its rows
-	lastRow ledger.Row   // the last of them
-	share   int          // how many of them the next page is to begin with
-	near    int          // one of so many rows behind them can't be read; 0 if that is not known
-	aims    int          // how often the border behind them was read again beside an unreadable row
-	carry   []ledger.Row // its last row if the next page does not share it, and unreadable rows
-	shift   int          // how much further down than believed rows stand
-	sure    bool         // the last row that was read says so
-	blind   bool         // rows known to be unreadable were not tried
-	same    int          // pages in a row that led no further, by their weight
-	backs   int          // how often it went back because of an unreadable row
-	loose   bool         // the last run begins with new rows that were not read together with its others
+	canRestart bool // pages that can't be stitched may be read again from the start
+	restarted  bool // they were, and what they may miss is left to the next head
+	restarts   int  // how often it went back to the start of the list; at most maxSteps
 
-	// read has the places of the rows that were read from the start of the list on,
-	// while they wait for a row that the ledger knows. It is nil where the ledger
-	// takes in each page at once.
-	read map[ledger.ID]int
-	lost int  // how many these were when a border was last lost
-	back bool // going back from such a border, which led further than the one before
-
-	queue  []future
-	wanted chan future // takes all of the queue without waiting
-	cancel context.CancelFunc
+	last       lastPage
+	border     border
+	unreadable unreadableRows
+	waiting    waitingRows
+	prefetch   prefetch
 }
 
-type future struct {
-	offset int
-	done   chan result
+// lastPage is the last page that was read.
+type lastPage struct {
+	offset, end int // of its first row, and behind its last
+	ids         []ledger.ID
+	row         ledger.Row // the last one
+	asked       time.Time  // when it was asked for
+	isLoose     bool       // its run begins with new rows that were not read together with the others
 }
 
-// aheadOf is how many times as many pages as are asked for at once may be on
-// their way or wait to be taken.
-const aheadOf = 2
+// border is where the next page follows the last one.
+type border struct {
+	ids     []ledger.ID  // the next page has to share one of them; nil if there is nothing to stitch to
+	shared  int          // rows of the last page that the next one is to begin with
+	carried []ledger.Row // the last row if the next page does not share it, and unreadable rows
+	rereads int          // how often it was read again beside an unreadable row
+}
 
-type result struct {
-	page page
-	err  error
+// unreadableRows is what a cursor knows of rows that can't be read.
+type unreadableRows struct {
+	retry       bool // try again to read those that are known
+	skipped     bool // those that are known were not tried
+	within      int  // one of so many rows behind the last page can't be read; 0 if that is not known
+	shift       int  // how much further down than believed rows stand
+	isShiftSure bool // the last row that was read says so
+	returns     int  // how often the cursor went back because of one
+}
+
+// waitingRows are those that were read from the start of the list on, while they wait for
+// a row that the ledger knows.
+type waitingRows struct {
+	places      map[ledger.ID]int // nil where the ledger takes in each page at once
+	atMismatch  int               // how many these were when a page could last not be stitched
+	isReturning bool              // going back from such a page, which led further than the one before
 }
 
 func newCursor(r *reader, led *ledger.Ledger, offset, total int) *cursor {
-	c := &cursor{r: r, ledger: led, next: max(offset, 0), size: maxLimit, limit: maxLimit, overlap: overlap, total: total}
+	c := &cursor{reader: r, ledger: led, next: max(offset, 0), size: maxLimit, limit: maxLimit, overlap: overlap, total: total}
 	if !led.IsInitialSync() {
 		c.known = led.Listed()
 	}
@@ -114,9 +112,7 @@ func newCursor(r *reader, led *ledger.Ledger, offset, total int) *cursor {
 }
 
 // stitchTo makes the next page share one of some ids at least.
-func (c *cursor) stitchTo(ids []ledger.ID) {
-	c.prev = ids
-}
+func (c *cursor) stitchTo(ids []ledger.ID) { c.border.ids = ids }
 
 // page reads the next page. Rows that can't be read are part of the run that
 // the next readable page gives.
@@ -133,61 +129,54 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			return ledger.Run{}, err
 		}
 		switch {
-		case isUnreadable(p) && c.prev != nil && !c.asked.IsZero() && c.backs < maxBacks:
-			// A row that the last page should share: the list has moved, and
-			// what follows has to be tied to a row before this one.
-			c.next, c.size, c.share, c.near = max(0, c.next-maxOverlap), maxOverlap, 0, 0
-			c.backs++
 		case isUnreadable(p):
-			c.carry = append(c.carry, p.rows[0])
-			c.prev, c.share, c.near = nil, 0, 0
-			c.next++
-			if p.blind {
-				c.blind = true
-			} else {
-				// It may be the one that is believed to stand further down.
-				c.size, c.sure = 1, false
-			}
+			c.passUnreadable(p)
 		case c.mustCheck(p):
-			if sure, err := c.check(ctx, p); err != nil {
+			if follows, err := c.check(ctx, p); err != nil {
 				return ledger.Run{}, err
-			} else if sure {
+			} else if follows {
 				return c.take(p), nil
 			}
-		case c.isLoose() && c.backs < maxBacks:
-			c.stitchTo(c.last)
-			c.carry, c.share, c.next, c.size, c.retry = nil, 1, c.next-1, max(c.size, 2), true
-			c.backs++
-		case c.prev == nil || c.stitched(p.rows) || p.offset == 0 && (c.again || slices.ContainsFunc(p.rows, c.listed)):
+		case c.isLastUnshared() && c.unreadable.returns < maxBacks:
+			c.stitchTo(c.last.ids)
+			c.border.carried, c.border.shared, c.next, c.size, c.unreadable.retry = nil, 1, c.next-1, max(c.size, 2), true
+			c.unreadable.returns++
+		case c.border.ids == nil || c.stitched(p.rows) || p.offset == 0 && (c.canRestart || slices.ContainsFunc(p.rows, c.listed)):
 			return c.take(p), nil
-		case steps > maxSteps || steps == maxSteps && !c.again || c.next == 0:
-			return ledger.Run{}, errMoving
 		default:
-			c.share, c.near = 0, 0
-			if steps == 0 {
-				// A list that moves as fast as it is read would go on for ever.
-				c.back, c.lost = len(c.read) > c.lost, len(c.read)
-			}
-			c.overlap = min(4*c.overlap, maxOverlap)
-			c.next = max(0, c.next-maxOverlap<<steps)
-			if steps == maxSteps {
-				c.next, c.restarted = 0, true
-			}
-			if c.next == 0 {
-				if c.restarts++; c.restarts > maxSteps {
-					return ledger.Run{}, errMoving
-				}
-				// Small pages share too few rows to keep up with the list, also those
-				// that end where rows were unreadable: others may be there by now.
-				c.size, c.retry = maxLimit, true
+			if err := c.goBack(steps); err != nil {
+				return ledger.Run{}, err
 			}
 			steps++
 		}
 	}
 }
 
-func isUnreadable(p page) bool {
-	return len(p.rows) == 1 && p.rows[0].Kind == ledger.Unreadable
+// goBack makes the next page begin further up, after so many that could not be stitched.
+func (c *cursor) goBack(steps int) error {
+	if steps > maxSteps || steps == maxSteps && !c.canRestart || c.next == 0 {
+		return errMoving
+	}
+	c.border.shared, c.unreadable.within = 0, 0
+	if steps == 0 {
+		// A list that moves as fast as it is read would go on for ever.
+		c.waiting.isReturning, c.waiting.atMismatch = len(c.waiting.places) > c.waiting.atMismatch, len(c.waiting.places)
+	}
+	c.overlap = min(4*c.overlap, maxOverlap)
+	c.next = max(0, c.next-maxOverlap<<steps)
+	if steps == maxSteps {
+		c.next, c.restarted = 0, true
+	}
+	if c.next > 0 {
+		return nil
+	}
+	if c.restarts++; c.restarts > maxSteps {
+		return errMoving
+	}
+	// Small pages share too few rows to keep up with the list, also those that end where
+	// rows were unreadable: others may be there by now.
+	c.size, c.unreadable.retry = maxLimit, true
+	return nil
 }
 
 // listed reports whether a row is believed to be listed.
@@ -204,89 +193,81 @@ func (c *cursor) take(p page) ledger.Run {
 	n := len(p.rows)
 	end := p.offset + n
 	rows := p.rows
-	c.loose = slices.ContainsFunc(c.carry, func(r ledger.Row) bool { return r.Kind != ledger.Unreadable && !c.ledger.HasSeen(r.ID) })
-	if len(c.carry) > 0 {
-		rows = append(c.carry, rows...)
+	c.last.isLoose = slices.ContainsFunc(c.border.carried, func(r ledger.Row) bool { return r.Kind != ledger.Unreadable && !c.ledger.HasSeen(r.ID) })
+	if len(c.border.carried) > 0 {
+		rows = append(c.border.carried, rows...)
 	}
 	run := ledger.Run{
 		Rows:    rows,
-		AtStart: p.offset == len(c.carry),
+		AtStart: p.offset == len(c.border.carried),
 		// A server may give fewer rows than asked for before the list ends, and
 		// rows that have moved down make a page that holds nothing new.
-		AtEnd: n == 0 || (n < p.asked && (c.total <= end || end <= c.end && !hasNew(p.rows, c.prev))),
+		AtEnd: n == 0 || (n < p.asked && (c.total <= end || end <= c.last.end && !hasNew(p.rows, c.border.ids))),
 		When:  p.when,
 	}
-	if len(c.carry) > 0 && !c.asked.IsZero() {
-		run.Asked = c.asked
+	if len(c.border.carried) > 0 && !c.last.asked.IsZero() {
+		run.Asked = c.last.asked
 	}
-	before := c.last
-	c.carry, c.prev, c.back = nil, nil, false
+	before := c.last.ids
+	c.border.carried, c.border.ids, c.waiting.isReturning = nil, nil, false
 	if n == 0 {
 		return run
 	}
 	c.remember(run)
-	if i := c.ledger.Index(p.rows[n-1].ID); i >= 0 {
-		c.shift, c.sure = end-1-i, true
-	} else {
-		c.sure = false
-	}
-	c.last, c.lastRow, c.aims = make([]ledger.ID, n), p.rows[n-1], 0
+	c.last = lastPage{offset: p.offset, end: end, ids: make([]ledger.ID, n), row: p.rows[n-1], asked: p.when.Asked, isLoose: c.last.isLoose}
 	for i, r := range p.rows {
-		c.last[i] = r.ID
+		c.last.ids[i] = r.ID
 	}
+	i := c.ledger.Index(c.last.row.ID)
+	if c.unreadable.isShiftSure = i >= 0; c.unreadable.isShiftSure {
+		c.unreadable.shift = end - 1 - i
+	}
+	c.border.rereads = 0
 	c.approach(p, before)
-	c.share = min(c.overlap, n/2)
+	c.moveBehind(p)
+	return run
+}
+
+// moveBehind sets what to read behind the last page.
+func (c *cursor) moveBehind(p page) {
+	n := len(p.rows)
+	c.border.shared = min(c.overlap, n/2)
 	switch {
-	case c.unreadable(end) == end:
-		c.share, c.size = 0, maxLimit
-	case c.near == 1:
-		c.share, c.size = 0, 1
-	case c.near > 1:
-		c.size = c.share + c.near/2
+	case c.unreadableFrom(c.last.end) == c.last.end:
+		c.border.shared, c.size = 0, maxLimit
+	case c.unreadable.within == 1:
+		c.border.shared, c.size = 0, 1
+	case c.unreadable.within > 1:
+		c.size = c.border.shared + c.unreadable.within/2
 	case p.asked == c.limit:
 		c.size = maxLimit
 	default:
 		c.size = min(2*p.asked, maxLimit)
 	}
-	c.limit = maxLimit
-	if c.share == 0 {
-		c.carry = slices.Clone(p.rows[n-1:])
+	c.limit, c.next = maxLimit, c.last.end-c.border.shared
+	if c.border.shared == 0 {
+		c.border.carried = slices.Clone(p.rows[n-1:])
 	} else {
-		c.stitchTo(c.last)
+		c.stitchTo(c.last.ids)
 	}
-	c.first, c.floor, c.next, c.end, c.asked = p.rows[0].ID, p.offset, end-c.share, end, p.when.Asked
-	return run
-}
-
-// unreadable returns the offset of the first row from offset on that is known to be
-// unreadable, or -1.
-func (c *cursor) unreadable(offset int) int {
-	if c.retry {
-		return -1
-	}
-	i := c.ledger.NextUnreadable(offset-c.shift, maxLimit)
-	if i < 0 {
-		return -1
-	}
-	return i + c.shift
 }
 
 // fetch reads the page at c.next, with those after it on their way if there may
 // be several requests at once.
 func (c *cursor) fetch(ctx context.Context) (page, error) {
-	if c.ahead > 1 && c.size == maxLimit {
-		p, err := c.fetchAhead(ctx)
+	if c.prefetch.requests > 1 && c.size == maxLimit {
+		p, err := c.prefetch.page(ctx, c)
 		if err == nil || !opper.Unreadable(err) {
 			return p, err
 		}
 	}
-	c.close()
+	c.prefetch.close()
 	size := min(c.size, c.limit)
-	switch h := c.unreadable(c.next); {
+	switch h := c.unreadableFrom(c.next); {
 	case h > c.next:
 		size = min(size, h-c.next)
-	case h == c.next && c.sure:
-		p := page{offset: h, asked: 1, total: -1, blind: true, when: ledger.When{Asked: c.r.now()}}
+	case h == c.next && c.unreadable.isShiftSure:
+		p := page{offset: h, asked: 1, total: -1, isSkipped: true, when: ledger.When{Asked: c.reader.now()}}
 		p.when.Read = p.when.Asked
 		p.rows = []ledger.Row{{Kind: ledger.Unreadable}}
 		return p, nil
@@ -294,48 +275,5 @@ func (c *cursor) fetch(ctx context.Context) (page, error) {
 		// New rows may be here by now, and the unreadable one behind them.
 		size = 1
 	}
-	return c.r.read(ctx, c.next, size, min(c.share, size-1))
-}
-
-func (c *cursor) fetchAhead(ctx context.Context) (page, error) {
-	if len(c.queue) > 0 && c.queue[0].offset != c.next {
-		c.close()
-	}
-	if c.cancel == nil {
-		flight, cancel := context.WithCancel(ctx)
-		c.wanted, c.cancel = make(chan future, aheadOf*c.ahead), cancel
-		// They last as long as the full scan: a stack deep enough to decode a page is
-		// not grown again for each.
-		for range c.ahead {
-			go c.r.listAll(flight, c.wanted)
-		}
-	}
-	for at := c.next + len(c.queue)*(maxLimit-c.overlap); len(c.queue) < aheadOf*c.ahead; at += maxLimit - c.overlap {
-		if len(c.queue) > 0 && at >= c.total {
-			break
-		}
-		f := future{offset: at, done: make(chan result, 1)}
-		c.wanted <- f
-		c.queue = append(c.queue, f)
-	}
-	got := <-c.queue[0].done
-	c.queue = c.queue[1:]
-	return got.page, got.err
-}
-
-// listAll lists one page after the other until no more is wanted.
-func (r *reader) listAll(ctx context.Context, wanted <-chan future) {
-	for f := range wanted {
-		p, err := r.list(ctx, f.offset, maxLimit)
-		f.done <- result{p, err}
-	}
-}
-
-// close cancels the pages that are on their way.
-func (c *cursor) close() {
-	if c.cancel != nil {
-		c.cancel()
-		close(c.wanted)
-	}
-	c.queue, c.wanted, c.cancel = nil, nil, nil
+	return c.reader.read(ctx, c.next, size, min(c.border.shared, size-1))
 }

@@ -52,20 +52,20 @@ const (
 // add takes in a run, if need be later. The error is ErrForeign if nothing
 // explains why no row is known.
 func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
-	w := e.syncer
+	s := e.syncer
 	if run.AtStart {
 		// Nothing ties what was read before to this.
-		*e = evidence{syncer: w, reader: e.reader, tied: w.ledger.Listed() == 0}
+		*e = evidence{syncer: s, reader: e.reader, tied: s.ledger.Listed() == 0}
 	}
 	if e.tied {
-		w.take(run)
+		s.take(run)
 		return nil
 	}
-	e.loose = e.loose || c.loose
+	e.loose = e.loose || c.last.isLoose
 	e.runs = append(e.runs, run)
 	e.rows += len(run.Rows)
 	switch {
-	case w.anyKnown(run.Rows):
+	case s.anyKnown(run.Rows):
 		if e.loose {
 			if has, err := e.hasRowSurely(ctx, e.runs[0].Rows); err != nil || has == absent {
 				if err == nil {
@@ -74,8 +74,8 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
 				return err
 			}
 		}
-		w.foreign, w.asked = nil, 0
-	case e.rows == 0 && run.AtEnd && !w.unproven: // an empty list is a valid answer
+		s.foreign, s.asked = nil, 0
+	case e.rows == 0 && run.AtEnd && !s.unproven: // an empty list is a valid answer
 	case !run.AtEnd:
 		return e.wait(ctx, c.total)
 	default:
@@ -134,7 +134,7 @@ func (e *evidence) accept() {
 // is: what two pages hold often arrives between two syncs, and needs no further
 // requests.
 func (e *evidence) wait(ctx context.Context, total int) error {
-	w := e.syncer
+	s := e.syncer
 	pages := 1
 	if len(e.runs[0].Rows) < maxLimit {
 		pages++
@@ -145,7 +145,7 @@ func (e *evidence) wait(ctx context.Context, total int) error {
 		}
 		// In a list that is not sorted by time, those that are left may be any, and
 		// they may be rows that could not be read.
-		if e.found == absent && w.sorted && len(w.ledger.Unreadable()) == 0 && (e.isForeign() || !e.mayHaveExpired()) {
+		if e.found == absent && s.known.Sorted && len(s.ledger.Unreadable()) == 0 && (e.isForeign() || !e.mayHaveExpired()) {
 			return e.refuseEarly(ctx)
 		}
 	}
@@ -162,8 +162,8 @@ func (e *evidence) wait(ctx context.Context, total int) error {
 // refuseEarly refuses a list of which the start was read. Its last rows tell
 // best whether it is another project's.
 func (e *evidence) refuseEarly(ctx context.Context) error {
-	w := e.syncer
-	p, err := e.reader.read(ctx, max(w.believedEnd(), 1)-1, maxLimit, 0)
+	s := e.syncer
+	p, err := e.reader.read(ctx, max(s.believedEnd(), 1)-1, maxLimit, 0)
 	if err != nil {
 		return err
 	}
@@ -173,13 +173,13 @@ func (e *evidence) refuseEarly(ctx context.Context) error {
 // refuse refuses a list. If most of its rows were listed when ours was read
 // last, it is another one, and time does not change that.
 func (e *evidence) refuse(runs []ledger.Run) error {
-	w := e.syncer
+	s := e.syncer
 	if older, newer := e.ages(runs); older > newer || e.isForeign() {
-		w.foreign = map[ledger.ID]struct{}{}
+		s.foreign = map[ledger.ID]struct{}{}
 		for _, run := range append(runs, e.runs...) {
 			for _, row := range run.Rows[:min(len(run.Rows), maxLimit)] {
 				if row.Kind != ledger.Unreadable {
-					w.foreign[row.ID] = struct{}{}
+					s.foreign[row.ID] = struct{}{}
 				}
 			}
 		}
@@ -204,7 +204,7 @@ func (e *evidence) isForeign() bool {
 // must be where all that was listed then has expired.
 func (e *evidence) isNewer(runs []ledger.Run) bool {
 	older, newer := e.ages(runs)
-	return newer > older || runs[0].Read.Sub(e.syncer.lastSuccess) >= ledger.MaxAge
+	return newer > older || runs[0].Read.Sub(e.syncer.known.LastSuccess) >= ledger.MaxAge
 }
 
 // ages counts the rows that are older and newer than the last successful sync, as far
@@ -218,7 +218,7 @@ func (e *evidence) ages(runs []ledger.Run) (older, newer int) {
 			}
 			switch {
 			case at.IsZero() || at.After(run.Read):
-			case at.Before(e.syncer.lastSuccess):
+			case at.Before(e.syncer.known.LastSuccess):
 				older++
 			default:
 				newer++
@@ -232,21 +232,21 @@ func (e *evidence) ages(runs []ledger.Run) (older, newer int) {
 // That it has one is the best proof that the list is ours. That it has none says
 // something only if it has one that it has just listed.
 func (e *evidence) ask(ctx context.Context) error {
-	w := e.syncer
+	s := e.syncer
 	if e.found != notAsked {
 		return nil
 	}
 	e.found = unsure
-	listed := w.ledger.Listed()
+	listed := s.ledger.Listed()
 	for i := range min(2*maxAsked, listed) {
 		at := 0 // the newest, which is the last to expire
 		if i > 0 {
-			at = (w.asked + i/2) % listed
+			at = (s.asked + i/2) % listed
 		}
-		if (i%2 == 1) != w.newestLast {
+		if (i%2 == 1) != s.known.NewestLast {
 			at = listed - 1 - at
 		}
-		id := w.ledger.IDs(at, at+1)[0]
+		id := s.ledger.IDs(at, at+1)[0]
 		if id.IsUnreadable() {
 			continue
 		}
@@ -260,7 +260,7 @@ func (e *evidence) ask(ctx context.Context) error {
 			return nil
 		}
 	}
-	w.asked += maxAsked
+	s.asked += maxAsked
 	for _, run := range e.runs {
 		for _, row := range run.Rows {
 			if row.Ref != "" {
@@ -316,43 +316,43 @@ func (e *evidence) has(ctx context.Context, id string) (verdict, error) {
 // have expired before the start of the list was read. The time since then, which
 // may be long if the process stood still, explains nothing.
 func (e *evidence) mayHaveExpired() bool {
-	w, now := e.syncer, e.runs[0].Read
-	if w.unproven {
+	s, now := e.syncer, e.runs[0].Read
+	if s.unproven {
 		return false
 	}
-	if now.Sub(w.lastSuccess) >= ledger.MaxAge {
+	if now.Sub(s.known.LastSuccess) >= ledger.MaxAge {
 		return true
 	}
-	if w.span.newest.IsZero() {
+	if s.known.Newest.IsZero() {
 		return false
 	}
-	youngest := now.Sub(w.span.newest)
-	if w.expiries >= minExpiries {
+	youngest := now.Sub(s.known.Newest)
+	if s.known.Expiries >= minExpiries {
 		// What was listed a moment ago has not expired, however old it was.
-		return youngest >= w.retention && now.Sub(w.lastSuccess) >= w.retention/4
+		return youngest >= s.known.Retention && now.Sub(s.known.LastSuccess) >= s.known.Retention/4
 	}
-	return youngest >= min(w.span.age+unseenExpiry, ledger.MaxAge)
+	return youngest >= min(s.known.OldestAge+unseenExpiry, ledger.MaxAge)
 }
 
 // noteExpiry takes in from a run that rows at the old end of the list have
 // expired: those beside them are about as old.
-func (w *Syncer) noteExpiry(run ledger.Run) {
+func (s *Syncer) noteExpiry(run ledger.Run) {
 	n := len(run.Rows)
-	if n == 0 || w.ledger.IsInitialSync() {
+	if n == 0 || s.ledger.IsInitialSync() {
 		return
 	}
 	var beside []ledger.Row
-	last := w.ledger.Index(run.Rows[n-1].ID)
+	last := s.ledger.Index(run.Rows[n-1].ID)
 	switch {
-	case run.AtEnd && !w.newestLast && last >= 0 && last < w.ledger.Listed()-1:
+	case run.AtEnd && !s.known.NewestLast && last >= 0 && last < s.ledger.Listed()-1:
 		beside = run.Rows[max(n-overlap, 0):]
-	case run.AtStart && w.newestLast && w.ledger.Index(run.Rows[0].ID) > 0:
+	case run.AtStart && s.known.NewestLast && s.ledger.Index(run.Rows[0].ID) > 0:
 		beside = run.Rows[:min(overlap, n)]
 	}
 	// Rows that are deleted or moved may stand beside younger ones.
-	if age := medianAge(beside, run.Read); age > 0 && age >= medianAge(run.Rows, run.Read) && age >= w.span.age/8 {
-		w.retention = age
-		w.expiries++
+	if age := medianAge(beside, run.Read); age > 0 && age >= medianAge(run.Rows, run.Read) && age >= s.known.OldestAge/8 {
+		s.known.Retention = age
+		s.known.Expiries++
 	}
 }
 

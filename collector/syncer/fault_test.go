@@ -118,7 +118,7 @@ func TestInitialSyncResumes(t *testing.T) {
 		t.Fatal("no error")
 	}
 	if got := b.ledger.Listed(); got < 2000 || !b.ledger.IsInitialSync() {
-		t.Fatalf("%d rows met, initial sync %t", got, b.ledger.IsInitialSync())
+		t.Fatalf("%d rows seen, initial sync %t", got, b.ledger.IsInitialSync())
 	}
 	b.opper.Clear()
 	for i := range 150 {
@@ -161,7 +161,7 @@ func TestSlippedIn(t *testing.T) {
 	}
 }
 
-// An open trace is followed until it ends, and given up in time, at few looks.
+// An open trace is followed until it ends, and abandoned in time, with few requests.
 func TestOpenTraces(t *testing.T) {
 	for _, noGet := range []int{0, http.StatusNotFound, http.StatusMethodNotAllowed} {
 		b := newBench(t, oppertest.Config{NoGet: noGet})

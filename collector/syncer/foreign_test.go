@@ -49,7 +49,7 @@ func TestForeignListOfSmallOldProject(t *testing.T) {
 	}
 }
 
-// Pages of another list, and then pages of ours behind them: none of their rows is taken
+// Pages of another upstream, and then pages of ours behind them: none of their rows is taken
 // in, wherever in our list the next page begins.
 func TestForeignPagesBeforeOurs(t *testing.T) {
 	for _, ours := range []int{250, 450, 700} {
@@ -65,7 +65,7 @@ func TestForeignPagesBeforeOurs(t *testing.T) {
 				_ = b.sync() // it may fail
 				for _, theirs := range other.Snapshot() {
 					if b.ledger.HasSeen(ledger.KeyOf(theirs.ID)) {
-						t.Fatal("a row of another list is taken in")
+						t.Fatal("a row of another upstream is taken in")
 					}
 				}
 				b.opper.Clear()
@@ -77,7 +77,7 @@ func TestForeignPagesBeforeOurs(t *testing.T) {
 	}
 }
 
-// The time for which the process stands still while it reads another list says
+// The time for which the process stands still while it reads another upstream says
 // nothing about what the list held when its start was read.
 func TestForeignListBeforePause(t *testing.T) {
 	b := newBench(t, oppertest.Config{})
@@ -138,13 +138,13 @@ func TestUnprovenList(t *testing.T) {
 	}{
 		"same list":               {func(*bench) {}, nil},
 		"same list with many new": {func(b *bench) { b.arrive("new", 350, time.Second) }, nil},
-		"all expired":             {func(b *bench) { deleteAll(b); b.step(32 * 24 * time.Hour); b.arrive("new", 30, time.Second) }, ErrOtherList},
-		"empty list":              {deleteAll, ErrOtherList},
-		"another list": {func(b *bench) {
+		"all expired":             {func(b *bench) { deleteAll(b); b.step(32 * 24 * time.Hour); b.arrive("new", 30, time.Second) }, ErrOtherUpstream},
+		"empty list":              {deleteAll, ErrOtherUpstream},
+		"another upstream": {func(b *bench) {
 			other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
 			other.FillHistory(250, 3, b.now().Add(-2*time.Hour), b.now())
 			b.opper.Fail(oppertest.Fault{Times: -1, Answer: oppertest.OtherProject(other)})
-		}, ErrOtherList},
+		}, ErrOtherUpstream},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, oppertest.Config{})

@@ -12,93 +12,100 @@ import (
 // to be. It reports whether it came to the end, and else how far it came.
 // Nothing is taken in before a known row shows that this is the list that we
 // know, and pages that share rows tie what came before it to that row.
-func (w *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err error) {
-	c := w.headCursor(r, w.total)
-	c.limit = w.headLimit()
-	w.least = -1
-	skipped := false
-	unreadable := w.skipUnreadable(c)
-	ev := evidence{syncer: w, reader: r}
-	for {
-		limit := c.limit
-		run, err := c.page(ctx)
-		if opper.OutOfRange(err) && c.next > 0 && unreadable == 0 {
-			w.tooDeep(c.next, err)
-			if err := ev.conclude(ctx); err != nil {
-				return false, 0, err
-			}
-			break
-		}
-		if err != nil && (unreadable == 0 || !opper.OutOfRange(err)) {
+func (s *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err error) {
+	h := headReader{syncer: s, cursor: s.headCursor(r, s.known.Total), evidence: evidence{syncer: s, reader: r}}
+	h.cursor.limit = s.headLimit()
+	s.minTotal = -1
+	h.unreadable = s.skipUnreadable(h.cursor)
+	for done := false; !done; {
+		if done, err = h.page(ctx); err != nil {
 			return false, 0, err
 		}
-		if n := unreadable; n > 0 {
-			unreadable = 0
-			if err != nil || len(run.Rows) <= n || w.ledger.Index(run.Rows[n].ID) != n {
-				c = w.headCursor(r, c.total)
-				continue
-			}
-		}
-		skipped = skipped || c.blind
-		whole = run.AtEnd
-		moved := w.moved
-		if c.restarted {
-			// The list moves so fast that this head could read the same rows again
-			// and again: what it may miss is left to the next one.
-			moved = nil
-		}
-		settled := w.settledDown(run.Rows, limit, moved) // before its new rows are known
-		err = ev.add(ctx, run, c)
-		if errors.Is(err, ErrForeign) && skipped {
-			// The row that we know may be one that could not be read before.
-			skipped = false
-			c = w.headCursor(r, c.total)
-			c.retry = true
-			continue
-		}
-		if err != nil {
-			return false, 0, err
-		}
-		if ev.tied {
-			c.read = nil
-		}
-		if whole && run.AtStart {
-			w.detectOrderOf(run.Rows)
-		}
-		if whole || ev.tied && settled {
-			break
-		}
 	}
-	w.note(c.total)
-	w.skipped = w.skipped || skipped
-	if !c.restarted {
-		w.moved = nil
+	s.note(h.cursor.total)
+	s.skipped = s.skipped || h.skipped
+	if !h.cursor.restarted {
+		s.moved = nil
 	}
-	return whole, c.next, nil
+	return h.whole, h.cursor.next, nil
 }
 
-func (w *Syncer) headCursor(r *reader, total int) *cursor {
-	c := newCursor(r, w.ledger, 0, total)
-	c.again, c.read = true, map[ledger.ID]int{}
+// headReader reads one head.
+type headReader struct {
+	syncer     *Syncer
+	cursor     *cursor
+	evidence   evidence
+	unreadable int  // rows that the next page begins with, as they are believed to
+	skipped    bool // rows known to be unreadable were not tried
+	whole      bool // the end was reached
+}
+
+// page takes in the next page, and reports whether it is the last one.
+func (h *headReader) page(ctx context.Context) (done bool, err error) {
+	s, c, unreadable := h.syncer, h.cursor, h.unreadable
+	limit := c.limit
+	run, err := c.page(ctx)
+	h.unreadable = 0
+	switch isDeep := opper.OutOfRange(err); {
+	case unreadable > 0 && (isDeep || err == nil && (len(run.Rows) <= unreadable || s.ledger.Index(run.Rows[unreadable].ID) != unreadable)):
+		h.cursor = s.headCursor(c.reader, c.total)
+		return false, nil
+	case isDeep && c.next > 0:
+		s.tooDeep(c.next, err)
+		return true, h.evidence.conclude(ctx)
+	case err != nil:
+		return false, err
+	}
+	h.skipped = h.skipped || c.unreadable.skipped
+	h.whole = run.AtEnd
+	moved := s.moved
+	if c.restarted {
+		// The list moves so fast that this head could read the same rows again
+		// and again: what it may miss is left to the next one.
+		moved = nil
+	}
+	settled := s.settledDown(run.Rows, limit, moved) // before its new rows are known
+	err = h.evidence.add(ctx, run, c)
+	if errors.Is(err, ErrForeign) && h.skipped {
+		// The row that we know may be one that could not be read before.
+		h.skipped, h.cursor = false, s.headCursor(c.reader, c.total)
+		h.cursor.unreadable.retry = true
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if h.evidence.tied {
+		c.waiting.places = nil
+	}
+	if h.whole && run.AtStart {
+		s.detectOrderOf(run.Rows)
+	}
+	return h.whole || h.evidence.tied && settled, nil
+}
+
+func (s *Syncer) headCursor(r *reader, total int) *cursor {
+	c := newCursor(r, s.ledger, 0, total)
+	c.canRestart, c.waiting.places = true, map[ledger.ID]int{}
 	return c
 }
 
 // skipUnreadable makes a cursor begin behind unreadable rows that are believed to
 // stand at the start, and returns how many. If another row stands behind them,
 // there are new rows, and the start has to be read after all.
-func (w *Syncer) skipUnreadable(c *cursor) int {
+func (s *Syncer) skipUnreadable(c *cursor) int {
 	n := 0
-	for n < maxLimit && w.ledger.NextUnreadable(n, 1) == n {
-		c.carry = append(c.carry, ledger.Row{Kind: ledger.Unreadable})
+	for n < maxLimit && s.ledger.NextUnreadable(n, 1) == n {
+		c.border.carried = append(c.border.carried, ledger.Row{Kind: ledger.Unreadable})
 		n++
 	}
-	c.next, c.blind = n, n > 0
+	c.next, c.unreadable.skipped = n, n > 0
 	return n
 }
 
-func (w *Syncer) anyKnown(rows []ledger.Row) bool {
+func (s *Syncer) anyKnown(rows []ledger.Row) bool {
 	for _, row := range rows {
-		if row.Kind == ledger.Normal && w.ledger.HasSeen(row.ID) {
+		if row.Kind == ledger.Normal && s.ledger.HasSeen(row.ID) {
 			return true
 		}
 	}
@@ -109,17 +116,17 @@ func (w *Syncer) anyKnown(rows []ledger.Row) bool {
 // shows in a few that nothing is new, if total_count would show what was inserted
 // further down. Rows that are due come with them if they stand close to the start, and
 // as many new ones as may have arrived since.
-func (w *Syncer) headLimit() int {
+func (s *Syncer) headLimit() int {
 	limit := idleRows
 	switch {
-	case !w.sorted || w.ledger.Listed() <= 2*overlap: // so few are read as a whole
+	case !s.known.Sorted || s.ledger.Listed() <= 2*overlap: // so few are read as a whole
 		return maxLimit
-	case w.newestLast:
+	case s.known.NewestLast:
 		return limit
-	case w.total < 0 || w.totalUnreliable || w.totalCapped:
+	case s.known.Total < 0 || s.known.TotalUnreliable || s.known.TotalCapped:
 		return maxLimit
 	}
-	for _, d := range w.ledger.Due(w.cfg.Now()) {
+	for _, d := range s.ledger.Due(s.cfg.Now()) {
 		if d.Index < maxLimit {
 			limit = max(limit, 2*(d.Index+1)+idleRows)
 		}
@@ -130,19 +137,19 @@ func (w *Syncer) headLimit() int {
 // settledDown reports whether the last rows stand where they are believed to be. Where
 // a page of fewer than maxLimit rows was asked for at the end where new rows are, they
 // must be the first ones that were listed before, without any missing.
-func (w *Syncer) settledDown(rows []ledger.Row, limit int, moved map[ledger.ID]struct{}) bool {
-	n := w.outOfPlace(rows, moved)
-	if limit == maxLimit || w.newestLast {
+func (s *Syncer) settledDown(rows []ledger.Row, limit int, moved map[ledger.ID]struct{}) bool {
+	n := s.outOfPlace(rows, moved)
+	if limit == maxLimit || s.known.NewestLast {
 		return n <= max(len(rows)-overlap, 0)
 	}
-	return len(rows)-n > idleRows/2 && w.standFrom(0, rows[n:]) == len(rows)-n
+	return len(rows)-n > idleRows/2 && s.standFrom(0, rows[n:]) == len(rows)-n
 }
 
 // standFrom returns how many rows there are up to the first one that does not stand
 // where it is believed to, given the index of the first one.
-func (w *Syncer) standFrom(index int, rows []ledger.Row) int {
+func (s *Syncer) standFrom(index int, rows []ledger.Row) int {
 	for i, row := range rows {
-		if row.Kind != ledger.Unreadable && w.ledger.Index(row.ID) != index+i {
+		if row.Kind != ledger.Unreadable && s.ledger.Index(row.ID) != index+i {
 			return i
 		}
 	}
@@ -153,13 +160,13 @@ func (w *Syncer) standFrom(index int, rows []ledger.Row) int {
 // behind the one before it, as it is believed to, or that is one of moved. Only rows
 // that were in place before a head began show it that all behind them are known: what
 // arrives meanwhile may fill a small page with what it has just read itself.
-func (w *Syncer) outOfPlace(rows []ledger.Row, moved map[ledger.ID]struct{}) int {
+func (s *Syncer) outOfPlace(rows []ledger.Row, moved map[ledger.ID]struct{}) int {
 	n, before := 0, -1
 	for i, row := range rows {
 		if row.Kind == ledger.Unreadable {
 			continue
 		}
-		at := w.ledger.Index(row.ID)
+		at := s.ledger.Index(row.ID)
 		if _, again := moved[row.ID]; again || at <= before {
 			n = i + 1
 		}

@@ -37,11 +37,11 @@ func TestShortListGrowsBetweenPages(t *testing.T) {
 // Bursts may arrive while a head reads more new rows than the list had: it goes on
 // where it was, again and again.
 func TestBurstsWhileNewRowsWait(t *testing.T) {
-	const news, burst, bursts = 1500, 120, 6
+	const arrived, burst, bursts = 1500, 120, 6
 	b := newBench(t, oppertest.Config{})
 	b.fill(10)
 	b.mustSync()
-	b.arrive("news", news, time.Millisecond)
+	b.arrive("new", arrived, time.Millisecond)
 	at, n := 200, 0
 	b.opper.OnRequest(func(r oppertest.Request) {
 		if r.Offset >= at && n < bursts {
@@ -56,7 +56,7 @@ func TestBurstsWhileNewRowsWait(t *testing.T) {
 	if n != bursts {
 		t.Errorf("%d bursts", n)
 	}
-	if got, most := b.opper.RequestCount(), 3*(news+bursts*burst)/(maxLimit-maxOverlap); got > most {
+	if got, most := b.opper.RequestCount(), 3*(arrived+bursts*burst)/(maxLimit-maxOverlap); got > most {
 		t.Errorf("%d requests, want at most %d", got, most)
 	}
 	b.quiet()

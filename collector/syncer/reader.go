@@ -25,13 +25,13 @@ const maxLimit = opper.PageSize
 
 // page is what was read from offset on.
 type page struct {
-	offset int
-	asked  int // rows asked for
-	failed int // a page of so many could not be read, 0 if none failed
-	rows   []ledger.Row
-	total  int // -1 if Opper did not say
-	when   ledger.When
-	blind  bool // not read: the row is known to be unreadable
+	offset    int
+	asked     int // rows asked for
+	failed    int // a page of so many could not be read, 0 if none failed
+	rows      []ledger.Row
+	total     int // -1 if Opper did not say
+	when      ledger.When
+	isSkipped bool // not read: the row is known to be unreadable
 }
 
 // reader reads pages of one sync, smaller ones where a page can't be read.
@@ -43,8 +43,8 @@ type reader struct {
 	bad  int // failures since
 }
 
-func (w *Syncer) newReader(src Source) *reader {
-	return &reader{src: src, now: w.cfg.Now, end: max(w.ledger.Listed(), w.total), good: -1}
+func (s *Syncer) newReader(src Source) *reader {
+	return &reader{src: src, now: s.cfg.Now, end: max(s.ledger.Listed(), s.known.Total), good: -1}
 }
 
 // provenFor is for how many failures a success proves that the service is well

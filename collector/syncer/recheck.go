@@ -12,85 +12,16 @@ import (
 
 // recheckDue looks at the pending traces that want it: page by page where they
 // are believed to stand, and by id those that are not there.
-func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
-	var lost []ledger.Due
-	shift := 0  // how much further down than believed the last page stood
-	misses := 0 // pages in a row without any row that was looked for
-	due := w.ledger.Due(w.cfg.Now())
-	for len(due) > 0 {
-		at := w.ledger.Index(due[0].ID)
-		if at < 0 || misses == maxMisses {
-			lost, due = append(lost, due[0]), due[1:]
-			continue
-		}
-		if w.refused > 0 && at+shift-overlap >= w.refused {
-			lost, due = append(lost, due[0]), due[1:]
-			continue
-		}
-		c := newCursor(r, w.ledger, at+shift-overlap, w.total)
-		until := at
-		for _, d := range due[1:] {
-			i := w.ledger.Index(d.ID)
-			if i >= at+maxLimit-2*overlap {
-				break
-			}
-			until = max(until, i)
-		}
-		if misses == 0 { // after a miss, a whole page: the row stands at some distance
-			c.limit = until - at + 2*overlap + 1
-		}
-		from := c.next
-		run, err := c.page(ctx)
-		// An unreadable row ends a page before the row that it was read for.
-		for err == nil && !run.AtEnd && c.unreadable(c.end) == c.end && c.end <= at+shift {
-			w.observe(run)
-			run, err = c.page(ctx)
-			from = c.end - len(run.Rows)
-		}
-		if opper.OutOfRange(err) && w.refused > 0 {
-			w.refused = min(w.refused, c.next)
-			lost, due = append(lost, due[0]), due[1:]
-			continue
-		}
-		if opper.OutOfRange(err) {
-			// No page can be read here, or Opper is in trouble:
-			// what it says of an id would be no better.
-			w.ledger.Unanswered(due[0].ID, w.cfg.Now(), &w.ev)
-			due = due[1:]
-			continue
-		}
-		if err != nil {
+func (s *Syncer) recheckDue(ctx context.Context, r *reader) error {
+	c := recheck{syncer: s, reader: r, due: s.ledger.Due(s.cfg.Now())}
+	for len(c.due) > 0 {
+		if err := c.page(ctx); err != nil {
 			return err
-		}
-		w.observe(run)
-		misses++
-		read := make(map[ledger.ID]struct{}, len(run.Rows))
-		for _, row := range run.Rows {
-			read[row.ID] = struct{}{}
-		}
-		behind, before := until+overlap+1, shift
-		if n := len(run.Rows); n == 0 {
-			shift = from - maxLimit + overlap - at // the list ends before this page
-		} else if last := w.ledger.Index(run.Rows[n-1].ID); last >= 0 {
-			behind, shift = last-overlap, from+n-1-last
-		}
-		for first := true; len(due) > 0; first = false {
-			if _, ok := read[due[0].ID]; !ok {
-				// If rows have moved, or close to the page's end, it may just stand
-				// beside the page, and one that begins closer to it follows.
-				if shift != before || !first && w.ledger.Index(due[0].ID) >= behind {
-					break
-				}
-				lost = append(lost, due[0])
-			} else {
-				misses = 0
-			}
-			due = due[1:]
 		}
 	}
 	var delisted []ledger.ID
-	for _, d := range lost[:min(len(lost), maxByID)] {
-		there, err := w.ask(ctx, r, d)
+	for _, d := range c.missing[:min(len(c.missing), maxByID)] {
+		there, err := s.ask(ctx, r, d)
 		if err != nil {
 			return err
 		}
@@ -102,32 +33,118 @@ func (w *Syncer) recheckDue(ctx context.Context, r *reader) error {
 		return nil
 	}
 	// Another project has none of our traces.
-	if _, _, err := w.head(ctx, r); err != nil {
+	if _, _, err := s.head(ctx, r); err != nil {
 		return err
 	}
 	for _, id := range delisted {
-		w.ledger.Delist(id, &w.ev)
+		s.ledger.Delist(id, &s.ev)
 	}
 	return nil
 }
 
+// recheck looks for pending traces, page by page.
+type recheck struct {
+	syncer       *Syncer
+	reader       *reader
+	due, missing []ledger.Due // still to be looked for, and not found
+	shift        int          // how much further down than believed the last page stood
+	misses       int          // pages in a row without any row that was looked for
+}
+
+// page looks at the page of the next trace.
+func (c *recheck) page(ctx context.Context) error {
+	s := c.syncer
+	at := s.ledger.Index(c.due[0].ID)
+	if at < 0 || c.misses == maxMisses || s.known.Refused > 0 && at+c.shift-overlap >= s.known.Refused {
+		c.miss()
+		return nil
+	}
+	cursor := newCursor(c.reader, s.ledger, at+c.shift-overlap, s.known.Total)
+	until := at
+	for _, d := range c.due[1:] {
+		i := s.ledger.Index(d.ID)
+		if i >= at+maxLimit-2*overlap {
+			break
+		}
+		until = max(until, i)
+	}
+	if c.misses == 0 { // after a miss, a whole page: the row stands at some distance
+		cursor.limit = until - at + 2*overlap + 1
+	}
+	from := cursor.next
+	run, err := cursor.page(ctx)
+	// An unreadable row ends a page before the row that it was read for.
+	for end := cursor.last.end; err == nil && !run.AtEnd && cursor.unreadableFrom(end) == end && end <= at+c.shift; end = cursor.last.end {
+		s.observe(run)
+		run, err = cursor.page(ctx)
+		from = cursor.last.end - len(run.Rows)
+	}
+	switch {
+	case opper.OutOfRange(err) && s.known.Refused > 0:
+		s.known.Refused = min(s.known.Refused, cursor.next)
+		c.miss()
+		return nil
+	case opper.OutOfRange(err):
+		// No page can be read here, or Opper is in trouble:
+		// what it says of an id would be no better.
+		s.ledger.Unanswered(c.due[0].ID, s.cfg.Now(), &s.ev)
+		c.due = c.due[1:]
+		return nil
+	case err != nil:
+		return err
+	}
+	s.observe(run)
+	behind, before := until+overlap+1, c.shift
+	if n := len(run.Rows); n == 0 {
+		c.shift = from - maxLimit + overlap - at // the list ends before this page
+	} else if last := s.ledger.Index(run.Rows[n-1].ID); last >= 0 {
+		behind, c.shift = last-overlap, from+n-1-last
+	}
+	c.find(run.Rows, behind, c.shift != before)
+	return nil
+}
+
+// find goes on behind the traces that these rows show or should show. If rows have moved,
+// or from an index on, close to the page's end, one may just stand beside the page, and
+// one that begins closer to it follows.
+func (c *recheck) find(rows []ledger.Row, behind int, moved bool) {
+	c.misses++
+	read := make(map[ledger.ID]struct{}, len(rows))
+	for _, row := range rows {
+		read[row.ID] = struct{}{}
+	}
+	for first := true; len(c.due) > 0; first = false {
+		if _, ok := read[c.due[0].ID]; ok {
+			c.misses, c.due = 0, c.due[1:]
+			continue
+		}
+		if moved || !first && c.syncer.ledger.Index(c.due[0].ID) >= behind {
+			break
+		}
+		c.miss()
+	}
+}
+
+// miss leaves the next trace to be asked for by id.
+func (c *recheck) miss() { c.missing, c.due = append(c.missing, c.due[0]), c.due[1:] }
+
 // ask asks Opper for one trace. It reports false if Opper has none.
-func (w *Syncer) ask(ctx context.Context, r *reader, d ledger.Due) (there bool, err error) {
-	when := ledger.When{Asked: w.cfg.Now()}
+func (s *Syncer) ask(ctx context.Context, r *reader, d ledger.Due) (there bool, err error) {
+	when := ledger.When{Asked: s.cfg.Now()}
 	t, err := r.src.Get(ctx, cmp.Or(d.Ref, d.ID.String()))
-	when.Read = w.cfg.Now()
+	when.Read = s.cfg.Now()
 	switch {
 	case err == nil:
 		var row ledger.Row
 		setRow(&row, &t)
 		row.ID, row.Ref, row.Kind = d.ID, d.Ref, ledger.Normal
-		w.ledger.Resolve(row, when, &w.ev)
+		s.ledger.Resolve(row, when, &s.ev)
 	case errors.Is(err, opper.ErrNotFound):
 		return false, nil
 	case ctx.Err() != nil || opper.Refused(err):
 		return true, fmt.Errorf("trace %s: %w", d.ID, err)
 	default:
-		w.ledger.Unanswered(d.ID, when.Read, &w.ev)
+		s.ledger.Unanswered(d.ID, when.Read, &s.ev)
 	}
 	return true, nil
 }

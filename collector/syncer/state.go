@@ -6,23 +6,52 @@ import (
 	"time"
 )
 
-// state is what a Syncer knows of the list, in the form in which it is stored.
+// state is what a Syncer knows of the list, as it is stored.
 type state struct {
-	Total, Surplus, Unexplained, Refused, Expiries                   int
-	Sorted, NewestLast, TotalUnreliable, TotalCapped, FullScanWanted bool
-	NextFullScan, LastFullScan, LastSuccess, Newest                  time.Time
-	OldestAge, Retention                                             time.Duration
-	Sweep                                                            *sweep
+	Total       int // the newest meta.total_count, -1 if missing
+	Surplus     int // rows listed beyond those believed to be, at the last sync
+	Unexplained int // full scans in a row that did not explain it
+	Refused     int // the offset from which on Opper refuses to list, 0 if it does not
+
+	Sorted          bool // new rows and expiry are at the ends of the list
+	NewestLast      bool
+	TotalUnreliable bool // total_count does not agree with what is listed
+	TotalCapped     bool // more rows were found than total_count said: it is capped, perhaps
+
+	FullScanWanted bool // a row was inserted where only a full scan finds it
+	NextFullScan   time.Time
+	LastFullScan   time.Time // end of the last full scan, or of the last try where deep rows are refused
+	Sweep          *sweep    // running, or done and to be completed by a sync; else nil
+
+	LastSuccess time.Time
+	span                      // of the rows read by the last successful sync
+	Retention   time.Duration // age at which rows were last seen to expire
+	Expiries    int           // how often they were
+}
+
+// span is how old some rows were.
+type span struct {
+	Newest    time.Time     // latest start; zero if none had one
+	OldestAge time.Duration // when the oldest was read
+}
+
+// add takes in a row that was read at some time.
+func (s *span) add(start, read time.Time) {
+	if start.IsZero() {
+		return
+	}
+	if start.After(read) {
+		start = read // a client's clock is fast
+	}
+	if start.After(s.Newest) {
+		s.Newest = start
+	}
+	s.OldestAge = max(s.OldestAge, read.Sub(start))
 }
 
 // State returns what the Syncer knows of the list, to be stored.
-func (w *Syncer) State() ([]byte, error) {
-	b, err := json.Marshal(state{
-		Total: w.total, Surplus: w.surplus, Unexplained: w.unexplained, Refused: w.refused, Expiries: w.expiries,
-		Sorted: w.sorted, NewestLast: w.newestLast, TotalUnreliable: w.totalUnreliable, TotalCapped: w.totalCapped, FullScanWanted: w.fullScanWanted,
-		NextFullScan: w.nextFullScan, LastFullScan: w.lastFullScan, LastSuccess: w.lastSuccess, Newest: w.span.newest,
-		OldestAge: w.span.age, Retention: w.retention, Sweep: w.sweep,
-	})
+func (s *Syncer) State() ([]byte, error) {
+	b, err := json.Marshal(s.known)
 	if err != nil {
 		return nil, fmt.Errorf("syncer: %w", err)
 	}
@@ -31,20 +60,16 @@ func (w *Syncer) State() ([]byte, error) {
 
 // Restore takes in what State returned. The ledger must be the one that was stored
 // with it. If the clock has been set back meanwhile, no wait is longer than it was.
-func (w *Syncer) Restore(b []byte) error {
-	var s state
-	if err := json.Unmarshal(b, &s); err != nil {
+func (s *Syncer) Restore(b []byte) error {
+	s.known = state{}
+	if err := json.Unmarshal(b, &s.known); err != nil {
 		return fmt.Errorf("syncer: %w", err)
 	}
-	w.total, w.surplus, w.unexplained, w.refused, w.expiries = s.Total, s.Surplus, s.Unexplained, s.Refused, s.Expiries
-	w.sorted, w.newestLast, w.totalUnreliable, w.totalCapped, w.fullScanWanted = s.Sorted, s.NewestLast, s.TotalUnreliable, s.TotalCapped, s.FullScanWanted
-	w.nextFullScan, w.lastFullScan, w.lastSuccess = s.NextFullScan, s.LastFullScan, s.LastSuccess
-	w.span, w.retention, w.sweep = span{s.Newest, s.OldestAge}, s.Retention, s.Sweep
-	if w.ledger.HasUnreadable() {
-		w.retryAt = w.cfg.Now()
+	if s.ledger.HasUnreadable() {
+		s.retryAt = s.cfg.Now()
 	}
-	if now := w.cfg.Now(); w.lastSuccess.After(now) {
-		w.nextFullScan, w.lastFullScan = time.Time{}, time.Time{}
+	if now := s.cfg.Now(); s.known.LastSuccess.After(now) {
+		s.known.NextFullScan, s.known.LastFullScan = time.Time{}, time.Time{}
 	}
 	return nil
 }

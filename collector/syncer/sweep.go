@@ -23,86 +23,86 @@ type sweep struct {
 }
 
 // IsSweepDue reports whether a page of a sweep may be read now.
-func (w *Syncer) IsSweepDue() bool {
-	if w.ledger.IsInitialSync() {
+func (s *Syncer) IsSweepDue() bool {
+	if s.ledger.IsInitialSync() {
 		return false
 	}
-	if w.retryDue() {
+	if s.retryDue() {
 		return true
 	}
-	if w.sweep != nil {
-		return !w.sweep.Done
+	if s.known.Sweep != nil {
+		return !s.known.Sweep.Done
 	}
-	now := w.cfg.Now()
-	due := w.fullScanWanted || w.IsUnsorted() || (w.cfg.SweepInterval > 0 && now.Sub(w.lastFullScan) >= w.cfg.SweepInterval)
-	return due && !now.Before(w.nextFullScan)
+	now := s.cfg.Now()
+	due := s.known.FullScanWanted || s.IsUnsorted() || (s.cfg.SweepInterval > 0 && now.Sub(s.known.LastFullScan) >= s.cfg.SweepInterval)
+	return due && !now.Before(s.known.NextFullScan)
 }
 
 // IsUnsorted reports whether new rows may be anywhere in the list, so that only
 // sweeps find them.
-func (w *Syncer) IsUnsorted() bool { return !w.sorted && w.ledger.Listed() > maxLimit }
+func (s *Syncer) IsUnsorted() bool { return !s.known.Sorted && s.ledger.Listed() > maxLimit }
 
 // Sweep reads the next page of a sweep, and begins one if none is under way.
 // The events are those since the last call, also if there is an error.
-func (w *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
-	w.ev = ledger.Events{}
-	r := w.newReader(src)
-	if w.retryDue() {
-		err := w.retryUnreadable(ctx, r)
-		return w.ev, err
+func (s *Syncer) Sweep(ctx context.Context, src Source) (ledger.Events, error) {
+	s.ev = ledger.Events{}
+	r := s.newReader(src)
+	if s.retryDue() {
+		err := s.retryUnreadable(ctx, r)
+		return s.ev, err
 	}
-	began := w.cfg.Now()
-	if w.sweep == nil {
-		w.sweep = &sweep{Began: began}
-		w.trend, w.sampled = trend{}, true
+	began := s.cfg.Now()
+	if s.known.Sweep == nil {
+		s.known.Sweep = &sweep{Began: began}
+		s.trend, s.sampled = trend{}, true
 	}
-	defer func(s *sweep) { s.Took += w.cfg.Now().Sub(began) }(w.sweep)
-	c := newCursor(r, w.ledger, 0, w.total)
-	c.retry = true
-	for _, id := range w.sweep.Last {
-		if i := w.ledger.Index(id); i >= 0 {
-			c.next, c.end = max(i+1-overlap, 0), i+1
-			c.floor = max(c.next-maxLimit, 0)
+	defer func(current *sweep) { current.Took += s.cfg.Now().Sub(began) }(s.known.Sweep)
+	c := newCursor(r, s.ledger, 0, s.known.Total)
+	c.unreadable.retry = true
+	for _, id := range s.known.Sweep.Last {
+		if i := s.ledger.Index(id); i >= 0 {
+			c.next, c.last.end = max(i+1-overlap, 0), i+1
+			c.last.offset = max(c.next-maxLimit, 0)
 		}
 	}
-	if len(w.sweep.Last) > 0 {
-		c.stitchTo(slices.Clone(w.sweep.Last))
+	if len(s.known.Sweep.Last) > 0 {
+		c.stitchTo(slices.Clone(s.known.Sweep.Last))
 	}
 	// Close to rows that can't be read, pages are small: a new start after each
 	// would fall back behind them again and again.
-	for more := true; more; more = !w.sweep.Done && c.size < maxLimit {
+	for more := true; more; more = !s.known.Sweep.Done && c.size < maxLimit {
 		run, err := c.page(ctx)
 		switch {
 		case opper.OutOfRange(err) && c.next > 0:
-			w.tooDeep(c.next, err)
-			w.pause(w.sweep.Took)
-			w.sweep, w.lastFullScan = nil, w.cfg.Now()
-			return w.ev, nil
+			s.tooDeep(c.next, err)
+			s.pause(s.known.Sweep.Took)
+			s.known.Sweep, s.known.LastFullScan = nil, s.cfg.Now()
+			return s.ev, nil
 		case errors.Is(err, errMoving):
-			level.Warn(w.cfg.Logger).Log("msg", "sweep aborted, another one follows", "offset", c.next, "err", err)
-			w.pause(w.sweep.Took)
-			w.sweep = nil
-			return w.ev, nil
+			level.Warn(s.cfg.Logger).Log("msg", "sweep interrupted", "restarts", true, "offset", c.next, "err", err)
+			s.pause(s.known.Sweep.Took)
+			s.known.Sweep = nil
+			return s.ev, nil
 		case err != nil:
-			return w.ev, fmt.Errorf("sweep: %w", err)
+			return s.ev, fmt.Errorf("sweep: %w", err)
 		}
-		if !w.ties(run.Rows) {
+		if !s.ties(run.Rows) {
 			// A burst may have arrived: the next sync finds out.
-			return w.ev, fmt.Errorf("sweep: no row is known at offset %d", c.end-len(run.Rows))
+			return s.ev, fmt.Errorf("sweep: no row is known at offset %d", c.last.end-len(run.Rows))
 		}
-		w.take(run)
-		w.trend.addAll(run.Rows)
-		w.sweep.Last = w.sweep.Last[:0]
+		s.take(run)
+		s.trend.addAll(run.Rows)
+		s.known.Sweep.Last = s.known.Sweep.Last[:0]
 		for _, row := range run.Rows[max(len(run.Rows)-overlap, 0):] {
 			if row.Kind != ledger.Unreadable {
-				w.sweep.Last = append(w.sweep.Last, row.ID)
+				s.known.Sweep.Last = append(s.known.Sweep.Last, row.ID)
 			}
 		}
 		if run.AtEnd {
-			w.sweep.Done, w.refused = true, 0
-			w.detectOrder()
-			w.pause(w.sweep.Took + w.cfg.Now().Sub(began))
+			s.known.Sweep.Done, s.known.Refused = true, 0
+			s.detectOrder()
+			s.pause(s.known.Sweep.Took + s.cfg.Now().Sub(began))
 		}
 	}
-	return w.ev, nil
+	return s.ev, nil
 }

@@ -26,7 +26,7 @@ func TestSweepPassesUnreadable(t *testing.T) {
 	}
 }
 
-// Rows at the start that can't be read are one gap, however often they are met.
+// Rows at the start that can't be read are one gap, however often they are read.
 func TestUnreadableStart(t *testing.T) {
 	b := newBench(t, oppertest.Config{})
 	for _, row := range b.fill(200)[:3] {
@@ -81,7 +81,7 @@ func TestMovedRowTiesNothing(t *testing.T) {
 	}
 }
 
-// An initial sync whose last rows have left before it goes on begins again.
+// An initial sync whose last rows are delisted before it goes on begins again.
 func TestInitialSyncBeginsAgain(t *testing.T) {
 	b := newBench(t, oppertest.Config{})
 	rows := b.fill(2000)
@@ -139,7 +139,7 @@ func TestTraceComesBackDuringSweep(t *testing.T) {
 	b.quiet()
 	b.step(23 * time.Hour)
 	b.sweep(10)
-	if b.syncer.sweep == nil || !b.syncer.sweep.Done {
+	if b.syncer.known.Sweep == nil || !b.syncer.known.Sweep.Done {
 		t.Fatal("no sweep waits for a sync")
 	}
 	b.opper.Add(rows[150])

@@ -84,7 +84,7 @@ func (b *bench) sync() error {
 		b.began, b.done = start, b.now()
 	} else {
 		b.syncs = append(b.syncs, oracle.Sync{Start: start, End: b.now()})
-		if end := b.syncer.lastFullScan; end.Equal(b.now()) && !b.sweepBegan.IsZero() {
+		if end := b.syncer.known.LastFullScan; end.Equal(b.now()) && !b.sweepBegan.IsZero() {
 			b.syncs = append(b.syncs, oracle.Sync{Start: b.sweepBegan, End: end, Full: true})
 		}
 	}
@@ -103,7 +103,7 @@ func (b *bench) take(ev ledger.Events) {
 func (b *bench) sweep(n int) {
 	b.t.Helper()
 	for ; n > 0 && b.syncer.IsSweepDue(); n-- {
-		if b.syncer.sweep == nil {
+		if b.syncer.known.Sweep == nil {
 			b.sweepBegan = b.now()
 		}
 		ev, err := b.syncer.Sweep(context.Background(), b.client.WithRetries(0))
@@ -155,7 +155,7 @@ var lists = map[string]oppertest.Config{
 
 // A history is counted once and whole; after that, an idle sync costs two
 // requests however long the list is, and new traces cost their pages.
-func TestCostFollowsNews(t *testing.T) {
+func TestRequestsFollowNewTraces(t *testing.T) {
 	for name, cfg := range lists {
 		if cfg.SortBy == oppertest.ByID {
 			continue

@@ -9,39 +9,39 @@ import (
 )
 
 // believedEnd returns the offset at which the list is believed to end.
-func (w *Syncer) believedEnd() int {
-	if listed := w.ledger.Listed(); w.total < 0 || w.totalCapped || w.total > listed {
+func (s *Syncer) believedEnd() int {
+	if listed := s.ledger.Listed(); s.known.Total < 0 || s.known.TotalCapped || s.known.Total > listed {
 		return listed
 	}
-	return w.total
+	return s.known.Total
 }
 
 // tail reads the end of the list: what is believed to be listed behind its last
 // row has expired.
-func (w *Syncer) tail(ctx context.Context, r *reader) error {
-	s := tailSearch{w: w, reader: r, beyond: -1}
-	c, run, err := s.start(ctx, w.believedEnd()-idleRows)
+func (s *Syncer) tail(ctx context.Context, r *reader) error {
+	search := tailSearch{syncer: s, reader: r, beyond: -1}
+	c, run, err := search.start(ctx, s.believedEnd()-idleRows)
 	// Where a page shares none with the one before, as behind a row that can't be read, it
 	// may have new rows only: it follows one that has a row that we know.
 	var tied *cursor
 	for err == nil && c != nil {
-		if w.ties(run.Rows) {
+		if s.ties(run.Rows) {
 			tied = c
 		}
 		if tied != c {
 			// At the start of the list, this takes more than one page to tell.
-			_, _, err = w.head(ctx, r)
+			_, _, err = s.head(ctx, r)
 			return err
 		}
-		w.note(c.total)
-		w.take(run)
+		s.note(c.total)
+		s.take(run)
 		if run.AtEnd {
 			// What was refused once may have been left out by a head.
-			w.fullScanWanted = w.fullScanWanted || w.refused > 0
-			w.refused, w.totalCapped = 0, c.total >= 0 && c.end > c.total
+			s.known.FullScanWanted = s.known.FullScanWanted || s.known.Refused > 0
+			s.known.Refused, s.known.TotalCapped = 0, c.total >= 0 && c.last.end > c.total
 			return nil
 		}
-		c, run, err = s.next(ctx, c, run)
+		c, run, err = search.next(ctx, c, run)
 	}
 	return err
 }
@@ -49,7 +49,7 @@ func (w *Syncer) tail(ctx context.Context, r *reader) error {
 // tailSearch looks for the end of the list. An offset at which nothing is
 // listed says only that the list ends before it.
 type tailSearch struct {
-	w      *Syncer
+	syncer *Syncer
 	reader *reader
 	beyond int // lowest offset found to have no row, -1 if none was
 
@@ -62,13 +62,13 @@ type tailSearch struct {
 func (s *tailSearch) start(ctx context.Context, at int) (*cursor, ledger.Run, error) {
 	at = max(at, 0)
 	for back := maxLimit; ; back *= 2 {
-		c := newCursor(s.reader, s.w.ledger, at, s.w.total)
+		c := newCursor(s.reader, s.syncer.ledger, at, s.syncer.known.Total)
 		run, err := s.page(ctx, c, at)
 		// The start of the list is not too deep.
 		if err != nil && (at == 0 || !opper.OutOfRange(err)) {
 			return nil, run, err
 		}
-		if err != nil && s.w.refused > 0 {
+		if err != nil && s.syncer.known.Refused > 0 {
 			return nil, run, nil
 		}
 		if err == nil && (at == 0 || s.isClosed(run.Rows, at)) {
@@ -84,23 +84,23 @@ func (s *tailSearch) isClosed(rows []ledger.Row, at int) bool {
 	if len(rows) == 0 {
 		return false
 	}
-	i := s.w.ledger.Index(rows[0].ID)
-	return i >= 0 && (!s.w.newestLast || i >= at) && s.hasPlace(rows, i)
+	i := s.syncer.ledger.Index(rows[0].ID)
+	return i >= 0 && (!s.syncer.known.NewestLast || i >= at) && s.hasPlace(rows, i)
 }
 
 // hasPlace reports whether rows stand from an index on, as they are believed to. If
 // new rows are at the end of the list, the first one may have moved behind new ones: the
 // first few must follow each other as before.
 func (s *tailSearch) hasPlace(rows []ledger.Row, i int) bool {
-	return !s.w.newestLast || s.w.standFrom(i, rows) > idleRows/2
+	return !s.syncer.known.NewestLast || s.syncer.standFrom(i, rows) > idleRows/2
 }
 
 // next reads the next page, or one closer to the end where many rows are
 // believed to be listed between.
 func (s *tailSearch) next(ctx context.Context, c *cursor, read ledger.Run) (*cursor, ledger.Run, error) {
-	last := s.w.ledger.Index(read.Rows[len(read.Rows)-1].ID)
+	last := s.syncer.ledger.Index(read.Rows[len(read.Rows)-1].ID)
 	for at := s.target(c, last); !s.unknown && at-c.next > maxLimit; at = s.target(c, last) {
-		closer := newCursor(s.reader, s.w.ledger, at, s.w.total)
+		closer := newCursor(s.reader, s.syncer.ledger, at, s.syncer.known.Total)
 		run, err := s.page(ctx, closer, at)
 		switch {
 		case opper.OutOfRange(err), err == nil && len(run.Rows) == 0:
@@ -109,8 +109,8 @@ func (s *tailSearch) next(ctx context.Context, c *cursor, read ledger.Run) (*cur
 			return nil, run, err
 		}
 		// More rows between than are known to be there have to be read.
-		i := s.w.ledger.Index(run.Rows[0].ID)
-		if known := i - last; known > 0 && at-(c.end-1) <= known && s.hasPlace(run.Rows, i) {
+		i := s.syncer.ledger.Index(run.Rows[0].ID)
+		if known := i - last; known > 0 && at-(c.last.end-1) <= known && s.hasPlace(run.Rows, i) {
 			return closer, run, nil
 		}
 		s.unknown = true
@@ -118,11 +118,11 @@ func (s *tailSearch) next(ctx context.Context, c *cursor, read ledger.Run) (*cur
 	run, err := s.page(ctx, c, c.next)
 	if errors.Is(err, errMoving) && s.restarts < maxSteps {
 		s.restarts++ // many rows have expired since
-		return s.start(ctx, c.floor)
+		return s.start(ctx, c.last.offset)
 	}
 	if opper.OutOfRange(err) {
-		if s.w.refused == 0 {
-			s.w.tooDeep(c.next, err)
+		if s.syncer.known.Refused == 0 {
+			s.syncer.tooDeep(c.next, err)
 		}
 		return nil, run, nil
 	}
@@ -138,7 +138,7 @@ func (s *tailSearch) target(c *cursor, last int) int {
 	case s.beyond >= 0:
 		return (c.next + s.beyond) / 2
 	}
-	return c.next + s.w.ledger.Listed() - 1 - last - overlap
+	return c.next + s.syncer.ledger.Listed() - 1 - last - overlap
 }
 
 // page reads a page at some offset, and notes whether nothing is listed there.

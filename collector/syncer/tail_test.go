@@ -44,8 +44,8 @@ func TestTailReadsOnBehindUnreadableRow(t *testing.T) {
 						missed++
 					}
 				}
-				if missed > 0 || !b.syncer.newestLast {
-					t.Errorf("one sync missed %d of %d new traces; newest last: %t", missed, arrivals, b.syncer.newestLast)
+				if missed > 0 || !b.syncer.known.NewestLast {
+					t.Errorf("one sync missed %d of %d new traces; newest last: %t", missed, arrivals, b.syncer.known.NewestLast)
 				}
 			})
 		}

@@ -8,64 +8,64 @@ import (
 
 // balance compares what is believed to be listed with what Opper says. A
 // surplus that lasts for two syncs was inserted behind the head.
-func (w *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int) error {
+func (s *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int) error {
 	if whole {
-		w.fullScanWanted = false
+		s.known.FullScanWanted = false
 	}
-	if w.least < 0 {
-		if w.warnOnce(noTotal) {
-			level.Warn(w.cfg.Logger).Log("msg", "total_count is missing, only sweeps find out-of-order traces")
+	if s.minTotal < 0 {
+		if s.warnOnce(noTotal) {
+			level.Warn(s.cfg.Logger).Log("msg", "total_count is missing, only sweeps find out-of-order traces")
 		}
 		return nil
 	}
-	if w.refused > 0 {
+	if s.known.Refused > 0 {
 		return nil
 	}
-	before := w.surplus
-	w.surplus = w.least - w.ledger.Listed()
+	before := s.known.Surplus
+	s.known.Surplus = s.minTotal - s.ledger.Listed()
 	switch {
-	case whole && w.surplus <= 0:
-		w.unexplained, w.totalUnreliable = 0, false
+	case whole && s.known.Surplus <= 0:
+		s.known.Unexplained, s.known.TotalUnreliable = 0, false
 	case whole:
-		w.unexplained++
-		w.fullScanWanted = w.unexplained == 1
-		if w.unexplained == 2 {
-			w.totalUnreliable = true
-			w.ev.Gaps++
-			level.Warn(w.cfg.Logger).Log("msg", "two full scans read fewer rows than total_count", "listed", w.ledger.Listed(), "total_count", w.least)
+		s.known.Unexplained++
+		s.known.FullScanWanted = s.known.Unexplained == 1
+		if s.known.Unexplained == 2 {
+			s.known.TotalUnreliable = true
+			s.ev.Gaps++
+			level.Warn(s.cfg.Logger).Log("msg", "two full scans read fewer rows than total_count", "listed", s.ledger.Listed(), "total_count", s.minTotal)
 		}
-	case !w.totalUnreliable && !w.fullScanWanted && min(before, w.surplus) > 0:
-		return w.searchInserted(ctx, r, headEnd)
+	case !s.known.TotalUnreliable && !s.known.FullScanWanted && min(before, s.known.Surplus) > 0:
+		return s.searchInserted(ctx, r, headEnd)
 	}
 	return nil
 }
 
 // searchInserted reads some more pages at the end where new rows are. If they do not
 // explain the surplus, a full scan has to.
-func (w *Syncer) searchInserted(ctx context.Context, r *reader, headEnd int) error {
+func (s *Syncer) searchInserted(ctx context.Context, r *reader, headEnd int) error {
 	at := headEnd
-	if w.newestLast {
-		at = max(w.ledger.Listed()-maxSearch*(maxLimit-overlap), 0)
+	if s.known.NewestLast {
+		at = max(s.ledger.Listed()-maxSearch*(maxLimit-overlap), 0)
 	}
-	c := newCursor(r, w.ledger, at, w.total)
+	c := newCursor(r, s.ledger, at, s.known.Total)
 	for range maxSearch {
 		run, err := c.page(ctx)
 		if err != nil {
 			return err
 		}
-		w.observe(run)
-		w.surplus = w.least - w.ledger.Listed()
-		if w.surplus <= 0 || run.AtEnd {
+		s.observe(run)
+		s.known.Surplus = s.minTotal - s.ledger.Listed()
+		if s.known.Surplus <= 0 || run.AtEnd {
 			break
 		}
 	}
-	w.fullScanWanted = w.surplus > 0
+	s.known.FullScanWanted = s.known.Surplus > 0
 	return nil
 }
 
-func (w *Syncer) note(total int) {
-	w.total = total
-	if total >= 0 && (w.least < 0 || total < w.least) {
-		w.least = total
+func (s *Syncer) note(total int) {
+	s.known.Total = total
+	if total >= 0 && (s.minTotal < 0 || total < s.minTotal) {
+		s.minTotal = total
 	}
 }

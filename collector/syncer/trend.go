@@ -84,10 +84,10 @@ func (s *trend) sorted() (sorted, newestLast bool) {
 
 // detectOrderOf decides from all rows of a short list whether it is sorted, as soon
 // as they are enough to tell.
-func (w *Syncer) detectOrderOf(rows []ledger.Row) {
+func (s *Syncer) detectOrderOf(rows []ledger.Row) {
 	var t trend
 	t.addAll(rows)
 	if len(t.starts) >= minSample {
-		w.sorted, w.newestLast = t.sorted()
+		s.known.Sorted, s.known.NewestLast = t.sorted()
 	}
 }

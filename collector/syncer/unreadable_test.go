@@ -84,7 +84,7 @@ func TestUnreadableRowOnLongPages(t *testing.T) {
 	}
 }
 
-// replacedStart is a Source of another list up to some offset.
+// replacedStart is a Source of another upstream up to some offset.
 type replacedStart struct {
 	Source
 	other rows
@@ -111,7 +111,7 @@ func (limited) Get(context.Context, string) (opper.Trace, error) {
 	return opper.Trace{}, &opper.Error{Status: http.StatusTooManyRequests}
 }
 
-// troubled is a Source that does not say once whether it has a trace of another list.
+// troubled is a Source that does not say once whether it has a trace of another upstream.
 type troubled struct {
 	Source
 	over *bool
@@ -312,7 +312,8 @@ func TestUnreadableRowIsDeleted(t *testing.T) {
 // look as if offset was ignored, when whole pages follow from the start.
 func TestSmallPagesRepeatRows(t *testing.T) {
 	row := ledger.Row{ID: ledger.KeyOf("first")}
-	c := &cursor{ledger: ledger.New(ledger.Config{}), total: -1, floor: 500, first: row.ID, end: 502, prev: []ledger.ID{row.ID}}
+	c := &cursor{ledger: ledger.New(ledger.Config{}), total: -1}
+	c.last, c.border.ids = lastPage{offset: 500, end: 502, ids: []ledger.ID{row.ID}}, []ledger.ID{row.ID}
 	for range maxRepeats {
 		if err := c.progress(page{offset: 501, asked: 2, rows: []ledger.Row{row}}); err != nil {
 			t.Fatal(err)

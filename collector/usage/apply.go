@@ -56,7 +56,7 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Pr
 			return nil
 		}
 	}
-	baseLine := s.assign(rows, seen, newest, isFull, proof, now)
+	excluded := s.assign(rows, seen, newest, isFull, proof, now)
 	if s.undecided && !s.begun {
 		return nil
 	}
@@ -65,7 +65,7 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Pr
 		s.givePlaces(sums)
 	}
 	present := min(newest, hourOf(now))
-	s.count(sums, first, present, baseLine, now)
+	s.count(sums, first, present, excluded, now)
 	s.expire(present)
 	s.begun, s.newest, s.lastRead = true, newest, now
 	switch {
@@ -129,7 +129,7 @@ func (s *Set) givePlaces(sums map[int64]map[cell]Amounts) {
 }
 
 // count adds what each hour from first on has more than before. That is seen in an hour.
-func (s *Set) count(sums map[int64]map[cell]Amounts, first, seen int64, baseLine map[string]bool, now time.Time) {
+func (s *Set) count(sums map[int64]map[cell]Amounts, first, seen int64, excluded map[string]bool, now time.Time) {
 	read, shared := map[int64]bool{}, map[cell]*cell{}
 	for hour, marks := range s.hours {
 		read[hour] = hour >= first
@@ -172,7 +172,7 @@ func (s *Set) count(sums map[int64]map[cell]Amounts, first, seen int64, baseLine
 			if !isKnown || increase != (Amounts{}) {
 				m := s.model(c, hour, now)
 				m.used = seen
-				if !baseLine[c.project] && (s.begun || !s.countsNothing()) {
+				if !excluded[c.project] && (s.begun || !s.countsNothing()) {
 					m.counted.add(increase)
 				}
 			}
@@ -182,7 +182,7 @@ func (s *Set) count(sums map[int64]map[cell]Amounts, first, seen int64, baseLine
 	}
 }
 
-// countsNothing reports whether the first read is a base line.
+// countsNothing reports whether the amounts of the first read are not counted.
 func (s *Set) countsNothing() bool { return s.cfg.Lookback != nil && *s.cfg.Lookback == 0 }
 
 // raise takes in the present amounts, and returns what they have more than the highest

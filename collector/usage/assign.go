@@ -58,8 +58,8 @@ func (s *Set) isSum(first int64) bool {
 // assign decides where to count the Opper projects seen in an answer; the empty one
 // stands for rows without any. It returns the labels whose amounts so far are not to be
 // counted, as they were counted elsewhere.
-func (s *Set) assign(rows []opper.Usage, seen map[string]int64, newest int64, isFull bool, proof Proof, now time.Time) (baseLine map[string]bool) {
-	baseLine = map[string]bool{}
+func (s *Set) assign(rows []opper.Usage, seen map[string]int64, newest int64, isFull bool, proof Proof, now time.Time) (excluded map[string]bool) {
+	excluded = map[string]bool{}
 	counted, foreign := s.named()
 	isFirst, homes := len(counted)+len(foreign) == 0, 0
 	for _, id := range counted {
@@ -93,7 +93,7 @@ func (s *Set) assign(rows []opper.Usage, seen map[string]int64, newest int64, is
 			if len(ids) == 1 && len(foreign) == 0 && len(counted) == homes {
 				s.assignSum(rows, newest, now)
 				if isOther {
-					baseLine[""] = true
+					excluded[""] = true
 				}
 				continue
 			}
@@ -123,12 +123,12 @@ func (s *Set) assign(rows []opper.Usage, seen map[string]int64, newest int64, is
 			places--
 		}
 		if isOther || wasSum && (label != "" || s.CountedBy() != "") {
-			baseLine[label] = true
+			excluded[label] = true
 		}
 		delete(s.others, id)
 		s.accounts[id] = label
 	}
-	return baseLine
+	return excluded
 }
 
 // ofOthers returns how many Opper projects beside the project's own have counters.

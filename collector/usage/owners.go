@@ -173,16 +173,16 @@ func (o *Owners) mustWait(s *sighting, isFirst bool, now time.Time) bool {
 func (o *Owners) keep(project string, ids []string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	isKept := false
+	hasClaim := false
 	_, isConfigured := o.isAwaited[project]
 	for _, id := range ids {
 		if c, isClaimed := o.claims[id]; isClaimed && c.project != project {
 			continue
 		}
-		if isKept = true; isConfigured {
+		if hasClaim = true; isConfigured {
 			o.claims[id] = claim{project: project, isDurable: true}
 			delete(o.seen, id)
 		}
 	}
-	return isKept
+	return hasClaim
 }

@@ -323,8 +323,8 @@ func TestFirstSeerIsGone(t *testing.T) {
 	}
 }
 
-// What a project that is not configured any more has counted is a base line for the one
-// that takes over, and for itself if it comes back.
+// What a project that is not configured any more has counted is not counted
+// again by the one that takes over, nor by itself if it comes back.
 func TestProjectIsRemoved(t *testing.T) {
 	for _, killed := range []bool{false, true} {
 		p := newProcess(t, "a", "b")

@@ -298,7 +298,9 @@ func (w *world) settle() {
 		w.commit(k)
 		from, _ := k.set.Window(w.ours())
 		w.read(k, false, false)
-		k.set.Changes(func(key string, _ []byte) { w.failf("%s puts %q after a read from %v without news", k.name, key, from) })
+		k.set.Changes(func(key string, _ []byte) {
+			w.failf("%s puts %q after a read from %v without changes", k.name, key, from)
+		})
 	}
 }
 

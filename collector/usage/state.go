@@ -19,7 +19,7 @@ const (
 )
 
 // Changes calls put with each entry that has changed since Committed was called, and no
-// body if it is to be deleted. After a read without news, there is none.
+// body if it is to be deleted. After a read without changes, there is none.
 func (s *Set) Changes(put func(key string, body []byte)) {
 	if s.border == 0 {
 		return

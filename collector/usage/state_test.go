@@ -11,7 +11,7 @@ import (
 	"opper_exporter/opper"
 )
 
-// A read without news writes nothing, and one of the present hour what has changed.
+// A read without changes writes nothing, and one of the present hour what has changed.
 func TestChanges(t *testing.T) {
 	rows := []opper.Usage{row(-100, "X", "m", 1), row(-5, "X", "m", 1), row(0, "X", "m", 1)}
 	f := newFixture(t, Config{})
@@ -32,16 +32,16 @@ func TestChanges(t *testing.T) {
 	}
 	for range 12 {
 		if keys := apply(); len(keys) > 0 {
-			t.Errorf("no news: put %q", keys)
+			t.Errorf("no changes: put %q", keys)
 		}
 	}
 	f.restart()
 	if keys := append(apply(), apply()...); len(keys) > 0 {
-		t.Errorf("no news since a restart: put %q", keys)
+		t.Errorf("no changes since a restart: put %q", keys)
 	}
 	rows[2].Cost++
 	if keys := apply(); !slices.Equal(keys, []string{keyCounters, hour(0)}) {
-		t.Errorf("news: put %q", keys)
+		t.Errorf("changes: put %q", keys)
 	}
 }
 

@@ -59,7 +59,7 @@ func TestSameUsageWithoutOpperProjects(t *testing.T) {
 	p.configure("b", "a", "0")
 	p.readAll(60, rows...)
 	p.expect("b: ; a: /m=19 /n=4; 0: ")
-	// What a has counted is a base line for the one that takes over.
+	// What a has counted is not counted again by the one that takes over.
 	p.configure("b")
 	p.pass(time.Hour)
 	p.readAll(60, rows...)

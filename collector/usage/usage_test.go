@@ -148,7 +148,7 @@ func TestWindow(t *testing.T) {
 	f.later()
 	f.now = noon.Add(6 * day)
 	f.later()
-	f.expectWindow("without news", noon.Add(5*day-time.Hour))
+	f.expectWindow("without changes", noon.Add(5*day-time.Hour))
 	// Our clock is wrong.
 	f.now = noon.Add(3 * day)
 	f.expectWindow("back", noon.Add(3*day))

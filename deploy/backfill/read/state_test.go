@@ -30,7 +30,7 @@ func TestStateWithALookback(t *testing.T) {
 	b.same(eventsOf(got.Projects[0]), first)
 }
 
-// Where another list was counted before, the series are older than the state.
+// Where another upstream was counted before, the series are older than the state.
 func TestRenewedStateIsKnown(t *testing.T) {
 	before, after := newBench(t), newBench(t)
 	before.fill(100, 3)
@@ -80,7 +80,7 @@ func TestOtherStatesAreRefused(t *testing.T) {
 		"no state at all":     {"read_test.go", nil, "is damaged"},
 		"in use":              {used, nil, "is in use by another process: stop the exporter, or use a copy, as POST /-/snapshot makes"},
 		"of another project":  {dir, []string{"--opper.project=checkout"}, `project "checkout": there is no state of it, only of "default"`},
-		"of another list":     {dir, []string{"--opper.name-filter=agent"}, `with the name filter "", not that of --opper.url and --opper.name-filter, `},
+		"of another upstream": {dir, []string{"--opper.name-filter=agent"}, `with the name filter "", not that of --opper.url and --opper.name-filter, `},
 		"other buckets":       {dir, []string{"--collector.duration-buckets=1,2"}, "not those of --collector.duration-buckets"},
 		"other token buckets": {dir, []string{"--collector.token-buckets=1,2"}, "not those of --collector.token-buckets"},
 	} {

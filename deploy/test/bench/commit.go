@@ -32,11 +32,11 @@ func (b *bench) commit(ctx context.Context) (err error) {
 		return err
 	}
 	defer plain.Close() //nolint:errcheck // it is not read again
-	kept, err := store.Open(filepath.Join(b.dir, "commit"))
+	state, err := store.Open(filepath.Join(b.dir, "commit"))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, kept.Close()) }()
+	defer func() { err = errors.Join(err, state.Close()) }()
 
 	rng := rand.New(rand.NewPCG(3, 4))
 	for at := 0; at < traces; at += 100_000 {
@@ -46,7 +46,7 @@ func (b *bench) commit(ctx context.Context) (err error) {
 	}
 	now := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	l := filled(traces)
-	if err := kept.Commit("default", changes(l), true); err != nil {
+	if err := state.Commit("default", changes(l), true); err != nil {
 		return err
 	}
 	l.Committed()
@@ -66,7 +66,7 @@ func (b *bench) commit(ctx context.Context) (err error) {
 			head = rows[0]
 			return nil
 		}, run: func(context.Context) error {
-			if err := kept.Commit("default", changes(l), false); err != nil {
+			if err := state.Commit("default", changes(l), false); err != nil {
 				return err
 			}
 			l.Committed()

@@ -82,12 +82,12 @@ func runInitialSync(ctx context.Context, url, dir string, stored bool) (err erro
 		defer o.stop()
 		return o.run(ctx)
 	}
-	kept, err := store.Open(dir)
+	state, err := store.Open(dir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, kept.Close()) }()
-	o, err := newOurs(url, kept)
+	defer func() { err = errors.Join(err, state.Close()) }()
+	o, err := newOurs(url, state)
 	if err != nil {
 		return err
 	}

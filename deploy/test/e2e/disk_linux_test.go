@@ -122,7 +122,7 @@ func fullDisk(t *testing.T, command func(url string, args ...string) *exec.Cmd, 
 	}
 	r := until(t, address, "opper_exporter_state_commits_total", `result="error"`, 3)
 	same(t, was, r)
-	logged(t, p, "level=error", "commit failed, the last numbers stay published", database, reason)
+	logged(t, p, "level=error", "commit failed", database, reason)
 	synced := "opper_exporter_last_success_timestamp_seconds"
 	if again := until(t, address, "opper_exporter_state_commits_total", `result="error"`, 5); again.Rest.Total(synced, "") != r.Rest.Total(synced, "") {
 		t.Error("what is shown syncEnds newer than it is")

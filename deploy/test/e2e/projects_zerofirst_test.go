@@ -48,7 +48,7 @@ func firstCountsByDiscovery(t *testing.T, secure bool) {
 	o := newOrganization(t, len(names), names, args...)
 	process := exportertest.MustStart(t, o.command())
 	process.AwaitListening(t)
-	// What is released to the quick one is not lost to the slow one.
+	// The counts that the quick one reads are not lost to the slow one.
 	jobs := map[string]string{"quick": "500ms, honor_labels: true", "slow": "5s"}
 	yaml := "scrape_configs:\n"
 	for job, settings := range jobs {

@@ -51,11 +51,11 @@ func TestAccountWithoutTraces(t *testing.T) {
 	if err := differ(got, want); err != nil {
 		t.Error(err)
 	}
-	once(t, p, "level=info", `msg="no traces listed, usage flows"`)
+	once(t, p, "level=info", `msg="usage without listed traces"`)
 	if lines := append(p.Log.Lines("level=warn"), p.Log.Lines("level=error")...); len(lines) > 0 {
 		t.Errorf("it complains: %q", lines)
 	}
-	if page := body(t, p, "/"); !strings.Contains(page, "No traces listed, usage flows") || !strings.Contains(page, "retention rule") {
+	if page := body(t, p, "/"); !strings.Contains(page, "No traces listed, only usage") || !strings.Contains(page, "retention rule") {
 		t.Errorf("the status page gives no hint:\n%s", page)
 	}
 	p.Stop(t)
@@ -102,7 +102,7 @@ scrape_configs: [{job_name: opper, static_configs: [{targets: [%q]}]}]
 		return nil
 	})
 	a.traces(s, 10, "agent", "error", "openai/gpt-5")
-	p.AwaitLog(t, "kind=budget", `msg="usage not read"`)
+	p.AwaitLog(t, "kind=budget", `msg="usage read failed"`)
 	// With the budget, usage would be read again.
 	first := s.RequestCount(oppertest.BudgetEndpoint)
 	promtest.Eventually(t, func() error {

@@ -193,8 +193,8 @@ func TestVerdict(t *testing.T) {
 		}, must, "1"},
 		{"no order", oppertest.Config{SortBy: oppertest.ByID}, func(w *world) { w.add(1, endedTrace()); w.sync(10, 41) }, may, "1"},
 		{"no order, swept", oppertest.Config{SortBy: oppertest.ByID}, func(w *world) { w.add(1, endedTrace()); w.sweep(10); w.sync(41) }, must, "1"},
-		{"shuffled and met", oppertest.Config{Shuffle: true}, func(w *world) { w.add(1, endedTrace()); w.sweep(10); w.sync(41) }, must, "1"},
-		{"shuffled and not met", oppertest.Config{Shuffle: true}, func(w *world) {
+		{"shuffled and seen", oppertest.Config{Shuffle: true}, func(w *world) { w.add(1, endedTrace()); w.sweep(10); w.sync(41) }, must, "1"},
+		{"shuffled and not seen", oppertest.Config{Shuffle: true}, func(w *world) {
 			w.add(1, endedTrace())
 			w.sweep(10)
 			w.read(41)

@@ -17,28 +17,28 @@ func TestInitialSyncsTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := &organization{ownLimit: 5}
 		kinds := map[string]int{"huge": 12}
-		o.run(t, 0, time.Minute, kinds, turnLength-time.Second, func(*Collector) {
+		o.run(t, 0, time.Minute, kinds, slotDuration-time.Second, func(*Collector) {
 			// The others have shown that Opper answers them.
 			if counts := o.requestsOf("huge"); !slices.Equal(counts[:8], slices.Repeat([]int{1}, 8)) || counts[8] < 40 {
-				t.Errorf("the first turn: %v requests, want one each but for the %d that go on", counts, maxInitialSyncs)
+				t.Errorf("the first slot: %v requests, want one each but for the %d that go on", counts, maxInitialSyncs)
 			}
 		})
-		o.run(t, 0, time.Minute, kinds, 3*turnLength, func(*Collector) {
+		o.run(t, 0, time.Minute, kinds, 3*slotDuration, func(*Collector) {
 			if counts := o.requestsOf("huge"); counts[0] < 40 || counts[11] > 400 {
-				t.Errorf("three turns: %v requests, want that each project had one", counts)
+				t.Errorf("three slots: %v requests, want that each project had one", counts)
 			}
 		})
 	})
 }
 
-// Projects that Opper refuses, or does not answer any more, leave the turns to others,
+// Projects that Opper refuses, or does not answer any more, leave the slots to others,
 // and so do those that have much to read.
 func TestInitialSyncsOfOthersGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kinds := map[string]int{"hung": 4, "once": 4, "refused": 4, "huge": 4, "small": 8}
 		(&organization{ownLimit: 5}).run(t, 0, time.Minute, kinds, time.Minute, func(c *Collector) {
 			for i := range kinds["small"] {
-				if name := fmt.Sprint("small-", i); !c.find(name).isPublished() {
+				if name := fmt.Sprint("small-", i); !c.find(name).snapshots.isPublished() {
 					t.Errorf("%s has not published within a minute", name)
 				}
 			}
@@ -54,28 +54,28 @@ func (answering) List(_ context.Context, _, limit int) (opper.Page, error) {
 }
 
 // A page that was read ahead may arrive when the sync has ended already.
-func TestEndedSyncTakesNoTurn(t *testing.T) {
+func TestEndedSyncTakesNoSlot(t *testing.T) {
 	cfg := testConfig()
 	cfg.now = time.Now
 	p := newTestProject(t, cfg, newInstrumentation(cfg.Name, false))
-	p.deps.turns = newTurns()
+	p.deps.slots = newSlots()
 	p.source = func(opper.Priority, time.Time) syncer.Source { return answering{} }
 	src, end := p.syncSource()
-	if _, err := src.List(t.Context(), 0, 1); err != nil || len(p.deps.turns) != 1 {
-		t.Errorf("got %v and %d turns are taken, want 1", err, len(p.deps.turns))
+	if _, err := src.List(t.Context(), 0, 1); err != nil || len(p.deps.slots) != 1 {
+		t.Errorf("got %v and %d slots are taken, want 1", err, len(p.deps.slots))
 	}
 	end()
-	if _, err := src.List(t.Context(), 0, 1); err != nil || len(p.deps.turns) != 0 {
-		t.Errorf("got %v and %d turns are taken after the end", err, len(p.deps.turns))
+	if _, err := src.List(t.Context(), 0, 1); err != nil || len(p.deps.slots) != 0 {
+		t.Errorf("got %v and %d slots are taken after the end", err, len(p.deps.slots))
 	}
 }
 
-// Waiting for a turn is no trouble with Opper.
-func TestProjectIsUpWhileItWaitsForItsTurn(t *testing.T) {
+// Waiting for a slot is no trouble with Opper.
+func TestProjectIsUpWhileItWaitsForASlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const projects = 40
 		o := &organization{ownLimit: 5}
-		o.run(t, 0, time.Second, map[string]int{"huge": projects}, 9*turnLength, func(c *Collector) {
+		o.run(t, 0, time.Second, map[string]int{"huge": projects}, 9*slotDuration, func(c *Collector) {
 			for i := range projects {
 				families, err := c.Gatherer(fmt.Sprint("huge-", i)).Gather()
 				if err != nil {

@@ -19,30 +19,30 @@ import (
 	"opper_exporter/deploy/test/promtest"
 )
 
-func TestSnapshotIsRefused(t *testing.T) {
+func TestCopyIsRefused(t *testing.T) {
 	t.Parallel()
-	snapshot := func() (*os.File, error) {
+	openCopy := func() (*os.File, error) {
 		return nil, errors.New("data/opper_exporter.db was removed while it was in use")
 	}
 	for name, c := range map[string]struct {
-		enabled  bool
-		snapshot Snapshot
-		origin   string
-		status   int
-		text     string
+		enabled   bool
+		copyState CopyState
+		origin    string
+		status    int
+		text      string
 	}{
-		"without the flag":    {false, snapshot, "", 403, "The lifecycle API is not enabled: it needs --web.enable-lifecycle.\n"},
+		"without the flag":    {false, openCopy, "", 403, "The lifecycle API is not enabled: it needs --web.enable-lifecycle.\n"},
 		"without persistence": {true, nil, "", 404, "There is no state: --storage.path is empty.\n"},
-		"lost state":          {true, snapshot, "", 500, "data/opper_exporter.db was removed while it was in use\n"},
-		"by another site":     {true, snapshot, "https://elsewhere.example", 403, "cross-origin request detected"},
+		"lost state":          {true, openCopy, "", 500, "data/opper_exporter.db was removed while it was in use\n"},
+		"by another site":     {true, openCopy, "https://elsewhere.example", 403, "cross-origin request detected"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			request := httptest.NewRequestWithContext(t.Context(), http.MethodPost, snapshotPath, http.NoBody)
+			request := httptest.NewRequestWithContext(t.Context(), http.MethodPost, copyPath, http.NoBody)
 			if c.origin != "" {
 				request.Header.Set("Origin", c.origin)
 			}
 			recorder := httptest.NewRecorder()
-			secure(lifecycle(Config{EnableLifecycle: c.enabled}, snapshotHandler(c.snapshot, time.Hour, log.NewNopLogger()))).ServeHTTP(recorder, request)
+			secure(lifecycle(Config{EnableLifecycle: c.enabled}, copyHandler(c.copyState, time.Hour, log.NewNopLogger()))).ServeHTTP(recorder, request)
 			if recorder.Code != c.status || !strings.HasPrefix(recorder.Body.String(), c.text) {
 				t.Errorf("%d, %q", recorder.Code, recorder.Body)
 			}
@@ -52,7 +52,7 @@ func TestSnapshotIsRefused(t *testing.T) {
 
 // A client that does not read what it is sent holds up other copies, for a while
 // and nothing else.
-func TestOneSnapshotAtATime(t *testing.T) {
+func TestOneCopyAtATime(t *testing.T) {
 	t.Parallel()
 	content := bytes.Repeat([]byte("x"), 16<<20) // more than the buffers of a connection
 	path := filepath.Join(t.TempDir(), "copy")
@@ -60,13 +60,13 @@ func TestOneSnapshotAtATime(t *testing.T) {
 		t.Fatal(err)
 	}
 	logged := new(promtest.Output)
-	snapshot := func() (*os.File, error) { return os.Open(path) }
+	openCopy := func() (*os.File, error) { return os.Open(path) }
 	serve := func(timeout time.Duration) (address string) {
-		return listen(t, secure(snapshotHandler(snapshot, timeout, log.NewLogfmtLogger(logged))))
+		return listen(t, secure(copyHandler(openCopy, timeout, log.NewLogfmtLogger(logged))))
 	}
 	post := func(address string) (status int, body []byte) {
 		t.Helper()
-		resp, err := http.Post("http://"+address+snapshotPath, "", nil)
+		resp, err := http.Post("http://"+address+copyPath, "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +86,7 @@ func TestOneSnapshotAtATime(t *testing.T) {
 	if status, body := post(patient); status != http.StatusOK || !bytes.Equal(body, content) {
 		t.Errorf("%d, %d bytes", status, len(body))
 	}
-	stuck := exportertest.Dial(t, patient, exportertest.Request("POST", snapshotPath))
+	stuck := exportertest.Dial(t, patient, exportertest.Request("POST", copyPath))
 	if got := exportertest.Status(t, stuck); got != "HTTP/1.1 200 OK" {
 		t.Fatal(got)
 	}
@@ -103,9 +103,9 @@ func TestOneSnapshotAtATime(t *testing.T) {
 		return nil
 	})
 
-	stuck = exportertest.Dial(t, serve(time.Millisecond), exportertest.Request("POST", snapshotPath))
+	stuck = exportertest.Dial(t, serve(time.Millisecond), exportertest.Request("POST", copyPath))
 	promtest.Eventually(t, func() error {
-		if len(logged.Lines(`msg="snapshot aborted"`, "timeout")) == 0 {
+		if len(logged.Lines(`msg="state copy aborted"`, "timeout")) == 0 {
 			return errors.New("a client that does not read is not dropped")
 		}
 		return nil

@@ -19,8 +19,8 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
-// snapshot asks an exporter for a copy of its state.
-func snapshot(t *testing.T, url string) []byte {
+// copyState asks an exporter for a copy of its state.
+func copyState(t *testing.T, url string) []byte {
 	t.Helper()
 	resp, err := http.Post(url+"/-/snapshot", "", nil)
 	if err != nil {
@@ -46,7 +46,7 @@ func stateOf(t *testing.T, content []byte) (dir string) {
 
 // An exporter that starts on a copy counts each trace once: those that the copy
 // holds, and those that came after it.
-func TestSnapshotGoesOn(t *testing.T) {
+func TestCopyOfTheStateContinues(t *testing.T) {
 	t.Parallel()
 	server, url := fakeOpper(t, oppertest.Config{}, 120)
 	args := []string{"--collector.settle-delay=0s", "--web.enable-lifecycle"}
@@ -66,7 +66,7 @@ func TestSnapshotGoesOn(t *testing.T) {
 	var content []byte
 	for range 5 { // while commits go on
 		traffic.Step(time.Now())
-		content = snapshot(t, e.urls[0])
+		content = copyState(t, e.urls[0])
 	}
 	add(before.sum("opper_traces_total") + 100)
 	e.checked = true
@@ -92,13 +92,13 @@ func TestSnapshotGoesOn(t *testing.T) {
 		t.Errorf("%v traces are counted, want %v", got, ended)
 	}
 	// The copy of what nothing is added to is the state itself.
-	e2 := startReady(t, url, append(args, "--storage.path="+stateOf(t, snapshot(t, e.urls[0])))...)
+	e2 := startReady(t, url, append(args, "--storage.path="+stateOf(t, copyState(t, e.urls[0])))...)
 	if was, is := ofTraces(e.scrape()), ofTraces(e2.scrape()); len(was) == 0 || !maps.Equal(was, is) {
 		t.Errorf("the copy exposes %v, want %v", is, was)
 	}
 }
 
-func TestSnapshotIsProtected(t *testing.T) {
+func TestCopyOfTheStateIsProtected(t *testing.T) {
 	t.Parallel()
 	// The hash is that of "open sesame", at the minimum cost.
 	webConfig, roots := exportertest.WebConfig(t, "basic_auth_users: {ali: $2a$04$I371Cxx4bFFXcl9Aj5MBJek9DcFr9uwBkgA.x6XYp/OHBjBdmIFBO}\n")
@@ -127,7 +127,7 @@ func TestSnapshotIsProtected(t *testing.T) {
 }
 
 // A client that does not read its copy delays neither commits nor the shutdown.
-func TestSnapshotThatIsNotRead(t *testing.T) {
+func TestCopyOfTheStateThatIsNotRead(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	state, err := store.Open(dir)

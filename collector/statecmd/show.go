@@ -1,4 +1,4 @@
-package state
+package statecmd
 
 import (
 	"encoding/json"

@@ -1,6 +1,6 @@
-// Package state shows and changes the state of an exporter that is stopped. Each
+// Package statecmd shows and changes the state of an exporter that is stopped. Each
 // change is one transaction.
-package state
+package statecmd
 
 import (
 	"context"
