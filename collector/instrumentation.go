@@ -72,8 +72,8 @@ func newInstrumentation(project string, native bool) *instrumentation {
 	}
 }
 
-// continueFrom makes the counters go on that another one has counted. The last sync
-// stays what it was.
+// continueFrom takes over the counters of another one. The gauges of its last sync keep
+// their values.
 func (i *instrumentation) continueFrom(old *instrumentation) {
 	i.syncs, i.commits, i.syncDuration = old.syncs, old.commits, old.syncDuration
 	i.requests, i.requestDuration, i.received, i.limitWait = old.requests, old.requestDuration, old.received, old.limitWait

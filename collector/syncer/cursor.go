@@ -27,8 +27,8 @@ const (
 	idleRows = 5
 )
 
-// A list is taken to have no end when it goes on far beyond what total_count
-// says: it may be capped, so that is not meant literally.
+// A list is taken to have no end when it goes on far beyond total_count, which may be
+// capped.
 const (
 	totalFactor  = 10
 	totalSlack   = 20_000
@@ -38,7 +38,7 @@ const (
 
 var (
 	// errMoving says that no shared row could be found at a border between pages.
-	errMoving = errors.New("the list moves faster than it can be read")
+	errMoving = errors.New("the list changes faster than it can be read")
 	// errRepeated says that pages of different offsets hold the same rows.
 	errRepeated = errors.New("offset is ignored: pages at different offsets hold the same rows")
 	// errEndless says that reading on does not come to an end.
@@ -159,7 +159,7 @@ func (c *cursor) goBack(steps int) error {
 	}
 	c.border.shared, c.unreadable.within = 0, 0
 	if steps == 0 {
-		// A list that moves as fast as it is read would go on for ever.
+		// A list that moves as fast as it is read would never end.
 		c.waiting.isReturning, c.waiting.atMismatch = len(c.waiting.places) > c.waiting.atMismatch, len(c.waiting.places)
 	}
 	c.overlap = min(4*c.overlap, maxOverlap)

@@ -10,7 +10,7 @@ import (
 	"opper_exporter/opper"
 )
 
-// recheckDue looks at the pending traces that want it: page by page where they
+// recheckDue reads the pending traces that are due for a recheck: page by page where they
 // are believed to stand, and by id those that are not there.
 func (s *Syncer) recheckDue(ctx context.Context, r *reader) error {
 	c := recheck{syncer: s, reader: r, due: s.ledger.Due(s.cfg.Now())}

@@ -16,7 +16,7 @@ type Source interface {
 }
 
 // errCut is an answer that lacks rows, which shorter windows cannot bring.
-var errCut = errors.New("usage of one hour is cut (expected all of its rows in one answer)")
+var errCut = errors.New("usage of one hour is truncated (expected all of its rows in one answer)")
 
 // pageSize is the smallest number of rows that Opper might cut an answer to. No paging is
 // documented.
