@@ -352,3 +352,26 @@ func (s *usageSchedule) checkTruth() {
 		}
 	}
 }
+
+func plus(a, b usage.Amounts) usage.Amounts {
+	for i := range a {
+		a[i] += b[i]
+	}
+	return a
+}
+
+// sumByTrace adds up rows, without their calls.
+func sumByTrace(rows []opper.Usage) map[string]usage.Amounts {
+	sums := map[string]usage.Amounts{}
+	for i := range rows {
+		if r := &rows[i]; r.Trace != "" {
+			sums[r.Trace] = plus(sums[r.Trace], usage.Amounts{usage.Cost: r.Cost, usage.InputTokens: r.InputTokens, usage.OutputTokens: r.OutputTokens})
+		}
+	}
+	return sums
+}
+
+// amountsOf returns those that the fake has. Traces have no calls.
+func amountsOf(a oppertest.Amounts) usage.Amounts {
+	return usage.Amounts{a.Cost, a.Calls, a.InputTokens, a.OutputTokens}
+}
