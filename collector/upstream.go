@@ -64,6 +64,9 @@ func (p *project) countFromZero() {
 	p.usage.set = usage.New(p.usageConfig())
 }
 
+// maxOpperProjects bounds the series of a key that sees a whole organization.
+const maxOpperProjects = 100
+
 // usageConfig returns that of the usage. After other usage was counted under the same
 // series, all that there was would be taken for an increase.
 func (p *project) usageConfig() usage.Config {
@@ -71,7 +74,10 @@ func (p *project) usageConfig() usage.Config {
 	if p.aggregates.Renewed {
 		lookback = new(time.Duration)
 	}
-	return usage.Config{Project: p.cfg.Name, MaxModels: p.cfg.MaxModels, Lookback: lookback, Owners: p.deps.owners}
+	return usage.Config{
+		Project: p.cfg.Name, MaxModels: p.cfg.MaxModels, MaxOpperProjects: maxOpperProjects, ModelExpiry: p.cfg.Aggregate.NameExpiry,
+		Lookback: lookback, Owners: p.deps.owners,
+	}
 }
 
 func (p *project) ledgerConfig() ledger.Config {

@@ -35,7 +35,11 @@ func (p *project) countUsage(a usageAnswer) {
 	defer p.metrics.stall.end()
 	if a.hasRead(byModel) {
 		proof := u.proof(&a, p.ledger, p.snapshots.isPublished())
+		before := u.set.CountedBy()
 		a.errs[byModel] = u.set.Apply(a.models, a.from, a.byProject, proof, p.clock.System())
+		if by := u.set.CountedBy(); by != "" && by != before {
+			level.Warn(p.logger).Log("msg", "usage is that of another project, which counts it", "counted_by", by)
+		}
 	}
 	if a.errs[byModel] != nil {
 		u.set.Failed()

@@ -3,6 +3,7 @@ package collector
 import (
 	"fmt"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -259,6 +260,58 @@ func TestProjectAddedToAnOrganization(t *testing.T) {
 	o.configure("a", "b")
 	o.run(20)
 	o.expect(map[[2]string]float64{{"a", ""}: 1, {"a", uuidOf("b")}: 2})
+}
+
+// Two keys that both see the whole organization, of which Opper tells no projects apart:
+// one of them counts all. What it has counted so is not counted again when Opper does.
+func TestTwoKeysOfOneOrganizationWithoutOpperProjects(t *testing.T) {
+	const project = string(opper.GroupProject)
+	for _, c := range []struct {
+		what     string
+		troubles oppertest.UsageTroubles
+	}{
+		{"refused", oppertest.UsageTroubles{OrganizationWide: true, RefuseGroups: []string{project}}},
+		{"ignored", oppertest.UsageTroubles{OrganizationWide: true, NoGroups: []string{project}}},
+		{"null", oppertest.UsageTroubles{OrganizationWide: true, Nulls: 1}},
+	} {
+		for _, isListed := range []bool{false, true} {
+			t.Log(c.what, isListed) // as what follows does not say it
+			o := newUsageOrganization(t, c.troubles, "a", "b")
+			o.configure("a", "b")
+			o.call("a", dollar, isListed)
+			o.call("b", 2*dollar, isListed)
+			o.run(90)
+			o.expect(map[[2]string]float64{{"a", ""}: 3})
+			if n := strings.Count(o.log.String(), `level=warn project=b msg="usage is that of another project, which counts it" counted_by=a`); n != 1 {
+				t.Errorf("%d warnings: %s", n, o.log.String())
+			}
+			if c.what == "null" { // the calls stay so
+				continue
+			}
+			o.usage.SetTroubles(oppertest.UsageTroubles{OrganizationWide: true})
+			o.run(60)
+			o.call("a", dollar, true)
+			o.call("b", 2*dollar, true)
+			o.run(60)
+			var sum float64
+			for _, cost := range o.costs() {
+				sum += cost
+			}
+			if sum != 6 {
+				t.Errorf("costs are %v, want 6 in all", o.costs())
+			}
+		}
+	}
+}
+
+// Keys that see their own usage each count it, if Opper tells no projects apart either.
+func TestKeysOfTheirOwnProjectWithoutOpperProjects(t *testing.T) {
+	o := newUsageOrganization(t, oppertest.UsageTroubles{RefuseGroups: []string{string(opper.GroupProject)}}, "a", "b")
+	o.configure("a", "b")
+	o.call("a", dollar, true)
+	o.call("b", 2*dollar, false)
+	o.run(90)
+	o.expect(map[[2]string]float64{{"a", ""}: 1, {"b", ""}: 2})
 }
 
 func always(int) bool { return true }

@@ -141,7 +141,10 @@ func (s *usageSchedule) exposedModels(shot snapshot) map[spendCell]usage.Amounts
 	}
 	for key := range s.exposed {
 		if (key.desc == usageCost || key.desc == usageCalls || key.desc == usageTokens || key.desc == usageCorrections) && !present[key] {
-			s.fail("%v %v has vanished", key.desc, key.labels)
+			if _, isCounted := s.usageShown.counted[spendCell{0, key.labels[1], key.labels[0]}]; isCounted || key.desc == usageCorrections {
+				s.fail("%v %v has vanished", key.desc, key.labels)
+			}
+			delete(s.exposed, key)
 		}
 	}
 	return models
@@ -150,15 +153,9 @@ func (s *usageSchedule) exposedModels(shot snapshot) map[spendCell]usage.Amounts
 // compareModels holds that against what was read. What is new may be at 0, but not when
 // all is quiet.
 func (s *usageSchedule) compareModels(got map[spendCell]usage.Amounts) {
-	want, sums, labels := map[spendCell]usage.Amounts{}, map[string]usage.Amounts{}, map[string]bool{}
+	want, sums, labels := s.usageShown.counted, map[string]usage.Amounts{}, map[string]bool{}
 	for c := range got {
 		labels[c.model] = true
-	}
-	for c, amounts := range s.usageShown.counted {
-		if !labels[c.model] {
-			c.model = aggregate.Other
-		}
-		want[c] = plus(want[c], amounts)
 	}
 	for c, amounts := range got {
 		if amounts != want[c] && (s.calm || amounts != usage.Amounts{}) {
@@ -320,7 +317,7 @@ func (s *usageSchedule) checkTruth() {
 				want[modelLabels[k.Model]] = plus(want[modelLabels[k.Model]], amountsOf(amounts))
 			}
 		}
-		for c, amounts := range m.counted {
+		for c, amounts := range m.total {
 			got[c.model] = plus(got[c.model], amounts)
 		}
 		switch {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/ledgertest"
 	"opper_exporter/collector/usage"
@@ -23,7 +24,10 @@ type spendModel struct {
 	projects              map[string]string    // labels by Opper project
 	sighted               map[string]time.Time // since when those without one are known
 	hours                 map[spendCell]spendMark
-	counted               map[spendCell]usage.Amounts // without an hour
+	counted               map[spendCell]usage.Amounts // without an hour, by the label under which it is
+	total                 map[spendCell]usage.Amounts // the same by model, with what has expired
+	used                  map[spendCell]int64         // hours in which those counted have increased last
+	dropped               map[spendCell]usage.Amounts // counted before they expired, which is not stored yet
 	corrections           int64
 
 	traces []spentTrace
@@ -70,12 +74,13 @@ const (
 )
 
 func newSpendModel(countsNothing bool) *spendModel {
-	return &spendModel{countsNothing: countsNothing, projects: map[string]string{}, sighted: map[string]time.Time{}, hours: map[spendCell]spendMark{}, counted: map[spendCell]usage.Amounts{}}
+	return &spendModel{countsNothing: countsNothing, projects: map[string]string{}, sighted: map[string]time.Time{}, hours: map[spendCell]spendMark{}, counted: map[spendCell]usage.Amounts{}, total: map[spendCell]usage.Amounts{}, used: map[spendCell]int64{}, dropped: map[spendCell]usage.Amounts{}}
 }
 
 func (m *spendModel) clone() *spendModel {
 	c := *m
 	c.projects, c.sighted, c.hours, c.counted, c.traces = maps.Clone(m.projects), maps.Clone(m.sighted), maps.Clone(m.hours), maps.Clone(m.counted), slices.Clone(m.traces)
+	c.total, c.used, c.dropped = maps.Clone(m.total), maps.Clone(m.used), maps.Clone(m.dropped)
 	return &c
 }
 
@@ -98,8 +103,8 @@ var modelLabels = map[string]string{
 	"": "(none)", "(none)": `\(none)`, "(other)": `\(other)`, "openai/gpt-4o": "openai/gpt-4o", "mistral/large": "mistral/large", "x": "x",
 }
 
-// read counts an answer about usage by model.
-func (m *spendModel) read(rows []opper.Usage, from time.Time, proof usage.Proof, now time.Time) {
+// read counts an answer about usage by model, under the labels that are exposed.
+func (m *spendModel) read(rows []opper.Usage, from time.Time, proof usage.Proof, now time.Time, exposed map[spendCell]bool) {
 	first := from.Unix() / 3600
 	if m.newest == 0 {
 		m.first, m.border = first, first
@@ -130,13 +135,12 @@ func (m *spendModel) read(rows []opper.Usage, from time.Time, proof usage.Proof,
 		}
 	}
 	for c, amounts := range present {
-		mark, fell, sum := m.hours[c], false, m.counted[spendCell{0, c.project, c.model}]
+		mark, isKnown := m.hours[c]
+		fell, sum := false, usage.Amounts{}
 		for i, a := range amounts {
 			fell = fell || a < mark.high[i]
 			if a > mark.high[i] {
-				if m.begun || !m.countsNothing {
-					sum[i] += a - mark.high[i]
-				}
+				sum[i] = a - mark.high[i]
 				mark.high[i] = a
 			}
 		}
@@ -144,20 +148,53 @@ func (m *spendModel) read(rows []opper.Usage, from time.Time, proof usage.Proof,
 			m.corrections++
 		}
 		mark.fell = fell
-		m.hours[c], m.counted[spendCell{0, c.project, c.model}] = mark, sum
+		m.hours[c] = mark
+		if isKnown && sum == (usage.Amounts{}) {
+			continue
+		}
+		if !m.begun && m.countsNothing {
+			sum = usage.Amounts{}
+		}
+		m.add(spendCell{0, c.project, c.model}, sum, min(newest, now.Unix()/3600), exposed)
 	}
 	m.begun, m.newest = true, newest
 	if isFull && isDecided {
-		m.border = max(m.border, newest-48)
+		m.border = max(m.border, min(newest, now.Unix()/3600)-48)
 		maps.DeleteFunc(m.hours, func(c spendCell, _ spendMark) bool { return c.hour < m.border })
 	}
 }
 
+// add counts an increase that is seen in an hour. A model without a series is one of many.
+func (m *spendModel) add(c spendCell, sum usage.Amounts, seen int64, exposed map[spendCell]bool) {
+	m.total[c] = plus(m.total[c], sum)
+	if !exposed[c] {
+		c.model = aggregate.Other
+	}
+	if before, ok := m.dropped[c]; ok {
+		m.counted[c] = before
+		delete(m.dropped, c)
+	}
+	m.counted[c], m.used[c] = plus(m.counted[c], sum), seen
+}
+
+// expireModels takes in that what is not exposed any more has expired. It returns one that
+// has been used since the hours before.
+func (m *spendModel) expireModels(exposed map[spendCell]bool, present, hours int64) (wrong *spendCell) {
+	for c, amounts := range m.counted {
+		if exposed[c] {
+			continue
+		}
+		if c.model == aggregate.Other || hours == 0 || present-m.used[c] <= hours {
+			wrong = &c
+		}
+		m.dropped[c] = amounts
+		delete(m.counted, c)
+	}
+	return wrong
+}
+
 // hasOthers reports whether Opper projects are known that are not the project's own.
 func (m *spendModel) hasOthers() bool {
-	if label, ok := m.projects[""]; ok {
-		return label != ""
-	}
 	for _, label := range m.projects {
 		if label != "" {
 			return true
@@ -195,13 +232,24 @@ func (m *spendModel) take(seen map[string]bool, isFull bool, proof usage.Proof, 
 			all = false
 		case proof.IsAhead && named == 0 && !isAlone && m.isNew(name, now):
 			all = false
-		case id == "" && len(ids) == 1 && named == homes, id != "" && homes == 0 && (isAlone || id == proof.Own):
+		case id == "" && m.isOwn(ids), id != "" && homes == 0 && (isAlone || id == proof.Own):
 			m.projects[id] = ""
 		default:
 			m.projects[id] = cmp.Or(id, "(none)")
 		}
 	}
 	return all
+}
+
+// isOwn reports whether all Opper projects that are known, with those of an answer, are
+// the project's own.
+func (m *spendModel) isOwn(ids []string) bool {
+	for _, id := range ids {
+		if _, ok := m.projects[id]; id != "" && !ok {
+			return false
+		}
+	}
+	return !m.hasOthers()
 }
 
 // isNew reports whether what is named so in an answer has not been known for 15 minutes.

@@ -3,6 +3,7 @@ package collector
 import (
 	"context"
 	"iter"
+	"time"
 
 	"opper_exporter/collector/syncer"
 	"opper_exporter/opper"
@@ -28,11 +29,13 @@ func (s scheduledStore) Commit(project string, changes map[string][]byte, fresh 
 		return err
 	}
 	s.durable = s.model.clone()
+	clear(s.durable.dropped)
 	s.kill()
 	if fails {
 		s.note("commit fails and is durable")
 		return errDiskFull
 	}
+	clear(s.model.dropped)
 	return nil
 }
 
@@ -51,7 +54,7 @@ func (s *usageSchedule) applied() {
 	if a := s.answer; a != nil {
 		s.answer = nil
 		if a.asked[byModel] && p.usage.kinds[byModel].err == nil {
-			s.model.read(a.models, a.from, s.proof, s.at.Add(s.ours))
+			s.readModels(a)
 		}
 		s.applyCosts(a)
 	}
@@ -61,6 +64,23 @@ func (s *usageSchedule) applied() {
 	}
 	s.label()
 	s.model.expire(names)
+}
+
+// readModels does that to what was read of models.
+func (s *usageSchedule) readModels(a *usageAnswer) {
+	exposed := map[spendCell]bool{}
+	for _, m := range s.project.usage.set.Models() {
+		exposed[spendCell{0, m.OpperProject, m.Label}] = true
+	}
+	m, now := s.model, s.at.Add(s.ours)
+	before := len(m.dropped)
+	m.read(a.models, a.from, s.proof, now, exposed)
+	if wrong := m.expireModels(exposed, min(m.newest, now.Unix()/3600), int64(s.expiry/time.Hour)); wrong != nil {
+		s.fail("usage of %v is not exposed any more", *wrong)
+	}
+	if len(m.dropped) > before {
+		s.note("model expired")
+	}
 }
 
 // applyCosts does that to what was read of traces.

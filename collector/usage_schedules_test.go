@@ -40,8 +40,8 @@ func TestSchedulesOfUsage(t *testing.T) {
 	t.Log(all)
 	for _, what := range []string{
 		"crash", "commit fails", "commit fails and is durable", "stale read", "cut answer", "correction", "another month", "clock set", "process down",
-		"usage refused", "projects refused", "traces refused", "budget refused", "usage fails", "list fails",
-		"cost final", "cost unknown", "cost complete", "trace renamed", "name expired", "trace name overflow", "model overflow", "several Opper projects", "usage as the truth",
+		"hour ahead", "usage refused", "projects refused", "traces refused", "budget refused", "usage fails", "list fails",
+		"cost final", "cost unknown", "cost complete", "trace renamed", "name expired", "trace name overflow", "model overflow", "model expired", "several Opper projects", "usage as the truth",
 	} {
 		if many && all[what] == 0 {
 			t.Errorf("%s: never", what)
@@ -54,6 +54,7 @@ type usagePlan struct {
 	troubles          oppertest.UsageTroubles // at all times
 	roll, rollSpread  time.Duration           // until calls show
 	late              bool                    // calls show up in earlier hours
+	ahead             bool                    // some show up in later ones
 	outages           bool                    // what is refused or fails for a while
 	stale             time.Duration
 	crash, unwritable int  // one commit of so many; 0 is none
@@ -158,13 +159,16 @@ func (s *usageSchedule) choose() {
 		troubles: oppertest.UsageTroubles{
 			Corrections: ratio(0, 0, 0.05, 0.3), CorrectWithin: durations(time.Hour, 6*time.Hour),
 			Nulls: ratio(0, 0, 0.1), OrganizationWide: s.rng.IntN(3) == 0, Duplicates: ratio(0, 0.5), Shuffle: s.rng.IntN(2) == 0,
-			MaxRows: count(0, 0, 50, 100), Wrapped: s.rng.IntN(3) == 0, Errors: ratio(0, 0, 0.1),
+			MaxRows: count(0, 0, 0, 20, 25, 33, 50, 100), Wrapped: s.rng.IntN(3) == 0, Errors: ratio(0, 0, 0.1),
 		},
 		roll: durations(0, 0, time.Minute, 3*time.Hour), rollSpread: durations(0, 0, 2*time.Minute, 9*time.Hour),
-		late: s.rng.IntN(2) == 0, outages: s.rng.IntN(3) > 0, stale: durations(0, 0, time.Minute, 2*time.Hour),
+		late: s.rng.IntN(2) == 0, ahead: s.rng.IntN(4) == 0, outages: s.rng.IntN(3) > 0, stale: durations(0, 0, time.Minute, 2*time.Hour),
 		crash: count(0, 8, 40), unwritable: count(0, 0, 6), steps: s.rng.IntN(3) == 0,
 		maxNames: count(1, 3, 200, 200), expiry: durations(0, 0, time.Hour, 24*time.Hour, 5*24*time.Hour), maxModels: count(1, 3, 50, 50),
 		tooLarge: count(0, 0, 0, 30),
+	}
+	if t := &s.troubles; t.MaxRows == 20 && !t.OrganizationWide && t.Duplicates == 0 && t.Nulls == 0 {
+		t.MaxRows = 7 // no hour has more models
 	}
 	if s.rng.IntN(4) == 0 {
 		s.lookback = new(durations(0, 0, 3*24*time.Hour))

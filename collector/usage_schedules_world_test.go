@@ -43,6 +43,10 @@ func (s *usageSchedule) happen() {
 		s.ours = s.some(40*time.Hour) - 20*time.Hour
 		s.note("clock set")
 	}
+	if s.ahead && s.chance(8) {
+		s.note("hour ahead")
+		s.makeCall("", ownUUID, s.at.Add(s.some(20*time.Hour)), s.at)
+	}
 	for range s.rng.IntN(3) {
 		at := s.at
 		if s.late {

@@ -52,6 +52,7 @@ type usageReader struct {
 	source   func() usage.Source // of one read, which waits for the limits as long as it takes; nil if there is none
 	metrics  *usageMetrics
 	set      *usage.Set
+	pages    usage.Pages // for the goroutine that reads
 	kinds    [usageKinds]usageAttempts
 	budget   opper.Budget // what is known of it
 	noTraces bool         // it has been logged that there is usage and no trace
@@ -79,6 +80,7 @@ type usageRequest struct {
 	asked       [usageKinds]bool
 	from, to    time.Time
 	tracesSince time.Time // until to
+	pages       *usage.Pages
 }
 
 // usageAnswer is what was read.
@@ -137,7 +139,7 @@ func (r *usageReader) stop() {
 // request returns what to read now, given since when traces wait for their costs.
 func (r *usageReader) request(since time.Time, isWaiting bool) usageRequest {
 	now, system := r.clock.Now(), r.clock.System()
-	q := usageRequest{began: now}
+	q := usageRequest{began: now, pages: &r.pages}
 	q.from, q.to = r.set.Window(system)
 	if !isWaiting {
 		since = system.Add(-proofWindow)
@@ -160,10 +162,10 @@ func (r *usageReader) begin(ctx context.Context, request usageRequest) {
 func (q usageRequest) read(ctx context.Context, src usage.Source) usageAnswer {
 	a := usageAnswer{usageRequest: q}
 	if q.asked[byModel] {
-		a.models, a.byProject, a.errs[byModel] = usage.ReadBy(ctx, src, opper.GroupModel, q.from, q.to)
+		a.models, a.byProject, a.errs[byModel] = q.pages.ReadBy(ctx, src, opper.GroupModel, q.from, q.to)
 	}
 	if q.asked[byTrace] {
-		a.traces, _, a.errs[byTrace] = usage.ReadBy(ctx, src, opper.GroupTrace, q.tracesSince, q.to)
+		a.traces, _, a.errs[byTrace] = q.pages.ReadBy(ctx, src, opper.GroupTrace, q.tracesSince, q.to)
 	}
 	if q.asked[budget] {
 		a.budget, a.errs[budget] = src.Budget(ctx)

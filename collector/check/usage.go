@@ -105,12 +105,13 @@ func readUsage(ctx context.Context, cfg config.Project, s *sample, now time.Time
 	u := &Usage{Models: []Model{}, MaxModels: cfg.MaxModels, ByTrace: ByTrace{Result: traceUntold}}
 	hour := now.UTC().Truncate(time.Hour)
 	from, to := hour.Add(-usageHours*time.Hour), hour.Add(time.Hour)
-	rows, _, err := usage.ReadBy(ctx, client, opper.GroupModel, from, to)
+	var pages usage.Pages
+	rows, _, err := pages.ReadBy(ctx, client, opper.GroupModel, from, to)
 	if u.err = err; err != nil {
 		u.Error = reasonOf(err)
 	} else {
 		u.count(rows)
-		rows, u.traceErr = usage.Read(ctx, client, hour.Add(-traceHours*time.Hour), to, opper.GroupTrace)
+		rows, u.traceErr = pages.Read(ctx, client, hour.Add(-traceHours*time.Hour), to, opper.GroupTrace)
 		u.ByTrace = newByTrace(rows, u.traceErr, s)
 	}
 	budget, err := client.Budget(ctx)

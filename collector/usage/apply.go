@@ -37,26 +37,26 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Pr
 	if s.newest == 0 {
 		s.border = first
 	}
-	newest, seen := s.newest, map[string]bool{}
+	newest, seen := s.newest, map[string]int64{} // costs by Opper project
 	for i := range rows {
 		if hour := hourOf(rows[i].Bucket); hour >= s.border {
 			newest = max(newest, hour)
-			seen[rows[i].Project] = true
+			seen[rows[i].Project] = add(seen[rows[i].Project], rows[i].Cost)
 		}
 	}
 	fullAt := s.fullAt
 	s.undecided, s.fullAt = false, 0
 	isFull := first <= s.border
-	if len(seen) == 1 && seen[""] {
+	if _, hasNull := seen[""]; hasNull && len(seen) == 1 {
 		switch {
-		case !byProject && s.nullLabel() != "", s.isSum(first):
+		case !byProject && s.hasOthers(), s.isSum(first):
 			return errUngrouped
-		case !isFull && s.nullLabel() != "":
+		case !isFull && s.hasOthers():
 			s.undecided = true // the hours before show whether it is a sum
 			return nil
 		}
 	}
-	excluded := s.assign(seen, isFull, proof, now)
+	excluded := s.assign(rows, seen, newest, isFull, proof, now)
 	if s.undecided && !s.begun {
 		return nil
 	}
@@ -64,13 +64,15 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Pr
 	if !s.begun {
 		s.givePlaces(sums)
 	}
-	s.count(sums, first, excluded, now)
+	present := min(newest, hourOf(now))
+	s.count(sums, first, present, excluded, now)
+	s.expire(present)
 	s.begun, s.newest, s.lastRead = true, newest, now
 	switch {
 	case s.undecided:
 	case isFull:
 		s.fullAt = hourOf(now)
-		s.end(newest - finalAfter)
+		s.end(present - finalAfter)
 	default:
 		s.fullAt = fullAt
 	}
@@ -86,126 +88,6 @@ func (s *Set) end(border int64) {
 			s.changed[hour] = true
 		}
 	}
-}
-
-// nullLabel returns the label of rows without an Opper project, in an answer without others.
-func (s *Set) nullLabel() string {
-	if label, ok := s.accounts[""]; ok {
-		return label
-	}
-	for _, label := range s.accounts {
-		if label != "" {
-			return None
-		}
-	}
-	if len(s.others) > 0 {
-		return None
-	}
-	return ""
-}
-
-// isSum reports whether an answer of rows without an Opper project may be the sum of
-// all: what others had in these hours is gone.
-func (s *Set) isSum(first int64) bool {
-	_, ids := s.named()
-	if len(ids) > 0 && !s.others[""] {
-		return true
-	}
-	label := s.nullLabel()
-	for hour, marks := range s.hours {
-		for _, m := range marks {
-			if hour >= first && (m.project != label || s.others[""]) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// assign decides where to count the Opper projects seen in an answer; the empty one
-// stands for rows without any. It returns the labels whose amounts so far are not to be
-// counted, as they were counted elsewhere.
-func (s *Set) assign(seen map[string]bool, isFull bool, proof Proof, now time.Time) (excluded map[string]bool) {
-	excluded = map[string]bool{}
-	counted, foreign := s.named()
-	isFirst, homes := len(counted)+len(foreign) == 0, 0
-	for _, id := range counted {
-		if s.accounts[id] == "" {
-			homes++
-		}
-	}
-	sum, ok := s.accounts[""]
-	wasSum := ok && sum == "" && isFirst
-	ids := slices.Sorted(maps.Keys(seen))
-	for _, id := range slices.Backward(ids) { // the empty one last
-		if _, ok := s.accounts[id]; ok || s.others[id] && !isFull {
-			continue
-		}
-		if !isFull {
-			s.undecided = true
-			continue
-		}
-		claims, isProven := []string{id}, id == proof.Own
-		isAlone := isFirst && (len(ids) == 1 || len(ids) == 2 && seen[""])
-		if id == "" {
-			if len(ids) == 1 && len(foreign) == 0 && len(counted) == homes {
-				s.accounts[id] = "" // nothing but the project's own is known
-				continue
-			}
-			claims = s.beside(seen)
-			counted, _ = s.named() // with those of this answer
-			isProven, isAlone = len(claims) == 1 && len(counted) == 1, false
-		}
-		awaitsProof := proof.IsAhead && isFirst && !isProven && !isAlone
-		v := s.cfg.Owners.decide(s.cfg.Project, claims, isProven, isAlone, awaitsProof, now)
-		if v == undecided {
-			s.undecided = true
-			continue
-		}
-		if v == notMine {
-			s.others[id] = true
-			continue
-		}
-		label := aggregate.LabelOr(id, None)
-		if id != "" && v == mine && homes == 0 && (isProven || isAlone) {
-			label = ""
-		}
-		if s.others[id] || wasSum && label != "" {
-			excluded[label] = true
-		}
-		delete(s.others, id)
-		s.accounts[id] = label
-	}
-	return excluded
-}
-
-// beside returns as what rows without an Opper project are claimed: they are the same
-// for two configured projects that also see the same Opper project.
-func (s *Set) beside(seen map[string]bool) (claims []string) {
-	counted, foreign := s.named()
-	ids := slices.AppendSeq(append(counted, foreign...), maps.Keys(seen))
-	slices.Sort(ids)
-	for _, id := range slices.Compact(ids) {
-		if id != "" {
-			claims = append(claims, "beside "+id)
-		}
-	}
-	return claims
-}
-
-// named returns the known Opper projects, without the empty one.
-func (s *Set) named() (counted, foreign []string) {
-	for id := range s.accounts {
-		if id != "" {
-			counted = append(counted, id)
-		}
-	}
-	for id := range s.others {
-		if id != "" {
-			foreign = append(foreign, id)
-		}
-	}
-	return counted, foreign
 }
 
 // sum adds up the rows that are to be counted here, as an hour may have several of the
@@ -246,8 +128,8 @@ func (s *Set) givePlaces(sums map[int64]map[cell]Amounts) {
 	}
 }
 
-// count adds what each hour from first on has more than before.
-func (s *Set) count(sums map[int64]map[cell]Amounts, first int64, excluded map[string]bool, now time.Time) {
+// count adds what each hour from first on has more than before. That is seen in an hour.
+func (s *Set) count(sums map[int64]map[cell]Amounts, first, seen int64, excluded map[string]bool, now time.Time) {
 	read, shared := map[int64]bool{}, map[cell]*cell{}
 	for hour, marks := range s.hours {
 		read[hour] = hour >= first
@@ -287,9 +169,12 @@ func (s *Set) count(sums map[int64]map[cell]Amounts, first int64, excluded map[s
 			if !isKnown || after != before {
 				s.changed[hour] = true
 			}
-			m := s.model(c, hour, now)
-			if !excluded[c.project] && (s.begun || !s.countsNothing()) {
-				m.counted.add(increase)
+			if !isKnown || increase != (Amounts{}) {
+				m := s.model(c, hour, now)
+				m.used = seen
+				if !excluded[c.project] && (s.begun || !s.countsNothing()) {
+					m.counted.add(increase)
+				}
 			}
 			marks[n] = after
 		}

@@ -79,11 +79,12 @@ func monthOfTroubles(t *testing.T, seed int64) {
 		call(project)
 	}
 	f := newFixture(t, Config{MaxModels: 10})
+	var pages Pages
 	readOnce := func() (isComplete bool) {
 		from, to := f.set.Window(now)
-		rows, err := Read(t.Context(), serverSource{server}, from, to, opper.GroupModel, opper.GroupProject)
+		rows, err := pages.Read(t.Context(), serverSource{server}, from, to, opper.GroupModel, opper.GroupProject)
 		if errors.Is(err, opper.ErrNoGroup) {
-			rows, err = Read(t.Context(), serverSource{server}, from, to, opper.GroupModel)
+			rows, err = pages.Read(t.Context(), serverSource{server}, from, to, opper.GroupModel)
 		}
 		return err == nil && f.set.Apply(rows, from, true, Proof{}, now) == nil && !f.set.IsUndecided()
 	}
@@ -97,7 +98,7 @@ func monthOfTroubles(t *testing.T, seed int64) {
 	troubles.RollUpSpread = time.Duration(rng.IntN(24)) * time.Hour
 	troubles.Duplicates, troubles.Shuffle = rng.Float64(), true
 	if rng.IntN(2) == 0 {
-		troubles.MaxRows, troubles.Wrapped = 50*(1+rng.IntN(2)), rng.IntN(2) == 0
+		troubles.MaxRows, troubles.Wrapped = []int{20, 25, 33, 50, 100}[rng.IntN(5)], rng.IntN(2) == 0
 	}
 	// What is served and lost is not what is counted if it becomes smaller meanwhile.
 	corrects := rng.IntN(2) == 0
@@ -111,7 +112,9 @@ func monthOfTroubles(t *testing.T, seed int64) {
 		troubles.NoGroups = []string{string(opper.GroupProject)}
 	} else {
 		read()
-		troubles.Nulls = rng.Float64() / 2
+		if troubles.Nulls = rng.Float64() / 2; corrects && !troubles.OrganizationWide {
+			troubles.Nulls = 0 // what was highest without a project is part of the own
+		}
 	}
 	usage.SetTroubles(troubles)
 	for last := now.AddDate(0, 0, 30); now.Before(last); {

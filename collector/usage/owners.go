@@ -24,6 +24,7 @@ type Owners struct {
 	awaited   int                  // number of those that may
 	claims    map[string]claim     // by Opper project
 	seen      map[string]*sighting // Opper projects without a claim
+	sums      map[string]*sum      // by configured project
 }
 
 type claim struct {
@@ -58,7 +59,7 @@ const (
 
 // NewOwners returns the Owners of these configured projects.
 func NewOwners(projects ...string) *Owners {
-	o := &Owners{claims: map[string]claim{}, seen: map[string]*sighting{}}
+	o := &Owners{claims: map[string]claim{}, seen: map[string]*sighting{}, sums: map[string]*sum{}}
 	o.SetProjects(projects)
 	return o
 }
@@ -80,6 +81,11 @@ func (o *Owners) SetProjects(names []string) {
 	for id, c := range o.claims {
 		if _, ok := o.isAwaited[c.project]; !ok {
 			delete(o.claims, id)
+		}
+	}
+	for name := range o.sums {
+		if _, ok := o.isAwaited[name]; !ok {
+			delete(o.sums, name)
 		}
 	}
 	for _, s := range o.seen {
@@ -133,19 +139,9 @@ func (o *Owners) decide(project string, ids []string, isProven, isAlone, awaitsP
 	if s.first == "" || project < s.first {
 		s.first = project
 	}
-	if now.Before(s.since) || s.waited && o.awaited == 0 {
-		s.since = now
-	}
-	s.waited = isOneOfSeveral && o.awaited > 0
-	patience := undecidedFor
-	switch {
-	case s.waited:
-		patience = awaitedFor
-	case s.first != project:
-		patience *= 2 // that one may not see it any more
-	}
+	mustWait := o.mustWait(s, s.first == project, now)
 	isGuess := isOneOfSeveral && !isProven && (!isAlone || s.several || areOthersAwaited)
-	if (isGuess || awaitsProof) && now.Sub(s.since) < patience {
+	if (isGuess || awaitsProof) && mustWait {
 		return undecided
 	}
 	c := claim{project: project, isGuess: isGuess}
@@ -154,6 +150,23 @@ func (o *Owners) decide(project string, ids []string, isProven, isAlone, awaitsP
 		o.claims[id] = c
 	}
 	return c.verdict()
+}
+
+// mustWait reports whether it is too early to guess whose usage is, which the first
+// project by name that sees it may do before others.
+func (o *Owners) mustWait(s *sighting, isFirst bool, now time.Time) bool {
+	if now.Before(s.since) || s.waited && o.awaited == 0 {
+		s.since = now
+	}
+	s.waited = len(o.isAwaited) > 1 && o.awaited > 0
+	patience := undecidedFor
+	switch {
+	case s.waited:
+		patience = awaitedFor
+	case !isFirst:
+		patience *= 2 // that one may not see it any more
+	}
+	return now.Sub(s.since) < patience
 }
 
 // keep makes claims durable, or returns false if other projects have them all.

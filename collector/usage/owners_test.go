@@ -1,7 +1,6 @@
 package usage
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -24,8 +23,10 @@ func TestSingleProject(t *testing.T) {
 		{"none, then one, then another", [][]opper.Usage{{}, {x}, {x, y}}, "/m=1 Y/m=2"},
 		{"two", [][]opper.Usage{{x, y}}, "X/m=1 Y/m=2"},
 		{"two, then one", [][]opper.Usage{{x, y}, {row(0, "Z", "m", 7)}}, "X/m=1 Y/m=2 Z/m=7"},
-		{"one and null", [][]opper.Usage{{x, none}}, "/m=1 (none)/m=4"},
-		{"one, then null", [][]opper.Usage{{x}, {x, none}}, "/m=1 (none)/m=4"},
+		{"one and null", [][]opper.Usage{{x, none}}, "/m=5"},
+		{"one, then null", [][]opper.Usage{{x}, {x, none}}, "/m=5"},
+		{"one and null, then whose that is", [][]opper.Usage{{x}, {x, none}, {row(0, "X", "m", 5)}, {row(0, "X", "m", 6)}}, "/m=6"},
+		{"one and null, then another", [][]opper.Usage{{x, none}, {x, y, none}, {row(0, "X", "m", 5), y}}, "/m=5 Y/m=2"},
 		{"two and null", [][]opper.Usage{{x, y, none}}, "(none)/m=4 X/m=1 Y/m=2"},
 		{"named as what we make up", [][]opper.Usage{{x, none, row(0, None, "m", 8)}}, `(none)/m=4 X/m=1 \(none)/m=8`},
 		{"null", [][]opper.Usage{{none}}, "/m=4"},
@@ -87,27 +88,6 @@ func TestNewOpperProjectIsReadInFull(t *testing.T) {
 	if f.set.IsUndecided() {
 		t.Error("something is undecided")
 	}
-}
-
-// Rows without an Opper project may be the sum of all, of which each was counted.
-func TestUngroupedSum(t *testing.T) {
-	f := newFixture(t, Config{})
-	f.mustRead(row(0, "X", "m", 1), row(0, "Y", "m", 2), row(-2, "", "m", 4))
-	f.mustRead(row(0, "X", "m", 1), row(0, "Y", "m", 2))
-	if err := f.read(row(0, "", "m", 3)); !errors.Is(err, errUngrouped) {
-		t.Errorf("error is %v", err)
-	}
-	f.expect("(none)/m=4 X/m=1 Y/m=2")
-	f.expectWindow("after the error", noon.Add(-48*time.Hour))
-	f.mustRead(row(0, "X", "m", 2), row(0, "Y", "m", 2), row(-2, "", "m", 4))
-	f.expect("(none)/m=4 X/m=2 Y/m=2")
-	// Where others have had nothing, the hours before show that it is not their sum.
-	f.now = noon.Add(10 * time.Hour)
-	f.mustRead(row(0, "X", "m", 2), row(0, "Y", "m", 2), row(-2, "", "m", 4), row(8, "", "m", 1))
-	f.mustRead(row(8, "", "m", 2))
-	f.expect("(none)/m=5 X/m=2 Y/m=2")
-	f.mustRead(row(0, "X", "m", 2), row(0, "Y", "m", 2), row(-2, "", "m", 4), row(8, "", "m", 2))
-	f.expect("(none)/m=6 X/m=2 Y/m=2")
 }
 
 // process is several configured projects.
@@ -183,10 +163,10 @@ func TestProjectsOfTheirOwn(t *testing.T) {
 	p.projects["c"].set.Failed()
 	p.read("a", "", row(0, "X", "m", 1), row(0, "", "m", 5))
 	p.read("b", "", row(0, "Y", "m", 2), row(0, "", "m", 3))
-	p.expect("a: /m=1 (none)/m=5; b: /m=2 (none)/m=3; c: ")
+	p.expect("a: /m=6; b: /m=5; c: ")
 	p.read("c", "")
 	p.read("c", "", row(0, "Z", "m", 4))
-	p.expect("a: /m=1 (none)/m=5; b: /m=2 (none)/m=3; c: /m=4")
+	p.expect("a: /m=6; b: /m=5; c: /m=4")
 }
 
 // Keys that see the whole organization: a proof decides, else the first by name.
@@ -397,55 +377,4 @@ func TestProjectIsSwitchedOff(t *testing.T) {
 	if got := a.costs(); got != "/m=3" {
 		t.Errorf("counted %s", got)
 	}
-}
-
-// An answer without Opper projects is the sum of all also where the others have used nothing
-// lately, or have rows of their own beside it at other times.
-func TestSumOfAllIsNotCountedAgain(t *testing.T) {
-	f := newFixture(t, Config{})
-	readOwn := func(rows ...opper.Usage) {
-		t.Helper()
-		if err := f.readOf("X", rows...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	readOwn(row(0, "X", "m", 3), row(0, "Y", "m", 2))
-	f.now = f.now.Add(72 * time.Hour)
-	readOwn(row(72, "X", "m", 5))
-	f.expect("/m=8 Y/m=2")
-	refused := func(rows ...opper.Usage) {
-		t.Helper()
-		want := f.costs()
-		for range 3 {
-			if err := f.read(rows...); err != nil && !errors.Is(err, errUngrouped) {
-				t.Fatal(err)
-			}
-			f.expect(want)
-		}
-	}
-	refused(row(72, "", "m", 6))
-	readOwn(row(72, "X", "m", 5), row(72, "Y", "m", 1), row(72, "", "m", 7))
-	f.expect("/m=8 (none)/m=7 Y/m=3")
-	f.now = f.now.Add(5 * time.Hour)
-	readOwn(row(72, "X", "m", 5), row(72, "Y", "m", 1), row(72, "", "m", 7))
-	refused(row(72, "", "m", 13), row(77, "", "m", 1))
-	readOwn(row(72, "X", "m", 5), row(72, "Y", "m", 1), row(72, "", "m", 7), row(77, "Y", "m", 1))
-	f.expect("/m=8 (none)/m=7 Y/m=4")
-}
-
-// Nothing but the refusal of the group shows that an answer is the sum of all where only
-// rows without an Opper project were seen for two days.
-func TestSumOfAllAfterIdleDays(t *testing.T) {
-	f := newFixture(t, Config{})
-	old := []opper.Usage{row(0, "X", "m", 3), row(0, "", "m", 2)}
-	f.mustRead(old...)
-	f.now = f.now.Add(50 * time.Hour)
-	f.mustRead(append(old, row(50, "", "m", 1))...)
-	f.expect("/m=3 (none)/m=3")
-	f.now = f.now.Add(time.Hour)
-	from, _ := f.set.Window(f.now)
-	if err := f.set.Apply([]opper.Usage{row(50, "", "m", 7)}, from, false, Proof{Own: "X"}, f.now); !errors.Is(err, errUngrouped) {
-		t.Errorf("error is %v", err)
-	}
-	f.expect("/m=3 (none)/m=3")
 }

@@ -37,6 +37,7 @@ type world struct {
 	log     []string
 	shrinks bool // amounts become smaller, too
 	mayAdd  bool // more projects become configured
+	isAhead bool // some hours are in the future, and our clock is not
 	now     time.Time
 	offset  time.Duration // of our clock
 	rows    map[bucket]Amounts
@@ -50,12 +51,13 @@ type key struct {
 	own       string // its Opper project, if it has one
 	isOrgWide bool
 	isProven  bool // own becomes known, other than by usage
-	isHidden  bool // answers do not say yet whose the rows are
 	maxModels int
+	maxOthers int // MaxOpperProjects
 
 	set       *Set
+	pages     Pages
 	entries   map[string][]byte  // committed
-	seen      map[bucket]Amounts // the highest amounts, of what is committed
+	seen      map[bucket]Amounts // the highest amounts, of what is committed, by OpperProject
 	unsure    map[bucket]Amounts // seen, but not committed yet
 	exposed   map[cell]Amounts   // published last; nil before the first time
 	isStarted bool
@@ -85,7 +87,7 @@ func (w *world) logf(format string, args ...any) {
 func newWorld(t *testing.T, seed int64) *world {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(uint64(seed), 0))
-	w := &world{t: t, seed: seed, rng: rng, now: begin.Add(time.Duration(rng.IntN(3600)) * time.Second), rows: map[bucket]Amounts{}, shrinks: rng.IntN(2) == 0, mayAdd: true}
+	w := &world{t: t, seed: seed, rng: rng, now: begin.Add(time.Duration(rng.IntN(3600)) * time.Second), rows: map[bucket]Amounts{}, shrinks: rng.IntN(2) == 0, mayAdd: true, isAhead: rng.IntN(3) == 0}
 	w.rows[bucket{history, "X", "m1"}] = Amounts{1, 1, 1, 1}
 	w.owners = NewOwners()
 	for i, name := range []string{"a", "b", "c"}[:1+rng.IntN(3)] {
@@ -99,7 +101,7 @@ func newWorld(t *testing.T, seed int64) *world {
 
 // add configures a project.
 func (w *world) add(name, own string) {
-	k := &key{name: name, own: own, isOrgWide: w.rng.IntN(2) == 0, isProven: w.rng.IntN(2) == 0, maxModels: 1 + w.rng.IntN(4), seen: map[bucket]Amounts{}, unsure: map[bucket]Amounts{}}
+	k := &key{name: name, own: own, isOrgWide: w.rng.IntN(2) == 0, isProven: w.rng.IntN(2) == 0, maxModels: 1 + w.rng.IntN(4), maxOthers: 1 + w.rng.IntN(4), seen: map[bucket]Amounts{}, unsure: map[bucket]Amounts{}}
 	w.keys = append(w.keys, k)
 	var names []string
 	for _, k := range w.keys {
@@ -111,23 +113,24 @@ func (w *world) add(name, own string) {
 }
 
 func (w *world) config(k *key) Config {
-	return Config{Project: k.name, MaxModels: k.maxModels, Owners: w.owners}
+	return Config{Project: k.name, MaxModels: k.maxModels, MaxOpperProjects: k.maxOthers, Owners: w.owners}
 }
 
 // ours is the time of our clock.
 func (w *world) ours() time.Time { return w.now.Add(w.offset) }
 
-// read reads the usage of a project, and may commit and publish it.
-func (w *world) read(k *key, fails, commits bool) {
+// read reads the usage of a project, and may commit and publish it. It reports whether it
+// has read it.
+func (w *world) read(k *key, fails, commits bool) bool {
 	from, to := k.set.Window(w.ours())
 	if timeOf(hourOf(from)) != from || timeOf(hourOf(to)) != to || !from.Before(to) {
 		w.failf("window [%v, %v) is not one of hours", from, to)
 	}
-	rows, byProject, err := ReadBy(w.t.Context(), view{w, k, fails}, opper.GroupModel, from, to)
+	rows, byProject, err := k.pages.ReadBy(w.t.Context(), view{w, k, fails}, opper.GroupModel, from, to)
 	if err != nil {
 		k.set.Failed()
 		w.logf("%s fails to read from %v: %v", k.name, from, err)
-		return
+		return false
 	}
 	own := ""
 	if k.isProven {
@@ -136,13 +139,18 @@ func (w *world) read(k *key, fails, commits bool) {
 	err = k.set.Apply(rows, from, byProject, Proof{Own: own}, w.ours())
 	w.logf("%s reads %d rows from %v: counts %v, %v", k.name, len(rows), from, k.set.accounts, err)
 	if err == nil && k.set.begun {
+		present := map[bucket]Amounts{}
 		for b, a := range w.rows {
 			at := timeOf(b.hour)
-			_, isCounted := k.set.accounts[b.project]
-			isCounted = isCounted || k.isHidden
-			if !isCounted || at.Before(from) || !at.Before(to) || !w.isVisible(k, b.project) {
-				continue
+			label, isCounted := k.set.accounts[b.project]
+			if isCounted && !at.Before(from) && at.Before(to) && w.isVisible(k, b.project) {
+				b.project = label
+				sum := present[b]
+				sum.add(a)
+				present[b] = sum
 			}
+		}
+		for b, a := range present {
 			high := k.unsure[b]
 			for i := range a {
 				high[i] = max(high[i], a[i])
@@ -153,6 +161,7 @@ func (w *world) read(k *key, fails, commits bool) {
 	if commits {
 		w.commit(k)
 	}
+	return true
 }
 
 func (*world) isVisible(k *key, project string) bool { return view{key: k}.isVisible(project) }
@@ -254,15 +263,15 @@ func (w *world) step() {
 		w.restore(k)
 	case p < 88:
 		w.offset = time.Duration(w.rng.Int64N(int64(6*24*time.Hour))) - 3*24*time.Hour
+		if w.isAhead {
+			w.offset = min(w.offset, 0)
+		}
 		w.logf("our clock is off by %v", w.offset)
 	case p < 90 && w.now.Before(begin.Add(9*24*time.Hour)):
 		for range 12 { // nobody reads for 5 days
 			w.now = w.now.Add(10 * time.Hour)
 			w.grow(1)
 		}
-	case p < 92 && w.keys[0].isHidden:
-		w.keys[0].isHidden = false
-		w.logf("rows of a have a project from now on")
 	case p < 92 && len(w.keys) < 3 && w.mayAdd:
 		w.add([]string{"d", "0"}[len(w.keys)-1], []string{"Y", "Z"}[len(w.keys)-1])
 	case p < 96:
@@ -272,12 +281,14 @@ func (w *world) step() {
 
 // settle reads until nothing changes any more.
 func (w *world) settle() {
-	w.offset, w.keys[0].isHidden = 0, false
+	w.offset = 0
 	w.grow(3)
 	for range 8 {
 		w.now = w.now.Add(20 * time.Minute)
 		for _, k := range w.keys {
-			w.read(k, false, true)
+			for !w.read(k, false, true) {
+				continue // an answer may be too large
+			}
 		}
 	}
 	for _, k := range w.keys {
@@ -317,13 +328,21 @@ func (w *world) check() {
 	for _, k := range w.keys {
 		truth := k.seen
 		if !w.shrinks {
-			truth = w.rows
+			truth = map[bucket]Amounts{}
+			for b, a := range w.rows {
+				if countedBy[b.project] == k {
+					b.project = k.set.accounts[b.project]
+					sum := truth[b]
+					sum.add(a)
+					truth[b] = sum
+				}
+			}
 		}
 		for b, a := range truth {
-			if countedBy[b.project] != k || b.hour < month {
+			if b.hour < month {
 				continue
 			}
-			c := cell{k.set.accounts[b.project], aggregate.LabelOr(b.model, None)}
+			c := cell{b.project, aggregate.LabelOr(b.model, None)}
 			if k.set.models[c] == nil {
 				c.model = aggregate.Other
 			}
@@ -332,13 +351,20 @@ func (w *world) check() {
 			want[k][c] = sum
 		}
 		got := map[cell]Amounts{}
-		labels := map[string]bool{}
+		labels, others := map[string]bool{}, map[string]bool{}
 		for _, m := range k.set.Models() {
+			others[m.OpperProject] = true
 			got[cell{m.OpperProject, m.Label}] = m.Exposed()
 			labels[m.Label] = true
 		}
 		if !maps.Equal(got, want[k]) {
 			w.failf("%s counts %v\nwant %v", k.name, got, want[k])
+		}
+		for _, label := range []string{"", None, aggregate.Other} {
+			delete(others, label)
+		}
+		if len(others) > k.maxOthers {
+			w.failf("%s has Opper projects %v, more than %d", k.name, others, k.maxOthers)
 		}
 		if delete(labels, aggregate.Other); len(labels) > k.maxModels {
 			w.failf("%s has models %v, more than %d", k.name, labels, k.maxModels)

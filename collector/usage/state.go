@@ -40,6 +40,7 @@ func (s *Set) Changes(put func(key string, body []byte)) {
 func (s *Set) Committed() {
 	clear(s.changed)
 	s.stored = s.put
+	s.removeExpired()
 	s.keepClaims()
 }
 
@@ -51,12 +52,12 @@ func (s *Set) keepClaims() {
 		if id == "" {
 			claims = s.beside(nil)
 		}
-		if label == "" && id == "" || len(claims) == 0 {
-			continue
+		if id == "" && label == "" {
+			s.keepSum()
 		}
-		if !s.cfg.Owners.keep(s.cfg.Project, claims) {
+		if len(claims) > 0 && !s.cfg.Owners.keep(s.cfg.Project, claims) {
 			delete(s.accounts, id)
-			s.others[id] = true
+			s.others[id] = ""
 		}
 	}
 }
@@ -130,8 +131,10 @@ func (s *Set) code(c *codec.Coder) {
 		s.accounts[*id] = label
 	})
 	codec.Slice(c, &others, func(id *string) {
+		owner := s.others[*id]
 		c.Text(id)
-		s.others[*id] = true
+		c.Text(&owner)
+		s.others[*id] = owner
 	})
 	models := s.Models()
 	codec.Slice(c, &models, func(m **Model) {
@@ -151,6 +154,7 @@ func (m *Model) code(c *codec.Coder) {
 	c.Text(&m.OpperProject)
 	c.Times(&m.Created)
 	c.Bools(&m.zeroPending)
+	codec.Int(c, &m.used)
 	m.counted.code(c)
 }
 

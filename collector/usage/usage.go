@@ -20,13 +20,14 @@ import (
 	"opper_exporter/opper"
 )
 
-// None is the label of rows without a model, and of rows without an Opper project among
-// others that have one.
+// None is the label of rows without a model, and of rows without an Opper project where
+// others than the project's own are known.
 const None = "(none)"
 
 const (
 	// finalAfter is the number of hours after which an hour is final, by the newest one
-	// seen: Opper's clock, not ours.
+	// seen or by our clock, whichever is earlier: rows may be in hours to come, and our
+	// clock may be fast. If it is slow, hours are only kept for longer.
 	finalAfter = 48
 	// maxAhead is how many hours Opper's clock may be ahead of ours.
 	maxAhead = 24
@@ -36,6 +37,11 @@ const (
 type Config struct {
 	Project   string // its configured name
 	MaxModels int    // how many models have counters of their own
+	// MaxOpperProjects is how many other Opper projects do. Each has all models.
+	MaxOpperProjects int
+	// ModelExpiry is after how long without a call a model gives up its counters and its
+	// place. 0 is never.
+	ModelExpiry time.Duration
 	// Lookback bounds what the first read counts, which is the current month if it is
 	// nil. With 0, it counts nothing.
 	Lookback *time.Duration
@@ -96,13 +102,15 @@ func compareMark(m mark, c cell) int { return compareCells(*m.cell, c) }
 // Model holds the counters of one model in one Opper project.
 type Model struct {
 	Label string
-	// OpperProject is the UUID as a label, None, or empty if it is the configured project
-	// itself.
+	// OpperProject is the UUID as a label, None, aggregate.Other, or empty if it is the
+	// configured project itself.
 	OpperProject string
 	Created      time.Time // when all was 0
 
 	counted     Amounts
+	used        int64 // hour in which an increase was seen last
 	zeroPending bool
+	isExpired   bool // see Set.expire
 }
 
 // Exposed returns what was counted, or zeros as long as they are pending.
@@ -130,8 +138,10 @@ type Set struct {
 	models   map[cell]*Model   // also of aggregate.Other
 	places   map[string]bool   // labels of models that have one
 	accounts map[string]string // OpperProject labels of the Opper projects that are counted here
-	others   map[string]bool   // Opper projects that other configured projects count
-	hours    map[int64][]mark
+	// others are Opper projects that other configured projects count. If usage without
+	// any may be the sum of all, the empty one has the name of the project that counts it.
+	others map[string]string
+	hours  map[int64][]mark
 
 	changed   map[int64]bool // hours, since the last commit
 	put       []byte         // keyCounters, as it was put last
@@ -147,7 +157,7 @@ func New(cfg Config) *Set {
 		cfg.Owners = NewOwners(cfg.Project)
 	}
 	return &Set{
-		cfg: cfg, models: map[cell]*Model{}, places: map[string]bool{}, accounts: map[string]string{}, others: map[string]bool{},
+		cfg: cfg, models: map[cell]*Model{}, places: map[string]bool{}, accounts: map[string]string{}, others: map[string]string{},
 		hours: map[int64][]mark{}, changed: map[int64]bool{},
 	}
 }
@@ -193,7 +203,9 @@ func (s *Set) IsUndecided() bool { return !s.begun || s.undecided }
 func (s *Set) Models() []*Model {
 	models := make([]*Model, 0, len(s.models))
 	for _, c := range slices.SortedFunc(maps.Keys(s.models), compareCells) {
-		models = append(models, s.models[c])
+		if m := s.models[c]; !m.isExpired {
+			models = append(models, m)
+		}
 	}
 	return models
 }

@@ -31,6 +31,9 @@ func newFixture(t *testing.T, cfg Config) *fixture {
 	if cfg.MaxModels == 0 {
 		cfg.MaxModels = 50
 	}
+	if cfg.MaxOpperProjects == 0 {
+		cfg.MaxOpperProjects = 100
+	}
 	return &fixture{t: t, cfg: cfg, set: New(cfg), now: noon.Add(10 * time.Minute), entries: map[string][]byte{}}
 }
 
@@ -151,12 +154,13 @@ func TestWindow(t *testing.T) {
 	f.expectWindow("back", noon.Add(3*day))
 	f.mustRead(row(121, "X", "m", 1))
 	f.now = noon.Add(60 * day)
-	f.expectWindow("ahead", noon.Add(3*day+time.Hour))
+	f.expectWindow("ahead", noon.Add(3*day))
 	f.mustRead(row(122, "X", "m", 1))
 	f.expect("/m=10")
 }
 
-// The newest hour may be ahead of our clock. It decides which hours are final.
+// The newest hour may be ahead of our clock, as that is slow, or as some rows are in hours
+// to come. These count, and end nothing.
 func TestNewestHourAhead(t *testing.T) {
 	f := newFixture(t, Config{})
 	f.mustRead(row(20, "X", "m", 1), row(-40, "X", "m", 1))
@@ -167,8 +171,29 @@ func TestNewestHourAhead(t *testing.T) {
 			t.Errorf("created at %v", m.Created)
 		}
 	}
-	f.later(row(20, "X", "m", 3), row(-40, "X", "m", 9))
-	f.expect("/m=4")
+	f.later(row(20, "X", "m", 3), row(-40, "X", "m", 9), row(40, "X", "m", 1))
+	f.later(row(20, "X", "m", 3), row(-40, "X", "m", 9), row(40, "X", "m", 1), row(60, "X", "m", 1))
+	f.expect("/m=14")
+	f.now = noon.Add(30 * time.Hour) // when our clock is right, or Opper's hours have come
+	f.mustRead(row(20, "X", "m", 3), row(-40, "X", "m", 9), row(-17, "X", "m", 1), row(40, "X", "m", 1), row(60, "X", "m", 1))
+	f.expect("/m=15")
+	f.later(row(-40, "X", "m", 50), row(-17, "X", "m", 2), row(20, "X", "m", 3), row(40, "X", "m", 1), row(60, "X", "m", 1))
+	f.expect("/m=16")
+}
+
+// Rows in hours to come, however far they reach, keep no real hour from being counted.
+func TestHoursToCome(t *testing.T) {
+	f := newFixture(t, Config{})
+	var rows []opper.Usage
+	for h := 20; h <= 100; h += 20 {
+		rows = append(rows, row(h, "X", "m", 1))
+	}
+	for h := range 10 {
+		f.later(rows...)
+		rows = append(rows, row(h, "X", "n", 1))
+	}
+	f.later(rows...)
+	f.expect("/m=5 /n=10")
 }
 
 // What the month before has is not counted, however it comes.
@@ -237,7 +262,7 @@ func TestFirstReadFails(t *testing.T) {
 	f := newFixture(t, Config{})
 	from, to := f.set.Window(f.now)
 	src := &cutSource{rows: []opper.Usage{row(-200, "X", "m", 1), row(0, "X", "m", 1)}, maxRows: 1, failAfter: 2}
-	if rows, err := Read(t.Context(), src, from, to, opper.GroupModel); err == nil || rows != nil {
+	if rows, err := new(Pages).Read(t.Context(), src, from, to, opper.GroupModel); err == nil || rows != nil {
 		t.Fatalf("read %v, %v", rows, err)
 	}
 	f.set.Failed()
@@ -298,6 +323,24 @@ func TestPlaces(t *testing.T) {
 	f.restart()
 	f.mustRead(row(-1, "X", "c", 2), row(0, "X", "d", 10), row(0, "X", "b", 5), row(0, "X", "c", 3), row(0, "X", "a", 5), row(0, "X", "", 2))
 	f.expect("/(none)=1 /(other)=11 /a=5 /b=5 /c=5")
+}
+
+// The Opper projects with the highest cost of the first read have series of their own,
+// ties by UUID, and later ones by arrival; beside the project's own, and rows without any.
+func TestOpperProjectPlaces(t *testing.T) {
+	f := newFixture(t, Config{MaxOpperProjects: 2})
+	rows := []opper.Usage{row(0, "W", "m", 1), row(-1, "X", "m", 2), row(0, "Y", "m", 3), row(0, "Z", "m", 3), row(0, "Z", "n", 1), row(0, "", "m", 9)}
+	if err := f.readOf("W", rows...); err != nil {
+		t.Fatal(err)
+	}
+	f.expect("/m=1 (none)/m=9 (other)/m=2 Y/m=3 Z/m=3 Z/n=1")
+	f.restart()
+	f.later(append(rows, row(0, "X", "m", 10), row(0, "V", "m", 20), row(0, "V", "k", 20))...)
+	f.expect("(other)/k=20 /m=1 (none)/m=9 (other)/m=32 Y/m=3 Z/m=3 Z/n=1")
+	f.cfg.MaxOpperProjects = 3
+	f.restart()
+	f.later(append(rows, row(0, "X", "m", 11), row(0, "V", "m", 20), row(0, "V", "k", 20), row(0, "U", "m", 7))...)
+	f.expect("(other)/k=20 /m=1 (none)/m=9 (other)/m=33 U/m=7 Y/m=3 Z/m=3 Z/n=1")
 }
 
 func TestModelLabels(t *testing.T) {

@@ -18,6 +18,10 @@ func (w *world) grow(n int) {
 			hour = newest - w.rng.Int64N(finalAfter+1)
 		case 2:
 			hour = newest - finalAfter
+		case 3:
+			if w.isAhead && w.rng.IntN(4) == 0 {
+				hour = newest + w.rng.Int64N(20)
+			}
 		}
 		project := []string{"", "X", "X", "Y", "Z", "U"}[w.rng.IntN(6)]
 		b := bucket{hour, project, []string{"", "m1", "m2", "m3"}[w.rng.IntN(4)]}
@@ -79,7 +83,7 @@ func (v view) Usage(_ context.Context, q opper.UsageQuery) (opper.UsagePage, err
 		if !slices.Contains(q.GroupBy, opper.GroupModel) {
 			b.model = ""
 		}
-		if !slices.Contains(q.GroupBy, opper.GroupProject) || v.isHidden {
+		if !slices.Contains(q.GroupBy, opper.GroupProject) {
 			b.project = ""
 		}
 		sum := sums[b]

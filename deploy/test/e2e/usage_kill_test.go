@@ -78,7 +78,7 @@ scrape_configs: [{job_name: opper, static_configs: [{targets: [%q]}]}]
 		if unknown := r.Lasting.Project("opper_exporter_trace_costs_unknown_total"); unknown != past || traces != past+costs || traces != float64(s.Len()) {
 			err = fmt.Errorf("of %v traces, %v have a cost and %v none, want %d of %d", traces, costs, unknown, past, s.Len())
 		}
-		return errors.Join(err, a.counts(sharedNull)(r), a.countsAgents(s)(r))
+		return errors.Join(err, a.counts(ownOnly("default"))(r), a.countsAgents(s)(r))
 	})
 	w.sound()
 	if n := last.Lasting.Project("opper_exporter_usage_corrections_total"); n != 0 {
@@ -95,14 +95,6 @@ scrape_configs: [{job_name: opper, static_configs: [{targets: [%q]}]}]
 		}
 	}
 	p.Stop(t)
-}
-
-// sharedNull is for a key that sees usage of its own project and of none.
-func sharedNull(uuid string) (project, opperProject string) {
-	if uuid == "" {
-		return "default", "(none)"
-	}
-	return "default", ""
 }
 
 // grow lets traffic with usage go on, of which some is in hours that are long over, until
