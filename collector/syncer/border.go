@@ -69,12 +69,11 @@ func (c *cursor) index(id ledger.ID) int {
 // pages are read can make one page repeat another, but not again and again.
 func (c *cursor) progress(p page) error {
 	end := p.offset + len(p.rows)
-	limit := maxUncounted
-	if c.total >= 0 {
-		limit = totalFactor*max(c.total, c.known) + totalSlack
+	if end > c.maxEnd(p.total) && len(p.rows) > 0 {
+		return fmt.Errorf("%w: a row at offset %d, total_count %d", errEndless, end-1, c.firstTotal)
 	}
-	if end > limit && len(p.rows) > 0 {
-		return fmt.Errorf("%w: a row at offset %d, total_count %d", errEndless, end-1, c.total)
+	if c.goesRound(p) {
+		return fmt.Errorf("%w: so far rows come again and again, the last of them at %d", errEndless, p.offset)
 	}
 	weight := 1 // so few rows can be the same again
 	if p.asked == maxLimit {
@@ -97,6 +96,50 @@ func (c *cursor) progress(p page) error {
 		return fmt.Errorf("%w, the last of them at %d", errRepeated, p.offset)
 	}
 	return nil
+}
+
+// maxEnd returns how far the list can go, by the total_count of the first page that says
+// one: later ones may grow with the offset. One that is a power of ten may be capped.
+func (c *cursor) maxEnd(total int) int {
+	if c.firstTotal < 0 {
+		c.firstTotal = total
+	}
+	if c.firstTotal < 0 || isRound(c.firstTotal) || c.firstTotal > maxUncounted/totalFactor {
+		return maxUncounted
+	}
+	return min(totalFactor*max(c.firstTotal, c.known)+totalSlack, maxUncounted)
+}
+
+func isRound(total int) bool {
+	for ; total >= 10_000 && total%10 == 0; total /= 10 {
+	}
+	return total == 1_000
+}
+
+// goesRound reports whether pages in a row have brought only rows that were read long
+// before, as of a list that is given again and again. Some rows stand for all.
+func (c *cursor) goesRound(p page) bool {
+	c.pages++
+	isOld, sampled := true, 0
+	for _, r := range p.rows {
+		if r.Kind != ledger.Normal || r.ID[len(r.ID)-1]%sampleOf != 0 {
+			continue
+		}
+		sampled++
+		if at, ok := c.sample[r.ID]; !ok {
+			isOld, c.sample[r.ID] = false, c.pages
+		} else if at > c.pages-minRound {
+			isOld = false
+		}
+	}
+	switch {
+	case sampled == 0:
+	case isOld:
+		c.oldPages++
+	default:
+		c.oldPages = 0
+	}
+	return c.oldPages >= maxOldPages
 }
 
 func (l *lastPage) beginsWith(r ledger.Row) bool { return len(l.ids) > 0 && l.ids[0] == r.ID }

@@ -34,6 +34,9 @@ const (
 	totalSlack   = 20_000
 	maxUncounted = 5_000_000 // without a total_count
 	maxRepeats   = 3         // whole pages in a row that lead no further; of smaller ones, maxLimit
+	sampleOf     = 16        // how many rows one stands for, in the search for a list without an end
+	minRound     = 5         // pages after which a row is taken to come again
+	maxOldPages  = 20        // pages in a row with such rows only
 )
 
 var (
@@ -56,6 +59,11 @@ type cursor struct {
 	known   int // rows of the list that were read before; 0 in an initial sync
 	total   int // the newest meta.total_count, or -1
 	repeats int // pages in a row that led no further, by their weight
+
+	firstTotal int               // the first meta.total_count that a page had; -1 before that
+	pages      int               // that were read
+	sample     map[ledger.ID]int // the pages in which some of their rows were read first
+	oldPages   int               // pages in a row that brought only rows read long before
 
 	canRestart bool // pages that can't be stitched may be read again from the start
 	restarted  bool // they were, and what they may miss is left to the next head
@@ -104,7 +112,7 @@ type waitingRows struct {
 }
 
 func newCursor(r *reader, led *ledger.Ledger, offset, total int) *cursor {
-	c := &cursor{reader: r, ledger: led, next: max(offset, 0), size: maxLimit, limit: maxLimit, overlap: overlap, total: total}
+	c := &cursor{reader: r, ledger: led, next: max(offset, 0), size: maxLimit, limit: maxLimit, overlap: overlap, total: total, firstTotal: -1, sample: map[ledger.ID]int{}}
 	if !led.IsInitialSync() {
 		c.known = led.Listed()
 	}
@@ -158,6 +166,7 @@ func (c *cursor) goBack(steps int) error {
 		return errMoving
 	}
 	c.border.shared, c.unreadable.within = 0, 0
+	clear(c.sample) // what follows is read again
 	if steps == 0 {
 		// A list that moves as fast as it is read would go on for ever.
 		c.waiting.isReturning, c.waiting.atMismatch = len(c.waiting.places) > c.waiting.atMismatch, len(c.waiting.places)

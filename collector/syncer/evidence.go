@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// maxUntied bounds the rows that wait in memory for a known row. Beyond it, an
-	// answer for a known id and a total_count of that many have to do.
+	// maxUntied bounds the rows that wait in memory for a known row. Beyond it, answers
+	// for a known id and for one that was read have to do.
 	maxUntied = 20_000
 	// maxAsked is how many known ids are asked for at each end of the list.
 	maxAsked = 3
@@ -75,9 +75,9 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
 			}
 		}
 		s.foreign, s.asked = nil, 0
-	case e.rows == 0 && run.AtEnd && !s.unproven: // an empty list is a valid answer
+	case e.rows == 0 && run.AtEnd && !s.unproven && !s.isOtherKey(): // an empty list is a valid answer
 	case !run.AtEnd:
-		return e.wait(ctx, c.total)
+		return e.wait(ctx)
 	default:
 		return e.conclude(ctx)
 	}
@@ -90,7 +90,7 @@ func (e *evidence) conclude(ctx context.Context) error {
 	if e.tied || len(e.runs) == 0 {
 		return nil
 	}
-	if e.mayHaveExpired() && !e.isForeign() && e.isNewer(e.runs) {
+	if e.mayHaveExpired() && !e.isForeign() && (e.syncer.isSameKey() || e.isNewer(e.runs)) {
 		e.accept()
 		return nil
 	}
@@ -133,7 +133,7 @@ func (e *evidence) accept() {
 // wait decides whether it is worth reading on. After a single whole page it always
 // is: what two pages hold often arrives between two syncs, and needs no further
 // requests.
-func (e *evidence) wait(ctx context.Context, total int) error {
+func (e *evidence) wait(ctx context.Context) error {
 	s := e.syncer
 	pages := 1
 	if len(e.runs[0].Rows) < maxLimit {
@@ -149,7 +149,7 @@ func (e *evidence) wait(ctx context.Context, total int) error {
 			return e.refuseEarly(ctx)
 		}
 	}
-	if e.rows < maxUntied || e.rows > total {
+	if e.rows < maxUntied {
 		return nil
 	}
 	ours, err := e.areOurs(ctx)
@@ -323,7 +323,7 @@ func (e *evidence) mayHaveExpired() bool {
 	if now.Sub(s.known.LastSuccess) >= ledger.MaxAge {
 		return true
 	}
-	if s.known.Newest.IsZero() {
+	if s.known.Newest.IsZero() || s.isOtherKey() {
 		return false
 	}
 	youngest := now.Sub(s.known.Newest)

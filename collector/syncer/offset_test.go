@@ -3,6 +3,7 @@ package syncer
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,18 +31,33 @@ func TestOffsetIgnoredIsAnError(t *testing.T) {
 		rows := b.opper.Snapshot()
 		return rows[:min(100, len(rows))], len(rows)
 	}
+	growing := func(b *bench, n, offset, limit int) ([]oppertest.Trace, int) {
+		rows, _ := endless(b, n, offset, limit)
+		return rows, offset + limit + 100
+	}
+	round := func(b *bench, _, offset, limit int) ([]oppertest.Trace, int) {
+		all := b.opper.Snapshot()
+		var rows []oppertest.Trace
+		for i := range limit {
+			rows = append(rows, all[(offset+i)%len(all)])
+		}
+		return rows, 1 << 50
+	}
 	newest := func(b *bench, n, offset, limit int) ([]oppertest.Trace, int) {
 		b.opper.Add(endedTrace(fmt.Sprintf("during %d", n), b.now()))
 		return frozen(b, n, offset, limit)
 	}
 	for name, of := range map[string]list{
-		"same page": frozen, "same page whatever the limit": whole, "the newest page": newest, "endless": endless,
+		"same page": frozen, "same page whatever the limit": whole, "the newest page": newest, "endless": endless, "endless with a growing total": growing, "without end, again and again": round,
 	} {
 		for _, total := range []bool{true, false} {
-			if name == "endless" && !total {
+			if strings.HasPrefix(name, "endless") && !total {
 				continue // nothing tells it from a long list
 			}
 			for _, when := range []string{"initial sync", "sync", "sync after a burst", "sync after expiry"} {
+				if name == "without end, again and again" && when != "initial sync" {
+					continue // where the end is looked for, only maxUncounted is a limit
+				}
 				t.Run(fmt.Sprintf("%s/total %t/%s", name, total, when), func(t *testing.T) {
 					b := newBench(t, oppertest.Config{})
 					rows := b.fill(350)
@@ -77,8 +93,8 @@ func TestOffsetIgnoredIsAnError(t *testing.T) {
 					if when != "sync" && err == nil {
 						t.Errorf("no error after %d requests", src.n)
 					}
-					if when == "initial sync" && name == "endless" {
-						return
+					if when == "initial sync" && strings.Contains(name, "end") {
+						return // what was counted is not of the list
 					}
 					for _, c := range b.counted[counted:] {
 						if _, ok := b.opper.Get(c.ID); !ok {
@@ -93,6 +109,36 @@ func TestOffsetIgnoredIsAnError(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// A list that is longer than its total_count says is read to its end, if that may be
+// capped or was said before.
+func TestListIsLongerThanItsTotal(t *testing.T) {
+	capped := func(real int) *int { return new(min(real, 1_000)) }
+	none := func(int) *int { return nil }
+	for name, c := range map[string]struct {
+		before, burst int
+		total         func(real int) *int // from the burst on
+	}{
+		"a cap in an initial sync":      {0, totalFactor*1_000 + totalSlack + 200, capped},
+		"a cap after a total was right": {300, totalFactor*1_000 + totalSlack + 200, capped},
+		"no total after one was said":   {1, totalFactor*1 + totalSlack + 200, none},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			total := func(real int) *int { return &real }
+			b := newBench(t, oppertest.Config{TotalCount: func(real int) *int { return total(real) }, NoRecord: true})
+			if c.before > 0 {
+				b.fill(c.before)
+				b.mustSync()
+				b.quiet()
+			}
+			total = c.total
+			b.arrive("burst", c.burst, time.Millisecond)
+			b.quiet()
+			b.check()
+		})
 	}
 }
 
