@@ -107,7 +107,7 @@ type usageSchedule struct {
 	tracesShown    *spendModel
 	exposed        map[seriesKey]float64
 	highest        map[oppertest.HourKey]usage.Amounts // that any read could have seen
-	most           map[string]usage.Amounts            // the same over all hours, by the label of the model
+	maximum        map[string]usage.Amounts            // the same over all hours, by the label of the model
 }
 
 // agent is a trace that may change.
@@ -127,7 +127,7 @@ func newUsageSchedule(t testing.TB, seed int64) *usageSchedule {
 	s := &usageSchedule{
 		t: t, seed: seed, rng: rng, at: epoch.Add(time.Duration(rng.IntN(28*24*60)) * time.Minute), happened: map[string]int{},
 		spent: map[string]usage.Amounts{}, began: map[string]time.Time{}, shown: map[string]time.Time{}, exposed: map[seriesKey]float64{},
-		highest: map[oppertest.HourKey]usage.Amounts{}, most: map[string]usage.Amounts{},
+		highest: map[oppertest.HourKey]usage.Amounts{}, maximum: map[string]usage.Amounts{},
 	}
 	s.choose()
 	s.usage = oppertest.NewUsage(oppertest.UsageConfig{Seed: seed, Now: func() time.Time { return s.at.Add(-s.past) }})

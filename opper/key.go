@@ -159,7 +159,7 @@ func checkKey(key string) (string, error) {
 		return "", errors.New("the key is the name of a variable, expected the key alone")
 	}
 	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", errors.New("the key has a line break, a blank, or a character that is not visible ASCII inside")
+		return "", errors.New("the key contains whitespace or a character that is not visible ASCII")
 	}
 	if strings.HasPrefix(key, "op-mak-") {
 		return "", errors.New("the key is a management key (op-mak-…), which cannot list traces: expected a project key")

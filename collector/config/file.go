@@ -52,8 +52,8 @@ func (p *Parsed) load(getenv func(string) string) ([]Project, error) {
 	return p.parseProjects(content, getenv)
 }
 
-// parseProjects makes one line of each error. Somebody may have put a key where
-// it does not belong.
+// parseProjects makes one line of each error. Errors quote no values, as one of them may
+// be a key in the wrong place.
 func (p *Parsed) parseProjects(content []byte, getenv func(string) string) ([]Project, error) {
 	l := &loader{parsed: p, base: *p, getenv: getenv, keyFiles: map[string]keyFile{}, names: map[string]string{}, listings: map[listing]string{}}
 	l.base.keyVariables = nil

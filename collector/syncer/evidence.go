@@ -49,8 +49,8 @@ const (
 	present          // it has one
 )
 
-// add takes in a run, if need be later. The error is ErrForeign if nothing
-// explains why no row is known.
+// add takes in a run, or keeps it until a known row ties it to our list. The error is
+// ErrForeign if nothing explains why no row is known.
 func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
 	s := e.syncer
 	if run.AtStart {
@@ -208,7 +208,7 @@ func (e *evidence) isNewer(runs []ledger.Run) bool {
 }
 
 // ages counts the rows that are older and newer than the last successful sync, as far
-// as they have times that can be true.
+// as their times are plausible.
 func (e *evidence) ages(runs []ledger.Run) (older, newer int) {
 	for _, run := range runs {
 		for _, row := range run.Rows {
@@ -285,8 +285,7 @@ func (e *evidence) hasRow(ctx context.Context, rows []ledger.Row) (verdict, erro
 	return unsure, nil
 }
 
-// hasRowSurely is hasRow, which asks again if Opper does not say: it may never do
-// so, or only have had trouble.
+// hasRowSurely is hasRow, but asks up to maxAsked times while the answer is unsure.
 func (e *evidence) hasRowSurely(ctx context.Context, rows []ledger.Row) (has verdict, err error) {
 	for range maxAsked {
 		if has, err = e.hasRow(ctx, rows); err != nil || has != unsure {
@@ -296,9 +295,8 @@ func (e *evidence) hasRowSurely(ctx context.Context, rows []ledger.Row) (has ver
 	return has, err
 }
 
-// has asks Opper for one trace. An error is for the service: what Opper would say
-// may be all that tells a list from ours, so passing trouble is not taken for no
-// answer.
+// has asks Opper for one trace. A temporary failure is an error and not unsure: the
+// answer may be the only proof of whose list this is.
 func (e *evidence) has(ctx context.Context, id string) (verdict, error) {
 	_, err := e.reader.src.Get(ctx, id)
 	switch {
