@@ -24,6 +24,10 @@ import (
 // days of a project in which anything may happen between two reads and commits: it is what
 // was read, each hour and model with its highest amounts and each trace once, it never
 // falls, and it is the truth once all is quiet.
+// scheduledKey is always the same, so whatever is listed after all has expired is of the
+// project.
+var scheduledKey, _ = opper.FixedKey("key")
+
 func TestSchedulesOfUsage(t *testing.T) {
 	var mu sync.Mutex
 	all := map[string]int{}
@@ -132,6 +136,7 @@ func newUsageSchedule(t testing.TB, seed int64) *usageSchedule {
 		SortBy: oppertest.Sort(rng.IntN(2)), Retention: []time.Duration{0, 8 * 24 * time.Hour}[rng.IntN(2)],
 	})
 	s.setup = usageConfig()
+	s.setup.Opper.Key = scheduledKey
 	cfg := &s.setup.Project
 	cfg.Interval, cfg.SweepInterval, cfg.Concurrency = 30*time.Second, 24*time.Hour, 1
 	cfg.InitialLookback, cfg.MaxModels = s.lookback, s.maxModels

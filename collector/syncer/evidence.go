@@ -75,7 +75,7 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
 			}
 		}
 		s.foreign, s.asked = nil, 0
-	case e.rows == 0 && run.AtEnd && !s.unproven: // an empty list is a valid answer
+	case e.rows == 0 && run.AtEnd && !s.unproven && !s.isOtherKey(): // an empty list is a valid answer
 	case !run.AtEnd:
 		return e.wait(ctx)
 	default:
@@ -90,7 +90,7 @@ func (e *evidence) conclude(ctx context.Context) error {
 	if e.tied || len(e.runs) == 0 {
 		return nil
 	}
-	if e.mayHaveExpired() && !e.isForeign() && e.isNewer(e.runs) {
+	if e.mayHaveExpired() && !e.isForeign() && (e.syncer.isSameKey() || e.isNewer(e.runs)) {
 		e.accept()
 		return nil
 	}
@@ -321,7 +321,7 @@ func (e *evidence) mayHaveExpired() bool {
 	if now.Sub(s.known.LastSuccess) >= ledger.MaxAge {
 		return true
 	}
-	if s.known.Newest.IsZero() {
+	if s.known.Newest.IsZero() || s.isOtherKey() {
 		return false
 	}
 	youngest := now.Sub(s.known.Newest)

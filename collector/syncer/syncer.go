@@ -43,6 +43,7 @@ type Config struct {
 	SweepInterval time.Duration // the time between two sweeps if nothing asks for one; 0 is never
 	Concurrency   int           // concurrent requests in the initial sync
 	IsUnproven    bool          // the list may be another one than that of the ledger: only a known row shows that it is not
+	Key           func() string // tells the key that is used from others; nil if that is not known
 	Logger        log.Logger
 }
 
@@ -160,9 +161,22 @@ func (s *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 		s.known.LastFullScan = now // it could not be complete: a sweep follows on schedule
 	}
 	s.ledger.EndInitialSync()
-	s.known.LastSuccess, s.known.span = now, s.reading
+	s.known.LastSuccess, s.known.span, s.known.Key = now, s.reading, s.key()
 	return nil
 }
+
+// key tells the key that is used now from others, and is empty if nothing does.
+func (s *Syncer) key() string {
+	if s.cfg.Key == nil {
+		return ""
+	}
+	return s.cfg.Key()
+}
+
+// isSameKey reports whether the key is that of the last successful sync, whose list it
+// then is, and isOtherKey whether it is another one.
+func (s *Syncer) isSameKey() bool  { return s.known.Key != "" && s.known.Key == s.key() }
+func (s *Syncer) isOtherKey() bool { return s.known.Key != "" && s.known.Key != s.key() }
 
 // ties reports whether one of the rows shows that they are of the list that we
 // know: the key may come to belong to another project between two requests.
