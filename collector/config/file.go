@@ -162,7 +162,11 @@ func (l *loader) addProject(where string, node *yaml.Node) error {
 // set sets a field by its flag.
 func (l *loader) set(field Field, node *yaml.Node) error {
 	if field.Flag == httpClientFlag && node.Kind == yaml.MappingNode {
-		inline, err := yaml.Marshal(node)
+		var value any // the node alone would lack the anchors of its aliases
+		if err := node.Decode(&value); err != nil {
+			return err
+		}
+		inline, err := yaml.Marshal(value)
 		l.parsed.inlineHTTPClient = string(inline)
 		return err
 	}
