@@ -312,14 +312,6 @@ func (e *evidence) has(ctx context.Context, id string) (verdict, error) {
 	return unsure, fmt.Errorf("ask for a trace: %w", err)
 }
 
-// knownSpan returns the span of the rows that lastKnown is about.
-func (w *Syncer) knownSpan() span {
-	if w.lastSuccess.IsZero() {
-		return w.reading
-	}
-	return w.span
-}
-
 // lastKnown returns when the rows that are known were last listed: that of the last
 // successful sync, or in the first one, that of its last page.
 func (w *Syncer) lastKnown() time.Time {
@@ -334,22 +326,21 @@ func (w *Syncer) lastKnown() time.Time {
 // may be long if the process stood still, explains nothing.
 func (e *evidence) mayHaveExpired() bool {
 	w, now := e.syncer, e.runs[0].Read
-	known := w.knownSpan()
 	if w.unproven {
 		return false
 	}
 	if now.Sub(w.lastKnown()) >= ledger.MaxAge {
 		return true
 	}
-	if known.newest.IsZero() {
+	if w.span.newest.IsZero() {
 		return false
 	}
-	youngest := now.Sub(known.newest)
+	youngest := now.Sub(w.span.newest)
 	if w.expiries >= minExpiries {
 		// What was listed a moment ago has not expired, however old it was.
 		return youngest >= w.retention && now.Sub(w.lastKnown()) >= w.retention/4
 	}
-	return youngest >= min(known.age+unseenExpiry, ledger.MaxAge)
+	return youngest >= min(w.span.age+unseenExpiry, ledger.MaxAge)
 }
 
 // noteExpiry takes in from a run that rows at the old end of the list have

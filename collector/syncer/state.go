@@ -20,8 +20,8 @@ func (w *Syncer) State() ([]byte, error) {
 	b, err := json.Marshal(state{
 		Total: w.total, Surplus: w.surplus, Unexplained: w.unexplained, Refused: w.refused, Expiries: w.expiries,
 		Sorted: w.sorted, NewestLast: w.newestLast, TotalUnreliable: w.totalUnreliable, TotalCapped: w.totalCapped, FullScanWanted: w.fullScanWanted,
-		NextFullScan: w.nextFullScan, LastFullScan: w.lastFullScan, LastSuccess: w.lastSuccess, LastTaken: w.lastTaken, Newest: w.knownSpan().newest,
-		OldestAge: w.knownSpan().age, Retention: w.retention, Sweep: w.sweep,
+		NextFullScan: w.nextFullScan, LastFullScan: w.lastFullScan, LastSuccess: w.lastSuccess, LastTaken: w.lastTaken, Newest: w.span.newest,
+		OldestAge: w.span.age, Retention: w.retention, Sweep: w.sweep,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("syncer: %w", err)
@@ -40,9 +40,6 @@ func (w *Syncer) Restore(b []byte) error {
 	w.sorted, w.newestLast, w.totalUnreliable, w.totalCapped, w.fullScanWanted = s.Sorted, s.NewestLast, s.TotalUnreliable, s.TotalCapped, s.FullScanWanted
 	w.nextFullScan, w.lastFullScan, w.lastSuccess, w.lastTaken = s.NextFullScan, s.LastFullScan, s.LastSuccess, s.LastTaken
 	w.span, w.retention, w.sweep = span{s.Newest, s.OldestAge}, s.Retention, s.Sweep
-	if w.lastSuccess.IsZero() {
-		w.reading = w.span
-	}
 	if w.ledger.HasUnreadable() {
 		w.retryAt = w.cfg.Now()
 	}

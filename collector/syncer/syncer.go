@@ -133,10 +133,7 @@ type Part struct {
 func (w *Syncer) Sync(ctx context.Context, src Source) iter.Seq2[Part, error] {
 	return func(yield func(Part, error) bool) {
 		w.ev = ledger.Events{}
-		w.skipped = false
-		if !w.lastSuccess.IsZero() { // the first initial sync goes on with what it has read
-			w.reading = span{}
-		}
+		w.reading, w.skipped = span{}, false
 		err := w.sync(ctx, w.newReader(src), func(p Part) bool { return yield(p, nil) })
 		if w.unproven && errors.Is(err, ErrForeign) {
 			err = ErrOtherList
