@@ -204,7 +204,7 @@ func (e *evidence) isForeign() bool {
 // must be where all that was listed then has expired.
 func (e *evidence) isNewer(runs []ledger.Run) bool {
 	older, newer := e.ages(runs)
-	return newer > older || runs[0].Read.Sub(e.syncer.lastKnown()) >= ledger.MaxAge
+	return newer > older || runs[0].Read.Sub(e.syncer.lastSuccess) >= ledger.MaxAge
 }
 
 // ages counts the rows that are older and newer than the last successful sync, as far
@@ -218,7 +218,7 @@ func (e *evidence) ages(runs []ledger.Run) (older, newer int) {
 			}
 			switch {
 			case at.IsZero() || at.After(run.Read):
-			case at.Before(e.syncer.lastKnown()):
+			case at.Before(e.syncer.lastSuccess):
 				older++
 			default:
 				newer++
@@ -312,15 +312,6 @@ func (e *evidence) has(ctx context.Context, id string) (verdict, error) {
 	return unsure, fmt.Errorf("ask for a trace: %w", err)
 }
 
-// lastKnown returns when the rows that are known were last listed: that of the last
-// successful sync, or in the first one, that of its last page.
-func (w *Syncer) lastKnown() time.Time {
-	if w.lastSuccess.IsZero() {
-		return w.lastTaken
-	}
-	return w.lastSuccess
-}
-
 // mayHaveExpired reports whether all that was listed at the last successful sync can
 // have expired before the start of the list was read. The time since then, which
 // may be long if the process stood still, explains nothing.
@@ -329,7 +320,7 @@ func (e *evidence) mayHaveExpired() bool {
 	if w.unproven {
 		return false
 	}
-	if now.Sub(w.lastKnown()) >= ledger.MaxAge {
+	if now.Sub(w.lastSuccess) >= ledger.MaxAge {
 		return true
 	}
 	if w.span.newest.IsZero() {
@@ -338,7 +329,7 @@ func (e *evidence) mayHaveExpired() bool {
 	youngest := now.Sub(w.span.newest)
 	if w.expiries >= minExpiries {
 		// What was listed a moment ago has not expired, however old it was.
-		return youngest >= w.retention && now.Sub(w.lastKnown()) >= w.retention/4
+		return youngest >= w.retention && now.Sub(w.lastSuccess) >= w.retention/4
 	}
 	return youngest >= min(w.span.age+unseenExpiry, ledger.MaxAge)
 }

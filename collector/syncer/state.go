@@ -10,7 +10,7 @@ import (
 type state struct {
 	Total, Surplus, Unexplained, Refused, Expiries                   int
 	Sorted, NewestLast, TotalUnreliable, TotalCapped, FullScanWanted bool
-	NextFullScan, LastFullScan, LastSuccess, LastTaken, Newest       time.Time
+	NextFullScan, LastFullScan, LastSuccess, Newest                  time.Time
 	OldestAge, Retention                                             time.Duration
 	Sweep                                                            *sweep
 }
@@ -20,7 +20,7 @@ func (w *Syncer) State() ([]byte, error) {
 	b, err := json.Marshal(state{
 		Total: w.total, Surplus: w.surplus, Unexplained: w.unexplained, Refused: w.refused, Expiries: w.expiries,
 		Sorted: w.sorted, NewestLast: w.newestLast, TotalUnreliable: w.totalUnreliable, TotalCapped: w.totalCapped, FullScanWanted: w.fullScanWanted,
-		NextFullScan: w.nextFullScan, LastFullScan: w.lastFullScan, LastSuccess: w.lastSuccess, LastTaken: w.lastTaken, Newest: w.span.newest,
+		NextFullScan: w.nextFullScan, LastFullScan: w.lastFullScan, LastSuccess: w.lastSuccess, Newest: w.span.newest,
 		OldestAge: w.span.age, Retention: w.retention, Sweep: w.sweep,
 	})
 	if err != nil {
@@ -38,7 +38,7 @@ func (w *Syncer) Restore(b []byte) error {
 	}
 	w.total, w.surplus, w.unexplained, w.refused, w.expiries = s.Total, s.Surplus, s.Unexplained, s.Refused, s.Expiries
 	w.sorted, w.newestLast, w.totalUnreliable, w.totalCapped, w.fullScanWanted = s.Sorted, s.NewestLast, s.TotalUnreliable, s.TotalCapped, s.FullScanWanted
-	w.nextFullScan, w.lastFullScan, w.lastSuccess, w.lastTaken = s.NextFullScan, s.LastFullScan, s.LastSuccess, s.LastTaken
+	w.nextFullScan, w.lastFullScan, w.lastSuccess = s.NextFullScan, s.LastFullScan, s.LastSuccess
 	w.span, w.retention, w.sweep = span{s.Newest, s.OldestAge}, s.Retention, s.Sweep
 	if w.ledger.HasUnreadable() {
 		w.retryAt = w.cfg.Now()

@@ -76,7 +76,6 @@ type Syncer struct {
 	warned          map[string]bool // warnings that this process has given
 
 	lastSuccess time.Time
-	lastTaken   time.Time              // when the initial sync last took rows in
 	span        span                   // of the rows read by the last successful sync
 	reading     span                   // of those read since
 	retention   time.Duration          // age at which rows were last seen to expire
@@ -239,7 +238,6 @@ func (w *Syncer) takeScanned(run ledger.Run) {
 	for _, row := range run.Rows {
 		w.reading.add(startOf(row), run.Read)
 	}
-	w.lastTaken = run.Read
 }
 
 // The warnings that are given once.
