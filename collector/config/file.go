@@ -39,8 +39,8 @@ type keyFile struct {
 
 // listing is what two projects would both count.
 type listing struct {
-	key              [32]byte
-	upstream, filter string
+	key                       [32]byte
+	upstream, filter, headers string // a header can choose the project of a credential
 }
 
 // load returns the projects of --config.file. An error says where in it.
@@ -263,9 +263,9 @@ func (l *loader) add(project Project, where string, node *yaml.Node) error {
 	if other, ok := l.names[project.Name]; ok {
 		return at(node, where, nameTaken(other))
 	}
-	traces := listing{project.Opper.Key.Sum(), project.UpstreamURL, project.Opper.Name}
+	traces := listing{project.Opper.Key.Sum(), project.UpstreamURL, project.Opper.Name, fmt.Sprintf("%q", project.Opper.Header)}
 	if other, ok := l.listings[traces]; ok {
-		return at(node, where, fmt.Errorf("the key is also that of %s, with the same URL and name filter: their traces would be counted twice", other))
+		return at(node, where, fmt.Errorf("the key is also that of %s, with the same URL, headers and name filter: their traces would be counted twice", other))
 	}
 	if len(l.projects) == maxProjects {
 		return at(node, where, fmt.Errorf("expected at most %d projects", maxProjects))

@@ -71,7 +71,7 @@ var badFiles = map[string]struct{ file, want string }{
 	"http list":        {"projects:\n  - name: a\n    api_key_env: KEY_A\n    http_client: []\n", `line 4: projects[0] "a": http_client: expected a single value`},
 
 	"name twice":    {"projects:\n  - {name: a, api_key_env: KEY_A}\n  - {name: a, api_key_env: KEY_B}\n", `line 3: projects[1] "a": the name is also that of projects[0] "a"`},
-	"key twice":     {"projects:\n  - {name: a, api_key_env: KEY_A}\n  - {name: b, api_key_file: keys/a, url: 'https://api.opper.ai/'}\n", `line 3: projects[1] "b": the key is also that of projects[0] "a", with the same URL and name filter: their traces would be counted twice`},
+	"key twice":     {"projects:\n  - {name: a, api_key_env: KEY_A}\n  - {name: b, api_key_file: keys/a, url: 'https://api.opper.ai/'}\n", `line 3: projects[1] "b": the key is also that of projects[0] "a", with the same URL, headers and name filter: their traces would be counted twice`},
 	"twice, in dir": {"projects:\n  - {name: a, api_key_env: KEY_A}\n  - {name: a}\nproject_key_directories: [keys]\n", `line 3: projects[1] "a": the name is also that of projects[0] "a"`},
 	"bad key taken": {"project_key_directories: [bad]\nprojects:\n  - {name: b}\n", `line 3: projects[0] "b": DIR/bad/b: the key is empty`},
 

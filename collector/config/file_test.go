@@ -244,8 +244,9 @@ projects:
   - &a {name: a, api_key_env: KEY_A}
   - {name: b, api_key_env: KEY_A, name_filter: b}
   - {name: c, api_key_env: KEY_A, url: 'https://c.example'}
+  - {name: d, api_key_env: KEY_A, headers: {X-Opper-Project: d}}
 `})
-	if cfg, err := parseFile(path); err != nil || len(cfg.Projects) != 3 {
+	if cfg, err := parseFile(path); err != nil || len(cfg.Projects) != 4 {
 		t.Errorf("got %+v, %v", cfg, err)
 	}
 }

@@ -204,7 +204,7 @@ func (e *evidence) isForeign() bool {
 // must be where all that was listed then has expired.
 func (e *evidence) isNewer(runs []ledger.Run) bool {
 	older, newer := e.ages(runs)
-	return newer > older || runs[0].Read.Sub(e.syncer.lastKnown()) >= ledger.MaxAge
+	return newer > older || runs[0].Read.Sub(e.syncer.known.LastSuccess) >= ledger.MaxAge
 }
 
 // ages counts the rows that are older and newer than the last successful sync, as far
@@ -218,7 +218,7 @@ func (e *evidence) ages(runs []ledger.Run) (older, newer int) {
 			}
 			switch {
 			case at.IsZero() || at.After(run.Read):
-			case at.Before(e.syncer.lastKnown()):
+			case at.Before(e.syncer.known.LastSuccess):
 				older++
 			default:
 				newer++
@@ -310,15 +310,6 @@ func (e *evidence) has(ctx context.Context, id string) (verdict, error) {
 	return unsure, fmt.Errorf("ask for a trace: %w", err)
 }
 
-// lastKnown returns when the rows that are known were last listed: that of the last
-// successful sync, or in the first one, that of its last page.
-func (s *Syncer) lastKnown() time.Time {
-	if s.known.LastSuccess.IsZero() {
-		return s.known.LastTaken
-	}
-	return s.known.LastSuccess
-}
-
 // mayHaveExpired reports whether all that was listed at the last successful sync can
 // have expired before the start of the list was read. The time since then, which
 // may be long if the process stood still, explains nothing.
@@ -327,7 +318,7 @@ func (e *evidence) mayHaveExpired() bool {
 	if s.unproven {
 		return false
 	}
-	if now.Sub(s.lastKnown()) >= ledger.MaxAge {
+	if now.Sub(s.known.LastSuccess) >= ledger.MaxAge {
 		return true
 	}
 	if s.known.Newest.IsZero() || s.isOtherKey() {
@@ -336,7 +327,7 @@ func (e *evidence) mayHaveExpired() bool {
 	youngest := now.Sub(s.known.Newest)
 	if s.known.Expiries >= minExpiries {
 		// What was listed a moment ago has not expired, however old it was.
-		return youngest >= s.known.Retention && now.Sub(s.lastKnown()) >= s.known.Retention/4
+		return youngest >= s.known.Retention && now.Sub(s.known.LastSuccess) >= s.known.Retention/4
 	}
 	return youngest >= min(s.known.OldestAge+unseenExpiry, ledger.MaxAge)
 }

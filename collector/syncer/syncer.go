@@ -217,5 +217,4 @@ func (s *Syncer) takeScanned(run ledger.Run) {
 	for _, row := range run.Rows {
 		s.reading.add(startOf(row), run.Read)
 	}
-	s.known.LastTaken = run.Read
 }
