@@ -319,7 +319,8 @@ func (e *evidence) mayHaveExpired() bool {
 		return false
 	}
 	if now.Sub(s.known.LastSuccess) >= ledger.MaxAge {
-		return true
+		// In the first initial sync, there is no success yet to measure from.
+		return !s.known.LastSuccess.IsZero() || !s.isOtherKey()
 	}
 	if s.known.Newest.IsZero() || s.isOtherKey() {
 		return false

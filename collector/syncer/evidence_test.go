@@ -326,3 +326,44 @@ func TestKeyTellsWhoseListItIs(t *testing.T) {
 		}
 	}
 }
+
+// A key that changes to that of another project in the middle of the first initial sync
+// takes in nothing of that, neither at once nor after a restart.
+func TestOtherKeyInTheFirstInitialSync(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	b.fill(800)
+	key, pages := "ours", 0
+	b.syncer.cfg.Key = func() string { return key }
+	other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
+	other.FillHistory(1000, 3, b.now().Add(-2*time.Hour), b.now())
+	b.opper.OnRequest(func(oppertest.Request) {
+		if pages++; pages == 4 {
+			key = "another"
+			b.opper.Fail(oppertest.Fault{Times: -1, Answer: oppertest.OtherProject(other)})
+		}
+	})
+	for i := range 4 {
+		b.step(settle + time.Second)
+		if err := b.sync(); !errors.Is(err, ErrForeign) {
+			t.Errorf("error %v", err)
+		}
+		for _, theirs := range other.Snapshot() {
+			if b.ledger.HasSeen(ledger.KeyOf(theirs.ID)) {
+				t.Fatalf("sync %d: a row of another list is taken in", i)
+			}
+		}
+		state, err := b.syncer.State()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.syncer = New(b.syncer.cfg, b.ledger)
+		if err := b.syncer.Restore(state); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key = "ours"
+	b.opper.Clear()
+	b.mustSync()
+	b.quiet()
+	b.check()
+}

@@ -174,7 +174,8 @@ func (s *Syncer) key() string {
 }
 
 // isSameKey reports whether the key is that of the last successful sync, whose list it
-// then is, and isOtherKey whether it is another one.
+// then is, and isOtherKey whether it is another one. Before the first success, it is
+// compared with that of the last page taken in.
 func (s *Syncer) isSameKey() bool  { return s.known.Key != "" && s.known.Key == s.key() }
 func (s *Syncer) isOtherKey() bool { return s.known.Key != "" && s.known.Key != s.key() }
 
@@ -216,5 +217,8 @@ func (s *Syncer) takeScanned(run ledger.Run) {
 	}
 	for _, row := range run.Rows {
 		s.reading.add(startOf(row), run.Read)
+	}
+	if s.known.LastSuccess.IsZero() {
+		s.known.Key = s.key()
 	}
 }
