@@ -23,7 +23,7 @@ type change struct {
 
 // Apply makes these the projects, or returns an error and changes nothing. Those
 // that have not changed keep running. One with other settings stops, and continues from
-// its state as after a restart. One that is missing stops; its state is kept.
+// its state as after a restart. One that is missing stops; its state stays on disk.
 func (c *Collector) Apply(projects []config.Project) (err error) {
 	c.applying.Lock()
 	defer c.applying.Unlock()

@@ -49,7 +49,7 @@ func newClock(read func() (time.Time, time.Duration), boot func() (string, time.
 	return c
 }
 
-// another returns a Clock of the same machine that begins at the time of the system.
+// another returns a further Clock of the same machine, which begins at the system's time.
 func (c *Clock) another() *Clock { return newClock(c.read, c.boot) }
 
 // Now returns the time. It never goes back, and has no monotonic part that would

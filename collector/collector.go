@@ -29,9 +29,9 @@ type Deps struct {
 	// exposed of it since a time. If it is nil, no scraper is waited for.
 	AllRead func(project string, since time.Time) bool
 	// Observe, if it is not nil, is called with all that is counted, by the goroutine of
-	// its project. The traces are not to be kept.
+	// its project. It must not hold on to the traces.
 	Observe func(project string, counted []ledger.Counted)
-	// Limit is that of the requests of all projects; nil is no limit.
+	// Limit limits the requests of all projects together; nil disables it.
 	Limit *opper.SharedLimit
 
 	slots      slots             // of initial syncs; nil if their number is not limited
@@ -46,7 +46,7 @@ type Store interface {
 	Load(project string, visit func(key string, body []byte) error) (bool, error)
 	// Commit stores the entries of a project that have changed, by key, and deletes
 	// those without a body. With fresh, it deletes all others too. Without any change,
-	// it looks whether what is on disk is still what was committed.
+	// it verifies that what is on disk is still what was committed.
 	// When it returns nil, they are durable. store.ErrBroken is final: what is on
 	// disk is not, or no longer, what was committed.
 	Commit(project string, changes map[string][]byte, fresh bool) error

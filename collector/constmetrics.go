@@ -85,7 +85,7 @@ type exemplar struct {
 	*aggregate.Exemplar
 }
 
-// native is native buckets.
+// native holds native buckets, with the exemplars of the series.
 type native struct {
 	schema int32
 	zero   uint64
@@ -100,7 +100,7 @@ type span struct {
 	length uint32
 }
 
-// nativeDesc is of what newNative takes apart.
+// nativeDesc describes the metric whose buckets newNative copies.
 var nativeDesc = prometheus.NewDesc("native", "", nil, nil)
 
 // newHistogram returns a histogram of an aggregate.
@@ -160,7 +160,7 @@ func newNative(h *aggregate.Histogram, sum float64) (*native, error) {
 	return n, nil
 }
 
-// addExemplar leaves out what a scrape would be refused for.
+// addExemplar leaves out an exemplar for which a server would refuse the whole scrape.
 func addExemplar(to []exemplar, bucket int, e *aggregate.Exemplar) []exemplar {
 	if e == nil || e.TraceID == "" || !utf8.ValidString(e.TraceID) || len(traceID)+utf8.RuneCountInString(e.TraceID) > prometheus.ExemplarMaxRunes {
 		return to

@@ -72,8 +72,8 @@ func newInstrumentation(project string, native bool) *instrumentation {
 	}
 }
 
-// continueFrom makes the counters go on that another one has counted. The last sync
-// stays what it was.
+// continueFrom takes over the counters of another one. The gauges of its last sync keep
+// their values.
 func (i *instrumentation) continueFrom(old *instrumentation) {
 	i.syncs, i.commits, i.syncDuration = old.syncs, old.commits, old.syncDuration
 	i.requests, i.requestDuration, i.received, i.limitWait = old.requests, old.requestDuration, old.received, old.limitWait
@@ -104,19 +104,22 @@ func (i *instrumentation) published(synced time.Time) {
 }
 
 func (i *instrumentation) synced(took time.Duration, success bool) {
-	up, result := 0.0, "error"
-	if success {
-		up, result = 1, "success"
-	}
-	i.up.Set(up)
-	i.syncs.WithLabelValues(result).Inc()
+	i.up.Set(boolValue(success))
+	i.syncs.WithLabelValues(results[success]).Inc()
 	i.syncDuration.Observe(took.Seconds())
 }
 
 func (i *instrumentation) committed(success bool) {
-	result := "error"
-	if success {
-		result = "success"
+	i.commits.WithLabelValues(results[success]).Inc()
+}
+
+// results are the values of the label result.
+var results = map[bool]string{true: "success", false: "error"}
+
+// boolValue returns the value of a gauge that is 1 or 0.
+func boolValue(b bool) float64 {
+	if b {
+		return 1
 	}
-	i.commits.WithLabelValues(result).Inc()
+	return 0
 }

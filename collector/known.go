@@ -15,7 +15,7 @@ type Known struct {
 	Listed   int       // rows believed to be listed
 	LastSync time.Time // end of the last successful sync
 
-	// Of the numbers.
+	// Of the trace metrics.
 	URL, NameFilter string
 	DurationBuckets []float64
 	TokenBuckets    []float64

@@ -206,11 +206,10 @@ func (s *persistence) commit(entries map[string][]byte, total int, documents fun
 		return false
 	case err == nil && s.err != nil:
 		level.Info(s.logger).Log("msg", "commits succeed again")
-	case err == nil:
-	case s.err != nil: // each sync fails, perhaps at another step, until there is room again
-		level.Debug(s.logger).Log("msg", "commit failed", "err", err)
-	default:
+	case err != nil && s.err == nil:
 		level.Error(s.logger).Log("msg", "commit failed", "err", err)
+	case err != nil: // each sync fails, perhaps at another step, until there is room again
+		level.Debug(s.logger).Log("msg", "commit failed", "err", err)
 	}
 	s.err = err
 	return err == nil

@@ -266,10 +266,7 @@ func (p *project) apply(ev ledger.Events) {
 // lastZero returns when the aggregate of a new name was surely 0. What was exposed
 // before the project began may have had series of an expired name until then.
 func (p *project) lastZero() time.Time {
-	if p.lastSuccess.Before(p.began) {
-		return p.began
-	}
-	return p.lastSuccess
+	return latest(p.lastSuccess, p.began)
 }
 
 // publish exposes the aggregates as they are. They must be durable.

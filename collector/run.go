@@ -154,7 +154,7 @@ func (r *syncRequests) end() {
 	}
 }
 
-// setStopped notes whether run runs. Nobody waits for a sync that would not begin.
+// setStopped notes whether run runs, so that no call waits for a sync that never begins.
 func (r *syncRequests) setStopped(isStopped bool) {
 	r.mu.Lock()
 	r.isStopped = isStopped

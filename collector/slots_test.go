@@ -125,8 +125,8 @@ func TestOffsetsAreSpread(t *testing.T) {
 		}
 		bySecond[o/time.Second]++
 	}
-	if least, most := slices.Min(bySecond[:]), slices.Max(bySecond[:]); least < 3 || most > 40 {
-		t.Errorf("from %d to %d projects a second, want about 17", least, most)
+	if minimum, maximum := slices.Min(bySecond[:]), slices.Max(bySecond[:]); minimum < 3 || maximum > 40 {
+		t.Errorf("from %d to %d projects a second, want about 17", minimum, maximum)
 	}
 	if o := offset("customer-1", 0); o != 0 {
 		t.Errorf("offset %v without an interval", o)

@@ -174,7 +174,8 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) (sna
 	return out, st
 }
 
-// with returns the project's label and another that is behind it in their order.
+// with returns the project's label and another one. Labels are sorted by name, so that of
+// the other must be greater than "project".
 func (b *snapshots) with(label *dto.LabelPair) labels { return labels{b.project[0], label} }
 
 // buildName returns the metrics of one trace name: all of them, from 0 on.

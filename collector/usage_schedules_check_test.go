@@ -73,14 +73,14 @@ func (s *usageSchedule) checkModels(a *usageAnswer) {
 
 // raise notes what a read could see.
 func (s *usageSchedule) raise(k oppertest.HourKey, amounts usage.Amounts) {
-	high, most, label := s.highest[k], s.most[modelLabels[k.Model]], modelLabels[k.Model]
+	high, maximum, label := s.highest[k], s.maximum[modelLabels[k.Model]], modelLabels[k.Model]
 	for i, n := range amounts {
 		if n > high[i] {
-			most[i] += n - high[i]
+			maximum[i] += n - high[i]
 			high[i] = n
 		}
 	}
-	s.highest[k], s.most[label] = high, most
+	s.highest[k], s.maximum[label] = high, maximum
 }
 
 // watch looks at what is exposed.
@@ -168,10 +168,10 @@ func (s *usageSchedule) compareModels(got map[spendCell]usage.Amounts) {
 			s.fail("usage of %v was read as %v, and is not exposed", c, amounts)
 		}
 	}
-	for label, most := range s.most {
+	for label, maximum := range s.maximum {
 		for i, n := range sums[label] {
-			if n > most[i] {
-				s.fail("usage of %s is exposed as %v, and was never more than %v: %v", label, sums[label], most, got)
+			if n > maximum[i] {
+				s.fail("usage of %s is exposed as %v, and was never more than %v: %v", label, sums[label], maximum, got)
 			}
 		}
 	}
@@ -351,4 +351,27 @@ func (s *usageSchedule) checkTruth() {
 		case costWaiting:
 		}
 	}
+}
+
+func plus(a, b usage.Amounts) usage.Amounts {
+	for i := range a {
+		a[i] += b[i]
+	}
+	return a
+}
+
+// sumByTrace adds up rows, without their calls.
+func sumByTrace(rows []opper.Usage) map[string]usage.Amounts {
+	sums := map[string]usage.Amounts{}
+	for i := range rows {
+		if r := &rows[i]; r.Trace != "" {
+			sums[r.Trace] = plus(sums[r.Trace], usage.Amounts{usage.Cost: r.Cost, usage.InputTokens: r.InputTokens, usage.OutputTokens: r.OutputTokens})
+		}
+	}
+	return sums
+}
+
+// amountsOf returns those that the fake has. Traces have no calls.
+func amountsOf(a oppertest.Amounts) usage.Amounts {
+	return usage.Amounts{a.Cost, a.Calls, a.InputTokens, a.OutputTokens}
 }

@@ -11,7 +11,6 @@ import (
 	"opper_exporter/collector/ledgertest"
 	"opper_exporter/collector/usage"
 	"opper_exporter/opper"
-	"opper_exporter/opper/oppertest"
 )
 
 // spendModel is what a project must have counted, from the answers that it read: the
@@ -379,27 +378,4 @@ func (m *spendModel) names() (names map[string]*nameSpend, unknown, waiting int6
 		}
 	}
 	return names, unknown, waiting
-}
-
-func plus(a, b usage.Amounts) usage.Amounts {
-	for i := range a {
-		a[i] += b[i]
-	}
-	return a
-}
-
-// sumByTrace adds up rows, without their calls.
-func sumByTrace(rows []opper.Usage) map[string]usage.Amounts {
-	sums := map[string]usage.Amounts{}
-	for i := range rows {
-		if r := &rows[i]; r.Trace != "" {
-			sums[r.Trace] = plus(sums[r.Trace], usage.Amounts{usage.Cost: r.Cost, usage.InputTokens: r.InputTokens, usage.OutputTokens: r.OutputTokens})
-		}
-	}
-	return sums
-}
-
-// amountsOf returns those that the fake has. Traces have no calls.
-func amountsOf(a oppertest.Amounts) usage.Amounts {
-	return usage.Amounts{a.Cost, a.Calls, a.InputTokens, a.OutputTokens}
 }

@@ -24,6 +24,10 @@ import (
 // days of a project in which anything may happen between two reads and commits: it is what
 // was read, each hour and model with its highest amounts and each trace once, it never
 // falls, and it is the truth once all is quiet.
+// scheduledKey is always the same, so whatever is listed after all has expired is of the
+// project.
+var scheduledKey, _ = opper.FixedKey("key")
+
 func TestSchedulesOfUsage(t *testing.T) {
 	var mu sync.Mutex
 	all := map[string]int{}
@@ -103,7 +107,7 @@ type usageSchedule struct {
 	tracesShown    *spendModel
 	exposed        map[seriesKey]float64
 	highest        map[oppertest.HourKey]usage.Amounts // that any read could have seen
-	most           map[string]usage.Amounts            // the same over all hours, by the label of the model
+	maximum        map[string]usage.Amounts            // the same over all hours, by the label of the model
 }
 
 // agent is a trace that may change.
@@ -123,7 +127,7 @@ func newUsageSchedule(t testing.TB, seed int64) *usageSchedule {
 	s := &usageSchedule{
 		t: t, seed: seed, rng: rng, at: epoch.Add(time.Duration(rng.IntN(28*24*60)) * time.Minute), happened: map[string]int{},
 		spent: map[string]usage.Amounts{}, began: map[string]time.Time{}, shown: map[string]time.Time{}, exposed: map[seriesKey]float64{},
-		highest: map[oppertest.HourKey]usage.Amounts{}, most: map[string]usage.Amounts{},
+		highest: map[oppertest.HourKey]usage.Amounts{}, maximum: map[string]usage.Amounts{},
 	}
 	s.choose()
 	s.usage = oppertest.NewUsage(oppertest.UsageConfig{Seed: seed, Now: func() time.Time { return s.at.Add(-s.past) }})
@@ -132,6 +136,7 @@ func newUsageSchedule(t testing.TB, seed int64) *usageSchedule {
 		SortBy: oppertest.Sort(rng.IntN(2)), Retention: []time.Duration{0, 8 * 24 * time.Hour}[rng.IntN(2)],
 	})
 	s.setup = usageConfig()
+	s.setup.Opper.Key = scheduledKey
 	cfg := &s.setup.Project
 	cfg.Interval, cfg.SweepInterval, cfg.Concurrency = 30*time.Second, 24*time.Hour, 1
 	cfg.InitialLookback, cfg.MaxModels = s.lookback, s.maxModels

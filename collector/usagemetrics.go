@@ -102,12 +102,10 @@ func (m *usageMetrics) collectors() []prometheus.Collector {
 
 // read takes in how a read has ended.
 func (m *usageMetrics) read(k usageKind, at usageAttempts) {
-	up := 0.0
 	if at.err == nil {
-		up = 1
 		m.lastSuccess.WithLabelValues(k.String()).Set(float64(at.lastSuccess.UnixMilli()) / 1e3)
 	}
-	m.up.WithLabelValues(k.String()).Set(up)
+	m.up.WithLabelValues(k.String()).Set(boolValue(at.err == nil))
 }
 
 // budget exposes a budget, and nothing in place of what is not known of it.
@@ -121,9 +119,5 @@ func (m *usageMetrics) budget(b opper.Budget) {
 	}
 	set(m.spend, float64(b.SpentCents)/100, b.HasSpent)
 	set(m.limit, float64(b.LimitCents)/100, b.HasLimit)
-	blocked := 0.0
-	if b.Blocked {
-		blocked = 1
-	}
-	set(m.blocked, blocked, b.HasBlocked)
+	set(m.blocked, boolValue(b.Blocked), b.HasBlocked)
 }

@@ -155,6 +155,15 @@ func baseURL(raw string) (*url.URL, error) {
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return nil, errors.New("must not contain a query or fragment")
 	}
+	// One spelling, so that equal lists and hosts are recognized.
+	host, port := strings.TrimSuffix(strings.ToLower(u.Hostname()), "."), u.Port()
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if port != "" && port != map[string]string{"http": "80", "https": "443"}[u.Scheme] {
+		host += ":" + port
+	}
+	u.Host = host
 	u = u.JoinPath()
 	if !version.MatchString(path.Base(u.Path)) {
 		u = u.JoinPath("v2")

@@ -2,6 +2,7 @@ package opper
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -68,6 +69,16 @@ func (KeySource) MarshalText() ([]byte, error) { return []byte("<key>"), nil }
 
 // Sum returns a hash of the key, to find out that two are equal.
 func (k KeySource) Sum() [sha256.Size]byte { return sha256.Sum256([]byte(k.current())) }
+
+// Mark returns a few digits that tell the key from others, none without a key. They may
+// be stored, as they say too little to find the key.
+func (k KeySource) Mark() string {
+	if k.held == nil {
+		return ""
+	}
+	sum := k.Sum()
+	return hex.EncodeToString(sum[:4])
+}
 
 // current returns the key to use now.
 func (k KeySource) current() string {
@@ -148,7 +159,7 @@ func checkKey(key string) (string, error) {
 		return "", errors.New("the key is the name of a variable, expected the key alone")
 	}
 	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", errors.New("the key has a line break, a blank, or a character that is not visible ASCII inside")
+		return "", errors.New("the key contains whitespace or a character that is not visible ASCII")
 	}
 	if strings.HasPrefix(key, "op-mak-") {
 		return "", errors.New("the key is a management key (op-mak-…), which cannot list traces: expected a project key")

@@ -99,9 +99,9 @@ func (n *Aggregate) merge(from *Aggregate) {
 	}
 }
 
-// ZeroPending is what may be exposed at 0, whatever has been counted: Prometheus
-// takes the first value of a series for history, so that must be 0 where it is
-// none. EndZero takes in that every scraper has read the zeros.
+// ZeroPending is a set of series that are exposed at 0, whatever has been counted:
+// Prometheus does not count the first value of a series as an increase, so a new one has
+// to begin at 0. EndZero is called when every scraper has read the zeros.
 type ZeroPending interface{ EndZero() }
 
 // ZeroPending returns what is exposed at 0.

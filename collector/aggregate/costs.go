@@ -42,7 +42,7 @@ type waitingTrace struct {
 }
 
 // waitingBatch holds the waiting traces that were counted at one time. It is one entry,
-// which is written once, and again only when traces have left it.
+// which is written once, and again only when traces were removed from it.
 type waitingBatch struct {
 	number  int
 	counted time.Time
@@ -133,8 +133,8 @@ func (s *Set) ApplyCosts(costs map[ledger.ID]TraceCost, now time.Time) {
 	})
 }
 
-// AbandonCosts takes in that Opper refuses to say what traces cost: those that have waited
-// long enough are unknown.
+// AbandonCosts is called when Opper refuses usage by trace. The costs of traces that have
+// waited long enough become unknown.
 func (s *Set) AbandonCosts(now time.Time) { s.ApplyCosts(nil, now) }
 
 // forgetWaiting makes the costs unknown of the waiting traces for which f returns true,

@@ -53,7 +53,7 @@ func (m *costsModel) clone() *costsModel {
 	return c
 }
 
-// place is a label that can be given up and taken again.
+// place is a label that can be freed and taken again.
 func (m *costsModel) place(label string) string { return fmt.Sprintf("%s#%d", label, m.removed[label]) }
 
 // modelSum is what is counted under a place.

@@ -7,9 +7,9 @@ import (
 )
 
 func TestDistinct(t *testing.T) {
-	const most = 200_000
+	const maximum = 200_000
 	var d distinct
-	for n := 1; n <= most; n++ {
+	for n := 1; n <= maximum; n++ {
 		name := "agent-" + strconv.Itoa(n)
 		d.add(hashOf(name))
 		d.add(hashOf(name))

@@ -48,7 +48,7 @@ func (s *Set) Expire(now time.Time, pending func(func(ledger.Row))) []string {
 	return expired
 }
 
-// Remove gives up the place of a label and all that was counted under it. A later
+// Remove removes a label and all that was counted under it. A later
 // trace of such a name begins a new aggregate.
 func (s *Set) Remove(label string) {
 	n := s.names[label]
@@ -66,7 +66,7 @@ func (s *Set) Remove(label string) {
 // returns.
 func (s *Set) Published() { clear(s.dropped) }
 
-// revive takes back an expiry that is not published yet, as its series are still
+// revive cancels an expiry that is not published yet, as its series are still
 // exposed. It returns nil if there is none.
 func (s *Set) revive(label string) *Aggregate {
 	n := s.dropped[label]

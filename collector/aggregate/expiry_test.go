@@ -26,7 +26,7 @@ func pendingOf(names ...string) func(func(ledger.Row)) {
 	}
 }
 
-// endZero releases all that is at 0.
+// endZero ends all zeros.
 func endZero(s *Set) {
 	for _, z := range s.ZeroPending() {
 		z.EndZero()

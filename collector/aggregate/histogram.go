@@ -43,7 +43,7 @@ func (e *Exemplar) Time() time.Time {
 }
 
 // Histogram counts values in classic and in native buckets at once. Its sum is
-// kept in whole units, so that it is exact whatever the order of the values.
+// in whole units, so that it is exact whatever the order of the values.
 // The zero value is an empty histogram.
 type Histogram struct {
 	Count     uint64
@@ -65,8 +65,9 @@ type Bucket struct {
 	Count uint64
 }
 
-// observe counts value, which is units in another measure, and returns its
-// place among the classic buckets.
+// observe counts a value, and returns its place among the classic buckets. The bounds
+// are in the unit of value, such as seconds; units is the same value in that of the sum,
+// such as microseconds.
 func (h *Histogram) observe(bounds []float64, value float64, units int64) int {
 	h.grow(len(bounds) + 1)
 	h.Count++
@@ -84,8 +85,8 @@ func (h *Histogram) observe(bounds []float64, value float64, units int64) int {
 }
 
 // ClassicBucket returns the place of a value among the classic buckets with these
-// upper bounds: how many of them are below it. There are few, and where a search would
-// turn could not be foreseen.
+// upper bounds: how many of them are below it. There are few, so that counting is faster
+// than a binary search, whose branches are mispredicted.
 func ClassicBucket(value float64, bounds []float64) int {
 	i := 0
 	for _, b := range bounds {

@@ -43,7 +43,7 @@ func (u *Unmapped) EndZero() { u.zeroPending = false }
 // first seen: the first ten, and those of all others as one.
 func (s *Set) Unmapped() []*Unmapped { return s.unmapped }
 
-// MapsNow reports whether a status maps to an outcome by the lists of today.
+// MapsNow reports whether a status maps to an outcome in the present configuration.
 func (s *Set) MapsNow(u *Unmapped) bool {
 	_, mapped := s.cfg.Outcome(u.Label)
 	return mapped

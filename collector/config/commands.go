@@ -12,7 +12,7 @@ const (
 	CommandRun   = "run"
 	CommandCheck = "check"
 
-	CommandState       = "state" // and one of these
+	CommandState       = "state" // with one of the following subcommands
 	CommandStateShow   = "state show"
 	CommandStateForget = "state forget"
 	CommandStateRename = "state rename"

@@ -8,7 +8,7 @@ import (
 
 // digest returns a hash of all that a project is configured by, except its key, which
 // is a placeholder in JSON. Tags leave out what exists only while a project runs, and
-// functions, which are made from what opper.Transport.ID is of.
+// functions, which opper.Transport.ID stands for.
 func digest(p Project) string {
 	p.Digest = ""
 	content, err := json.Marshal(p)

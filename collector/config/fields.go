@@ -5,7 +5,7 @@ import (
 	"regexp"
 )
 
-// Flags that the file of --config.file sets in ways of its own.
+// Flags whose fields in --config.file have names or types of their own.
 const (
 	nameFlag       = "opper.project"
 	keyFileFlag    = "opper.api-key-file"

@@ -52,8 +52,8 @@ func (p *Parsed) load(getenv func(string) string) ([]Project, error) {
 	return p.parseProjects(content, getenv)
 }
 
-// parseProjects makes one line of each error. Somebody may have put a key where
-// it does not belong.
+// parseProjects makes one line of each error. Errors quote no values, as one of them may
+// be a key in the wrong place.
 func (p *Parsed) parseProjects(content []byte, getenv func(string) string) ([]Project, error) {
 	l := &loader{parsed: p, base: *p, getenv: getenv, keyFiles: map[string]keyFile{}, names: map[string]string{}, listings: map[listing]string{}}
 	l.base.keyVariables = nil
@@ -162,7 +162,11 @@ func (l *loader) addProject(where string, node *yaml.Node) error {
 // set sets a field by its flag.
 func (l *loader) set(field Field, node *yaml.Node) error {
 	if field.Flag == httpClientFlag && node.Kind == yaml.MappingNode {
-		inline, err := yaml.Marshal(node)
+		var value any // the node alone would lack the anchors of its aliases
+		if err := node.Decode(&value); err != nil {
+			return err
+		}
+		inline, err := yaml.Marshal(value)
 		l.parsed.inlineHTTPClient = string(inline)
 		return err
 	}

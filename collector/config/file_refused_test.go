@@ -47,7 +47,7 @@ var badFiles = map[string]struct{ file, want string }{
 	"key is a directory": {"projects:\n  - name: a\n    api_key_file: keys\n", `line 3: projects[0] "a": api_key_file: not a regular file`},
 	"management key":     {"projects:\n  - name: a\n    api_key_file: management\n", `line 3: projects[0] "a": api_key_file: the key is a management key (op-mak-…), which cannot list traces: expected a project key`},
 	"management key set": {"projects:\n  - name: a\n    api_key_env: MANAGEMENT\n", `line 3: projects[0] "a": api_key_env: the key is a management key (op-mak-…), which cannot list traces: expected a project key`},
-	"bad variable":       {"projects:\n  - name: a\n    api_key_env: BAD\n", `line 3: projects[0] "a": api_key_env: the key has a line break, a blank, or a character that is not visible ASCII inside`},
+	"bad variable":       {"projects:\n  - name: a\n    api_key_env: BAD\n", `line 3: projects[0] "a": api_key_env: the key contains whitespace or a character that is not visible ASCII`},
 
 	"interval":         {"projects:\n  - name: a\n    interval: 30\n    api_key_env: KEY_A\n", `line 3: projects[0] "a": interval: expected a duration such as 30s or 1d, got "30"`},
 	"lookback":         {"projects:\n  - name: a\n    initial_lookback: some\n    api_key_env: KEY_A\n", `line 3: projects[0] "a": initial_lookback: expected all, or a duration such as 6h, got "some"`},

@@ -369,3 +369,12 @@ projects:
 		t.Errorf("got %q, %q, %q, %q", id(0), id(1), id(2), id(3))
 	}
 }
+
+// An inline http_client may repeat what stands elsewhere in the file.
+func TestAliasInHTTPClient(t *testing.T) {
+	path := files(t, map[string]string{"opper.yml": "projects:\n  - {name: a, api_key_env: KEY_A, url: &u 'https://proxy.example', http_client: {proxy_url: *u}}\n" +
+		"  - {name: b, api_key_env: KEY_B, http_client: &h {proxy_url: *u}}\n  - {name: c, api_key_env: KEY_C, http_client: *h}\n"})
+	if _, err := parseFile(path); err != nil {
+		t.Error(err)
+	}
+}

@@ -71,7 +71,7 @@ func newFlags(program, help string) (*kingpin.Application, *Parsed) {
 	checked(app, "collector.trace-name-exclude", "Anchored regular expression of trace names to exclude. Empty excludes none.", "", &s.Exclude, parseRegexp).PlaceHolder("REGEX")
 	app.Flag("collector.trace-name-rewrite", "Anchored regular expression of trace names and their replacement, as 'REGEX=REPLACEMENT'; $1 is the first group. Repeatable: each applies to the result of the one before.").PlaceHolder("REGEX=REPLACEMENT").StringsVar(&p.rewrites)
 	checked(app, "collector.max-trace-names", "Maximum number of trace names with series of their own. Traces of further names are counted as (other).", "200", &s.MaxNames, parseInt(1))
-	checked(app, "collector.trace-name-expiry", "Time without a trace that is counted, open or settling after which a trace name gives up its place and its series, and without a call after which a model does. If it returns, its counters start from zero. Use 0s to disable.", "30d", &s.NameExpiry, parseDuration)
+	checked(app, "collector.trace-name-expiry", "Time after which the series of a trace name are removed if none of its traces was counted, open or settling, and those of a model if it had no call. If it returns, its counters start from zero. Use 0s to disable.", "30d", &s.NameExpiry, parseDuration)
 	checked(app, "collector.usage-interval", "Interval between reads of Opper's usage, for cost and tokens by model and by trace name; the budget is read every 5 minutes. At least 10s. Use 0s to disable both.", "1m", &c.UsageInterval, parseUsageInterval)
 	checked(app, "collector.max-models", "Maximum number of models with series of their own. Usage of further models is counted as (other).", "50", &c.MaxModels, parseInt(1))
 	checked(app, "collector.duration-buckets", "Upper bounds of the classic duration buckets, in seconds.", "0.1,0.25,0.5,1,2.5,5,10,30,60,120,300,600,1800,3600", &s.DurationBuckets, parseBuckets)
@@ -81,9 +81,9 @@ func newFlags(program, help string) (*kingpin.Application, *Parsed) {
 
 	app.Flag("storage.path", "Directory for persistent state. Empty disables persistence.").Default("data/").StringVar(&v.StoragePath)
 	v.Web = kingpinflag.AddFlags(app, ":16773")
-	checked(app, "web.health-listen-address", "Address of a further listener, for /-/healthy and /-/ready only, to which --web.config.file does not apply: probes need no password and no certificate. Empty disables it.", "", &v.HealthAddress, parseAddress)
+	checked(app, "web.health-listen-address", "Address of an additional listener for /-/healthy and /-/ready only, without the TLS and authentication of --web.config.file. Empty disables it.", "", &v.HealthAddress, parseAddress)
 	checked(app, "web.telemetry-path", "Path under which to expose metrics.", "/metrics", &v.Scrape.TelemetryPath, parsePath)
-	checked(app, "web.trace-url", "Address of a trace at Opper, for the links of the status page; {id} stands for its id. Empty makes no links.", "https://platform.opper.ai/traces/{id}", &v.Scrape.TraceURL, parseTraceURL)
+	checked(app, "web.trace-url", "Address of a trace at Opper, for the links of the status page; {id} stands for its id. Empty disables the links.", "https://platform.opper.ai/traces/{id}", &v.Scrape.TraceURL, parseTraceURL)
 	app.Flag("web.disable-exporter-metrics", "Exclude metrics about the exporter itself (promhttp_*, process_*, go_*).").BoolVar(&v.Scrape.DisableExporterMetrics)
 	app.Flag("web.openmetrics-created", "Expose created timestamps in OpenMetrics text, as _created samples. Only for scrapers that parse them: others store them as series.").BoolVar(&v.Scrape.OpenMetricsCreated)
 	app.Flag("web.enable-lifecycle", "Enable reloads of --config.file and copies of the state via HTTP: POST /-/reload and /-/snapshot.").BoolVar(&v.Scrape.EnableLifecycle)
@@ -102,7 +102,7 @@ func newFlags(program, help string) (*kingpin.Application, *Parsed) {
 	return app, p
 }
 
-// flagError is what is wrong with a flag, or with the field that stands for it.
+// flagError is an error in a flag, or in the field that sets it.
 type flagError struct {
 	flag string
 	err  error

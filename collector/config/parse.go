@@ -164,7 +164,7 @@ func parsePath(text string) (string, error) {
 	return text, nil
 }
 
-// parseTraceURL wants the id behind the host: who chooses ids must not choose that.
+// parseTraceURL requires {id} behind the host, so that an id cannot change the host.
 func parseTraceURL(text string) (string, error) {
 	if text == "" {
 		return "", nil

@@ -97,7 +97,7 @@ func mapping(node *yaml.Node, where string, known []string) ([]pair, error) {
 	return pairs, nil
 }
 
-// text returns a value as it is written in the file, whatever YAML takes it for.
+// text returns a value as it is written in the file, whatever its YAML type.
 func text(node *yaml.Node) (string, error) {
 	switch node.ShortTag() {
 	case "!!str", "!!int", "!!float", "!!bool", "!!timestamp":

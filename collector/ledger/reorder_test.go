@@ -161,7 +161,7 @@ func TestRising(t *testing.T) {
 				at[i] = -1
 			}
 		}
-		most := 0
+		maximum := 0
 		for subset := range 1 << len(at) {
 			last, n := -1, 0
 			for i, v := range at {
@@ -175,7 +175,7 @@ func TestRising(t *testing.T) {
 				last = v
 				n++
 			}
-			most = max(most, n)
+			maximum = max(maximum, n)
 		}
 		got := rising(at)
 		for k, i := range got {
@@ -183,8 +183,8 @@ func TestRising(t *testing.T) {
 				t.Fatalf("rising(%v) = %v", at, got)
 			}
 		}
-		if len(got) != most {
-			t.Fatalf("rising(%v) = %v, but %d can be found", at, got, most)
+		if len(got) != maximum {
+			t.Fatalf("rising(%v) = %v, but %d can be found", at, got, maximum)
 		}
 	}
 }

@@ -149,7 +149,7 @@ func (o *order) endRestore(now time.Time) error {
 		for i, id := range ids {
 			c.ids = ids[:i] // those in the table
 			if o.has(id) {
-				return fmt.Errorf("%s stands twice: %w", id, codec.ErrDamaged)
+				return fmt.Errorf("%s appears twice: %w", id, codec.ErrDamaged)
 			}
 			o.table.add(id, c.number)
 		}

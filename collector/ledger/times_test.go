@@ -45,7 +45,7 @@ func TestNoHostileTimesInEvents(t *testing.T) {
 }
 
 // A start in the future says nothing about how old a trace is.
-func TestMetInTheFuture(t *testing.T) {
+func TestFirstSeenBeforeItsStart(t *testing.T) {
 	b := &book{New(Config{SettleDelay: settle, AbandonAfter: abandon}), t}
 	r := open(1)
 	r.Start, r.End = epoch.Add(time.Hour), epoch.Add(time.Hour)

@@ -20,9 +20,12 @@ import (
 	"opper_exporter/collector/config"
 )
 
-// pollInterval is a third of the time within which a change is applied, which two polls
-// have to see alike.
-const pollInterval = 10 * time.Second
+// A change is applied once two polls have seen it alike. While others follow, what loads
+// without an error is applied by the third poll since the first change.
+const (
+	pollInterval = 10 * time.Second
+	maxUnsettled = 3 * pollInterval / 2
+)
 
 // Reloader loads the projects again and applies them. It answers POST /-/reload, and
 // is a prometheus.Collector. It is safe for concurrent use.
@@ -36,6 +39,8 @@ type Reloader struct {
 	mu   sync.Mutex // one reload at a time
 	last string     // what was loaded, or why nothing was
 	seen string     // what the last poll loaded, as last
+	// since is when a poll first saw something else than last.
+	since time.Time
 }
 
 // New returns a Reloader of projects that have been applied. A nil load means that
@@ -83,8 +88,8 @@ func (r *Reloader) Run(ctx context.Context, signals <-chan os.Signal) {
 // reload loads the configuration and applies it. After an error, all is as before. It
 // does nothing if it is not forced and would do the same as the last time. What
 // could not be applied then is not tried again either: that would stop projects each
-// time. Nor does it act on what one poll alone has seen: a file may be half written, and
-// be valid.
+// time. Nor does it act on what one poll alone has seen, a file may be half written and
+// be valid, unless changes go on.
 func (r *Reloader) reload(forced bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -95,10 +100,16 @@ func (r *Reloader) reload(forced bool) error {
 	}
 	isSettled := loaded == r.seen
 	r.seen = loaded
-	if !forced && (loaded == r.last || !isSettled) {
+	if loaded == r.last {
+		r.since = time.Time{}
+	} else if r.since.IsZero() {
+		r.since = time.Now()
+	}
+	isOverdue := err == nil && time.Since(r.since) >= maxUnsettled
+	if !forced && (loaded == r.last || !isSettled && !isOverdue) {
 		return err
 	}
-	r.last = loaded
+	r.last, r.since = loaded, time.Time{}
 	if err == nil {
 		err = r.apply(projects)
 	}

@@ -169,6 +169,25 @@ func TestHalfWrittenIsNotApplied(t *testing.T) {
 	})
 }
 
+// Changes that follow each other do not put off the first.
+func TestContinuousChangesAreApplied(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *files) {
+		t.Helper()
+		for i := range 12 {
+			f.set(nil, nil, "1", fmt.Sprint("changed ", i))
+			<-time.After(pollInterval / 2)
+			synctest.Wait()
+			if i == 5 && len(f.applied) == 0 {
+				t.Error("nothing was applied within 30 s of the first change")
+			}
+		}
+		pass(t)
+		if n := len(f.applied); n == 0 || f.applied[n-1] != "1 changed 11" {
+			t.Errorf("applied %q", f.applied)
+		}
+	})
+}
+
 func TestReloadOnDemand(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *files) {
 		t.Helper()

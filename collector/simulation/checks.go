@@ -159,7 +159,7 @@ func (s *simulation) hasTurnedOver(start time.Time) bool {
 	return s.sawExpiry && start.Sub(s.savedAt) >= stay+stay/2+turnoverMargin
 }
 
-// recognizable reports whether another list can be distinguished from ours for certain: the
+// recognizable reports whether another upstream can be distinguished from ours for certain: the
 // last good sync is so close that no known row has left since, of those that
 // arrived last.
 func (s *simulation) recognizable() bool {
@@ -177,7 +177,7 @@ func (s *simulation) recognizable() bool {
 }
 
 // mayMislead reports whether an exporter may think that what it knew has expired
-// since the last good sync, as long as another list answers.
+// since the last good sync, as long as another upstream answers.
 func (s *simulation) mayMislead() bool {
 	most := longestMoved
 	if stay := s.list.Retention; stay > 0 {

@@ -56,7 +56,7 @@ func (s *simulation) lasts(initialSyncDone bool) {
 	}
 	s.stored = s.running
 	for _, z := range s.zero {
-		z.released = z.released || z.read || s.at.Sub(z.since) >= longestZero || s.clockSet.After(z.since)
+		z.hasEnded = z.hasEnded || z.read || s.at.Sub(z.since) >= longestZero || s.clockSet.After(z.since)
 	}
 	if initialSyncDone && s.lasted.IsZero() {
 		s.lasted = s.at

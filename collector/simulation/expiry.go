@@ -38,7 +38,7 @@ func (s *simulation) use(ev ledger.Events) {
 }
 
 // leave takes in that series are not exposed any more. A name may expire, with all
-// its series at once: what they were at the end stays part of the sums.
+// its series at once: what they were at the end stays part of the totals.
 func (s *simulation) leave(present map[string]bool) {
 	there, expired := map[string]string{}, map[string]bool{}
 	for key := range present {

@@ -103,7 +103,7 @@ func (s *simulation) write(m prometheus.Metric) *dto.Metric {
 // only names that were first seen after it are zero-pending.
 func (s *simulation) appears(key string, initialSync bool) {
 	if group := groupOf(key); group != "" && s.zero[group] == nil {
-		s.zero[group] = &zeros{since: s.at, released: initialSync}
+		s.zero[group] = &zeros{since: s.at, hasEnded: initialSync}
 	}
 	s.returns(key)
 }
@@ -118,8 +118,8 @@ func (s *simulation) leaveZero() {
 	}
 	for group, z := range s.zero {
 		if key, ok := risen[group]; ok {
-			if !z.released {
-				s.fail("%s rises before anybody has read the zeros", key)
+			if !z.hasEnded {
+				s.fail("%s rises before every scraper has read the zeros", key)
 			}
 			delete(s.zero, group)
 		}

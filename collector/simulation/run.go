@@ -105,7 +105,7 @@ func (s *simulation) start() {
 	s.full = 0
 	s.tell("start")
 	for _, z := range s.zero {
-		*z = zeros{since: s.at, read: z.released, released: z.released}
+		*z = zeros{since: s.at, read: z.hasEnded, hasEnded: z.hasEnded}
 	}
 	s.project, s.running = nil, s.cfg.Aggregate
 	s.project = s.newProject(s.cfg, s.deps(s.found))
@@ -215,7 +215,7 @@ func (s *simulation) sync() {
 	s.checkRefusal(start, succeeded, wasOurs)
 	s.leaveOutRefused()
 	if succeeded && ours && s.gotOther && !s.gotOurs {
-		s.fail("another list is taken for ours")
+		s.fail("another upstream is taken for ours")
 	}
 	// One that changed nothing publishes the same again, and has looked all the same.
 	if succeeded && s.committed && !s.lasted.IsZero() {
@@ -286,7 +286,7 @@ func (s *simulation) rest() {
 		s.sync()
 	}
 	// A place that is free after one sync may be taken in the next by what the last
-	// sweep found, which is shown at 0 by that one, and counted by the one after.
+	// sweep found, which that one exposes at 0, and the one after counts.
 	for range 3 {
 		s.wait(31 * time.Second)
 		s.sync()

@@ -37,10 +37,10 @@ type plan struct {
 	history int           // traces listed at the start
 	orderly bool          // they arrived in the order of their starts, so the list is found to be sorted
 	steps   int           // syncs and what lies between them
-	short   int           // the most rows that a page gives, whatever it is asked for; 0 means that there is no such limit
+	short   int           // the maximum of rows that a page gives, whatever it is asked for; 0 means that there is no such limit
 	clients time.Duration // how far the clients' clocks are ahead at most, behind if negative
 	ours    time.Duration // how far our clock is ahead of Opper's
-	names   int           // names with sums of their own
+	names   int           // names with aggregates of their own
 	expiry  time.Duration // of names; 0 is never
 	onDisk  bool          // use the real store
 	quiet   bool          // nothing but arrivals, ends and expiry: no gap may be counted
@@ -76,10 +76,10 @@ const (
 	// read, pages are so small that some may.
 	maxRefusals, maxRefusalsByRow = 1, 5
 	// A list without anything known must be believed if all that was known at the
-	// last good sync has expired surely, and must not if that can't be. Between
+	// last good sync must have expired, and must not if that can't be. Between
 	// the two it is up to the exporter, as it can only guess the retention.
 	turnoverMargin = 10 * time.Minute
-	// longestZero is how long zeros are shown that no scraper reads.
+	// longestZero is how long zeros are exposed that no scraper reads.
 	longestZero  = 10 * time.Minute
 	longestMoved = 20 * time.Minute
 )
@@ -135,7 +135,7 @@ type simulation struct {
 	durable  []oracle.Counted
 	checked  map[string]bool   // ids of these
 	lateEnds map[string]bool   // ids of abandoned traces that ended after all
-	totals   map[string]uint64 // sums by published name
+	totals   map[string]uint64 // traces by published name
 
 	// What is published.
 	last     []prometheus.Metric
@@ -143,7 +143,7 @@ type simulation struct {
 	before   map[prometheus.Metric]string // its metrics, and the names of their series
 	shown    map[string]*dto.Metric       // counters and histograms ever published, as last seen
 	zero     map[string]*zeros            // what began at 0 after the initial sync and is still there, by group
-	past     map[string]uint64            // sums of names that expired, as totals
+	past     map[string]uint64            // traces of names that expired, as totals
 	strict   bool                         // nothing may be zero-pending any more
 
 	// Names that may expire: when each was used last, as far as that is durable, and
@@ -180,12 +180,12 @@ type simulation struct {
 
 type crash struct{}
 
-// zeros is a group of series that is shown at 0. Groups are released together:
-// they are the counters, the durations or the tokens of a name.
+// zeros is a group of series that are exposed at 0. They rise together: the counters, the
+// durations or the tokens of a name.
 type zeros struct {
-	since    time.Time // this process shows them
+	since    time.Time // this process exposes them
 	read     bool      // since then
-	released bool      // and that may be durable
+	hasEnded bool      // and that may be durable
 }
 
 func newSimulation(t testing.TB, target Target, name string, pick func(n int) int, p plan) *simulation {

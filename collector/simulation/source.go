@@ -76,7 +76,7 @@ func (s simulatedSource) List(_ context.Context, offset, limit int) (opper.Page,
 		s.untied = true
 	}
 	if s.strangers || at != offset || len(rows) > limit {
-		s.lieTold(from != s.opper && len(rows) > 0)
+		s.noteLie(from != s.opper && len(rows) > 0)
 	} else {
 		s.gotOurs = true
 	}
@@ -90,8 +90,8 @@ func (s simulatedSource) List(_ context.Context, offset, limit int) (opper.Page,
 	return page, nil
 }
 
-// lieTold notes a list that is not what was asked for.
-func (s *simulation) lieTold(foreign bool) {
+// noteLie notes a list that is not what was asked for.
+func (s *simulation) noteLie(foreign bool) {
 	s.spoiled, s.disturbed, s.lied = true, true, s.at
 	s.gotOther = s.gotOther || foreign
 	if !s.blind.IsZero() {
@@ -101,7 +101,7 @@ func (s *simulation) lieTold(foreign bool) {
 
 // madeUp is a page of a list without end.
 func (s *simulation) madeUp(offset, limit int) opper.Page {
-	s.lieTold(true)
+	s.noteLie(true)
 	s.tick()
 	page := opper.Page{Traces: make([]opper.Trace, limit)}
 	for i := range page.Traces {
@@ -125,7 +125,7 @@ func (s simulatedSource) Get(_ context.Context, id string) (opper.Trace, error) 
 	}
 	from := s.opper
 	if s.strangers {
-		s.lieTold(false)
+		s.noteLie(false)
 		from, s.saidNo = s.other, true
 	}
 	tr, ok := from.Show(id)
@@ -205,7 +205,7 @@ func (s *simulation) request(limit int, list bool) error {
 	return nil
 }
 
-// isWrongOverall reports whether all that is listed is another list.
+// isWrongOverall reports whether all that is listed is of another upstream.
 func (s *simulation) isWrongOverall() bool {
 	return s.strangers || s.wrong > 0 && s.wrongBy == endless
 }

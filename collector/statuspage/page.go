@@ -23,7 +23,7 @@ type Config struct {
 	Program, Version string
 	TelemetryPath    string
 	// TraceURL is the address of a trace, in which {id} stands for its id. Empty
-	// makes no links.
+	// disables the links.
 	TraceURL string
 }
 

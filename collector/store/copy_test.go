@@ -31,7 +31,7 @@ func TestCopiesAreCommits(t *testing.T) {
 	})
 	for range 20 {
 		mu.Lock()
-		least := len(models) - 2 // the last one may be on its way
+		minimum := len(models) - 2 // the last one may be on its way
 		mu.Unlock()
 		file, err := s.OpenCopy()
 		if err != nil {
@@ -56,8 +56,8 @@ func TestCopiesAreCommits(t *testing.T) {
 			}
 		}
 		mu.Unlock()
-		if held < least {
-			t.Fatalf("the copy holds commit %d, want %d or later", held, least)
+		if held < minimum {
+			t.Fatalf("the copy holds commit %d, want %d or later", held, minimum)
 		}
 		more := randomChanges(rand.New(rand.NewPCG(32, 1)), 3)
 		mustCommit(t, copied, "p", more, false)

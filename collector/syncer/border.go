@@ -111,7 +111,8 @@ func (c *cursor) maxEnd(total int) int {
 }
 
 func isRound(total int) bool {
-	for ; total >= 10_000 && total%10 == 0; total /= 10 {
+	for total >= 10_000 && total%10 == 0 {
+		total /= 10
 	}
 	return total == 1_000
 }

@@ -27,8 +27,8 @@ const (
 	idleRows = 5
 )
 
-// A list is taken to have no end when it goes on far beyond what total_count
-// says: it may be capped, so that is not meant literally.
+// A list is taken to have no end when it goes on far beyond total_count, which may be
+// capped.
 const (
 	totalFactor  = 10
 	totalSlack   = 20_000
@@ -41,7 +41,7 @@ const (
 
 var (
 	// errMoving says that no shared row could be found at a border between pages.
-	errMoving = errors.New("the list moves faster than it can be read")
+	errMoving = errors.New("the list changes faster than it can be read")
 	// errRepeated says that pages of different offsets hold the same rows.
 	errRepeated = errors.New("offset is ignored: pages at different offsets hold the same rows")
 	// errEndless says that reading on does not come to an end.
@@ -149,7 +149,7 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 			c.stitchTo(c.last.ids)
 			c.border.carried, c.border.shared, c.next, c.size, c.unreadable.retry = nil, 1, c.next-1, max(c.size, 2), true
 			c.unreadable.returns++
-		case c.border.ids == nil || c.stitched(p.rows) || p.offset == 0 && (c.canRestart || slices.ContainsFunc(p.rows, c.listed)):
+		case c.border.ids == nil || c.stitched(p.rows) || p.offset == 0 && (c.canRestart || hasListed(c.ledger, p.rows)):
 			return c.take(p), nil
 		default:
 			if err := c.goBack(steps); err != nil {
@@ -168,7 +168,7 @@ func (c *cursor) goBack(steps int) error {
 	c.border.shared, c.unreadable.within = 0, 0
 	clear(c.sample) // what follows is read again
 	if steps == 0 {
-		// A list that moves as fast as it is read would go on for ever.
+		// A list that moves as fast as it is read would never end.
 		c.waiting.isReturning, c.waiting.atMismatch = len(c.waiting.places) > c.waiting.atMismatch, len(c.waiting.places)
 	}
 	c.overlap = min(4*c.overlap, maxOverlap)
@@ -188,13 +188,10 @@ func (c *cursor) goBack(steps int) error {
 	return nil
 }
 
-// listed reports whether a row is believed to be listed.
-func (c *cursor) listed(r ledger.Row) bool { return isListed(c.ledger, r) }
-
-// isListed reports whether a row is believed to be listed and tells its list from
+// hasListed reports whether a row is believed to be listed and tells its list from
 // others: one without an id and a start is the same in each project.
-func isListed(l *ledger.Ledger, r ledger.Row) bool {
-	return l.Index(r.ID) >= 0 && (r.Kind != ledger.NoID || !r.Start.IsZero())
+func hasListed(l *ledger.Ledger, rows []ledger.Row) bool {
+	return slices.ContainsFunc(rows, func(r ledger.Row) bool { return l.Index(r.ID) >= 0 && (r.Kind != ledger.NoID || !r.Start.IsZero()) })
 }
 
 // take makes a run of a page and moves on behind it.

@@ -49,8 +49,8 @@ const (
 	present          // it has one
 )
 
-// add takes in a run, if need be later. The error is ErrForeign if nothing
-// explains why no row is known.
+// add takes in a run, or keeps it until a known row ties it to our list. The error is
+// ErrForeign if nothing explains why no row is known.
 func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
 	s := e.syncer
 	if run.AtStart {
@@ -75,7 +75,7 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
 			}
 		}
 		s.foreign, s.asked = nil, 0
-	case e.rows == 0 && run.AtEnd && !s.unproven: // an empty list is a valid answer
+	case e.rows == 0 && run.AtEnd && !s.unproven && !s.isOtherKey(): // an empty list is a valid answer
 	case !run.AtEnd:
 		return e.wait(ctx)
 	default:
@@ -90,7 +90,7 @@ func (e *evidence) conclude(ctx context.Context) error {
 	if e.tied || len(e.runs) == 0 {
 		return nil
 	}
-	if e.mayHaveExpired() && !e.isForeign() && e.isNewer(e.runs) {
+	if e.mayHaveExpired() && !e.isForeign() && (e.syncer.isSameKey() || e.isNewer(e.runs)) {
 		e.accept()
 		return nil
 	}
@@ -204,11 +204,11 @@ func (e *evidence) isForeign() bool {
 // must be where all that was listed then has expired.
 func (e *evidence) isNewer(runs []ledger.Run) bool {
 	older, newer := e.ages(runs)
-	return newer > older || runs[0].Read.Sub(e.syncer.known.LastSuccess) >= ledger.MaxAge
+	return newer > older || runs[0].Read.Sub(e.syncer.lastKnown()) >= ledger.MaxAge
 }
 
 // ages counts the rows that are older and newer than the last successful sync, as far
-// as they have times that can be true.
+// as their times are plausible.
 func (e *evidence) ages(runs []ledger.Run) (older, newer int) {
 	for _, run := range runs {
 		for _, row := range run.Rows {
@@ -218,7 +218,7 @@ func (e *evidence) ages(runs []ledger.Run) (older, newer int) {
 			}
 			switch {
 			case at.IsZero() || at.After(run.Read):
-			case at.Before(e.syncer.known.LastSuccess):
+			case at.Before(e.syncer.lastKnown()):
 				older++
 			default:
 				newer++
@@ -285,8 +285,7 @@ func (e *evidence) hasRow(ctx context.Context, rows []ledger.Row) (verdict, erro
 	return unsure, nil
 }
 
-// hasRowSurely is hasRow, which asks again if Opper does not say: it may never do
-// so, or only have had trouble.
+// hasRowSurely is hasRow, but asks up to maxAsked times while the answer is unsure.
 func (e *evidence) hasRowSurely(ctx context.Context, rows []ledger.Row) (has verdict, err error) {
 	for range maxAsked {
 		if has, err = e.hasRow(ctx, rows); err != nil || has != unsure {
@@ -296,9 +295,8 @@ func (e *evidence) hasRowSurely(ctx context.Context, rows []ledger.Row) (has ver
 	return has, err
 }
 
-// has asks Opper for one trace. An error is for the service: what Opper would say
-// may be all that tells a list from ours, so passing trouble is not taken for no
-// answer.
+// has asks Opper for one trace. A temporary failure is an error and not unsure: the
+// answer may be the only proof of whose list this is.
 func (e *evidence) has(ctx context.Context, id string) (verdict, error) {
 	_, err := e.reader.src.Get(ctx, id)
 	switch {
@@ -312,6 +310,15 @@ func (e *evidence) has(ctx context.Context, id string) (verdict, error) {
 	return unsure, fmt.Errorf("ask for a trace: %w", err)
 }
 
+// lastKnown returns when the rows that are known were last listed: that of the last
+// successful sync, or in the first one, that of its last page.
+func (s *Syncer) lastKnown() time.Time {
+	if s.known.LastSuccess.IsZero() {
+		return s.known.LastTaken
+	}
+	return s.known.LastSuccess
+}
+
 // mayHaveExpired reports whether all that was listed at the last successful sync can
 // have expired before the start of the list was read. The time since then, which
 // may be long if the process stood still, explains nothing.
@@ -320,16 +327,16 @@ func (e *evidence) mayHaveExpired() bool {
 	if s.unproven {
 		return false
 	}
-	if now.Sub(s.known.LastSuccess) >= ledger.MaxAge {
+	if now.Sub(s.lastKnown()) >= ledger.MaxAge {
 		return true
 	}
-	if s.known.Newest.IsZero() {
+	if s.known.Newest.IsZero() || s.isOtherKey() {
 		return false
 	}
 	youngest := now.Sub(s.known.Newest)
 	if s.known.Expiries >= minExpiries {
 		// What was listed a moment ago has not expired, however old it was.
-		return youngest >= s.known.Retention && now.Sub(s.known.LastSuccess) >= s.known.Retention/4
+		return youngest >= s.known.Retention && now.Sub(s.lastKnown()) >= s.known.Retention/4
 	}
 	return youngest >= min(s.known.OldestAge+unseenExpiry, ledger.MaxAge)
 }

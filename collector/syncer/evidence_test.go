@@ -283,3 +283,46 @@ func TestOnlyNewestKnownIsLeft(t *testing.T) {
 	b.step(20 * time.Minute)
 	b.mustSync()
 }
+
+// After an outage in which all known traces may have expired, the key says whose a list
+// is: with the same one it is ours whatever its times, and with another one it is not
+// until a known trace is listed. Nor is an empty list.
+func TestKeyTellsWhoseListItIs(t *testing.T) {
+	for _, isSame := range []bool{true, false} {
+		b := newBench(t, oppertest.Config{})
+		key := "ours"
+		b.syncer.cfg.Key = func() string { return key }
+		b.arrive("ours", 40, 100*time.Millisecond)
+		b.mustSync()
+		b.step(2 * time.Hour)
+		b.mustSync()
+		counted := len(b.counted)
+		b.step(70 * time.Minute)
+		other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
+		b.opper.Fail(oppertest.Fault{Times: -1, Answer: oppertest.OtherProject(other)})
+		if !isSame {
+			key = "another"
+			if err := b.sync(); !errors.Is(err, ErrForeign) {
+				t.Errorf("an empty list of another key: %v", err)
+			}
+		}
+		since := b.now().Add(-80 * time.Minute) // before the last sync, as that of another project would be
+		if !isSame {
+			since = b.now().Add(-30 * time.Minute) // as ours would be
+		}
+		other.FillHistory(150, 3, since, since.Add(9*time.Minute))
+		var err error
+		for range 3 {
+			b.step(settle + time.Second)
+			err = b.sync()
+		}
+		if got := len(b.counted) - counted; (err == nil) != isSame || (got == 150) != isSame {
+			t.Errorf("same key: %v, counted %d of 150, error %v", isSame, got, err)
+		}
+		if !isSame {
+			key = "ours"
+			b.opper.Clear()
+			b.mustSync()
+		}
+	}
+}

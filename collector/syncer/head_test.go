@@ -115,12 +115,12 @@ func TestIdleSyncReadsFewRows(t *testing.T) {
 				}
 				b.mustSync()
 				b.quiet()
-				most := 2 * idleRows
+				maximum := 2 * idleRows
 				if listed <= 20 {
-					most = 20 // so few are read as a whole
+					maximum = 20 // so few are read as a whole
 				}
 				for range 3 {
-					if lists, rows := b.cost(); lists > 2 || rows > most {
+					if lists, rows := b.cost(); lists > 2 || rows > maximum {
 						t.Errorf("an idle sync reads %d rows in %d lists", rows, lists)
 					}
 				}

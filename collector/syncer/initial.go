@@ -96,7 +96,7 @@ func (s *Syncer) fullScan(r *reader, from int) *cursor {
 	return c
 }
 
-// pause delays the next full scan after one that took so long.
+// pause delays the next full scan, given how long the last one took.
 func (s *Syncer) pause(took time.Duration) {
 	s.known.NextFullScan = s.cfg.Now().Add(max(s.cfg.Interval, fullPause*took))
 }
@@ -104,10 +104,11 @@ func (s *Syncer) pause(took time.Duration) {
 // detectOrder decides from the rows of a full scan where new rows are to be found.
 func (s *Syncer) detectOrder() {
 	if !s.sampled && !s.ledger.IsInitialSync() {
-		return // after a restart in the middle: what was known says more than half a sample
+		return // restarted in the middle: what is known is better than half a sample
 	}
 	s.known.Sorted, s.known.NewestLast = s.trend.sorted()
-	if s.IsUnsorted() && s.warnOnce(noOrder) {
+	if s.IsUnsorted() && !s.warnedOfOrder {
+		s.warnedOfOrder = true
 		level.Warn(s.cfg.Logger).Log("msg", "list is not sorted by time, falling back to full scans", "listed", s.ledger.Listed())
 	}
 }

@@ -56,8 +56,8 @@ func TestBurstsWhileNewRowsWait(t *testing.T) {
 	if n != bursts {
 		t.Errorf("%d bursts", n)
 	}
-	if got, most := b.opper.RequestCount(), 3*(arrived+bursts*burst)/(maxLimit-maxOverlap); got > most {
-		t.Errorf("%d requests, want at most %d", got, most)
+	if got, maximum := b.opper.RequestCount(), 3*(arrived+bursts*burst)/(maxLimit-maxOverlap); got > maximum {
+		t.Errorf("%d requests, want at most %d", got, maximum)
 	}
 	b.quiet()
 	b.check()

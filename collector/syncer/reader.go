@@ -20,7 +20,7 @@ type Source interface {
 	Get(ctx context.Context, id string) (opper.Trace, error)
 }
 
-// maxLimit is how many rows one request asks for at most.
+// maxLimit is the maximum number of rows that one request asks for.
 const maxLimit = opper.PageSize
 
 // page is what was read from offset on.
@@ -47,8 +47,8 @@ func (s *Syncer) newReader(src Source) *reader {
 	return &reader{src: src, now: s.cfg.Now, end: max(s.ledger.Listed(), s.known.Total), good: -1}
 }
 
-// provenFor is for how many failures a success proves that the service is well
-// and the failures are due to what was asked for.
+// provenFor is how many failures after a success are still blamed on the rows that were
+// asked for, and not on the service.
 const provenFor = 8
 
 func (r *reader) list(ctx context.Context, offset, limit int) (page, error) {
@@ -73,7 +73,7 @@ func newRows(n int) []ledger.Row {
 	if n > maxLimit {
 		return make([]ledger.Row, n)
 	}
-	return pages.Get().(*[maxLimit]ledger.Row)[:n] // there is nothing else in it
+	return pages.Get().(*[maxLimit]ledger.Row)[:n] // the pool holds nothing else
 }
 
 // release returns the memory of a run's rows to the pool.
@@ -85,8 +85,8 @@ func release(run ledger.Run) {
 
 // read reads up to limit rows from offset on: fewer if Opper can't give that
 // many at once. As many of them as known are believed to be readable. A row that
-// Opper can't give at all comes back as unreadable. The error is for the service:
-// with it, nothing is said about the rows.
+// Opper can't give at all comes back as unreadable. An error is
+// one of the service, and says nothing about the rows.
 func (r *reader) read(ctx context.Context, offset, limit, known int) (page, error) {
 	failed := 0
 	for size := limit; ; size = smaller(size, known) {
@@ -120,8 +120,8 @@ func smaller(size, known int) int {
 	return size / 2
 }
 
-// well reports whether the service answers elsewhere, so that a failure is the
-// fault of the rows that were asked for.
+// well reports whether the service answers other requests, so that the rows that were
+// asked for caused the failure.
 func (r *reader) well(ctx context.Context, offset, beyond int) bool {
 	if r.good >= 0 && r.bad <= provenFor {
 		return true

@@ -10,7 +10,7 @@ import (
 	"opper_exporter/opper"
 )
 
-// recheckDue looks at the pending traces that want it: page by page where they
+// recheckDue reads the pending traces that are due for a recheck: page by page where they
 // are believed to stand, and by id those that are not there.
 func (s *Syncer) recheckDue(ctx context.Context, r *reader) error {
 	c := recheck{syncer: s, reader: r, due: s.ledger.Due(s.cfg.Now())}
@@ -20,7 +20,7 @@ func (s *Syncer) recheckDue(ctx context.Context, r *reader) error {
 		}
 	}
 	var delisted []ledger.ID
-	for _, d := range c.missing[:min(len(c.missing), maxByID)] {
+	for _, d := range c.outOfPlace[:min(len(c.outOfPlace), maxByID)] {
 		there, err := s.ask(ctx, r, d)
 		if err != nil {
 			return err
@@ -44,11 +44,11 @@ func (s *Syncer) recheckDue(ctx context.Context, r *reader) error {
 
 // recheck looks for pending traces, page by page.
 type recheck struct {
-	syncer       *Syncer
-	reader       *reader
-	due, missing []ledger.Due // still to be looked for, and not found
-	shift        int          // how much further down than believed the last page stood
-	misses       int          // pages in a row without any row that was looked for
+	syncer          *Syncer
+	reader          *reader
+	due, outOfPlace []ledger.Due // still to be looked for, and not where they should stand
+	shift           int          // how much further down than believed the last page stood
+	misses          int          // pages in a row without any row that was looked for
 }
 
 // page looks at the page of the next trace.
@@ -126,7 +126,7 @@ func (c *recheck) find(rows []ledger.Row, behind int, moved bool) {
 }
 
 // miss leaves the next trace to be asked for by id.
-func (c *recheck) miss() { c.missing, c.due = append(c.missing, c.due[0]), c.due[1:] }
+func (c *recheck) miss() { c.outOfPlace, c.due = append(c.outOfPlace, c.due[0]), c.due[1:] }
 
 // ask asks Opper for one trace. It reports false if Opper has none.
 func (s *Syncer) ask(ctx context.Context, r *reader, d ledger.Due) (there bool, err error) {

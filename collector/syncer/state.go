@@ -24,6 +24,8 @@ type state struct {
 	Sweep          *sweep    // running, or done and to be completed by a sync; else nil
 
 	LastSuccess time.Time
+	LastTaken   time.Time     // when rows were last taken in
+	Key         string        // see Config, of that sync
 	span                      // of the rows read by the last successful sync
 	Retention   time.Duration // age at which rows were last seen to expire
 	Expiries    int           // how often they were

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"slices"
 	"time"
 
 	"github.com/go-kit/log"
@@ -44,6 +43,7 @@ type Config struct {
 	SweepInterval time.Duration // the time between two sweeps if nothing asks for one; 0 is never
 	Concurrency   int           // concurrent requests in the initial sync
 	IsUnproven    bool          // the list may be another one than that of the ledger: only a known row shows that it is not
+	Key           func() string // tells the key that is used from others; nil if that is not known
 	Logger        log.Logger
 }
 
@@ -63,7 +63,6 @@ type Syncer struct {
 
 	moved   map[ledger.ID]struct{} // rows found out of place since the last head that ended well
 	skipped bool                   // a head of this sync was read without trying rows known to be unreadable
-	warned  map[string]bool        // warnings that this process has given
 	reading span                   // of the rows read since the last successful sync
 	foreign map[ledger.ID]struct{} // rows of a list that was found to be another one
 	asked   int                    // known ids asked for in vain since a row was known
@@ -71,11 +70,13 @@ type Syncer struct {
 	retryAt   time.Time     // when unreadable rows are read again; zero if there are none
 	retryWait time.Duration // since they were last read
 	retried   int           // stretches of them read again
+
+	warnedOfTotal, warnedOfOrder bool // by this process
 }
 
 // New returns a Syncer that fills led.
 func New(cfg Config, led *ledger.Ledger) *Syncer {
-	return &Syncer{cfg: cfg, ledger: led, unproven: cfg.IsUnproven, known: state{Total: -1}, warned: map[string]bool{}}
+	return &Syncer{cfg: cfg, ledger: led, unproven: cfg.IsUnproven, known: state{Total: -1}}
 }
 
 // Total returns how many traces Opper last said are listed, or -1.
@@ -160,14 +161,27 @@ func (s *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 		s.known.LastFullScan = now // it could not be complete: a sweep follows on schedule
 	}
 	s.ledger.EndInitialSync()
-	s.known.LastSuccess, s.known.span = now, s.reading
+	s.known.LastSuccess, s.known.span, s.known.Key = now, s.reading, s.key()
 	return nil
 }
+
+// key tells the key that is used now from others, and is empty if nothing does.
+func (s *Syncer) key() string {
+	if s.cfg.Key == nil {
+		return ""
+	}
+	return s.cfg.Key()
+}
+
+// isSameKey reports whether the key is that of the last successful sync, whose list it
+// then is, and isOtherKey whether it is another one.
+func (s *Syncer) isSameKey() bool  { return s.known.Key != "" && s.known.Key == s.key() }
+func (s *Syncer) isOtherKey() bool { return s.known.Key != "" && s.known.Key != s.key() }
 
 // ties reports whether one of the rows shows that they are of the list that we
 // know: the key may come to belong to another project between two requests.
 func (s *Syncer) ties(rows []ledger.Row) bool {
-	return s.ledger.Listed() == 0 || slices.ContainsFunc(rows, func(r ledger.Row) bool { return isListed(s.ledger, r) })
+	return s.ledger.Listed() == 0 || hasListed(s.ledger, rows)
 }
 
 // observe takes in a run that is known to be of our list.
@@ -203,19 +217,5 @@ func (s *Syncer) takeScanned(run ledger.Run) {
 	for _, row := range run.Rows {
 		s.reading.add(startOf(row), run.Read)
 	}
-}
-
-// The warnings that are given once.
-const (
-	noTotal = "total"
-	noOrder = "order"
-)
-
-// warnOnce reports whether a warning is to be given: once.
-func (s *Syncer) warnOnce(what string) bool {
-	if s.warned[what] {
-		return false
-	}
-	s.warned[what] = true
-	return true
+	s.known.LastTaken = run.Read
 }

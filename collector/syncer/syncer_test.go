@@ -189,8 +189,8 @@ func TestRequestsFollowNewTraces(t *testing.T) {
 				b.step(settle + time.Second)
 				b.opper.ResetRequests()
 				b.mustSync()
-				if n, most := b.opper.RequestCount(), int(math.Ceil(arrivals/float64(maxLimit-overlap)))+3; n > most {
-					t.Errorf("%d requests as %d traces %s, want at most %d", n, arrivals, what, most)
+				if n, maximum := b.opper.RequestCount(), int(math.Ceil(arrivals/float64(maxLimit-overlap)))+3; n > maximum {
+					t.Errorf("%d requests as %d traces %s, want at most %d", n, arrivals, what, maximum)
 				}
 			}
 			b.check()

@@ -13,7 +13,8 @@ func (s *Syncer) balance(ctx context.Context, r *reader, whole bool, headEnd int
 		s.known.FullScanWanted = false
 	}
 	if s.minTotal < 0 {
-		if s.warnOnce(noTotal) {
+		if !s.warnedOfTotal {
+			s.warnedOfTotal = true
 			level.Warn(s.cfg.Logger).Log("msg", "total_count is missing, only sweeps find out-of-order traces")
 		}
 		return nil

@@ -287,7 +287,7 @@ func TestAllExpiredBehindUnreadableRow(t *testing.T) {
 }
 
 // What follows a row that was read alone is tied to it, too: the row that could not be
-// read behind it may be gone, with others before it.
+// read behind it may be delisted, with others before it.
 func TestUnreadableRowIsDeleted(t *testing.T) {
 	for at := 101; at < 160; at++ {
 		b := newBench(t, oppertest.Config{TotalCount: func(int) *int { return nil }})

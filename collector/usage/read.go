@@ -16,7 +16,7 @@ type Source interface {
 }
 
 // errCut is an answer that lacks rows, which shorter windows cannot bring.
-var errCut = errors.New("usage of one hour is cut (expected all of its rows in one answer)")
+var errCut = errors.New("usage of one hour is truncated (expected all of its rows in one answer)")
 
 // Pages is what is known of the size of Opper's pages, for the reads of usage of one key,
 // one at a time. No paging is documented, so an answer that does not say how many rows

@@ -162,7 +162,7 @@ func (b *bench) extreme(ctx context.Context, binary string, s shape, traces int)
 // watch samples the memory of a process until the function that it returns is
 // called, which returns the peaks.
 func (e exporter) watch() (peak func() string) {
-	done, most := make(chan struct{}), make(chan int)
+	done, maximum := make(chan struct{}), make(chan int)
 	go func() {
 		anon := 0
 		again := time.NewTicker(10 * time.Millisecond)
@@ -171,7 +171,7 @@ func (e exporter) watch() (peak func() string) {
 			anon = max(anon, e.mib("RssAnon"))
 			select {
 			case <-done:
-				most <- anon
+				maximum <- anon
 				return
 			case <-again.C:
 			}
@@ -179,6 +179,6 @@ func (e exporter) watch() (peak func() string) {
 	}()
 	return func() string {
 		close(done)
-		return fmt.Sprintf("%d (%d)", <-most, e.mib("VmHWM"))
+		return fmt.Sprintf("%d (%d)", <-maximum, e.mib("VmHWM"))
 	}
 }

@@ -115,7 +115,7 @@ type cost struct{ took, cpu time.Duration }
 // String returns both.
 func (c cost) String() string { return short(c.took) + " (" + short(c.cpu) + ")" }
 
-func least(a, b time.Duration) time.Duration {
+func minimum(a, b time.Duration) time.Duration {
 	if a == 0 {
 		return b
 	}
@@ -142,8 +142,8 @@ func (b *bench) race(ctx context.Context, what string, sides ...side) ([]cost, e
 			if err := s.run(ctx); err != nil {
 				return nil, fmt.Errorf("%s, %s: %w", what, s.name, err)
 			}
-			best[i].took = least(best[i].took, time.Since(began))
-			best[i].cpu = least(best[i].cpu, processorTime()-used)
+			best[i].took = minimum(best[i].took, time.Since(began))
+			best[i].cpu = minimum(best[i].cpu, processorTime()-used)
 		}
 	}
 	return best, nil

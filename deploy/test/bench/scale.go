@@ -254,7 +254,7 @@ func (s *scaled) scraped(ctx context.Context, url string, times int) (size int64
 		if err != nil {
 			return 0, 0, err
 		}
-		size, took = int64(len(body)), least(took, time.Since(began))
+		size, took = int64(len(body)), minimum(took, time.Since(began))
 	}
 	return size, took, nil
 }

@@ -94,7 +94,7 @@ func TestClientTimesResetNoSeries(t *testing.T) {
 // share a label, and no trace is lost.
 func TestHostileNamesStayDistinct(t *testing.T) {
 	t.Parallel()
-	const most = 60
+	const maximum = 60
 	long := strings.Repeat("日", 4000)
 	names := []string{
 		"", "(unnamed)", "(other)", `\(other)`, "line\nbreak", `"quoted"`, "back\\slash", "trailing\\", "nul\x00", "{}", `a="b"`, "# HELP x", "\ufffd", " ", "\u2028", "e\u0301", "é",
@@ -107,7 +107,7 @@ func TestHostileNamesStayDistinct(t *testing.T) {
 	for i := range 5000 {
 		s.Add(many(1, fmt.Sprint("made up ", i), "success", time.Now().Add(-time.Hour))...)
 	}
-	all := scrapeJobs(t, "1s", exporter(t, s, fast, noSettle, fmt.Sprint("--collector.max-trace-names=", most)))
+	all := scrapeJobs(t, "1s", exporter(t, s, fast, noSettle, fmt.Sprint("--collector.max-trace-names=", maximum)))
 	scraped(t, all)
 	late := []string{"late\n", "late\x00", "(late)"}
 	for i := range 5000 {
@@ -128,8 +128,8 @@ func TestHostileNamesStayDistinct(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(got) != most+1 {
-			t.Errorf("%v: %d names, want %d", a, len(got), most+1)
+		if len(got) != maximum+1 {
+			t.Errorf("%v: %d names, want %d", a, len(got), maximum+1)
 		}
 		found := 0
 		for _, sample := range got {

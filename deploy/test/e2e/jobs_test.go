@@ -209,8 +209,8 @@ func (a scrapeJob) increases(want float64, samples int, expression string) {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	if most := want * (1 + 2.2/float64(samples-1)); !(got >= want-want*exportertest.Rounding && got <= most+most*exportertest.Rounding) {
-		a.t.Errorf("%v: %s is %v, want %v to %v", a, expression, got, want, most)
+	if maximum := want * (1 + 2.2/float64(samples-1)); !(got >= want-want*exportertest.Rounding && got <= maximum+maximum*exportertest.Rounding) {
+		a.t.Errorf("%v: %s is %v, want %v to %v", a, expression, got, want, maximum)
 	}
 }
 

@@ -138,7 +138,7 @@ func (k *killer) killAll(traffic *oppertest.Traffic) {
 	var left atomic.Int64
 	k.s.OnRequest(func(oppertest.Request) { left.Add(-1) })
 	rng := rand.New(rand.NewPCG(uint64(*kills), 1))
-	soon := func(most time.Duration) { <-time.After(time.Duration(rng.Int64N(int64(most)))) }
+	soon := func(maximum time.Duration) { <-time.After(time.Duration(rng.Int64N(int64(maximum)))) }
 	asked := func(n int64) {
 		left.Store(1 + rng.Int64N(n))
 		k.await(func() bool { return left.Load() <= 0 })
@@ -196,9 +196,9 @@ func (k *killer) check(r *exportertest.Reading, syncEnds []time.Time) error {
 	rules := k.rules
 	rules.InitialSyncDone, rules.Syncs = syncEnds[0], syncs(syncEnds)
 	// Asked after the scrape: what the truth allows only grows.
-	least, most := exportertest.Bounds(oracle.NewTruth(k.s, rules))
+	minimum, maximum := exportertest.Bounds(oracle.NewTruth(k.s, rules))
 	for key, v := range r.Lasting {
-		high := most[key]
+		high := maximum[key]
 		switch {
 		case strings.HasPrefix(key, "opper_exporter_gaps_total"), strings.HasPrefix(key, "opper_exporter_overflow_traces_total"):
 			high = 0
@@ -209,12 +209,12 @@ func (k *killer) check(r *exportertest.Reading, syncEnds []time.Time) error {
 			k.t.Fatalf("%s is %v, and may be at most %v", key, v, high)
 		}
 	}
-	for key, low := range least {
+	for key, low := range minimum {
 		if v, ok := r.Lasting[key]; !ok || v < low-low*exportertest.Rounding {
 			return fmt.Errorf("%s is %v, and must be at least %v", key, v, low)
 		}
 	}
-	certain, possible := least.Total("opper_traces_total", ""), most.Total("opper_traces_total", "")
+	certain, possible := minimum.Total("opper_traces_total", ""), maximum.Total("opper_traces_total", "")
 	if certain < possible/2 {
 		return fmt.Errorf("only %v of up to %v counts are certain", certain, possible)
 	}

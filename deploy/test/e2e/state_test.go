@@ -53,12 +53,12 @@ func same(t *testing.T, was, is *exportertest.Reading) {
 
 // until scrapes until a metric of the process, with a label that holds the text,
 // is at least the value, and returns that scrape.
-func until(t *testing.T, address, metric, label string, least float64) *exportertest.Reading {
+func until(t *testing.T, address, metric, label string, minimum float64) *exportertest.Reading {
 	t.Helper()
 	var r *exportertest.Reading
 	promtest.Eventually(t, func() error {
 		r = exportertest.MustScrape(t, address)
-		if v := r.Rest.Total(metric, label) + r.Lasting.Total(metric, label); v < least {
+		if v := r.Rest.Total(metric, label) + r.Lasting.Total(metric, label); v < minimum {
 			return fmt.Errorf("%s with %s is %v", metric, label, v)
 		}
 		return nil

@@ -174,7 +174,7 @@ func TestImageRunsAsTheChartSays(t *testing.T) {
 	t.Parallel()
 	server := opper(t, httptest.NewServer)
 	from := small(t)
-	for name, healthy := range map[string]string{"default": "state restored", "nothing-kept": "persistence disabled", "everything": ""} {
+	for name, healthy := range map[string]string{"default": "state restored", "no-persistence": "persistence disabled", "everything": ""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := images(t)["exporter"].unpack(t)

@@ -99,7 +99,7 @@ func (v *watcher) blind(full []span) (out []blindness) {
 }
 
 // check holds the last scrape against the truth. If it is final, the names that
-// are shown at 0 must be right as well. It reports whether something is missing.
+// are exposed at 0 must be right as well. It reports whether something is missing.
 func (v *watcher) check(final bool) (missing bool) {
 	v.mu.Lock()
 	last := v.last
