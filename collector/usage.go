@@ -47,7 +47,7 @@ func (p *project) countUsage(a usageAnswer) {
 	switch {
 	case a.hasRead(byTrace):
 		a.errs[byTrace] = p.countCosts(a.traces, a.began)
-	case opper.Permanent(a.errs[byTrace]):
+	case a.asked[byTrace] && u.isRefused(byTrace, a.errs[byTrace]):
 		p.aggregates.AbandonCosts(p.clock.Now())
 	}
 	u.noteReads(&a)
@@ -86,7 +86,9 @@ func (p *project) countCosts(rows []opper.Usage, began time.Time) error {
 	}
 	before := p.aggregates.CostsUnknown
 	p.aggregates.ApplyCosts(costs, began)
-	if hasTraces && !isJoined && p.aggregates.CostsUnknown > before {
+	isUnjoinable := hasTraces && p.aggregates.CostsUnknown > before
+	// With few traces the next read may have none that is due, which proves nothing.
+	if !isJoined && (isUnjoinable || errors.Is(p.usage.kinds[byTrace].err, errUnjoinable)) {
 		return errUnjoinable
 	}
 	return nil

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"opper_exporter/collector/syncer"
-	"opper_exporter/opper"
 )
 
 // scheduledStore is the store as the project sees it: it can be full, and the program can
@@ -88,7 +87,7 @@ func (s *usageSchedule) applyCosts(a *usageAnswer) {
 	switch {
 	case a.hasRead(byTrace):
 		s.model.costs(a.traces, s.answerAt, a.began)
-	case opper.Permanent(a.errs[byTrace]):
+	case a.asked[byTrace] && s.project.usage.isRefused(byTrace, a.errs[byTrace]):
 		s.model.costs(nil, s.answerAt, s.project.clock.Now())
 	}
 }

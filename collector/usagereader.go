@@ -70,7 +70,8 @@ type usageReader struct {
 type usageAttempts struct {
 	next        time.Time // when it may be read again
 	refused     bool
-	err         error // of the last one
+	err         error     // of the last one
+	failedFirst time.Time // when the first one failed since the last success, by the project's clock
 	lastSuccess time.Time
 }
 
@@ -200,12 +201,28 @@ func (r *usageReader) noteReads(a *usageAnswer) {
 	}
 }
 
+// isRefused reports whether a kind that ended with an error is to be read less often.
+// Usage by trace is so as well if it has failed for long, whatever the reason: traces must
+// not wait for it without end, nor the window grow.
+func (r *usageReader) isRefused(k usageKind, err error) bool {
+	if errors.Is(err, errUnjoinable) || opper.Permanent(err) {
+		return true
+	}
+	at := &r.kinds[k]
+	return k == byTrace && err != nil && at.err != nil && r.clock.Now().Sub(at.failedFirst) >= refusedInterval
+}
+
 // noteRead takes in how a read has ended.
 func (r *usageReader) noteRead(k usageKind, err error) {
 	before := r.kinds[k]
-	at := usageAttempts{err: err, refused: errors.Is(err, errUnjoinable) || opper.Permanent(err), lastSuccess: before.lastSuccess}
-	if err == nil {
+	at := usageAttempts{err: err, refused: r.isRefused(k, err), lastSuccess: before.lastSuccess}
+	switch {
+	case err == nil:
 		at.lastSuccess = r.clock.System()
+	case before.err != nil:
+		at.failedFirst = before.failedFirst
+	default:
+		at.failedFirst = r.clock.Now()
 	}
 	wait := r.interval
 	switch {

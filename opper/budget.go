@@ -35,7 +35,7 @@ func (c *Client) Budget(ctx context.Context) (Budget, error) {
 }
 
 // decodeBudget reads an answer to its end. A value of the wrong type counts as
-// missing.
+// missing, and so does a negative limit.
 func decodeBudget(r io.Reader) (b Budget, err error) {
 	err = decode(r, func(d *decoder) {
 		d.Object(func(key []byte) {
@@ -48,6 +48,9 @@ func decodeBudget(r io.Reader) (b Budget, err error) {
 						b.SpentCents, b.HasSpent = d.decimal(0)
 					case "limit_cents":
 						b.LimitCents, b.HasLimit = d.decimal(0)
+						if b.LimitCents < 0 {
+							b.LimitCents, b.HasLimit = 0, false
+						}
 					default:
 						d.Skip()
 					}

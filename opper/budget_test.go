@@ -37,6 +37,7 @@ func TestPartsOfBudget(t *testing.T) {
 		`{"project_spend":{"spent_cents":1,"limit_cents":2},"project_spend":{"spent_cents":1234}}`:                     spent,
 		`{"project_spend":{"limit_cents":5000,"spent_cents":true}}`:                                                    limit,
 		`{"project_spend":{"limit_cents":"5e3","spent_cents":[1]}}`:                                                    limit,
+		`{"project_spend":{"spent_cents":1234,"limit_cents":-1}}`:                                                      spent,
 		`{"project_spend":{"spent_cents":0,"limit_cents":0}}`:                                                          {HasSpent: true, HasLimit: true},
 		`{"project_spend":{"spent_cents":-5}}`:                                                                         {SpentCents: -5, HasSpent: true},
 		`{"project_spend":null,"blocked":true,"block_reason":"over budget"}`:                                           {Blocked: true, HasBlocked: true},
