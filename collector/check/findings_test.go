@@ -4,12 +4,17 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-kit/log"
+
+	"opper_exporter/collector"
+	"opper_exporter/collector/config"
 	"opper_exporter/collector/store"
 	"opper_exporter/opper/oppertest"
 )
@@ -191,4 +196,64 @@ func contents(t *testing.T, dir string) string {
 		all.WriteString(e.Name() + string(content))
 	}
 	return all.String()
+}
+
+// A running exporter receives what the check says of a list in which nothing is new.
+func TestIdleTrafficIsThatOfARunningExporter(t *testing.T) {
+	t.Parallel()
+	for name, list := range map[string]oppertest.Config{
+		"newest first":   {},
+		"oldest first":   {OldestFirst: true},
+		"no total_count": {TotalCount: func(int) *int { return nil }},
+		"not sorted":     {SortBy: oppertest.ByID},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			list.BodyBytes = 1000 // alike in all rows
+			f := newFixture(t, list, 1000)
+			said := f.report(t, "--opper.max-requests-per-second=0").Cost
+			cfg := f.config(t, "--opper.max-requests-per-second=0").Projects[0]
+			syncs := day.Seconds() / cfg.Interval.Seconds()
+			cfg.Interval, cfg.SweepPause = 0, time.Hour // syncs are asked for, and sweeps wait
+			c, err := collector.New([]config.Project{cfg}, collector.Deps{Logger: log.NewNopLogger(), Clock: collector.NewClock()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- c.Run(ctx) }()
+			const n = 4
+			for !c.IsReady("") { // until it runs, it does not sync
+				c.Refresh(ctx, "")
+			}
+			c.Refresh(ctx, "") // settles what the initial sync has read
+			before := received(t, c)
+			for range n {
+				c.Refresh(ctx, "")
+			}
+			got := (received(t, c) - before) / n
+			cancel()
+			if err := <-ended; err != nil {
+				t.Fatal(err)
+			}
+			if want := (said.IdleBytes - said.SweepBytes) / syncs; math.Abs(got-want) > 0.1*want {
+				t.Errorf("a sync receives %.0f bytes, said are %.0f", got, want)
+			}
+		})
+	}
+}
+
+// received returns how many bytes a collector says that it has received.
+func received(t *testing.T, c *collector.Collector) (bytes float64) {
+	t.Helper()
+	families, err := c.Gatherer("").Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "opper_exporter_api_received_bytes_total" {
+			bytes += f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	return bytes
 }

@@ -106,8 +106,6 @@ type Cost struct {
 }
 
 const (
-	// idleRows is how many rows a sync reads at most where nothing is new.
-	idleRows = 20
 	// newPages is how often the page of a new trace is read: when it is new, and when
 	// it settles.
 	newPages = 2
@@ -237,7 +235,8 @@ func newCost(s *sample, l *List, cfg *config.Project, now time.Time) *Cost {
 		}
 	}
 	c.SweepBytes = day.Seconds() / cycle * c.TraceBytes * listed
-	c.IdleBytes = syncs*c.TraceBytes*min(idleRows, listed) + c.SweepBytes
+	idle := syncer.IdleRows(int(listed), l.Order != unsorted, l.Order == newestLast, s.total >= 0)
+	c.IdleBytes = syncs*c.TraceBytes*float64(idle) + c.SweepBytes
 
 	c.TracesPerDay = tracesPerDay(s, l, now)
 	perSync := c.TracesPerDay / syncs

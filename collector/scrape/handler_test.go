@@ -215,6 +215,20 @@ func TestScrapesAreQueued(t *testing.T) {
 	})
 }
 
+// A free place is taken whether the client still waits or not: during the shutdown,
+// scrapes in flight are answered.
+func TestFreePlaceIsTaken(t *testing.T) {
+	handler := make(slots, 1).limit(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), refuse("busy", http.StatusServiceUnavailable))
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 50 {
+		answer := httptest.NewRecorder()
+		if handler.ServeHTTP(answer, httptest.NewRequestWithContext(ended, http.MethodGet, "/metrics", nil)); answer.Code != http.StatusOK {
+			t.Fatalf("status %d", answer.Code)
+		}
+	}
+}
+
 // A scrape waits for its sync until half a second before its own timeout, and is
 // answered then.
 func TestSyncEndsBeforeTheScrapeTimesOut(t *testing.T) {

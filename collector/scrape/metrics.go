@@ -163,16 +163,31 @@ type slots chan struct{}
 // for too long. The limit of promhttp would refuse at once.
 func (s slots) limit(next, refused http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), maxQueueTime)
-		defer cancel()
-		select {
-		case s <- struct{}{}:
-			defer func() { <-s }()
-			next.ServeHTTP(w, r)
-		case <-ctx.Done():
+		if !s.enter(r.Context()) {
 			refused.ServeHTTP(w, r)
+			return
 		}
+		defer func() { <-s }()
+		next.ServeHTTP(w, r)
 	})
+}
+
+// enter reports whether there was a place in time. A free one is taken also when ctx has
+// ended: during the shutdown, scrapes in flight are answered.
+func (s slots) enter(ctx context.Context) bool {
+	select {
+	case s <- struct{}{}:
+		return true
+	default:
+	}
+	ctx, cancel := context.WithTimeout(ctx, maxQueueTime)
+	defer cancel()
+	select {
+	case s <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // errorLog logs what goes wrong while metrics are gathered and encoded.

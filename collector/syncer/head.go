@@ -117,14 +117,10 @@ func (s *Syncer) anyKnown(rows []ledger.Row) bool {
 // further down. Rows that are due come with them if they stand close to the start, and
 // as many new ones as may have arrived since.
 func (s *Syncer) headLimit() int {
-	limit := idleRows
-	switch {
-	case !s.known.Sorted || s.ledger.Listed() <= 2*overlap: // so few are read as a whole
-		return maxLimit
-	case s.known.NewestLast:
+	hasTotal := s.known.Total >= 0 && !s.known.TotalUnreliable && !s.known.TotalCapped
+	limit := idleHead(s.ledger.Listed(), s.known.Sorted, s.known.NewestLast, hasTotal)
+	if limit == maxLimit || s.known.NewestLast {
 		return limit
-	case s.known.Total < 0 || s.known.TotalUnreliable || s.known.TotalCapped:
-		return maxLimit
 	}
 	for _, d := range s.ledger.Due(s.cfg.Now()) {
 		if d.Index < maxLimit {
@@ -132,6 +128,19 @@ func (s *Syncer) headLimit() int {
 		}
 	}
 	return min(limit, maxLimit)
+}
+
+func idleHead(listed int, isSorted, newestLast, hasTotal bool) int {
+	if !isSorted || listed <= 2*overlap || !newestLast && !hasTotal { // so few are read as a whole
+		return maxLimit
+	}
+	return idleRows
+}
+
+// IdleRows returns how many rows a sync reads, at both ends of a list, where nothing is
+// new. hasTotal says that its total_count is there and right.
+func IdleRows(listed int, isSorted, newestLast, hasTotal bool) int {
+	return min(idleHead(listed, isSorted, newestLast, hasTotal)+idleRows, listed)
 }
 
 // settledDown reports whether the last rows stand where they are believed to be. Where
