@@ -74,8 +74,13 @@ func appendSeries(line []byte, l labels.Labels) []byte {
 		} else {
 			line = append(append(append(line, '"'), escape.Replace(l.Name)...), '"')
 		}
+		value := l.Value
+		if l.Name == model.BucketLabel {
+			// As in the text format, which VictoriaMetrics scrapes. promtool takes both.
+			value = strings.TrimSuffix(value, ".0")
+		}
 		line = append(line, `="`...)
-		line = append(append(line, escape.Replace(l.Value)...), '"')
+		line = append(append(line, escape.Replace(value)...), '"')
 	})
 	return append(line, "} "...)
 }

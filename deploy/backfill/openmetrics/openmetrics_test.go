@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -135,3 +136,16 @@ var errFull = errors.New("no space left on device")
 type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, errFull }
+
+// Bounds are written as the text format has them: for VictoriaMetrics, others would be
+// series of their own beside the live ones.
+func TestBoundsAreThoseOfTheTextFormat(t *testing.T) {
+	w := historytest.Random(rand.New(rand.NewPCG(1, 5)), start, start.Add(time.Hour), 1, 5)
+	var text bytes.Buffer
+	if _, err := openmetrics.Write(&text, newHistory(t, w, time.Minute).NewReader().Series(start.UnixMilli(), start.UnixMilli()+1000)); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(text.String(), `le="1"`) || strings.Contains(text.String(), `.0"`) {
+		t.Errorf("bounds are written otherwise:\n%.2000s", text.String())
+	}
+}

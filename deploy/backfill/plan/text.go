@@ -49,7 +49,7 @@ func (p *Plan) steps(output string, madeState bool) (steps []string) {
 	case p.cfg.For == NewPrometheus:
 		steps = append(steps, fmt.Sprintf("chown the directories in %s/blocks to the user of the server and move them to its --storage.tsdb.path, before its first start", output))
 	default:
-		steps = append(steps, fmt.Sprintf("chown the directories in %s/blocks to the user of the server, which may run, and move them to its --storage.tsdb.path", output))
+		steps = append(steps, fmt.Sprintf("chown the directories in %s/blocks to the user of the server, which must be running, and move them to its --storage.tsdb.path", output))
 	}
 	if madeState {
 		steps = append(steps, fmt.Sprintf("chown %s/state to the user of the exporter and move it to its --storage.path, before its first start", output))

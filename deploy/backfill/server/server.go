@@ -273,7 +273,7 @@ func (j jsonOnly) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // empty if it is malformed
 	// Not every server has the endpoints about itself.
-	missing := resp.StatusCode == http.StatusNotFound && strings.Contains(req.URL.Path, "/status/")
+	missing := resp.StatusCode/100 == 4 && strings.Contains(req.URL.Path, "/status/")
 	if kind == "application/json" || missing {
 		return resp, nil
 	}
