@@ -129,10 +129,10 @@ func (r *Report) listFindings(s *sample, cfg *config.Project) {
 	}
 	if l.Order == unsorted && (s.total > opper.PageSize || !s.complete) {
 		r.problem("The list is not sorted by time: new traces may be anywhere, and only full scans find them, one after another.",
-			fmt.Sprintf("Traces are counted late, at a cost of %s a day. Report the order to Opper; a shorter retention rule makes full scans cheaper.", size(r.Cost.SweepBytes)))
+			fmt.Sprintf("Traces are counted late, at a cost of %s a day. Report the order to Opper; a shorter retention rule makes full scans cheaper.", size(r.Traffic.SweepBytes)))
 	}
-	if r.Cost.PageBytes >= hugePage {
-		r.problem(fmt.Sprintf("Traces are large: a page of 100 has %s, and an idle exporter receives %s a day.", size(r.Cost.TraceBytes*opper.PageSize), size(r.Cost.IdleBytes)),
+	if r.Traffic.PageBytes >= hugePage {
+		r.problem(fmt.Sprintf("Traces are large: a page of 100 has %s, and an idle exporter receives %s a day.", size(r.Traffic.TraceBytes*opper.PageSize), size(r.Traffic.IdleBytes)),
 			fmt.Sprintf("Opper sends inputs and outputs with each row. Raise --collector.interval (now %s) and --collector.sweep-interval (now %s) for less traffic.", flagValue(cfg.Interval), flagValue(cfg.SweepInterval)))
 	}
 	r.unmapped(cfg)
