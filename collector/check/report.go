@@ -109,12 +109,8 @@ const (
 	// newPages is how often the page of a new trace is read: when it is new, and when
 	// it settles.
 	newPages = 2
-	// sharedRows is how many rows a page shares with the one before it.
-	sharedRows = 10
 	// scrapeInterval stands for the interval of syncs where each scrape is one.
 	scrapeInterval = 30 * time.Second
-	// scanPause is how many times its own duration passes after a full scan.
-	scanPause = 10
 
 	day = 24 * time.Hour
 )
@@ -196,15 +192,11 @@ func order(s *sample) string {
 		return newestLast
 	case sorted:
 		return newestFirst
-	case s.complete && len(starts) <= minOrdered:
+	case s.complete && len(starts) < syncer.MinSample:
 		return tooFew
 	}
 	return unsorted
 }
-
-// minOrdered is from how many traces on their order tells something. The syncer
-// needs none for a list of a page.
-const minOrdered = 8
 
 // newTraffic estimates the traffic of a list that has at least one trace.
 func newTraffic(s *sample, l *List, cfg *config.Project, now time.Time) *Traffic {
@@ -227,21 +219,22 @@ func newTraffic(s *sample, l *List, cfg *config.Project, now time.Time) *Traffic
 		interval = scrapeInterval
 	}
 	syncs := day.Seconds() / interval.Seconds()
-	reading := pages * t.PageSeconds
-	cycle := pages*max(cfg.SweepPause.Seconds(), t.PageSeconds) + max(interval.Seconds(), scanPause*reading)
+	sweepPages, sweepRows := syncer.SweepReads(int(listed))
+	reading := float64(sweepPages) * t.PageSeconds
+	cycle := max(float64(sweepPages)*cfg.SweepPause.Seconds(), reading) + max(interval.Seconds(), syncer.FullScanPause*reading)
 	if l.Order != unsorted || listed <= opper.PageSize {
 		if cycle = max(cycle, cfg.SweepInterval.Seconds()); cfg.SweepInterval == 0 {
 			cycle = math.Inf(1)
 		}
 	}
-	t.SweepBytes = day.Seconds() / cycle * t.TraceBytes * listed
+	t.SweepBytes = day.Seconds() / cycle * t.TraceBytes * float64(sweepRows)
 	idle := syncer.IdleRows(int(listed), l.Order != unsorted, l.Order == newestLast, s.total >= 0)
 	t.IdleBytes = syncs*t.TraceBytes*float64(idle) + t.SweepBytes
 
 	t.TracesPerDay = tracesPerDay(s, l, now)
 	perSync := t.TracesPerDay / syncs
 	if perSync > 1 {
-		perSync = math.Ceil(perSync / (opper.PageSize - sharedRows))
+		perSync = math.Ceil(perSync / syncer.NewRowsPerPage)
 	}
 	t.BusyBytes = t.IdleBytes + syncs*perSync*newPages*t.PageBytes
 	for _, x := range []*float64{&t.TraceBytes, &t.PageBytes, &t.InitialBytes, &t.IdleBytes, &t.SweepBytes, &t.BusyBytes} {

@@ -8,6 +8,9 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"opper_exporter/collector/aggregate"
+	"opper_exporter/opper"
 )
 
 const (
@@ -172,7 +175,7 @@ func (r *Report) writeStatuses(w *text) {
 			rows = append(rows, row{`"` + s.Status + `"`, s.Traces, s.Outcome + " (in neither list)"})
 		}
 	}
-	w.table(rows, maxWords+6) // those that are mapped by default
+	w.table(rows, aggregate.MaxUnmapped+6) // those that are mapped by default
 }
 
 func (r *Report) writeState(w *text) {
@@ -200,7 +203,7 @@ func (r *Report) writeState(w *text) {
 
 func (r *Report) writeTraffic(w *text) {
 	t := r.Traffic
-	rows := 100
+	rows := opper.PageSize
 	if r.List.Listed != nil {
 		rows = min(rows, *r.List.Listed)
 	}
