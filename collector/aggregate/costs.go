@@ -160,9 +160,9 @@ func (t waitingTrace) addCost(c TraceCost) {
 	n.Changes++
 	n.idleSince = time.Time{} // the cost is to be read, too
 	cost := max(c.Cost, 0)
-	totals.Cost = addSaturating(totals.Cost, cost)
-	n.InputTokens = addSaturating(n.InputTokens, max(c.InputTokens, 0))
-	n.OutputTokens = addSaturating(n.OutputTokens, max(c.OutputTokens, 0))
+	totals.Cost = AddSaturating(totals.Cost, cost)
+	n.InputTokens = AddSaturating(n.InputTokens, max(c.InputTokens, 0))
+	n.OutputTokens = AddSaturating(n.OutputTokens, max(c.OutputTokens, 0))
 	n.Costs.count(CostBuckets, float64(cost)/status.Dollar, cost, &ledger.Counted{Row: ledger.Row{ID: t.id, Ref: t.ref, End: t.end}})
 }
 
