@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"opper_exporter/collector/config"
+	"opper_exporter/opper"
 )
 
 // change is what Apply does to the projects.
@@ -54,6 +55,7 @@ func (c *Collector) Apply(projects []config.Project) (err error) {
 	opened := slices.Concat(ch.added, ch.changed)
 	_ = each(opened, func(p *project) error { p.expose(); return nil })
 	c.projects.Store(&ch.next)
+	keepKeysApart(ch.next)
 	stopAll(ch.removed)
 	c.startAll(opened)
 	closeClients(ch.replaced, ch.removed)
@@ -61,6 +63,21 @@ func (c *Collector) Apply(projects []config.Project) (err error) {
 		level.Info(c.deps.Logger).Log("msg", "projects changed", "projects", len(ch.next), "added", names(ch.added), "changed", names(ch.changed), "removed", names(ch.removed))
 	}
 	return nil
+}
+
+// keepKeysApart lets no two projects come to read the same list by a key file that
+// changes: their traces would be counted twice.
+func keepKeysApart(projects []*project) {
+	lists := map[string][]opper.KeySource{}
+	for _, p := range projects {
+		if o := p.cfg.Opper; o.Key != (opper.KeySource{}) {
+			list := fmt.Sprintf("%q %q %q", p.cfg.UpstreamURL, o.Name, o.Header)
+			lists[list] = append(lists[list], o.Key)
+		}
+	}
+	for _, keys := range lists {
+		opper.KeepApart(keys)
+	}
 }
 
 // shareUsage makes each Opper project one whose usage one of these projects counts.

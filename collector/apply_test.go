@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/go-kit/log"
 
 	"opper_exporter/collector/config"
 	"opper_exporter/collector/storetest"
@@ -315,4 +319,40 @@ func BenchmarkApply(b *testing.B) {
 		f.apply(projects...)
 	}
 	f.end()
+}
+
+// A key file that changes to the key of another project, as before a reload that is
+// refused, does not make the project read the other one's list; nor after a reload.
+func TestKeyFilesAreKeptApart(t *testing.T) {
+	dir := t.TempDir()
+	cfg := func(name string) config.Project {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte("key-of-"+name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		key, err := opper.KeyFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := testConfig().Project
+		p.Name, p.Digest, p.UpstreamURL, p.Opper = name, name, "http://localhost", opper.Options{URL: "http://localhost", Key: key}
+		return p
+	}
+	a, b := cfg("a"), cfg("b")
+	c, err := New([]config.Project{a, b}, Deps{Logger: log.NewNopLogger(), Clock: NewClock()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	added := cfg("c")
+	if err := c.Apply([]config.Project{a, b, added}); err != nil {
+		t.Fatal(err)
+	}
+	for i, of := range []string{"key-of-c", "key-of-a"} {
+		if err := os.WriteFile(filepath.Join(dir, "b"), []byte(of+strings.Repeat("\n", i+1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if sum := b.Opper.Key.Sum(); sum == a.Opper.Key.Sum() || sum == added.Opper.Key.Sum() {
+			t.Errorf("b has %s", of)
+		}
+	}
 }

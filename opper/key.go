@@ -27,8 +27,9 @@ type heldKey struct {
 	mu sync.Mutex
 	// Inside unexported fields fmt cannot call String, but it follows one
 	// pointer, for a wrong verb. It does not follow two.
-	key  *string
-	seen os.FileInfo // the file that the key was read from
+	key    *string
+	seen   os.FileInfo // the file that the key was read from
+	shared *sharedKeys // nil if any other source may have the same key
 }
 
 // FixedKey returns a source of this key, without the white space around it. A
@@ -127,6 +128,11 @@ func (h *heldKey) load() error {
 	key, err := checkKey(string(content))
 	if err != nil {
 		return err
+	}
+	if h.shared != nil {
+		if err := h.shared.take(h, key); err != nil {
+			return err
+		}
 	}
 	h.key, h.seen = &key, info
 	return nil

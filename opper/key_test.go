@@ -226,3 +226,40 @@ func TestSumTellsKeysApart(t *testing.T) {
 		t.Error("equal keys differ, or others are equal")
 	}
 }
+
+// A key file that changes to the key of another project, as by a reload that is refused,
+// leaves its own in use, until the other one has no use for it any more.
+func TestKeysAreKeptApart(t *testing.T) {
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	write := func(path, key string, second int64) { writeKey(t, path, key, time.Unix(second, 0)) }
+	var sources []KeySource
+	for _, path := range []string{a, b} {
+		write(path, "key-of-"+filepath.Base(path), 1)
+		source, err := KeyFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sources = append(sources, source)
+	}
+	KeepApart(sources)
+	expect := func(what string, want ...string) {
+		t.Helper()
+		for i, source := range sources {
+			if got := source.current(); got != want[i] {
+				t.Errorf("%s: key %d is %q, want %q", what, i, got, want[i])
+			}
+			if got := source.renew(); got != want[i] {
+				t.Errorf("%s: key %d is %q when it is renewed, want %q", what, i, got, want[i])
+			}
+		}
+	}
+	write(b, "key-of-a", 2)
+	expect("the same", "key-of-a", "key-of-b")
+	write(a, "rotated", 3)
+	expect("given up by the other", "rotated", "key-of-a")
+	write(b, "another", 4)
+	write(a, "key-of-a", 4)
+	sources[1].current()
+	expect("given back", "key-of-a", "another")
+}
