@@ -67,7 +67,7 @@ func newSnapshots(cfg *config.Project) *snapshots {
 		tokens:    newScale(cfg, cfg.Aggregate.TokenBuckets, 1),
 	}
 	if cfg.Aggregate.Costs {
-		b.costs = newScale(cfg, aggregate.CostBuckets, nanos)
+		b.costs = newScale(cfg, aggregate.CostBuckets, status.Dollar)
 	}
 	b.published.Store(&snapshot{})
 	return b

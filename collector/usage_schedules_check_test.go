@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"opper_exporter/collector/aggregate"
+	"opper_exporter/collector/status"
 	"opper_exporter/collector/usage"
 	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
@@ -100,7 +101,7 @@ func (s *usageSchedule) rise(key seriesKey, value float64) bool {
 	return value > before
 }
 
-func nanodollars(usd float64) int64 { return int64(math.Round(usd * nanos)) }
+func nanodollars(usd float64) int64 { return int64(math.Round(usd * status.Dollar)) }
 
 func seriesOf(m *counter) seriesKey {
 	key := seriesKey{desc: m.desc}

@@ -28,9 +28,6 @@ var (
 		"Hours of a model whose usage became smaller than it had been. Nothing is subtracted from the counters.")
 )
 
-// nanos is how many of the units of money are a US dollar.
-const nanos = 1e9
-
 // publish exposes what is counted, since a time. It must be durable.
 func (r *usageReader) publish(since time.Time) {
 	out, st := snapshot{}, status.Usage{}
@@ -43,7 +40,7 @@ func (r *usageReader) publish(since time.Time) {
 		// Sorted by name.
 		of := labels{newLabel("model", m.Label), newLabel("opper_project", m.OpperProject), r.project[0]}
 		out = append(out,
-			&counter{usageCost, of, float64(v[usage.Cost]) / nanos, created},
+			&counter{usageCost, of, float64(v[usage.Cost]) / status.Dollar, created},
 			&counter{usageCalls, of, float64(v[usage.Calls]), created},
 			&counter{usageTokens, append(of[:3:3], inputTokens), float64(v[usage.InputTokens]), created},
 			&counter{usageTokens, append(of[:3:3], outputTokens), float64(v[usage.OutputTokens]), created})

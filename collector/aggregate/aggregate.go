@@ -94,7 +94,7 @@ func (n *Aggregate) merge(from *Aggregate) {
 	for o := range n.ByOutcome {
 		t, add := &n.ByOutcome[o], &from.ByOutcome[o]
 		t.Traces += add.Traces
-		t.Tokens = addSaturating(t.Tokens, add.Tokens)
+		t.Tokens = AddSaturating(t.Tokens, add.Tokens)
 		t.Durations.merge(&add.Durations)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"opper_exporter/collector/codec"
 	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/status"
 )
 
 const (
@@ -18,8 +19,6 @@ const (
 	// maxCostAge is how much older than a count usage may be to be read for it.
 	maxCostAge = 48 * time.Hour
 	maxWaiting = 100_000
-	// perDollar is a dollar in nanodollars.
-	perDollar = 1e9
 )
 
 // CostBuckets are the bounds of the cost histograms, in US dollars. Histograms that are
@@ -161,10 +160,10 @@ func (t waitingTrace) addCost(c TraceCost) {
 	n.Changes++
 	n.idleSince = time.Time{} // the cost is to be read, too
 	cost := max(c.Cost, 0)
-	totals.Cost = addSaturating(totals.Cost, cost)
-	n.InputTokens = addSaturating(n.InputTokens, max(c.InputTokens, 0))
-	n.OutputTokens = addSaturating(n.OutputTokens, max(c.OutputTokens, 0))
-	n.Costs.count(CostBuckets, float64(cost)/perDollar, cost, &ledger.Counted{Row: ledger.Row{ID: t.id, Ref: t.ref, End: t.end}})
+	totals.Cost = AddSaturating(totals.Cost, cost)
+	n.InputTokens = AddSaturating(n.InputTokens, max(c.InputTokens, 0))
+	n.OutputTokens = AddSaturating(n.OutputTokens, max(c.OutputTokens, 0))
+	n.Costs.count(CostBuckets, float64(cost)/status.Dollar, cost, &ledger.Counted{Row: ledger.Row{ID: t.id, Ref: t.ref, End: t.end}})
 }
 
 // StartCosts exposes the costs of the names that have had none, zero-first. Traces that

@@ -71,7 +71,7 @@ type Bucket struct {
 func (h *Histogram) observe(bounds []float64, value float64, units int64) int {
 	h.grow(len(bounds) + 1)
 	h.Count++
-	h.Sum = addSaturating(h.Sum, units)
+	h.Sum = AddSaturating(h.Sum, units)
 	i := ClassicBucket(value, bounds)
 	h.Classic[i]++
 	key, ok := NativeBucket(value, h.Schema())
@@ -174,7 +174,7 @@ func (h *Histogram) coarsen() {
 func (h *Histogram) merge(from *Histogram) {
 	h.grow(len(from.Classic))
 	h.Count += from.Count
-	h.Sum = addSaturating(h.Sum, from.Sum)
+	h.Sum = AddSaturating(h.Sum, from.Sum)
 	h.Zero += from.Zero
 	for i, n := range from.Classic {
 		h.Classic[i] += n
@@ -215,9 +215,13 @@ func coarser(key, halvings int32) int32 {
 	return (key + 1<<halvings - 1) >> halvings
 }
 
-func addSaturating(a, b int64) int64 {
-	if b > 0 && a > math.MaxInt64-b {
+// AddSaturating returns the sum, or what is closest to it.
+func AddSaturating(a, b int64) int64 {
+	switch {
+	case b > 0 && a > math.MaxInt64-b:
 		return math.MaxInt64
+	case b < 0 && a < math.MinInt64-b:
+		return math.MinInt64
 	}
 	return a + b
 }

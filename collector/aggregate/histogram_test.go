@@ -172,8 +172,11 @@ func TestSaturatingSum(t *testing.T) {
 		{math.MaxInt64 - 2, 3, math.MaxInt64},
 		{math.MaxInt64, math.MaxInt64, math.MaxInt64},
 		{math.MaxInt64, 0, math.MaxInt64},
+		{math.MinInt64 + 2, -3, math.MinInt64},
+		{math.MinInt64, math.MaxInt64, -1},
+		{2, -3, -1},
 	} {
-		if got := addSaturating(c.a, c.b); got != c.want {
+		if got := AddSaturating(c.a, c.b); got != c.want {
 			t.Errorf("%d + %d = %d, want %d", c.a, c.b, got, c.want)
 		}
 	}

@@ -223,7 +223,7 @@ func (s *Set) add(n *Aggregate, outcome Outcome, c *ledger.Counted) {
 	t := &n.ByOutcome[outcome]
 	t.Traces++
 	if c.HasTokens {
-		t.Tokens = addSaturating(t.Tokens, c.Row.Tokens)
+		t.Tokens = AddSaturating(t.Tokens, c.Row.Tokens)
 		n.Tokens.count(s.cfg.TokenBuckets, float64(c.Row.Tokens), c.Row.Tokens, c)
 	}
 	if c.End.After(n.LastEnd) {

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// maxUnmapped bounds the series of statuses, which clients choose freely.
-	maxUnmapped = 10
+	// MaxUnmapped bounds the series of statuses, which clients choose freely.
+	MaxUnmapped = 10
 	// maxUnmappedLabel is in bytes.
 	maxUnmappedLabel = 32
 	// emptyStatus is the label of a status without a character that can be shown.
@@ -54,7 +54,7 @@ func (s *Set) MapsNow(u *Unmapped) bool {
 func (s *Set) countUnmapped(status string, before time.Time) {
 	label := StatusLabel(status)
 	i := s.findUnmapped(label)
-	if i < 0 && len(s.unmapped) >= maxUnmapped {
+	if i < 0 && len(s.unmapped) >= MaxUnmapped {
 		label = Other
 		i = s.findUnmapped(label)
 	}

@@ -65,14 +65,14 @@ func TestUnmappedStatusesAreBounded(t *testing.T) {
 	s := New(cfg, now)
 	s.EndInitialSync(now)
 	for round := range 2 {
-		for i := range 2 * maxUnmapped {
-			s.Apply(withStatus(fmt.Sprint("status ", i+maxUnmapped*round)), now, now)
+		for i := range 2 * MaxUnmapped {
+			s.Apply(withStatus(fmt.Sprint("status ", i+MaxUnmapped*round)), now, now)
 		}
 		s = restored(t, cfg, s)
 	}
 	endZeros(s)
 	got := exposedStatuses(s)
-	if len(got) != maxUnmapped+1 || got[Other] != 30 || got["status 0"] != 1 {
+	if len(got) != MaxUnmapped+1 || got[Other] != 30 || got["status 0"] != 1 {
 		t.Errorf("got %v", got)
 	}
 }

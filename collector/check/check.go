@@ -142,7 +142,7 @@ func check(ctx context.Context, cfg config.Project, stored *storedState, now fun
 		r.Key.Accepted = new(false)
 	}
 	if s.rows > 0 {
-		r.Cost = newCost(s, r.List, &cfg, now())
+		r.Traffic = newTraffic(s, r.List, &cfg, now())
 	}
 	r.findings(s, &cfg)
 	return r, nil

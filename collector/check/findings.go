@@ -24,7 +24,7 @@ const network = "Check --opper.url, the network, and the proxy in HTTPS_PROXY or
 func failure(err error, cfg *config.Project) (text, advice string) {
 	const newKey = "Create an API key of the project at Opper, and put it into the "
 	reason := strings.TrimPrefix(err.Error(), "list traces: ")
-	status := status(err)
+	status := statusCode(err)
 	switch {
 	case opper.HTML(err):
 		return "The URL answers with a web page, not with Opper's API (" + reason + ").",
@@ -93,7 +93,7 @@ func (r *Report) findings(s *sample, cfg *config.Project) {
 		r.note(fmt.Sprintf("Stopped after %s, with %d of %d pages read. The report covers only these.", short(s.took), len(s.pages), s.planned), advice)
 	}
 	if isSlow && s.rows > 0 {
-		r.problem(fmt.Sprintf("Opper is slow: a page of 100 traces takes %s.", short(s.slowest)), fmt.Sprintf("Set --opper.timeout (now %s) to at least three times that, and --collector.interval (now %s) to more than two pages take.", flagValue(cfg.Opper.Timeout), flagValue(cfg.Interval)))
+		r.problem(fmt.Sprintf("Opper is slow: a page of %d traces takes %s.", opper.PageSize, short(s.slowest)), fmt.Sprintf("Set --opper.timeout (now %s) to at least three times that, and --collector.interval (now %s) to more than two pages take.", flagValue(cfg.Opper.Timeout), flagValue(cfg.Interval)))
 	}
 	if r.List == nil {
 		return
@@ -129,10 +129,10 @@ func (r *Report) listFindings(s *sample, cfg *config.Project) {
 	}
 	if l.Order == unsorted && (s.total > opper.PageSize || !s.complete) {
 		r.problem("The list is not sorted by time: new traces may be anywhere, and only full scans find them, one after another.",
-			fmt.Sprintf("Traces are counted late, at a cost of %s a day. Report the order to Opper; a shorter retention rule makes full scans cheaper.", size(r.Cost.SweepBytes)))
+			fmt.Sprintf("Traces are counted late, at a cost of %s a day. Report the order to Opper; a shorter retention rule makes full scans cheaper.", size(r.Traffic.SweepBytes)))
 	}
-	if r.Cost.PageBytes >= hugePage {
-		r.problem(fmt.Sprintf("Traces are large: a page of 100 has %s, and an idle exporter receives %s a day.", size(r.Cost.TraceBytes*opper.PageSize), size(r.Cost.IdleBytes)),
+	if r.Traffic.PageBytes >= hugePage {
+		r.problem(fmt.Sprintf("Traces are large: a page of %d has %s, and an idle exporter receives %s a day.", opper.PageSize, size(r.Traffic.TraceBytes*opper.PageSize), size(r.Traffic.IdleBytes)),
 			fmt.Sprintf("Opper sends inputs and outputs with each row. Raise --collector.interval (now %s) and --collector.sweep-interval (now %s) for less traffic.", flagValue(cfg.Interval), flagValue(cfg.SweepInterval)))
 	}
 	r.unmapped(cfg)
@@ -168,16 +168,13 @@ func (r *Report) unmapped(cfg *config.Project) {
 	if len(words) == 0 {
 		return
 	}
-	words = words[:min(len(words), maxWords)]
+	words = words[:min(len(words), aggregate.MaxUnmapped)]
 	flag := func(name string, list []string) string {
 		return "--collector." + name + "-status=" + shellQuoted(strings.Join(append(slices.Clone(list), words...), ","))
 	}
 	r.problem(fmt.Sprintf("%d of %d ended traces have a status in neither list (%s): their outcome is unknown.", traces, r.List.Ended, strings.Join(words, ", ")),
 		"Add each status to one of these lists, not to both, and restart. Traces that have been counted stay unknown.", flag("success", cfg.Aggregate.Success), flag("failure", cfg.Aggregate.Failure))
 }
-
-// maxWords is how many statuses are named; metrics name as many.
-const maxWords = 10
 
 var plainWord = regexp.MustCompile(`^[\w,.:/-]+$`)
 

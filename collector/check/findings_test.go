@@ -121,11 +121,11 @@ func TestStops(t *testing.T) {
 func TestInitialSyncIsEstimated(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, oppertest.Config{}, 3000)
-	cost := f.report(t, "--opper.max-requests-per-second=0").Cost
+	traffic := f.report(t, "--opper.max-requests-per-second=0").Traffic
 	f.ResetRequests()
 	f.state(t)
-	if got := f.RequestCount(); cost.InitialRequests < got-1 || cost.InitialRequests > got+1 {
-		t.Errorf("%d requests, estimated were %d", got, cost.InitialRequests)
+	if got := f.RequestCount(); traffic.InitialRequests < got-1 || traffic.InitialRequests > got+1 {
+		t.Errorf("%d requests, estimated were %d", got, traffic.InitialRequests)
 	}
 }
 
@@ -211,7 +211,7 @@ func TestIdleTrafficIsThatOfARunningExporter(t *testing.T) {
 			t.Parallel()
 			list.BodyBytes = 1000 // alike in all rows
 			f := newFixture(t, list, 1000)
-			said := f.report(t, "--opper.max-requests-per-second=0").Cost
+			said := f.report(t, "--opper.max-requests-per-second=0").Traffic
 			cfg := f.config(t, "--opper.max-requests-per-second=0").Projects[0]
 			syncs := day.Seconds() / cfg.Interval.Seconds()
 			cfg.Interval, cfg.SweepPause = 0, time.Hour // syncs are asked for, and sweeps wait

@@ -20,9 +20,9 @@ type Report struct {
 	Key      Key       `json:"key"`
 	Sample   Sample    `json:"sample"`
 	State    State     `json:"state"`
-	List     *List     `json:"list,omitempty"`  // absent if nothing was read
-	Cost     *Cost     `json:"cost,omitempty"`  // absent if there is no trace
-	Usage    *Usage    `json:"usage,omitempty"` // absent if it is switched off, or nothing was read
+	List     *List     `json:"list,omitempty"`    // absent if nothing was read
+	Traffic  *Traffic  `json:"traffic,omitempty"` // absent if there is no trace
+	Usage    *Usage    `json:"usage,omitempty"`   // absent if it is switched off, or nothing was read
 	Problems []Finding `json:"problems"`
 	Notes    []Finding `json:"notes"` // what is worth to know, but not wrong
 }
@@ -91,8 +91,8 @@ type Name struct {
 	Traces int    `json:"traces"`
 }
 
-// Cost estimates what the exporter asks of Opper.
-type Cost struct {
+// Traffic estimates what the exporter asks of Opper.
+type Traffic struct {
 	TraceBytes      float64 `json:"bytes_per_trace"`
 	PageBytes       float64 `json:"bytes_per_page"`
 	PageSeconds     float64 `json:"seconds_per_page"`
@@ -109,12 +109,8 @@ const (
 	// newPages is how often the page of a new trace is read: when it is new, and when
 	// it settles.
 	newPages = 2
-	// sharedRows is how many rows a page shares with the one before it.
-	sharedRows = 10
 	// scrapeInterval stands for the interval of syncs where each scrape is one.
 	scrapeInterval = 30 * time.Second
-	// scanPause is how many times its own duration passes after a full scan.
-	scanPause = 10
 
 	day = 24 * time.Hour
 )
@@ -196,30 +192,26 @@ func order(s *sample) string {
 		return newestLast
 	case sorted:
 		return newestFirst
-	case s.complete && len(starts) <= minOrdered:
+	case s.complete && len(starts) < syncer.MinSample:
 		return tooFew
 	}
 	return unsorted
 }
 
-// minOrdered is from how many traces on their order tells something. The syncer
-// needs none for a list of a page.
-const minOrdered = 8
-
-// newCost estimates the cost of a list that has at least one trace.
-func newCost(s *sample, l *List, cfg *config.Project, now time.Time) *Cost {
+// newTraffic estimates the traffic of a list that has at least one trace.
+func newTraffic(s *sample, l *List, cfg *config.Project, now time.Time) *Traffic {
 	listed := float64(max(s.total, s.rows))
 	if s.complete {
 		listed = float64(max(s.total, len(s.traces())))
 	}
-	c := &Cost{TraceBytes: float64(s.received) / float64(s.rows), PageSeconds: s.slowest.Seconds()}
-	c.PageBytes = c.TraceBytes * min(opper.PageSize, max(listed, 1))
+	t := &Traffic{TraceBytes: float64(s.received) / float64(s.rows), PageSeconds: s.slowest.Seconds()}
+	t.PageBytes = t.TraceBytes * min(opper.PageSize, max(listed, 1))
 	pages := math.Ceil(listed / (opper.PageSize - 1)) // one row is shared
-	c.InitialRequests = int(pages) + 2                // the start is read again, and the end
-	c.InitialBytes = c.TraceBytes * (listed + pages)
-	c.InitialSeconds = float64(c.InitialRequests) * c.PageSeconds / float64(max(cfg.Concurrency, 1))
+	t.InitialRequests = int(pages) + 2                // the start is read again, and the end
+	t.InitialBytes = t.TraceBytes * (listed + pages)
+	t.InitialSeconds = float64(t.InitialRequests) * t.PageSeconds / float64(max(cfg.Concurrency, 1))
 	if rate := cfg.Opper.RequestsPerSecond; rate > 0 {
-		c.InitialSeconds = max(c.InitialSeconds, float64(c.InitialRequests)/rate)
+		t.InitialSeconds = max(t.InitialSeconds, float64(t.InitialRequests)/rate)
 	}
 
 	interval := cfg.Interval
@@ -227,27 +219,28 @@ func newCost(s *sample, l *List, cfg *config.Project, now time.Time) *Cost {
 		interval = scrapeInterval
 	}
 	syncs := day.Seconds() / interval.Seconds()
-	reading := pages * c.PageSeconds
-	cycle := pages*max(cfg.SweepPause.Seconds(), c.PageSeconds) + max(interval.Seconds(), scanPause*reading)
+	sweepPages, sweepRows := syncer.SweepReads(int(listed))
+	reading := float64(sweepPages) * t.PageSeconds
+	cycle := max(float64(sweepPages)*cfg.SweepPause.Seconds(), reading) + max(interval.Seconds(), syncer.FullScanPause*reading)
 	if l.Order != unsorted || listed <= opper.PageSize {
 		if cycle = max(cycle, cfg.SweepInterval.Seconds()); cfg.SweepInterval == 0 {
 			cycle = math.Inf(1)
 		}
 	}
-	c.SweepBytes = day.Seconds() / cycle * c.TraceBytes * listed
+	t.SweepBytes = day.Seconds() / cycle * t.TraceBytes * float64(sweepRows)
 	idle := syncer.IdleRows(int(listed), l.Order != unsorted, l.Order == newestLast, s.total >= 0)
-	c.IdleBytes = syncs*c.TraceBytes*float64(idle) + c.SweepBytes
+	t.IdleBytes = syncs*t.TraceBytes*float64(idle) + t.SweepBytes
 
-	c.TracesPerDay = tracesPerDay(s, l, now)
-	perSync := c.TracesPerDay / syncs
+	t.TracesPerDay = tracesPerDay(s, l, now)
+	perSync := t.TracesPerDay / syncs
 	if perSync > 1 {
-		perSync = math.Ceil(perSync / (opper.PageSize - sharedRows))
+		perSync = math.Ceil(perSync / syncer.NewRowsPerPage)
 	}
-	c.BusyBytes = c.IdleBytes + syncs*perSync*newPages*c.PageBytes
-	for _, x := range []*float64{&c.TraceBytes, &c.PageBytes, &c.InitialBytes, &c.IdleBytes, &c.SweepBytes, &c.BusyBytes} {
+	t.BusyBytes = t.IdleBytes + syncs*perSync*newPages*t.PageBytes
+	for _, x := range []*float64{&t.TraceBytes, &t.PageBytes, &t.InitialBytes, &t.IdleBytes, &t.SweepBytes, &t.BusyBytes} {
 		*x = math.Round(*x)
 	}
-	return c
+	return t
 }
 
 // tracesPerDay returns how many traces begin per day at the rate of the newest

@@ -32,7 +32,7 @@ type sample struct {
 	err     error // that ended the reading
 	refused int   // the offset that Opper refuses; 0 if it does not
 	took    time.Duration
-	slowest time.Duration // for a page of 100
+	slowest time.Duration // for a page of opper.PageSize
 	rows    int           // that were received
 
 	mu       sync.Mutex // for what the client counts

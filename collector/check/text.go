@@ -8,6 +8,9 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"opper_exporter/collector/aggregate"
+	"opper_exporter/opper"
 )
 
 const (
@@ -85,8 +88,8 @@ func (r *Report) Text() string {
 		r.writeList(w)
 		r.writeState(w)
 	}
-	if r.Cost != nil {
-		r.writeCost(w)
+	if r.Traffic != nil {
+		r.writeTraffic(w)
 	}
 	if r.Usage != nil {
 		r.writeUsage(w)
@@ -172,7 +175,7 @@ func (r *Report) writeStatuses(w *text) {
 			rows = append(rows, row{`"` + s.Status + `"`, s.Traces, s.Outcome + " (in neither list)"})
 		}
 	}
-	w.table(rows, maxWords+6) // those that are mapped by default
+	w.table(rows, aggregate.MaxUnmapped+6) // those that are mapped by default
 }
 
 func (r *Report) writeState(w *text) {
@@ -198,13 +201,13 @@ func (r *Report) writeState(w *text) {
 	w.line("State", "%s", text)
 }
 
-func (r *Report) writeCost(w *text) {
-	c := r.Cost
-	rows := 100
+func (r *Report) writeTraffic(w *text) {
+	t := r.Traffic
+	rows := opper.PageSize
 	if r.List.Listed != nil {
 		rows = min(rows, *r.List.Listed)
 	}
-	w.line("Size", "%s per trace, %s per page of %d", size(c.TraceBytes), size(c.PageBytes), rows)
+	w.line("Size", "%s per trace, %s per page of %d", size(t.TraceBytes), size(t.PageBytes), rows)
 	initial := ""
 	switch r.State.Result {
 	case stateSame:
@@ -212,13 +215,13 @@ func (r *Report) writeCost(w *text) {
 	case stateInUse:
 		initial = "done or running. Without a state: "
 	}
-	w.line("Initial sync", initial+"about %s, %s, %s", short(time.Duration(c.InitialSeconds*float64(time.Second))), plural(c.InitialRequests, "request"), size(c.InitialBytes))
+	w.line("Initial sync", initial+"about %s, %s, %s", short(time.Duration(t.InitialSeconds*float64(time.Second))), plural(t.InitialRequests, "request"), size(t.InitialBytes))
 	idle := ""
-	if c.SweepBytes > 0 {
-		idle = fmt.Sprintf(" (%s of it by sweeps)", size(c.SweepBytes))
+	if t.SweepBytes > 0 {
+		idle = fmt.Sprintf(" (%s of it by sweeps)", size(t.SweepBytes))
 	}
-	w.line("Traffic", "%s a day when idle%s", size(c.IdleBytes), idle)
-	w.line("", "up to %s a day at the rate of the newest traces, %s a day", size(c.BusyBytes), rounded(c.TracesPerDay))
+	w.line("Traffic", "%s a day when idle%s", size(t.IdleBytes), idle)
+	w.line("", "up to %s a day at the rate of the newest traces, %s a day", size(t.BusyBytes), rounded(t.TracesPerDay))
 }
 
 func plural(n int, what string) string {

@@ -11,6 +11,7 @@ import (
 
 	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/config"
+	"opper_exporter/collector/status"
 	"opper_exporter/collector/usage"
 	"opper_exporter/opper"
 )
@@ -22,8 +23,6 @@ const (
 	// by trace, each row is of one trace.
 	usageHours = 24
 	traceHours = 1
-	// nearLimit is the share of the limit from which on spending is noted.
-	nearLimit = 0.8
 )
 
 // Usage is what was found of the usage and the budget.
@@ -78,7 +77,7 @@ func usd(amount float64) string {
 	return fmt.Sprintf("$%.2f", amount)
 }
 
-func status(err error) int {
+func statusCode(err error) int {
 	if answer, ok := errors.AsType[*opper.Error](err); ok {
 		return answer.Status
 	}
@@ -136,7 +135,7 @@ func (u *Usage) count(rows []opper.Usage) {
 		for _, m := range []*Model{models[name], &total} {
 			m.Calls += row.Calls
 			m.nanodollars += row.Cost
-			m.Cost = float64(m.nanodollars) / 1e9
+			m.Cost = float64(m.nanodollars) / status.Dollar
 		}
 		if row.Project != "" {
 			projects[row.Project] = true
@@ -187,7 +186,7 @@ func (r *Report) usageFindings() {
 	const others = "Traces are counted all the same. "
 	switch {
 	case opper.Refused(u.err):
-		r.problem(fmt.Sprintf("Opper refuses this key its usage (%d), so there is no cost.", status(u.err)),
+		r.problem(fmt.Sprintf("Opper refuses this key its usage (%d), so there is no cost.", statusCode(u.err)),
 			others+"Give the key access to usage at Opper, or switch usage and budget off:", withoutUsage)
 		return
 	case opper.Permanent(u.err):
@@ -221,7 +220,7 @@ func (r *Report) budgetFindings() {
 	switch {
 	case b.Blocked != nil && *b.Blocked:
 		r.problem("Opper blocks this project: it refuses calls.", "Raise the limit of the project at Opper, or wait for the next month. What was counted stays.")
-	case b.Spent != nil && b.Limit != nil && *b.Spent >= nearLimit**b.Limit:
+	case b.Spent != nil && b.Limit != nil && *b.Spent >= status.NearLimit**b.Limit:
 		r.note(fmt.Sprintf("%s of this month's limit of %s are spent.", usd(*b.Spent), usd(*b.Limit)), "At the limit, Opper may refuse calls. Raise it at Opper, or find what spends: see the models above.")
 	}
 }

@@ -195,7 +195,9 @@ func (s *Scrapers) begin(conn net.Conn, req *http.Request, project string) time.
 		before = p
 	}
 	if before != nil && !before.sent.IsZero() && (c.isScraper(now) || !s.isFull(now)) {
-		before.read = latest(before.read, before.sent)
+		if before.sent.After(before.read) {
+			before.read = before.sent
+		}
 		c.proven = true
 	}
 	c.seen, c.closes, c.last = now, req.Close, p
@@ -225,7 +227,9 @@ func (s *Scrapers) end(conn net.Conn, project string, began time.Time) {
 		return
 	}
 	if p := c.scrapes[project]; p != nil {
-		p.sent = latest(p.sent, began)
+		if began.After(p.sent) {
+			p.sent = began
+		}
 	}
 }
 
@@ -307,10 +311,3 @@ func (a *answer) FlushError() error {
 
 // Unwrap is for http.ResponseController.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
-
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}

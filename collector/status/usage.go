@@ -33,6 +33,12 @@ type UsageRead struct {
 	LastError   string // of the last read; empty if it succeeded, or if there was none
 }
 
+// Dollar is a US dollar in nanodollars.
+const Dollar = 1_000_000_000
+
+// NearLimit is the share of the limit from which on spending is worth a notice.
+const NearLimit = 0.8
+
 // Budget is what Opper says of this calendar month, in US cents. Any part of it may
 // be missing. It has the fields of opper.Budget, and can be converted from one.
 type Budget struct {

@@ -8,12 +8,8 @@ import (
 	"opper_exporter/collector/status"
 )
 
-const (
-	// shownModels is how many models have a row of their own.
-	shownModels = 5
-	// nearLimit is the share of the limit from which on spending is worth a notice.
-	nearLimit = 0.8
-)
+// shownModels is how many models have a row of their own.
+const shownModels = 5
 
 // cost is what the page says about the usage of a project.
 type cost struct {
@@ -41,7 +37,7 @@ func newCost(u *status.Usage) *cost {
 	}
 	c.Top = c.Top[:min(len(c.Top), shownModels)]
 	if b := u.Budget; b != nil {
-		c.IsNear = b.HasSpent && b.HasLimit && float64(b.SpentCents) >= nearLimit*float64(b.LimitCents)
+		c.IsNear = b.HasSpent && b.HasLimit && float64(b.SpentCents) >= status.NearLimit*float64(b.LimitCents)
 	}
 	return c
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"opper_exporter/collector/status"
 )
 
 // visible replaces what has no glyph of its own, such as control characters and
@@ -61,14 +63,13 @@ func fromCents(n int64) string { return dollars(float64(n)/100, 2) }
 
 // fromNanodollars shows more than cents of less than a dollar.
 func fromNanodollars(n int64) string {
-	const dollar = 1_000_000_000
 	switch {
-	case n > 0 && n < dollar/10_000:
+	case n > 0 && n < status.Dollar/10_000:
 		return "< $0.0001"
-	case n > 0 && n < dollar:
-		return dollars(float64(n)/dollar, 4)
+	case n > 0 && n < status.Dollar:
+		return dollars(float64(n)/status.Dollar, 4)
 	}
-	return dollars(float64(n)/dollar, 2)
+	return dollars(float64(n)/status.Dollar, 2)
 }
 
 // rate writes a number that is small most of the time.

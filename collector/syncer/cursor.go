@@ -27,6 +27,9 @@ const (
 	idleRows = 5
 )
 
+// NewRowsPerPage is how many rows of a whole page are not of the one before it.
+const NewRowsPerPage = maxLimit - overlap
+
 // A list is taken to have no end when it goes on far beyond total_count, which may be
 // capped.
 const (

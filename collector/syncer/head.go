@@ -143,6 +143,12 @@ func IdleRows(listed int, isSorted, newestLast, hasTotal bool) int {
 	return min(idleHead(listed, isSorted, newestLast, hasTotal)+idleRows, listed)
 }
 
+// SweepReads returns how many pages a sweep reads of a list, and rows: pages share some.
+func SweepReads(listed int) (pages, rows int) {
+	pages = max(listed-overlap, 0)/NewRowsPerPage + 1
+	return pages, listed + (pages-1)*overlap
+}
+
 // settledDown reports whether the last rows stand where they are believed to be. Where
 // a page of fewer than maxLimit rows was asked for at the end where new rows are, they
 // must be the first ones that were listed before, without any missing.

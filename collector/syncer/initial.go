@@ -98,7 +98,7 @@ func (s *Syncer) fullScan(r *reader, from int) *cursor {
 
 // pause delays the next full scan, given how long the last one took.
 func (s *Syncer) pause(took time.Duration) {
-	s.known.NextFullScan = s.cfg.Now().Add(max(s.cfg.Interval, fullPause*took))
+	s.known.NextFullScan = s.cfg.Now().Add(max(s.cfg.Interval, FullScanPause*took))
 }
 
 // detectOrder decides from the rows of a full scan where new rows are to be found.

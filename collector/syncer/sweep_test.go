@@ -26,6 +26,28 @@ func TestSweepPassesUnreadable(t *testing.T) {
 	}
 }
 
+// A sweep reads what it is said to read.
+func TestSweepReads(t *testing.T) {
+	for _, n := range []int{30, 99, 100, 101, 190, 280, 1000} {
+		b := newBench(t, oppertest.Config{})
+		b.fill(n)
+		b.mustSync()
+		b.step(sweepEvery)
+		b.mustSync()
+		var pages, rows int
+		for b.syncer.IsSweepDue() {
+			ev, err := b.syncer.Sweep(t.Context(), countedRows{b.client, &pages, &rows})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.take(ev)
+		}
+		if p, r := SweepReads(n); pages != p || rows != r {
+			t.Errorf("a sweep of %d reads %d pages and %d rows, want %d and %d", n, pages, rows, p, r)
+		}
+	}
+}
+
 // Rows at the start that can't be read are one gap, however often they are read.
 func TestUnreadableStart(t *testing.T) {
 	b := newBench(t, oppertest.Config{})

@@ -23,8 +23,8 @@ const (
 	maxMisses = 3 // pages that do not hold what should be on them, before ids are asked for instead
 )
 
-// fullPause is how many times its own duration passes between two full scans.
-const fullPause = 10
+// FullScanPause is how many times its own duration passes between two full scans.
+const FullScanPause = 10
 
 // ErrForeign says that the list holds none of the traces that it held before.
 var ErrForeign = errors.New("the list holds none of the known traces, and expiry does not explain that: the key belongs to another project, or the response is wrong")

@@ -12,7 +12,7 @@ import (
 // in the rows: nothing documents it.
 const (
 	minTrend  = 0.6 // Kendall's tau; a list in another order gives about 0
-	minSample = 8
+	MinSample = 8   // from so many rows on, it tells something
 	maxSample = 512
 )
 
@@ -70,7 +70,7 @@ func (s *trend) tau() float64 {
 			}
 		}
 	}
-	if len(s.starts) < minSample || up+down == 0 {
+	if len(s.starts) < MinSample || up+down == 0 {
 		return 0
 	}
 	return (up - down) / (up + down)
@@ -87,7 +87,7 @@ func (s *trend) sorted() (sorted, newestLast bool) {
 func (s *Syncer) detectOrderOf(rows []ledger.Row) {
 	var t trend
 	t.addAll(rows)
-	if len(t.starts) >= minSample {
+	if len(t.starts) >= MinSample {
 		s.known.Sorted, s.known.NewestLast = t.sorted()
 	}
 }

@@ -41,7 +41,7 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Pr
 	for i := range rows {
 		if hour := hourOf(rows[i].Bucket); hour >= s.border {
 			newest = max(newest, hour)
-			seen[rows[i].Project] = add(seen[rows[i].Project], rows[i].Cost)
+			seen[rows[i].Project] = aggregate.AddSaturating(seen[rows[i].Project], rows[i].Cost)
 		}
 	}
 	fullAt := s.fullAt
@@ -117,7 +117,7 @@ func (s *Set) givePlaces(sums map[int64]map[cell]Amounts) {
 	costs := map[string]int64{}
 	for _, cells := range sums {
 		for c, sum := range cells {
-			costs[c.model] = add(costs[c.model], sum[Cost])
+			costs[c.model] = aggregate.AddSaturating(costs[c.model], sum[Cost])
 		}
 	}
 	ranked := slices.SortedFunc(maps.Keys(costs), func(a, b string) int {

@@ -12,7 +12,6 @@ package usage
 import (
 	"cmp"
 	"maps"
-	"math"
 	"slices"
 	"time"
 
@@ -63,19 +62,8 @@ func amounts(u *opper.Usage) Amounts { return Amounts{u.Cost, u.Calls, u.InputTo
 
 func (a *Amounts) add(b Amounts) {
 	for i := range a {
-		a[i] = add(a[i], b[i])
+		a[i] = aggregate.AddSaturating(a[i], b[i])
 	}
-}
-
-// add returns the sum, or what is closest to it.
-func add(a, b int64) int64 {
-	switch {
-	case b > 0 && a > math.MaxInt64-b:
-		return math.MaxInt64
-	case b < 0 && a < math.MinInt64-b:
-		return math.MinInt64
-	}
-	return a + b
 }
 
 // cell is what amounts of an hour, and counters, are of.

@@ -381,11 +381,4 @@ func TestSaturation(t *testing.T) {
 	if got := f.set.Models()[0].Exposed(); got != (Amounts{math.MaxInt64, 1, 10, 1}) {
 		t.Errorf("counted %v", got)
 	}
-	for _, c := range []struct{ a, b, want int64 }{
-		{math.MaxInt64, 1, math.MaxInt64}, {math.MinInt64, -1, math.MinInt64}, {math.MinInt64, math.MaxInt64, -1}, {2, -3, -1},
-	} {
-		if got := add(c.a, c.b); got != c.want {
-			t.Errorf("%d+%d = %d, want %d", c.a, c.b, got, c.want)
-		}
-	}
 }
