@@ -136,6 +136,7 @@ func (r *Report) listFindings(s *sample, cfg *config.Project) {
 			fmt.Sprintf("Opper sends inputs and outputs with each row. Raise --collector.interval (now %s) and --collector.sweep-interval (now %s) for less traffic.", flagValue(cfg.Interval), flagValue(cfg.SweepInterval)))
 	}
 	r.unmapped(cfg)
+	r.unusable()
 	if n := len(l.Names); n > l.MaxNames {
 		r.problem(fmt.Sprintf("%s names are more than the limit of %d: traces of the rest are counted as %s.", r.atLeast(n), l.MaxNames, aggregate.Other),
 			"Raise --collector.max-trace-names, or merge names that contain users or identifiers: --collector.trace-name-rewrite.")
@@ -152,6 +153,26 @@ func (r *Report) listFindings(s *sample, cfg *config.Project) {
 	}
 	if i := slices.IndexFunc(l.Names, func(n Name) bool { return n.Name == aggregate.Unnamed }); i >= 0 && l.Names[i].Traces*4 >= l.Ended+l.Open {
 		r.note(fmt.Sprintf("%d traces have no name.", l.Names[i].Traces), "Calls through Opper's compatible endpoints are named by the request header X-Opper-Name.")
+	}
+}
+
+// unusable says what makes numbers wrong that look right: traces that cannot be counted,
+// or not by what matters.
+func (r *Report) unusable() {
+	l := r.List
+	if l.NoID > 0 {
+		r.problem(r.atLeast(l.NoID)+" traces have no id and are never counted.", "Nothing can be fixed on this side: report them to Opper.")
+	}
+	for _, s := range l.Statuses {
+		if s.Status == "" && 2*s.Traces > l.Ended {
+			r.problem(fmt.Sprintf("%d of %d ended traces have no status: their outcome is unknown, and success rates are too low.", s.Traces, l.Ended), "Let the agents set the status of their traces.")
+		}
+	}
+	if l.Ended > 0 && l.NoLength+l.BadLength == l.Ended {
+		r.problem("No trace has a usable duration.", "Let the agents set the start and the end of their traces; check their clocks if durations are negative.")
+	}
+	if l.Ended == 0 && l.Open > 0 && r.Sample.Complete {
+		r.problem(fmt.Sprintf("All %d traces are open: only traces that end are counted.", l.Open), "Let the agents set the end of their traces. Until then they are counted as abandoned after --collector.abandon-after.")
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -256,4 +258,32 @@ func received(t *testing.T, c *collector.Collector) (bytes float64) {
 		}
 	}
 	return bytes
+}
+
+// Traces that cannot be counted, or not by what matters, are no health.
+func TestUnusableTracesAreProblems(t *testing.T) {
+	t.Parallel()
+	for want, spoil := range map[string]func(*oppertest.Trace){
+		"have no id and are never counted": func(tr *oppertest.Trace) { tr.ID = "" },
+		"ended traces have no status":      func(tr *oppertest.Trace) { tr.Status = nil },
+		"No trace has a usable duration":   func(tr *oppertest.Trace) { tr.Start = nil },
+		"All 20 traces are open":           func(tr *oppertest.Trace) { tr.End, tr.Status = nil, nil },
+		"":                                 func(*oppertest.Trace) {},
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, oppertest.Config{}, 0)
+			for i := range 20 {
+				start, end := now.Add(-time.Hour), now.Add(-50*time.Minute)
+				tr := oppertest.Trace{ID: "trace-" + strconv.Itoa(i), Name: new("a"), Status: new("success"), Start: &start, End: &end, Tokens: new(int64(7))}
+				spoil(&tr)
+				f.Add(tr)
+			}
+			problems := f.report(t).Problems
+			found := slices.ContainsFunc(problems, func(p Finding) bool { return want != "" && strings.Contains(p.Text, want) })
+			if found != (want != "") || want == "" && len(problems) > 0 {
+				t.Errorf("problems are %+v", problems)
+			}
+		})
+	}
 }
