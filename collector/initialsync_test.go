@@ -3,6 +3,8 @@ package collector
 import (
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -114,5 +116,26 @@ func TestInitialSyncStoresFewOpenTraces(t *testing.T) {
 	}
 	if n := strings.Count(b.log.String(), "commits succeed again"); n != 1 {
 		t.Errorf("room on the disk is logged %d times", n)
+	}
+}
+
+// After an initial sync that failed, opper_up is 0 until one succeeds, however much of it
+// is read meanwhile.
+func TestInitialSyncIsUpOnceItSucceeds(t *testing.T) {
+	b := newBench(t, oppertest.Config{}, testConfig())
+	b.opper.FillHistory(1000, 3, epoch.Add(-2*time.Hour), epoch.Add(-time.Hour))
+	up := func() float64 { return b.gather()["opper_up{}"] }
+	var during []float64
+	b.opper.OnRequest(func(oppertest.Request) { during = append(during, up()) })
+	b.opper.Fail(oppertest.Fault{After: 4, Times: -1, Answer: oppertest.Respond(http.StatusForbidden, "application/json", "{}")})
+	b.project.sync(t.Context())
+	if during[4] != 1 || up() != 0 {
+		t.Errorf("up is %v in the first initial sync, and %v once it has failed", during, up())
+	}
+	b.opper.Clear()
+	during = nil
+	b.project.sync(t.Context())
+	if len(during) < 5 || slices.Max(during) != 0 || up() != 1 {
+		t.Errorf("up is %v in the second one, and %v after it", during, up())
 	}
 }

@@ -31,7 +31,9 @@ type initialProgress struct {
 
 // progress commits and logs the progress of the initial sync now and then.
 func (p *project) progress(part syncer.Part) {
-	p.metrics.up.Set(1)
+	if !p.failing { // else a sync that succeeds shows it
+		p.metrics.up.Set(1)
+	}
 	p.activity.progress(part)
 	ratio := 0.0
 	if part.Total > 0 {

@@ -37,7 +37,7 @@ func (p *project) syncSource() (src syncer.Source, end func()) {
 	if p.deps.slots == nil {
 		return watched, func() {}
 	}
-	s := &slotSource{Source: watched, slots: p.deps.slots, metrics: p.metrics, asking: make(chan struct{}, 1)}
+	s := &slotSource{Source: watched, slots: p.deps.slots, metrics: p.metrics, isFailing: p.failing, asking: make(chan struct{}, 1)}
 	return s, s.close
 }
 
@@ -46,9 +46,10 @@ func (p *project) syncSource() (src syncer.Source, end func()) {
 // short list takes none.
 type slotSource struct {
 	syncer.Source
-	slots   slots
-	metrics *instrumentation
-	asking  chan struct{} // holds one while a page is asked for without a slot
+	slots     slots
+	metrics   *instrumentation
+	isFailing bool          // the sync before failed
+	asking    chan struct{} // holds one while a page is asked for without a slot
 
 	mu     sync.Mutex
 	timer  *time.Timer // ends the slot; nil if there is none
@@ -84,10 +85,12 @@ func (s *slotSource) hasSlot() bool {
 	return s.timer != nil
 }
 
-// wait waits for a slot. Meanwhile the project counts as up: it waits for other projects,
-// and not for Opper.
+// wait waits for a slot. Meanwhile a project that has not failed counts as up: it waits
+// for other projects, and not for Opper.
 func (s *slotSource) wait(ctx context.Context) error {
-	s.metrics.up.Set(1)
+	if !s.isFailing {
+		s.metrics.up.Set(1)
+	}
 	s.metrics.stall.end()
 	defer s.metrics.stall.begin()
 	select {
