@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/storetest"
 	"opper_exporter/collector/syncer"
+	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -122,14 +124,19 @@ func TestInitialSyncStoresFewOpenTraces(t *testing.T) {
 // After an initial sync that failed, opper_up is 0 until one succeeds, however much of it
 // is read meanwhile.
 func TestInitialSyncIsUpOnceItSucceeds(t *testing.T) {
-	b := newBench(t, oppertest.Config{}, testConfig())
+	cfg := testConfig()
+	cfg.Concurrency = 1
+	b := newBench(t, oppertest.Config{}, cfg)
 	b.opper.FillHistory(1000, 3, epoch.Add(-2*time.Hour), epoch.Add(-time.Hour))
 	up := func() float64 { return b.gather()["opper_up{}"] }
-	var during []float64
-	b.opper.OnRequest(func(oppertest.Request) { during = append(during, up()) })
+	var during []float64 // as each page is asked for
+	inner := b.project.source
+	b.project.source = func(p opper.Priority, at time.Time) syncer.Source {
+		return observedSource{inner(p, at), func() { during = append(during, up()) }}
+	}
 	b.opper.Fail(oppertest.Fault{After: 4, Times: -1, Answer: oppertest.Respond(http.StatusForbidden, "application/json", "{}")})
 	b.project.sync(t.Context())
-	if during[4] != 1 || up() != 0 {
+	if len(during) < 5 || during[4] != 1 || up() != 0 {
 		t.Errorf("up is %v in the first initial sync, and %v once it has failed", during, up())
 	}
 	b.opper.Clear()
@@ -138,4 +145,15 @@ func TestInitialSyncIsUpOnceItSucceeds(t *testing.T) {
 	if len(during) < 5 || slices.Max(during) != 0 || up() != 1 {
 		t.Errorf("up is %v in the second one, and %v after it", during, up())
 	}
+}
+
+// observedSource calls a function before each page.
+type observedSource struct {
+	syncer.Source
+	before func()
+}
+
+func (s observedSource) List(ctx context.Context, offset, limit int) (opper.Page, error) {
+	s.before()
+	return s.Source.List(ctx, offset, limit)
 }
