@@ -179,6 +179,12 @@ func (m *spendModel) add(c spendCell, sum usage.Amounts, seen int64, exposed map
 // expireModels takes in that what is not exposed any more has expired. It returns one that
 // has been used since the hours before.
 func (m *spendModel) expireModels(exposed map[spendCell]bool, present, hours int64) (wrong *spendCell) {
+	for c := range exposed {
+		if before, ok := m.dropped[c]; ok { // the clock was set back before that was stored
+			m.counted[c] = before
+			delete(m.dropped, c)
+		}
+	}
 	for c, amounts := range m.counted {
 		if exposed[c] {
 			continue
