@@ -9,13 +9,13 @@ import (
 // instrumentation is the metrics about the syncs of a project and its requests
 // to Opper.
 type instrumentation struct {
-	up, lastSuccess, initialSync prometheus.Gauge
-	syncs, commits               *prometheus.CounterVec
-	syncDuration                 prometheus.Histogram
-	requests                     *prometheus.CounterVec
-	requestDuration              prometheus.Histogram
-	received, limitWait          prometheus.Counter
-	stall                        *stall
+	up, lastSuccess, initialSync, interval prometheus.Gauge
+	syncs, commits                         *prometheus.CounterVec
+	syncDuration                           prometheus.Histogram
+	requests                               *prometheus.CounterVec
+	requestDuration                        prometheus.Histogram
+	received, limitWait                    prometheus.Counter
+	stall                                  *stall
 }
 
 func newInstrumentation(project string, native bool) *instrumentation {
@@ -44,6 +44,8 @@ func newInstrumentation(project string, native bool) *instrumentation {
 			"End of the last successful sync in seconds since the epoch; 0 if there was none."),
 		initialSync: gauge("opper_exporter_initial_sync_progress_ratio",
 			"Share of the listed traces that the initial sync has read, 1 when it is complete."),
+		interval: gauge("opper_exporter_sync_interval_seconds",
+			"Time between syncs with Opper's trace list: --collector.interval; 0 if each scrape syncs."),
 		syncs: counter("opper_exporter_syncs_total",
 			"Syncs with Opper's trace list since the start of the process, by result.",
 			"result", "success", "error"),
@@ -81,7 +83,7 @@ func (i *instrumentation) continueFrom(old *instrumentation) {
 }
 
 func (i *instrumentation) collectors() []prometheus.Collector {
-	return []prometheus.Collector{i.up, i.lastSuccess, i.initialSync, i.syncs, i.commits, i.syncDuration, i.requests, i.requestDuration, i.received, i.limitWait}
+	return []prometheus.Collector{i.up, i.lastSuccess, i.initialSync, i.interval, i.syncs, i.commits, i.syncDuration, i.requests, i.requestDuration, i.received, i.limitWait}
 }
 
 // observeRequest counts one request to Opper. It is safe for concurrent use.

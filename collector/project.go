@@ -110,6 +110,7 @@ func openProject(cfg config.Project, deps Deps, old *project) (*project, error) 
 // newProject returns a project that has read nothing yet.
 func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *Clock, source func(opper.Priority, time.Time) syncer.Source) *project {
 	cfg.Aggregate.Partial, cfg.Aggregate.Wall = cfg.InitialLookback != nil, clock.Wall
+	metrics.interval.Set(cfg.Interval.Seconds())
 	metrics.stall = newStall(clock.Now, cfg.Interval, metrics.up)
 	p := &project{
 		cfg:       cfg,
