@@ -143,12 +143,12 @@ func (c *Collector) Refresh(ctx context.Context, project string) {
 }
 
 // IsReady reports whether a project has published, or could not because a sync
-// failed or makes no progress. With an empty name, it reports whether that was once
+// failed or makes no progress for a minute. With an empty name, it reports whether that was once
 // so of all: one that is added later must not take the others out of a load balancer.
 func (c *Collector) IsReady(name string) bool {
 	matching := c.matching(name)
 	ready := !slices.ContainsFunc(matching, func(p *project) bool {
-		return !p.snapshots.isPublished() && !p.hasFailed.Load() && p.metrics.stall.update() == 0
+		return !p.snapshots.isPublished() && !p.hasFailed.Load() && !p.metrics.stall.hasPaused()
 	})
 	if name != "" {
 		return ready && len(matching) > 0

@@ -137,14 +137,17 @@ func TestConnectionFails(t *testing.T) {
 }
 
 // Opper may take minutes not to answer. A project that waits for it keeps no other from
-// being scraped.
+// being scraped, however long its interval.
 func TestStalledProjectIsReady(t *testing.T) {
-	b := newBench(t, oppertest.Config{}, testConfig())
+	cfg := testConfig()
+	cfg.Interval = 20 * time.Minute
+	b := newBench(t, oppertest.Config{}, cfg)
+	b.step(time.Hour)
 	b.project.metrics.stall.begin()
 	if b.collector().IsReady("") {
 		t.Error("ready at the start of the initial sync")
 	}
-	b.step(b.project.metrics.stall.limit)
+	b.step(minStall)
 	if !b.collector().IsReady("") {
 		t.Error("not ready while the initial sync makes no progress")
 	}

@@ -56,13 +56,28 @@ func (s *stall) update() time.Duration {
 	return s.check()
 }
 
+// hasPaused reports whether there has been no progress for minStall, however long the
+// interval is: a first sync that waits for longer must not keep a process from being ready.
+func (s *stall) hasPaused() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pause() >= minStall
+}
+
 func (s *stall) check() time.Duration {
-	passed := s.now().Sub(s.progress)
-	if !s.reading || passed < s.limit {
+	passed := s.pause()
+	if passed < s.limit {
 		return 0
 	}
 	s.up.Set(0)
 	return passed
+}
+
+func (s *stall) pause() time.Duration {
+	if !s.reading {
+		return 0
+	}
+	return s.now().Sub(s.progress)
 }
 
 // watchedSource reports the answers of a Source as progress.
