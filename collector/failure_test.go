@@ -13,6 +13,8 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"opper_exporter/collector/scrape"
+	"opper_exporter/collector/storetest"
+	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -150,6 +152,30 @@ func TestStalledProjectIsReady(t *testing.T) {
 	b.step(minStall)
 	if !b.collector().IsReady("") {
 		t.Error("not ready while the initial sync makes no progress")
+	}
+}
+
+// A header that chooses another project is as another key: an empty list is not what
+// became of the one that is known.
+func TestHeaderOfAnotherProjectEmptiesNothing(t *testing.T) {
+	for name, header := range map[string]http.Header{"the same": {"X-Opper-Project": {"a"}}, "another": {"X-Opper-Project": {"b"}}} {
+		t.Run(name, func(t *testing.T) {
+			cfg := testConfig()
+			cfg.Store, cfg.Opper.Header = new(storetest.Memory), http.Header{"X-Opper-Project": {"a"}}
+			var err error
+			if cfg.Opper.Key, err = opper.FixedKey(apiKey); err != nil {
+				t.Fatal(err)
+			}
+			b := newBench(t, oppertest.Config{}, cfg)
+			b.opper.FillHistory(500, 5, epoch.Add(-24*time.Hour), epoch.Add(-time.Minute))
+			b.sync()
+			b.opper.Fail(oppertest.Fault{Answer: oppertest.OtherProject(oppertest.New(oppertest.Config{Seed: 9, Now: b.now})), Times: -1})
+			cfg.Opper.Header = header
+			b.restarted(cfg)
+			if listed := b.project.ledger.Listed(); b.project.sync(t.Context()) != (name == "the same") || name == "another" && b.project.ledger.Listed() != listed {
+				t.Errorf("the log says\n%s", b.log.String())
+			}
+		})
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"regexp"
 	"strings"
@@ -71,13 +72,18 @@ func (KeySource) MarshalText() ([]byte, error) { return []byte("<key>"), nil }
 // Sum returns a hash of the key, to find out that two are equal.
 func (k KeySource) Sum() [sha256.Size]byte { return sha256.Sum256([]byte(k.current())) }
 
-// Mark returns a few digits that tell the key from others, none without a key. They may
-// be stored, as they say too little to find the key.
-func (k KeySource) Mark() string {
+// Mark returns a few digits that tell the key with these headers, which may choose its
+// project, from others; none without a key. They may be stored, as they say too little to
+// find the key.
+func (k KeySource) Mark(header http.Header) string {
 	if k.held == nil {
 		return ""
 	}
-	sum := k.Sum()
+	text := k.current()
+	if len(header) > 0 {
+		text += fmt.Sprintf("\n%q", header)
+	}
+	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:4])
 }
 
