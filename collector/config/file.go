@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -39,8 +40,8 @@ type keyFile struct {
 
 // listing is what two projects would both count.
 type listing struct {
-	key                       [32]byte
-	upstream, filter, headers string // a header can choose the project of a credential
+	key                   [32]byte
+	root, filter, headers string // URL without version; a header can choose the project of a credential
 }
 
 // load returns the projects of --config.file. An error says where in it.
@@ -61,6 +62,9 @@ func (p *Parsed) parseProjects(content []byte, getenv func(string) string) ([]Pr
 	if err == nil {
 		err = l.load(root)
 	}
+	if key := apiKey.FindIndex(content); err == nil && key != nil {
+		err = fmt.Errorf("line %d: API key in the file: expected it in a file that api_key_file names, or in a variable that api_key_env names", 1+bytes.Count(content[:key[0]], []byte("\n")))
+	}
 	if err != nil {
 		text := p.configFile + ": " + keyLike.ReplaceAllString(err.Error(), "op-…")
 		return nil, errors.New(strings.Join(strings.Fields(text), " "))
@@ -68,7 +72,11 @@ func (p *Parsed) parseProjects(content []byte, getenv func(string) string) ([]Pr
 	return l.projects, nil
 }
 
-var keyLike = regexp.MustCompile(`\bop-(mak-\w[^\s"]*|[A-Za-z0-9]{16,})`)
+// keyLike may be a key, and is not shown. apiKey surely is one.
+var (
+	keyLike = regexp.MustCompile(`\bop-(mak-\w[^\s"]*|[A-Za-z0-9]{16,})`)
+	apiKey  = regexp.MustCompile(`\bop-(mak-\w|[A-Z0-9]{16,}\b)`)
+)
 
 func (l *loader) load(root *yaml.Node) error {
 	sections, err := mapping(root, "", []string{"projects", "project_key_directories"})
@@ -263,7 +271,8 @@ func (l *loader) add(project Project, where string, node *yaml.Node) error {
 	if other, ok := l.names[project.Name]; ok {
 		return at(node, where, nameTaken(other))
 	}
-	traces := listing{project.Opper.Key.Sum(), project.UpstreamURL, project.Opper.Name, fmt.Sprintf("%q", project.Opper.Header)}
+	root := project.UpstreamURL[:strings.LastIndexByte(project.UpstreamURL, '/')]
+	traces := listing{project.Opper.Key.Sum(), root, project.Opper.Name, fmt.Sprintf("%q", project.Opper.Header)}
 	if other, ok := l.listings[traces]; ok {
 		return at(node, where, fmt.Errorf("the key is also that of %s, with the same URL, headers and name filter: their traces would be counted twice", other))
 	}

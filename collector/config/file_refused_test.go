@@ -36,10 +36,15 @@ var badFiles = map[string]struct{ file, want string }{
 	"key in the file":    {"projects:\n  - name: a\n    api_key: op-SECRET\n", `line 3: projects[0] "a": unknown field "api_key", did you mean "api_key_file"?`},
 	"key as a field":     {"projects:\n  - name: a\n    op-ABCDEFGHIJ0123456789: a\n", `line 3: projects[0] "a": unknown field "op-…"`},
 	"key as a value":     {"projects:\n  - name: a\n    interval: op-ABCDEFGHIJ0123456789\n", `line 3: projects[0] "a": interval: expected a duration such as 30s or 1d, got "op-…"`},
-	"key as a name":      {"projects:\n  - name: op-mak-SECRET\n", `line 2: projects[0] "op-…": expected api_key_file, api_key_env, or a file of that name in project_key_directories`},
+	"key as a name":      {"projects:\n  - name: op-mak-SECRET\n", `line 2: projects[0] "op-…": name: expected a name, got an API key`},
 	"key as its file":    {"projects:\n  - name: a\n    api_key_file: op-SECRET\n", `line 3: projects[0] "a": api_key_file: no such file or directory`},
 	"key as a variable":  {"projects:\n  - name: a\n    api_key_env: op-SECRET\n", `line 3: projects[0] "a": api_key_env: expected the name of an environment variable`},
 	"variable unset":     {"projects:\n  - name: a\n    api_key_env: SECRET\n", `line 3: projects[0] "a": api_key_env: expected the name of an environment variable that is set`},
+	"key in a header":    {"projects:\n  - name: a\n    api_key_env: KEY_A\n    headers:\n      X-Key: op-ABCDEFGHIJ0123456789\n", `line 5: API key in the file: expected it in a file that api_key_file names, or in a variable that api_key_env names`},
+	"key for the proxy":  {"projects:\n  - name: a\n    api_key_env: KEY_A\n    http_client:\n      http_headers:\n        X-Key: {values: [op-ABCDEFGHIJ0123456789]}\n", `line 6: API key in the file: expected it in a file that api_key_file names, or in a variable that api_key_env names`},
+	"key in a comment":   {"projects: []\n# op-mak-SECRET\n", `line 2: API key in the file: expected it in a file that api_key_file names, or in a variable that api_key_env names`},
+	"key as known name":  {"projects:\n  - name: op-ABCDEFGHIJ0123456789\n    api_key_env: KEY_A\n", `line 2: projects[0] "op-…": name: expected a name, got an API key`},
+	"key as a file name": {"project_key_directories: [named]\n", `line 1: project_key_directories[0]: "DIR/named/op-…" as the name of a project: expected a name, got an API key`},
 	"field twice":        {"projects:\n  - name: a\n    interval: 1s\n    interval: 2s\n", `line 4: projects[0] "a": interval is already set in line 3`},
 	"no key":             {"projects:\n  - interval: 1s\n    name: a\n", `line 2: projects[0] "a": expected api_key_file, api_key_env, or a file of that name in project_key_directories`},
 	"two keys":           {"projects:\n  - name: a\n    api_key_file: keys/a\n    api_key_env: KEY_A\n", `line 2: projects[0] "a": expected either api_key_file or api_key_env`},
@@ -72,6 +77,7 @@ var badFiles = map[string]struct{ file, want string }{
 
 	"name twice":    {"projects:\n  - {name: a, api_key_env: KEY_A}\n  - {name: a, api_key_env: KEY_B}\n", `line 3: projects[1] "a": the name is also that of projects[0] "a"`},
 	"key twice":     {"projects:\n  - {name: a, api_key_env: KEY_A}\n  - {name: b, api_key_file: keys/a, url: 'https://api.opper.ai/'}\n", `line 3: projects[1] "b": the key is also that of projects[0] "a", with the same URL, headers and name filter: their traces would be counted twice`},
+	"other version": {"projects:\n  - {name: a, api_key_env: KEY_A}\n  - {name: b, api_key_file: keys/a, url: 'https://api.opper.ai/v3/'}\n", `line 3: projects[1] "b": the key is also that of projects[0] "a", with the same URL, headers and name filter: their traces would be counted twice`},
 	"twice, in dir": {"projects:\n  - {name: a, api_key_env: KEY_A}\n  - {name: a}\nproject_key_directories: [keys]\n", `line 3: projects[1] "a": the name is also that of projects[0] "a"`},
 	"bad key taken": {"project_key_directories: [bad]\nprojects:\n  - {name: b}\n", `line 3: projects[0] "b": DIR/bad/b: the key is empty`},
 
@@ -87,7 +93,7 @@ var badFiles = map[string]struct{ file, want string }{
 func TestBadFileIsRefused(t *testing.T) {
 	for name, c := range badFiles {
 		t.Run(name, func(t *testing.T) {
-			path := files(t, map[string]string{"opper.yml": c.file, "keys/a": "op-A", "bad/a": "op-A", "bad/b": "", "empty": "", "management": "op-mak-SECRET\n"})
+			path := files(t, map[string]string{"opper.yml": c.file, "keys/a": "op-A", "bad/a": "op-A", "bad/b": "", "named/op-ABCDEFGHIJ0123456789": "op-A", "empty": "", "management": "op-mak-SECRET\n"})
 			_, err := parseFile(path)
 			if err == nil {
 				t.Fatal("no error")

@@ -53,7 +53,7 @@ func newFlags(program, help string) (*kingpin.Application, *Parsed) {
 	app.Flag("opper.http-config-file", "File with TLS, proxy and header settings for requests to Opper, in the HTTP client format of Prometheus. It must not contain credentials for Opper.").PlaceHolder("FILE").StringVar(&p.httpConfigFile)
 	app.Flag("opper.allow-plaintext", "Allow http:// to hosts other than loopback, and plain-text proxies for it. The API key is then sent unencrypted.").BoolVar(&o.AllowPlaintext)
 	app.Flag("opper.header", "Additional header for requests to Opper, as 'Name: value'. Repeatable.").PlaceHolder("HEADER").StringsVar(&p.headers)
-	checked(app, "opper.project", "Value of the label project. One API key belongs to one project.", "default", &c.Name, parseLabel).IsSetByUser(&p.isProjectSet)
+	checked(app, "opper.project", "Value of the label project. One API key belongs to one project.", "default", &c.Name, parseProject).IsSetByUser(&p.isProjectSet)
 	app.Flag("opper.name-filter", "Name that Opper filters the list of traces by. Empty lists all.").PlaceHolder("NAME").StringVar(&o.Name)
 	checked(app, "opper.timeout", "Timeout of a request to Opper.", "30s", &o.Timeout, parsePositiveDuration)
 	checked(app, "opper.concurrency", "Maximum number of concurrent requests to Opper while many pages are read.", "4", &c.Concurrency, parseInt(1))

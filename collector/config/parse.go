@@ -149,6 +149,14 @@ func parseLabel(text string) (string, error) {
 	return text, nil
 }
 
+// parseProject refuses a key in the place of a name, which everybody may read.
+func parseProject(text string) (string, error) {
+	if apiKey.MatchString(text) {
+		return "", errors.New("expected a name, got an API key")
+	}
+	return parseLabel(text)
+}
+
 func parseAddress(text string) (string, error) {
 	if _, port, err := net.SplitHostPort(text); (err != nil || port == "") && text != "" {
 		return "", fmt.Errorf("expected an address such as :16775, got %q", text)
