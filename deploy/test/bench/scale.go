@@ -22,6 +22,9 @@ const (
 	scaleNames  = 10
 	// scaleInterval is that of the syncs.
 	scaleInterval = time.Minute
+	// writeInterval is how often a quiet project writes when it synced last. All that
+	// were started together do so in the same minute of it.
+	writeInterval = 5 * time.Minute
 	// ticks is the unit of the processor times that Linux tells, for each second.
 	ticks = 100
 )
@@ -168,8 +171,7 @@ func (s *scaled) measure(ctx context.Context) (figures []string, err error) {
 		fmt.Sprintf("%.2f", float64(requests-before)/float64(s.projects)/(s.window.Seconds()/scaleInterval.Seconds())),
 		fmt.Sprintf("%.0f", float64(usage-usageBefore)/minutes),
 		fmt.Sprintf("%.2f %%", 100*used.Seconds()/s.window.Seconds()),
-		fmt.Sprintf("%.0f", float64(transactions-first)/minutes),
-		fmt.Sprintf("%.0f", float64(written>>10)/minutes),
+		s.writes(transactions-first), s.writes(written>>10),
 		strconv.Itoa(anonymous), strconv.Itoa(anonymous+file), strconv.FormatInt(info.Size()>>20, 10))
 
 	for _, page := range []struct {
@@ -192,6 +194,14 @@ func (s *scaled) measure(ctx context.Context) (figures []string, err error) {
 		return nil, err
 	}
 	return append(figures, short(time.Since(began))), e.Terminate()
+}
+
+// writes returns what was written a minute, if that is known.
+func (s *scaled) writes(n int) string {
+	if s.window%writeInterval != 0 {
+		return fmt.Sprintf("– (--window is no multiple of %s)", writeInterval)
+	}
+	return fmt.Sprintf("%.0f", float64(n)/s.window.Minutes())
 }
 
 // configure writes the file with one project apart, which has this interval.
