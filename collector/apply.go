@@ -70,9 +70,8 @@ func (c *Collector) Apply(projects []config.Project) (err error) {
 func keepKeysApart(projects []*project) {
 	lists := map[string][]opper.KeySource{}
 	for _, p := range projects {
-		if o := p.cfg.Opper; o.Key != (opper.KeySource{}) {
-			list := fmt.Sprintf("%q %q %q", p.cfg.UpstreamURL, o.Name, o.Header)
-			lists[list] = append(lists[list], o.Key)
+		if key := p.cfg.Opper.Key; key != (opper.KeySource{}) {
+			lists[p.cfg.List()] = append(lists[p.cfg.List()], key)
 		}
 	}
 	for _, keys := range lists {

@@ -335,10 +335,11 @@ func TestKeyFilesAreKeptApart(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := testConfig().Project
-		p.Name, p.Digest, p.UpstreamURL, p.Opper = name, name, "http://localhost", opper.Options{URL: "http://localhost", Key: key}
+		p.Name, p.Digest, p.UpstreamURL, p.Opper = name, name, "http://localhost/v2", opper.Options{URL: "http://localhost", Key: key}
 		return p
 	}
 	a, b := cfg("a"), cfg("b")
+	b.UpstreamURL = "http://localhost/v3" // the same list
 	c, err := New([]config.Project{a, b}, Deps{Logger: log.NewNopLogger(), Clock: NewClock()})
 	if err != nil {
 		t.Fatal(err)

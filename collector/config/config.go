@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path"
 	"strings"
 	"time"
 
@@ -68,6 +69,12 @@ type Project struct {
 	ClassicHistograms bool
 	NativeHistograms  bool
 	Aggregate         aggregate.Config
+}
+
+// List tells the list of a key from others. Those of all versions of the API are one; a
+// header can choose the project of a credential.
+func (p *Project) List() string {
+	return fmt.Sprintf("%q %q %q", path.Dir(p.UpstreamURL), p.Opper.Name, p.Opper.Header)
 }
 
 // Parse reads and validates the arguments, the environment and the files that

@@ -40,8 +40,8 @@ type keyFile struct {
 
 // listing is what two projects would both count.
 type listing struct {
-	key                   [32]byte
-	root, filter, headers string // URL without version; a header can choose the project of a credential
+	key  [32]byte
+	list string
 }
 
 // load returns the projects of --config.file. An error says where in it.
@@ -271,8 +271,7 @@ func (l *loader) add(project Project, where string, node *yaml.Node) error {
 	if other, ok := l.names[project.Name]; ok {
 		return at(node, where, nameTaken(other))
 	}
-	root := project.UpstreamURL[:strings.LastIndexByte(project.UpstreamURL, '/')]
-	traces := listing{project.Opper.Key.Sum(), root, project.Opper.Name, fmt.Sprintf("%q", project.Opper.Header)}
+	traces := listing{project.Opper.Key.Sum(), project.List()}
 	if other, ok := l.listings[traces]; ok {
 		return at(node, where, fmt.Errorf("the key is also that of %s, with the same URL, headers and name filter: their traces would be counted twice", other))
 	}
