@@ -61,7 +61,7 @@ func exitStatus(err error, failed int, stderr io.Writer) int {
 
 // backfill reads, plans and writes.
 func backfill(ctx context.Context, o *options, shown *progress, stdout io.Writer) (err error) {
-	ends, err := lookAtServer(ctx, o, shown.logger)
+	first, ends, err := lookAtServer(ctx, o, shown.logger)
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func backfill(ctx context.Context, o *options, shown *progress, stdout io.Writer
 			err = fmt.Errorf("interrupted: %s is unfinished, and the same command starts over", o.Output)
 		}
 	}()
-	got, err := readProjects(ctx, o, shown)
+	got, err := readProjects(ctx, o, first, shown)
 	if err != nil {
 		return err
 	}
@@ -115,12 +115,12 @@ func backfill(ctx context.Context, o *options, shown *progress, stdout io.Writer
 // olderSeries is what to know before history of the same traces is added.
 const olderSeries = "the server has older series of the exporter with the same traces"
 
-// lookAtServer takes from the server what the arguments leave open, and returns where the
-// history has to end for it.
-func lookAtServer(ctx context.Context, o *options, logger log.Logger) ([]plan.End, error) {
+// lookAtServer takes from the server what the arguments leave open, and returns what it has
+// scraped first of each project, and where the history has to end for it.
+func lookAtServer(ctx context.Context, o *options, logger log.Logger) (map[string]server.First, []plan.End, error) {
 	ends := []plan.End{o.live(o.Until, "--until")}
 	if o.FromServer == nil {
-		return ends, nil
+		return nil, ends, nil
 	}
 	var projects []string
 	for _, p := range o.Projects {
@@ -128,18 +128,19 @@ func lookAtServer(ctx context.Context, o *options, logger log.Logger) ([]plan.En
 	}
 	live, err := server.Look(ctx, o.FromServer, projects, o.Labels)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if live.Older != "" {
 		level.Warn(logger).Log("msg", olderSeries, "labels", live.Older)
 	}
-	o.Labels = live.Labels
 	if !o.retained {
 		o.Retention = live.Retention
 	}
-	return append(ends,
-		o.live(live.First, "the first sample on the server"),
-		plan.End{At: live.Head, What: "the head of the server"}), nil
+	ends = append(ends, plan.End{At: live.Head, What: "the head of the server"})
+	for project, first := range live.First {
+		ends = append(ends, o.live(first.At, "the first sample of project "+project+" on the server"))
+	}
+	return live.First, ends, nil
 }
 
 // lateness is how long after its end a trace may be counted, beside the settle delay: rows
@@ -160,7 +161,7 @@ func (o *options) live(begin time.Time, what string) plan.End {
 }
 
 // readProjects reads what is listed. A copy of the state is removed.
-func readProjects(ctx context.Context, o *options, shown *progress) (*read.Result, error) {
+func readProjects(ctx context.Context, o *options, first map[string]server.First, shown *progress) (*read.Result, error) {
 	dir := filepath.Join(o.Output, stateDir)
 	if o.State != "" {
 		dir = filepath.Join(o.Output, scratchDir)
@@ -169,7 +170,7 @@ func readProjects(ctx context.Context, o *options, shown *progress) (*read.Resul
 	defer shown.end()
 	got, err := read.Run(ctx, read.Config{
 		Projects: o.Projects, MaxRequestsPerSecondTotal: o.MaxRequestsPerSecondTotal,
-		State: o.State, Directory: dir, Logger: shown.logger, Progress: shown.show, // the collector logs its own
+		State: o.State, Directory: dir, First: first, Logger: shown.logger, Progress: shown.show, // the collector logs its own
 	})
 	if o.State != "" {
 		err = cmp.Or(err, os.RemoveAll(dir)) //nolint:gosec // the operator's own flag, in a directory that was made for it

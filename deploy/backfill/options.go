@@ -31,7 +31,7 @@ const (
 var (
 	unusedPrefixes = []string{"web."}
 	unusedFlags    = []string{
-		"collector.interval", "collector.sweep-interval", "collector.usage-interval", "collector.max-models", "collector.trace-name-expiry",
+		"collector.sweep-interval", "collector.usage-interval", "collector.max-models", "collector.trace-name-expiry",
 	}
 )
 
@@ -73,7 +73,7 @@ func (f *flags) add(o *options) func(*kingpin.Application) {
 		app.Flag("output", "Directory for the output, which must be new or empty.").PlaceHolder("DIRECTORY").StringVar(&o.Output)
 		app.Flag("state", "Copy of the exporter's state, or its directory while the exporter is stopped: the history ends with its counts. Without it, a state is made from which the exporter continues.").PlaceHolder("PATH").StringVar(&o.State)
 		app.Flag("label", "Label that the server adds to the exporter's series, as 'NAME=VALUE'. Repeatable: job and instance are required, unless they are read from --from-server.").PlaceHolder("NAME=VALUE").StringsVar(&f.labels)
-		app.Flag("from-server", "URL of the Prometheus that scrapes the exporter. Labels, retention and the time of the first sample are read from it. Requires --state.").PlaceHolder("URL").StringVar(&f.fromServer)
+		app.Flag("from-server", "URL of the Prometheus that scrapes the exporter. Labels, retention and the first scrape, with whose values the history ends, are read from it. Requires --state.").PlaceHolder("URL").StringVar(&f.fromServer)
 		app.Flag("for", "Server that the output is for. new-prometheus has never been started: only then does the history reach until now. One of: [prometheus, new-prometheus, mimir]").Default(plan.Prometheus).EnumVar(&o.For, plan.Prometheus, plan.NewPrometheus, plan.Mimir)
 		app.Flag("format", "Output format. openmetrics is one text file per day, without native histograms. One of: [blocks, openmetrics]").Default(plan.Blocks).EnumVar(&o.Format, plan.Blocks, plan.OpenMetrics)
 		app.Flag("step", "Interval between samples of a series, at most 4m. The end of each trace adds another.").Default("60s").StringVar(&f.step)

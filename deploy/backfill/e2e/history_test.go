@@ -25,7 +25,8 @@ func TestHistoryOnAServer(t *testing.T) {
 	live := time.Now()
 	w.WaitScrapes(t, "opper", 1)
 	// If the blocks contained these too, live samples without them would follow: a reset.
-	w.run(t, 20, live)
+	w.run(t, 100, live)
+	w.changeAtOpper(t, live)
 	blocks := w.backfill(t, n, "--state="+w.state(t), "--from-server="+w.URL())
 	before := w.liveSamples(t)
 	w.moveIn(t, blocks)

@@ -161,12 +161,15 @@ func listTraces(s *oppertest.Server, n int, ended time.Time) (events []event) {
 	for i := range n {
 		start := ended.Add(-time.Duration(i+1) * 100 * time.Millisecond)
 		name, status, tokens := "agent-00", "success", int64(10*i)
-		s.Add(oppertest.Trace{
-			ID: fmt.Sprintf("%08x-0000-4000-8000-%012x", ended.Unix(), i), Name: &name, Status: &status, Start: &start, End: &ended, Tokens: &tokens,
-		})
+		s.Add(oppertest.Trace{ID: liveID(ended, i), Name: &name, Status: &status, Start: &start, End: &ended, Tokens: &tokens})
 		events = append(events, event{at: ended.UnixMilli(), name: name, outcome: status, tokens: tokens, micros: ended.Sub(start).Microseconds()})
 	}
 	return events
+}
+
+// liveID is the identifier of one of the traces that ended at a time.
+func liveID(ended time.Time, i int) string {
+	return fmt.Sprintf("%08x-0000-4000-8000-%012x", ended.Unix(), i)
 }
 
 // total is the number of all traces.

@@ -313,3 +313,19 @@ func (w *world) run(t *testing.T, n int, ended time.Time) {
 	}
 	w.truth.add(events...)
 }
+
+// changeAtOpper deletes most of the traces that ended at a time, and changes others: the
+// live series have counted them as they were.
+func (w *world) changeAtOpper(t *testing.T, ended time.Time) {
+	t.Helper()
+	for i := range 100 {
+		switch id := liveID(ended, i); {
+		case i < 60:
+			w.opper.Delete(id)
+		case i < 80:
+			w.opper.Update(id, func(t *oppertest.Trace) { t.Status, t.Tokens = new("error"), new(int64(1e6)) })
+		default:
+			w.opper.Update(id, func(t *oppertest.Trace) { t.Name = new("agent-01") })
+		}
+	}
+}

@@ -11,12 +11,15 @@ import (
 	"opper_exporter/collector/config"
 	"opper_exporter/collector/ledger"
 	"opper_exporter/deploy/backfill/history"
+	"opper_exporter/deploy/backfill/server"
 )
 
 // project is what is read of one project.
 type project struct {
 	cfg      config.Project
 	lookback *time.Duration // what the initial sync of the state counted; nil is all
+	settle   time.Duration  // the settle delay of the state
+	first    *server.First  // nil if nothing is known of it
 	began    time.Time
 	known    *collector.Known // nil without a state
 	now      []*dto.MetricFamily
@@ -122,40 +125,43 @@ func ceilMilli(t time.Time) int64 {
 
 // history returns the events under the labels that their traces are counted under.
 func (p *project) history() (history.Project, error) {
-	published := map[string]bool{}
-	traces := 0
-	for _, f := range p.now {
-		if f.GetName() != "opper_traces_total" {
-			continue
-		}
-		for _, m := range f.GetMetric() {
-			traces += int(m.GetCounter().GetValue())
-			for _, l := range m.GetLabel() {
-				if l.GetName() == "trace_name" {
-					published[l.GetValue()] = true
-				}
-			}
-		}
+	now, traces := countsOf(p.now), 0
+	for _, n := range now {
+		traces += n
 	}
 	if p.known == nil && traces != p.counted {
 		return history.Project{}, fmt.Errorf("%d traces were counted, and %d are in the state: the list became another one while it was read", p.counted, traces)
 	}
 	h := history.Project{Name: p.cfg.Name, Now: p.now, Events: p.events}
-	places, byLabel := make([]uint32, len(p.names)), map[string]uint32{}
-	for i, name := range p.names {
-		label, _ := p.cfg.Aggregate.RowLabel(name)
-		if !published[label] {
-			label = aggregate.Other
-		}
-		place, ok := byLabel[label]
+	labels := p.labels(now)
+	if p.first != nil {
+		first := countsOf(p.first.Exposed)
+		labelsFirst := p.labels(first)
+		h.Now, h.Events = p.first.Exposed, p.countedFirst(now, first, labels, labelsFirst)
+		labels = labelsFirst
+	}
+	places := map[string]uint32{}
+	for i := range h.Events {
+		e := &h.Events[i]
+		label := labels[e.Name]
+		place, ok := places[label]
 		if !ok {
 			place = uint32(len(h.Names))
-			h.Names, byLabel[label] = append(h.Names, label), place
+			h.Names, places[label] = append(h.Names, label), place
 		}
-		places[i] = place
-	}
-	for i := range h.Events {
-		h.Events[i].Name = places[h.Events[i].Name]
+		e.Name = place
 	}
 	return h, nil
+}
+
+// labels returns the label under which each name is counted, where these counts are exposed.
+func (p *project) labels(counts map[counter]int) (all []string) {
+	for _, name := range p.names {
+		label, _ := p.cfg.Aggregate.RowLabel(name)
+		if _, ok := counts[counter{label, aggregate.Success.String()}]; !ok {
+			label = aggregate.Other
+		}
+		all = append(all, label)
+	}
+	return all
 }

@@ -16,6 +16,7 @@ import (
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/store"
 	"opper_exporter/deploy/backfill/history"
+	"opper_exporter/deploy/backfill/server"
 	"opper_exporter/opper"
 )
 
@@ -30,8 +31,10 @@ type Config struct {
 	State string
 	// Directory is where a state is made, or copied to for as long as it is read.
 	Directory string
-	Logger    log.Logger
-	Progress  func(read, listed int) // called now and then, with numbers of traces
+	// First is the first scrape of each project on the server; nil if no server was asked.
+	First    map[string]server.First
+	Logger   log.Logger
+	Progress func(read, listed int) // called now and then, with numbers of traces
 }
 
 // Result is what a history is made of.
@@ -59,6 +62,11 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	}
 	result := &Result{}
 	for _, p := range r.projects {
+		if first, ok := cfg.First[p.cfg.Name]; ok {
+			p.first = &first
+		} else if cfg.First != nil && len(p.events) > 0 {
+			return nil, fmt.Errorf("project %q: --from-server has no series of it with these labels: does it scrape the project?", p.cfg.Name)
+		}
 		h, err := p.history()
 		if err != nil {
 			return nil, fmt.Errorf("project %q: %w", p.cfg.Name, err)
@@ -129,7 +137,8 @@ func (r *reader) restore() (err error) {
 		}
 		// The state may have counted any trace, and what it has counted has settled, also
 		// by a clock that is ahead.
-		p.lookback, p.cfg.InitialLookback, p.cfg.SettleDelay = p.cfg.InitialLookback, nil, -time.Hour
+		p.lookback, p.settle = p.cfg.InitialLookback, p.cfg.SettleDelay
+		p.cfg.InitialLookback, p.cfg.SettleDelay = nil, -time.Hour
 	}
 	return nil
 }

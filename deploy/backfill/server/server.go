@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"mime"
 	"net/http"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/api"
 	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/model"
 )
 
@@ -34,11 +34,8 @@ const (
 
 // Live is what a server says about the live series, and about itself.
 type Live struct {
-	// Labels are those that the server adds to what the exporter exposes: job,
-	// instance and others.
-	Labels map[string]string
-	// First is the first sample of the live series.
-	First time.Time
+	// First is the first scrape of each project that has live series.
+	First map[string]First
 	// Older shows the labels of series that began at least an hour before, whose traces a
 	// history would have again. It is empty if there are none.
 	Older string
@@ -48,6 +45,14 @@ type Live struct {
 	// Head is where the server's head begins: a block that ends later makes it drop
 	// live samples of every series. It is zero if the head is empty or unknown.
 	Head time.Time
+}
+
+// First is the first scrape of a project that had its live series.
+type First struct {
+	At time.Time
+	// Exposed are the families that have a history as they were then, with the labels that
+	// the server has added: job, instance and others.
+	Exposed []*dto.MetricFamily
 }
 
 // ParseURL returns the URL of a server.
@@ -92,9 +97,11 @@ func (s server) look(ctx context.Context, now time.Time, projects []string, give
 	if err != nil {
 		return Live{}, err
 	}
-	live := Live{Labels: chosen, Older: listed(older)}
-	if live.First, err = s.first(ctx, selector(chosen), tile); err != nil {
-		return Live{}, err
+	live := Live{First: map[string]First{}, Older: older}
+	for project, one := range chosen {
+		if live.First[project], err = s.firstScrape(ctx, one); err != nil {
+			return Live{}, err
+		}
 	}
 	// Servers that are not Prometheus itself do not have these two.
 	var unknown *v1.Error
@@ -128,59 +135,55 @@ func (s server) present(ctx context.Context, selector string, r v1.Range) (model
 	return matrix, nil
 }
 
-// first returns the time of the first sample. It finds the hour, then the minute,
-// and reads only the samples of that.
-func (s server) first(ctx context.Context, selector string, r v1.Range) (time.Time, error) {
-	for {
-		sets, err := s.present(ctx, selector, r)
-		if err != nil {
-			return time.Time{}, err
-		}
-		end := time.Time{}
-		for _, set := range sets {
-			if at := set.Values[0].Timestamp.Time(); end.IsZero() || at.Before(end) {
-				end = at
-			}
-		}
-		if end.IsZero() {
-			return time.Time{}, fmt.Errorf("has no sample of %s any more", selector)
-		}
-		if r.Step <= time.Minute {
-			return s.firstOf(ctx, selector, end, r.Step)
-		}
-		r = v1.Range{Start: end.Add(-r.Step), End: end, Step: time.Minute}
+// firstScrape finds the first sample of live series, whose hour is known, in its minute, and
+// returns all that was scraped then.
+func (s server) firstScrape(ctx context.Context, of instance) (first First, err error) {
+	series := metric + "{" + listed(of.labels) + "}"
+	hour := of.begin.Time()
+	sets, err := s.present(ctx, series, v1.Range{Start: hour.Add(-time.Hour), End: hour, Step: time.Minute})
+	if err != nil {
+		return first, err
 	}
+	if len(sets) == 0 {
+		return first, fmt.Errorf("has no sample of %s any more", series)
+	}
+	first.At = sets[0].Values[0].Timestamp.Time()
+	samples, err := s.samples(ctx, series+"[1m]", first.At)
+	if err != nil {
+		return first, err
+	}
+	for _, series := range samples {
+		if len(series.Values) > 0 && series.Values[0].Timestamp.Time().Before(first.At) {
+			first.At = series.Values[0].Timestamp.Time()
+		}
+	}
+	first.Exposed, err = s.exposed(ctx, of.labels, first.At)
+	return first, err
 }
 
-func (s server) firstOf(ctx context.Context, selector string, end time.Time, width time.Duration) (time.Time, error) {
-	query := fmt.Sprintf("%s[%s]", selector, model.Duration(width))
+// samples returns those of a range until a time.
+func (s server) samples(ctx context.Context, query string, end time.Time) (model.Matrix, error) {
 	value, _, _, err := s.api.Query(ctx, query, end)
 	if err != nil {
-		return time.Time{}, cause(err)
+		return nil, cause(err)
 	}
 	samples, _ := value.(model.Matrix)
-	first := end
-	for _, series := range samples {
-		if len(series.Values) > 0 && series.Values[0].Timestamp.Time().Before(first) {
-			first = series.Values[0].Timestamp.Time()
-		}
-	}
-	return first, nil
+	return samples, nil
 }
 
-// instance is what live series of the projects with the same labels come from.
+// instance is what live series of a project with the same labels come from.
 type instance struct {
 	labels map[string]string
 	begin  model.Time // of the step in which the first sample is
 }
 
-// choose returns the labels that the server adds, if they are the same for all live
-// series of the projects, and those of series that began before.
-func choose(sets model.Matrix, projects []string, given map[string]string) (chosen, older map[string]string, err error) {
+// choose returns where the live series of each project come from, and shows the labels of
+// series that began before.
+func choose(sets model.Matrix, projects []string, given map[string]string) (chosen map[string]instance, older string, err error) {
 	if len(sets) == 0 {
-		return nil, nil, fmt.Errorf("has no series %s of the last %d days: does it scrape the exporter?", metric, int(oldest.Hours()/24))
+		return nil, "", fmt.Errorf("has no series %s of the last %d days: does it scrape the exporter?", metric, int(oldest.Hours()/24))
 	}
-	var found []instance
+	found := map[string][]instance{}
 	var others []string
 	for _, set := range sets {
 		one := instance{map[string]string{}, set.Values[0].Timestamp}
@@ -188,39 +191,43 @@ func choose(sets model.Matrix, projects []string, given map[string]string) (chos
 			one.labels[string(name)] = string(value)
 		}
 		project := one.labels["project"]
-		delete(one.labels, "project")
-		known := slices.IndexFunc(found, func(known instance) bool { return maps.Equal(known.labels, one.labels) })
-		switch {
-		case !slices.Contains(projects, project):
+		if found[project] = append(found[project], one); !slices.Contains(projects, project) {
 			others = append(others, fmt.Sprintf("project=%q", project))
-		case known < 0:
-			found = append(found, one)
-		default:
-			found[known].begin = min(found[known].begin, one.begin)
 		}
 	}
-	if len(found) == 0 {
-		slices.Sort(others)
-		return nil, nil, fmt.Errorf("has no series %s of project %s, only of %s", metric, strings.Join(projects, ", "), strings.Join(slices.Compact(others), ", "))
-	}
-	matching := slices.DeleteFunc(slices.Clone(found), func(one instance) bool {
-		for name, value := range given {
-			if one.labels[name] != value {
-				return true
+	chosen = map[string]instance{}
+	var all []instance
+	for _, project := range projects {
+		all = append(all, found[project]...)
+		matching := slices.DeleteFunc(slices.Clone(found[project]), func(one instance) bool { return !one.has(given) })
+		switch len(matching) {
+		case 0: // it may have no traces
+		case 1:
+			chosen[project] = matching[0]
+			if first := slices.MinFunc(found[project], func(a, b instance) int { return cmp.Compare(a.begin, b.begin) }); first.begin < matching[0].begin {
+				older = listed(first.labels)
 			}
+		default:
+			return nil, "", fmt.Errorf("has the live series of several instances, choose one with --label: %s", listedAll(matching))
 		}
-		return false
-	})
-	switch len(matching) {
-	case 1:
-		if first := slices.MinFunc(found, func(a, b instance) int { return cmp.Compare(a.begin, b.begin) }); first.begin < matching[0].begin {
-			older = first.labels
-		}
-		return matching[0].labels, older, nil
-	case 0:
-		return nil, nil, fmt.Errorf("--label: no live series has %s: they have %s", listed(given), listedAll(found))
 	}
-	return nil, nil, fmt.Errorf("has the live series of several instances, choose one with --label: %s", listedAll(matching))
+	switch {
+	case len(all) == 0:
+		slices.Sort(others)
+		return nil, "", fmt.Errorf("has no series %s of project %s, only of %s", metric, strings.Join(projects, ", "), strings.Join(slices.Compact(others), ", "))
+	case len(chosen) == 0:
+		return nil, "", fmt.Errorf("--label: no live series has %s: they have %s", listed(given), listedAll(all))
+	}
+	return chosen, older, nil
+}
+
+func (i instance) has(labels map[string]string) bool {
+	for name, value := range labels {
+		if i.labels[name] != value {
+			return false
+		}
+	}
+	return true
 }
 
 // listedAll shows at most four: an exporter that moves with each deployment leaves many.
@@ -248,8 +255,6 @@ func listed(labels map[string]string) string {
 	slices.Sort(pairs)
 	return strings.Join(pairs, ", ")
 }
-
-func selector(labels map[string]string) string { return metric + "{" + listed(labels) + "}" }
 
 // retention reads what a server shows of its retention, such as "15d or 10GiB". Less
 // than the time may be kept for the sake of the size, which cannot be known before.

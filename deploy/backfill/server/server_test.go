@@ -13,60 +13,163 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/model"
 
 	"opper_exporter/deploy/test/promtest"
 )
 
-// The labels, the first sample, the retention and the head are those of a real server.
-func TestLookAtAServer(t *testing.T) {
-	exporter := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = fmt.Fprint(w, "# TYPE opper_traces_total counter\n") // the server notices a cut answer
-		for _, project := range []string{"one", "two"} {
+// target exposes projects, and counts three traces of each before every scrape.
+func target(t *testing.T, projects ...string) (address string, first []*dto.MetricFamily) {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	labels := []string{"project", "trace_name", "outcome"}
+	traces := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "opper_traces_total"}, labels)
+	tokens := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "opper_trace_tokens_total"}, labels)
+	lastEnd := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "opper_trace_last_end_timestamp_seconds"}, labels[:2])
+	durations := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "opper_trace_duration_seconds", Buckets: []float64{0.5, 60}, NativeHistogramBucketFactor: 1.1}, labels)
+	empty := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "opper_tokens_per_trace", Buckets: []float64{16}, NativeHistogramBucketFactor: 1.1}, labels[:2])
+	registry.MustRegister(traces, tokens, lastEnd, durations, empty)
+	count := func() {
+		for _, project := range projects {
 			for _, outcome := range []string{"success", "failure"} {
-				_, _ = fmt.Fprintf(w, "opper_traces_total{project=%q,trace_name=\"a\",outcome=%q} 7\n", project, outcome)
+				traces.WithLabelValues(project, "a", outcome).Add(3)
+				tokens.WithLabelValues(project, "a", outcome).Add(1.0 / 3) // of many digits
+				for _, seconds := range []float64{0, 0.3, 70} {
+					durations.WithLabelValues(project, "a", outcome).Observe(seconds)
+				}
 			}
+			lastEnd.WithLabelValues(project, "a").Add(1_800_000_000.123456)
+			empty.WithLabelValues(project, "a")
 		}
-	}))
-	t.Cleanup(exporter.Close)
-	address := exporter.Listener.Addr().String()
-	p := promtest.Start(t, promtest.Config{
-		YAML: strings.ReplaceAll(`
-global: {scrape_interval: 200ms, scrape_timeout: 200ms}
-scrape_configs:
-- job_name: opper
-  static_configs: [{targets: [TARGET], labels: {region: eu, a.b: c}}]
-- job_name: second
-  static_configs: [{targets: [TARGET]}]
-`, "TARGET", address),
-		Flags: []string{"--storage.tsdb.retention.time=33d", "--storage.tsdb.retention.size=10GB"},
-	})
-	p.WaitScrapes(t, "opper", 3)
-	p.WaitScrapes(t, "second", 3)
-
-	both := []string{"one", "two"}
-	at := parse(t, p.URL())
-	live, err := Look(t.Context(), at, both, map[string]string{"job": "opper"})
+	}
+	count()
+	first, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := map[string]string{"job": "opper", "instance": address, "region": "eu", "a.b": "c"}; !maps.Equal(live.Labels, want) {
-		t.Errorf("the labels are %v, want %v", live.Labels, want)
+	scraped := false
+	metrics := promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	exporter := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if scraped {
+			count()
+		}
+		scraped = true
+		metrics.ServeHTTP(w, r)
+	}))
+	t.Cleanup(exporter.Close)
+	return exporter.Listener.Addr().String(), first
+}
+
+// asText shows all that a history takes from families, by labels.
+func asText(families []*dto.MetricFamily, more map[string]string) map[string]string {
+	all := map[string]string{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			labels := model.Metric{model.MetricNameLabel: model.LabelValue(f.GetName())}
+			for name, value := range more {
+				labels[model.LabelName(name)] = model.LabelValue(value)
+			}
+			for _, l := range m.GetLabel() {
+				labels[model.LabelName(l.GetName())] = model.LabelValue(l.GetValue())
+			}
+			h := m.GetHistogram()
+			text := fmt.Sprint(f.GetType(), m.GetCounter().GetValue(), m.GetGauge().GetValue(), h.GetSampleCount(), h.GetSampleSum())
+			for _, b := range h.GetBucket() {
+				if !math.IsInf(b.GetUpperBound(), 1) {
+					text += fmt.Sprint(" ", b.GetUpperBound(), ":", b.GetCumulativeCount())
+				}
+			}
+			if h != nil && h.Schema != nil {
+				text += fmt.Sprint(", schema ", h.GetSchema(), " zero ", h.GetZeroCount())
+			}
+			key, count, deltas := int32(0), int64(0), h.GetPositiveDelta()
+			for _, span := range h.GetPositiveSpan() {
+				key += span.GetOffset()
+				for range span.GetLength() {
+					if len(deltas) > 0 { // client_golang marks an empty native histogram by a span
+						count += deltas[0]
+						text += fmt.Sprint(" ", key, ":", count)
+						deltas = deltas[1:]
+					}
+					key++
+				}
+			}
+			all[labels.String()] = text
+		}
+	}
+	return all
+}
+
+// The labels, the first scrape, the retention and the head are those of a real server.
+func TestLookAtAServer(t *testing.T) {
+	both, want := target(t, "one", "two")
+	probed := map[string]string{}
+	for _, project := range []string{"one", "two"} {
+		probed[project], _ = target(t, project)
+	}
+	p := promtest.Start(t, promtest.Config{
+		YAML: strings.NewReplacer("BOTH", both, "ONE", probed["one"], "TWO", probed["two"]).Replace(`
+global: {scrape_interval: 1s, scrape_timeout: 1s}
+scrape_configs:
+- job_name: opper
+  scrape_native_histograms: true
+  always_scrape_classic_histograms: true
+  static_configs: [{targets: [BOTH], labels: {region: eu, a.b: c}}]
+- job_name: probe
+  static_configs: [{targets: [ONE, TWO]}]
+`),
+		Flags: []string{"--storage.tsdb.retention.time=33d", "--storage.tsdb.retention.size=10GB"},
+	})
+	p.WaitScrapes(t, "opper", 3)
+	p.WaitScrapes(t, "probe", 3)
+
+	projects := []string{"one", "two"}
+	at := parse(t, p.URL())
+	live, err := Look(t.Context(), at, projects, map[string]string{"job": "opper"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []*dto.MetricFamily
+	for _, project := range projects {
+		got = append(got, live.First[project].Exposed...)
+	}
+	if got, want := asText(got, nil), asText(want, map[string]string{"job": "opper", "instance": both, "region": "eu", "a.b": "c"}); !maps.Equal(got, want) || len(want) != 16 {
+		t.Errorf("the first scrape is\n%v, want\n%v", got, want)
 	}
 	samples, err := p.Samples(t.Context(), `opper_traces_total{job="opper"}`, time.Hour)
 	if err != nil || len(samples) == 0 {
 		t.Fatal(samples, err)
 	}
 	for _, series := range samples {
-		if first := series.Values[0].Timestamp.Time(); !first.Equal(live.First) {
-			t.Errorf("the first sample of %v is of %v, found %v", series.Metric, first, live.First)
+		if first, found := series.Values[0].Timestamp.Time(), live.First[string(series.Metric["project"])].At; !first.Equal(found) {
+			t.Errorf("the first sample of %v is of %v, found %v", series.Metric, first, found)
+		}
+		if live.Head.IsZero() || live.Head.After(series.Values[0].Timestamp.Time()) || time.Since(live.Head) > time.Hour {
+			t.Errorf("the head begins at %v, after the first sample", live.Head)
 		}
 	}
 	if want := 33 * 24 * time.Hour; live.Retention != want {
 		t.Errorf("the retention is %v, want %v", live.Retention, want)
 	}
-	if live.Head.IsZero() || live.Head.After(live.First) || time.Since(live.Head) > time.Hour {
-		t.Errorf("the head begins at %v, the first sample is of %v", live.Head, live.First)
+
+	// Projects may be scraped from several targets, and without native histograms.
+	live, err = Look(t.Context(), at, append(projects, "without traces"), map[string]string{"job": "probe"})
+	if err != nil || len(live.First) != 2 {
+		t.Fatal(live, err)
+	}
+	for project, address := range probed {
+		text := asText(live.First[project].Exposed, nil)
+		for labels, value := range text {
+			if !strings.Contains(labels, fmt.Sprintf("instance=%q", address)) || !strings.Contains(labels, fmt.Sprintf("project=%q", project)) || strings.Contains(value, "schema") {
+				t.Errorf("%s has %s: %s", project, labels, value)
+			}
+		}
+		if len(text) != 8 {
+			t.Errorf("%s has %v", project, text)
+		}
 	}
 
 	for name, test := range map[string]struct {
@@ -74,8 +177,8 @@ scrape_configs:
 		labels   map[string]string
 		want     string
 	}{
-		"several instances":         {both, nil, `has the live series of several instances, choose one with --label: "a.b"="c", instance=`},
-		"a label that is not there": {both, map[string]string{"job": "opper", "instance": "b"}, `--label: no live series has instance="b", job="opper": they have "a.b"="c", instance=`},
+		"several instances":         {projects, nil, `has the live series of several instances, choose one with --label: "a.b"="c", instance=`},
+		"a label that is not there": {projects, map[string]string{"job": "opper", "instance": "b"}, `--label: no live series has instance="b", job="opper": they have "a.b"="c", instance=`},
 		"another project":           {[]string{"three"}, nil, `has no series opper_traces_total of project three, only of project="one", project="two"`},
 	} {
 		_, err := Look(t.Context(), at, test.projects, test.labels)
@@ -85,7 +188,7 @@ scrape_configs:
 	}
 
 	empty := promtest.Start(t, promtest.Config{YAML: "global: {}\n"})
-	if _, err := Look(t.Context(), parse(t, empty.URL()), both, nil); err == nil || !strings.HasSuffix(err.Error(), "has no series opper_traces_total of the last 32 days: does it scrape the exporter?") {
+	if _, err := Look(t.Context(), parse(t, empty.URL()), projects, nil); err == nil || !strings.HasSuffix(err.Error(), "has no series opper_traces_total of the last 32 days: does it scrape the exporter?") {
 		t.Errorf("without series the error is %v", err)
 	}
 }
@@ -118,7 +221,7 @@ func TestOlderInstance(t *testing.T) {
 	sets := model.Matrix{set("a", "one", 5), set("b", "one", 4), set("b", "two", 3), set("c", "three", 1)}
 	for instance, want := range map[string]string{"a": "b", "b": ""} {
 		chosen, older, err := choose(sets, []string{"one", "two"}, map[string]string{"instance": instance})
-		if err != nil || chosen["instance"] != instance || older["instance"] != want {
+		if err != nil || chosen["one"].labels["instance"] != instance || (want == "") != (older == "") || !strings.Contains(older, want) {
 			t.Errorf("%s: chosen is %v, older %v, want %q, %v", instance, chosen, older, want, err)
 		}
 	}
@@ -208,7 +311,7 @@ func TestFirstSample(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !live.First.Equal(first) || live.Retention != 0 || !live.Head.IsZero() {
+		if !live.First["default"].At.Equal(first) || live.Retention != 0 || !live.Head.IsZero() {
 			t.Fatalf("the first sample is of %v, found %+v", first, live)
 		}
 	}
