@@ -73,3 +73,6 @@ func (k *Known) Has(id string) bool { return k.ledger.HasSeen(ledger.KeyOf(id)) 
 
 // HasCounted reports whether a trace was counted, see ledger.Ledger.
 func (k *Known) HasCounted(id ledger.ID) (counted, abandoned bool) { return k.ledger.HasCounted(id) }
+
+// Pending calls f for each trace that is open or not settled, in no order.
+func (k *Known) Pending(f func(ledger.Row)) { k.ledger.Pending(f) }

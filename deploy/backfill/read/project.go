@@ -10,6 +10,7 @@ import (
 	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/config"
 	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/store"
 	"opper_exporter/deploy/backfill/history"
 	"opper_exporter/deploy/backfill/server"
 )
@@ -98,6 +99,21 @@ func (p *project) event(c *ledger.Counted, abandoned bool) (e history.Event, ok 
 		e.Duration = c.Duration.Microseconds()
 	}
 	return e, true
+}
+
+// countFuture counts what a made state has not counted, as it ends later than it was read.
+func (p *project) countFuture(state *store.Store) error {
+	now := time.Now()
+	made, err := collector.ReadKnown(state, p.cfg.Name)
+	if err != nil || made == nil {
+		return err
+	}
+	made.Pending(func(row ledger.Row) {
+		if row.End.After(now) {
+			p.future++
+		}
+	})
+	return nil
 }
 
 func (p *project) outcome(c *ledger.Counted, abandoned bool) aggregate.Outcome {

@@ -109,6 +109,11 @@ func (r *reader) read(ctx context.Context) (err error) {
 	if err := r.list(ctx, collector.Deps{Store: state}); err != nil {
 		return err
 	}
+	for _, p := range r.projects {
+		if err := p.countFuture(state); err != nil {
+			return fmt.Errorf("project %q: %w", p.cfg.Name, err)
+		}
+	}
 	return state.Verify()
 }
 
