@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"math"
 	"net/http"
@@ -307,6 +308,16 @@ func TestRefusals(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(data, "chunks_head"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	stopped, linked := t.TempDir(), filepath.Join(t.TempDir(), "link")
+	if err := cmp.Or(os.MkdirAll(filepath.Join(stopped, "01KAY0000000000000000000ZZ", "chunks"), 0o700),
+		os.WriteFile(filepath.Join(stopped, "01KAY0000000000000000000ZZ", "meta.json"), nil, 0o600),
+		os.Mkdir(filepath.Join(stopped, "inside"), 0o700), os.Symlink(filepath.Join(stopped, "inside"), linked)); err != nil {
+		t.Fatal(err)
+	}
+	fresh := t.TempDir()
+	if err := os.Mkdir(filepath.Join(fresh, "wal"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	unready := httptest.NewServer(http.NotFoundHandler())
 	defer unready.Close()
 	for name, c := range map[string]struct {
@@ -332,6 +343,13 @@ func TestRefusals(t *testing.T) {
 		"existing output":       {[]string{"--output=" + full}, 1, "--output: " + full + " is not empty: expected a new directory"},
 		"output in a server":    {[]string{"--output=" + filepath.Join(data, "some", "where")}, 1, "is in the data directory " + data + " of a server: expected a directory beside it"},
 		"output is a server":    {[]string{"--output=" + data}, 1, "is in the data directory " + data + " of a server"},
+		"output in blocks":      {[]string{"--output=" + filepath.Join(stopped, "some")}, 1, "is in the data directory " + stopped + " of a server"},
+		"output linked there":   {[]string{"--output=" + filepath.Join(linked, "some", "where")}, 1, "is in the data directory " + stopped + " of a server"},
+		"output in a new one":   {[]string{"--output=" + filepath.Join(fresh, "some")}, 1, "is in the data directory " + fresh + " of a server"},
+		"empty state":           {[]string{"--state="}, 2, "--state: expected a value"},
+		"empty server":          {[]string{"--from-server="}, 2, "--from-server: expected a value"},
+		"empty until":           {[]string{"--until="}, 2, "--until: expected a value"},
+		"empty retention":       {[]string{"--retention="}, 2, "--retention: expected a value"},
 		"output is a file":      {[]string{"--output=" + file}, 1, "--output: "},
 		"no server":             {[]string{"--from-server=" + unready.URL, "--state=" + full}, 1, "--from-server"},
 		"server is no URL":      {[]string{"--from-server=localhost:9090", "--state=" + full}, 2, `--from-server: expected a URL such as http://localhost:9090, got "localhost:9090"`},

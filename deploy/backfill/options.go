@@ -55,6 +55,15 @@ type flags struct {
 	labels                             []string
 	fromServer, step, until, retention string
 	storagePath                        bool // was given
+	optional                           []*optional
+}
+
+// optional is a flag that may be left out, but has no empty value: a script whose variable
+// is empty means something else.
+type optional struct {
+	name  string
+	value *string
+	given bool
 }
 
 // parse reads the arguments, the environment and the files that they name.
@@ -71,14 +80,14 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (o *opti
 func (f *flags) add(o *options) func(*kingpin.Application) {
 	return func(app *kingpin.Application) {
 		app.Flag("output", "Directory for the output, which must be new or empty.").PlaceHolder("DIRECTORY").StringVar(&o.Output)
-		app.Flag("state", "Copy of the exporter's state, or its directory while the exporter is stopped: the history ends with its counts. Without it, a state is made from which the exporter continues.").PlaceHolder("PATH").StringVar(&o.State)
+		f.flag(app, "state", "PATH", &o.State, "Copy of the exporter's state, or its directory while the exporter is stopped: the history ends with its counts. Without it, a state is made from which the exporter continues.")
 		app.Flag("label", "Label that the server adds to the exporter's series, as 'NAME=VALUE'. Repeatable: job and instance are required, unless they are read from --from-server.").PlaceHolder("NAME=VALUE").StringsVar(&f.labels)
-		app.Flag("from-server", "URL of the Prometheus that scrapes the exporter. Labels, retention and the first scrape, with whose values the history ends, are read from it. Requires --state.").PlaceHolder("URL").StringVar(&f.fromServer)
+		f.flag(app, "from-server", "URL", &f.fromServer, "URL of the Prometheus that scrapes the exporter. Labels, retention and the first scrape, with whose values the history ends, are read from it. Requires --state.")
 		app.Flag("for", "Server that the output is for. new-prometheus has never been started: only then does the history reach until now. One of: [prometheus, new-prometheus, mimir]").Default(plan.Prometheus).EnumVar(&o.For, plan.Prometheus, plan.NewPrometheus, plan.Mimir)
 		app.Flag("format", "Output format. openmetrics is one text file per day, without native histograms. One of: [blocks, openmetrics]").Default(plan.Blocks).EnumVar(&o.Format, plan.Blocks, plan.OpenMetrics)
 		app.Flag("step", "Interval between samples of a series, at most 4m. The end of each trace adds another.").Default("60s").StringVar(&f.step)
-		app.Flag("until", "Time by which the history ends, such as 2026-11-26T18:00:00Z: that of the first scrape. Default: the first sample on --from-server, or when the state began to count.").PlaceHolder("TIME").StringVar(&f.until)
-		app.Flag("retention", "How long the server keeps samples. Use 0s for no limit. Default: that of --from-server, else 15d, or no limit for mimir.").PlaceHolder("DURATION").StringVar(&f.retention)
+		f.flag(app, "until", "TIME", &f.until, "Time by which the history ends, such as 2026-11-26T18:00:00Z: that of the first scrape. Default: the first sample on --from-server, or when the state began to count.")
+		f.flag(app, "retention", "DURATION", &f.retention, "How long the server keeps samples. Use 0s for no limit. Default: that of --from-server, else 15d, or no limit for mimir.")
 		app.GetFlag("storage.path").Hidden().IsSetByUser(&f.storagePath)
 		for _, flag := range app.Model().Flags {
 			unused := slices.ContainsFunc(unusedPrefixes, func(prefix string) bool { return strings.HasPrefix(flag.Name, prefix) })
@@ -89,8 +98,20 @@ func (f *flags) add(o *options) func(*kingpin.Application) {
 	}
 }
 
+// flag adds an optional flag.
+func (f *flags) flag(app *kingpin.Application, name, placeHolder string, value *string, help string) {
+	one := &optional{name: name, value: value}
+	f.optional = append(f.optional, one)
+	app.Flag(name, help).PlaceHolder(placeHolder).IsSetByUser(&one.given).StringVar(value)
+}
+
 // check takes the values of the flags over. Its errors name the flag.
 func (f *flags) check(o *options) (err error) {
+	for _, one := range f.optional {
+		if one.given && *one.value == "" {
+			return fmt.Errorf("--%s: expected a value", one.name)
+		}
+	}
 	switch {
 	case f.storagePath:
 		return errors.New("--storage.path: expected --state, with a copy of the state or the directory of a stopped exporter")

@@ -8,7 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/tsdb/fileutil"
 )
 
@@ -51,12 +53,26 @@ func createOutput(dir string) (lock fileutil.Releaser, err error) {
 // dataDirectory returns the data directory of a server that a path is in, if it is in one.
 func dataDirectory(path string) (string, error) {
 	path, err := filepath.Abs(path)
-	for parent := filepath.Dir(path); err == nil && path != parent; path, parent = parent, filepath.Dir(parent) {
-		if info, err := os.Stat(filepath.Join(path, "chunks_head")); err == nil && info.IsDir() {
+	for inner := ""; err == nil && path != inner; path, inner = filepath.Dir(path), path {
+		if target, err := filepath.EvalSymlinks(path); err == nil { // the last ones do not exist yet
+			path = target
+		}
+		if isDataDirectory(path) {
 			return path, nil
 		}
 	}
 	return "", err
+}
+
+// isDataDirectory reports whether a server has written into a directory: a head, a log, a
+// lock or a block.
+func isDataDirectory(dir string) bool {
+	for _, pattern := range []string{"chunks_head", "wal", "queries.active", strings.Repeat("?", len(ulid.ULID{}.String())) + "/meta.json"} {
+		if found, _ := fs.Glob(os.DirFS(dir), pattern); len(found) > 0 { // no pattern is malformed
+			return true
+		}
+	}
+	return false
 }
 
 func isUnfinished(dir string) bool {
