@@ -16,9 +16,9 @@ const (
 	// chunkSamples is how many samples of a chunk Prometheus aims at. It takes up to twice as
 	// many rather than begin a chunk of a few.
 	chunkSamples = 120
-	// segmentSize is allocated in advance: Prometheus' own 512 MiB are more than a disk
-	// need have room for.
-	segmentSize = 32 << 20
+	// segmentSize is allocated in advance, and cut when it is written: Prometheus' own 512 MiB
+	// are more than a disk need have room for.
+	segmentSize = 1 << 20
 )
 
 // writeChunks writes the chunks of series and returns where they are.

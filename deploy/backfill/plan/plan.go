@@ -104,22 +104,29 @@ func New(h Sizer, cfg Config) (*Plan, error) {
 	p.Series, p.Samples = h.Size(first, p.Last.UnixMilli(), cfg.Format != OpenMetrics)
 	p.Bytes = p.Samples * bytesPerSample(cfg.Format)
 	if cfg.Format != OpenMetrics {
-		p.Bytes += uint64(p.Series*len(p.Ranges)) * bytesPerSeries
+		p.Bytes += uint64(len(p.Ranges)) * (uint64(p.Series)*bytesPerSeries + bytesPerBlock)
 	}
 	p.Retention = (cfg.Now.Sub(p.First) + day - 1).Truncate(day)
 	return p, nil
 }
 
-// bytesPerSeries is more than a series takes in the index of each block.
-const bytesPerSeries = 80
+const (
+	// bytesPerSeries is more than a series takes in the index of each block.
+	bytesPerSeries = 80
+	// bytesPerBlock is more than the files and directories of a block take beside what is in
+	// them, as a file system allocates 4 KiB at a time.
+	bytesPerBlock = 6 * 4096
+	// spare is what files may take while they are written, and are not yet cut to their length.
+	spare = 16 << 20
+)
 
 // bytesPerSample is more than a sample takes, by measurement: in blocks 1.8 bytes where
-// there are few traces, and 3.2 where there is one a minute and more of each name.
+// there are few traces, and 4.1 where each sample is the end of one.
 func bytesPerSample(format string) uint64 {
 	if format == OpenMetrics {
 		return 200
 	}
-	return 4
+	return 5
 }
 
 // Check refuses a plan that the server or the disk has no room for. free is the number of
@@ -129,8 +136,8 @@ func (p *Plan) Check(directory string, free uint64) error {
 		return fmt.Errorf("--retention: the history begins %s ago, and the server would delete what is older than %s: let it keep at least %s (%s), and say so with --retention=%s",
 			days(p.cfg.Now.Sub(p.First)), days(r), days(p.Retention), retentionFlag(p.cfg.For), days(p.Retention))
 	}
-	if free < p.Bytes {
-		return fmt.Errorf("--output: %s has room for %s, and the history takes up to %s", directory, Size(free), Size(p.Bytes))
+	if free < p.Bytes+spare {
+		return fmt.Errorf("--output: %s has room for %s, and writing the history takes up to %s", directory, Size(free), Size(p.Bytes+spare))
 	}
 	return nil
 }

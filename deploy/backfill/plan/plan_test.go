@@ -141,9 +141,9 @@ func TestHistoriesAreRefused(t *testing.T) {
 			month(), nil, 7 * day, Mimir, 1 << 40,
 			"--retention: the history begins 30d ago, and the server would delete what is older than 7d: let it keep at least 30d (compactor_blocks_retention_period), and say so with --retention=30d",
 		},
-		"room":            {month(), nil, 30 * day, Prometheus, 100e6, "--output: /out has room for 100 MB, and the history takes up to 763 MB"},
-		"just enough":     {month(), nil, 30 * day, Prometheus, 770e6, ""},
-		"no limit at all": {month(), nil, 0, Prometheus, 770e6, ""},
+		"room":            {month(), nil, 30 * day, Prometheus, 100e6, "--output: /out has room for 100 MB, and writing the history takes up to 952 MB"},
+		"just enough":     {month(), nil, 30 * day, Prometheus, 960e6, ""},
+		"no limit at all": {month(), nil, 0, Prometheus, 960e6, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, err := New(c.history, Config{For: c.server, Format: Blocks, Now: now, Ends: c.ends, Retention: c.retention})

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// The plan says how much room the history takes on the disk, where it has few samples as well
+// as where each is the end of a trace.
+func TestPlanHasRoomForAll(t *testing.T) {
+	printed := regexp.MustCompile(`bytes +up to ([0-9.]+) ([KM])B`)
+	for name, c := range map[string]struct {
+		traces int
+		over   time.Duration
+		args   []string
+	}{
+		"one trace":   {1, 29 * day, nil},
+		"few traces":  {300, 29 * day, nil},
+		"many traces": {40_000, 12 * time.Hour, nil},
+		"long blocks": {300, 29 * day, []string{"--for=mimir"}},
+		"text":        {300, 2 * day, []string{"--format=openmetrics"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, c.traces, c.over)
+			out, _ := b.mustRun(append(c.args, "--retention=0s")...)
+			found := printed.FindStringSubmatch(out)
+			if found == nil {
+				t.Fatalf("no bytes in\n%s", out)
+			}
+			planned, err := strconv.ParseFloat(found[1], 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			planned *= map[string]float64{"K": 1e3, "M": 1e6}[found[2]]
+			took := 0
+			for _, dir := range []string{blocksDir, openMetricsDir} {
+				err := filepath.WalkDir(filepath.Join(b.output, dir), func(_ string, d fs.DirEntry, err error) error {
+					if err != nil {
+						return err
+					}
+					info, err := d.Info()
+					took += int(info.Size()+4095) / 4096 * 4096
+					return err
+				})
+				if err != nil && !errors.Is(err, fs.ErrNotExist) {
+					t.Fatal(err)
+				}
+			}
+			if took == 0 || float64(took) > 1.01*planned {
+				t.Errorf("%d bytes are written, planned\n%s", took, out)
+			}
+		})
+	}
+}
