@@ -10,16 +10,17 @@ import (
 	"time"
 )
 
-// Usage is one row of Opper's usage: what calls of one hour cost, of one value of
+// Usage is one row of Opper's usage: what calls of one bucket cost, of one value of
 // each group.
 type Usage struct {
-	Bucket time.Time // begin of the hour, UTC
+	Bucket time.Time // begin of the hour or the minute, UTC; see UsageQuery
 	// Cost is in nanodollars, 10⁻⁹ US dollars, and rounded to them. It may be
 	// negative, and is 0 if null.
 	Cost         int64
 	Calls        int64 // count; 0 if null or absent
 	InputTokens  int64 // prompt_tokens; 0 if null or absent
 	OutputTokens int64 // completion_tokens; 0 if null or absent
+	Unreadable   bool  // some of the amounts above, which are 0
 	// The groups are empty if null or not asked for. The trace is written as
 	// Trace.ID is.
 	Model, Project, Trace string
@@ -35,10 +36,19 @@ const (
 	GroupTrace   UsageGroup = "trace_uuid"
 )
 
-// UsageQuery is a window of usage, in whole seconds, and its groups.
+// UsageQuery is a window of usage and its groups. Buckets are hours, or minutes if the
+// window is not one of whole hours.
 type UsageQuery struct {
-	From, To time.Time // To is exclusive
+	From, To time.Time // To is exclusive; both are of whole minutes
 	GroupBy  []UsageGroup
+}
+
+// bucket returns the size of the buckets, and its name.
+func (q *UsageQuery) bucket() (time.Duration, string) {
+	if q.From.Truncate(time.Hour).Equal(q.From) && q.To.Truncate(time.Hour).Equal(q.To) {
+		return time.Hour, "hour"
+	}
+	return time.Minute, "minute"
 }
 
 // UsagePage is one answer with usage.
@@ -58,13 +68,14 @@ var (
 	errNoUsage = errors.New("JSON without a list of usage rows (expected an array, bare or as \"data\")")
 )
 
-// Usage returns the usage of each hour in a window. The error is an ErrNoGroup,
+// Usage returns the usage of each bucket in a window. The error is an ErrNoGroup,
 // ErrTooManyRows or ErrTooLarge, the context's if that ended, or else see Permanent.
 func (c *Client) Usage(ctx context.Context, q UsageQuery) (UsagePage, error) {
+	_, granularity := q.bucket()
 	query := url.Values{
 		"from_date":   {q.From.UTC().Format(time.RFC3339)},
 		"to_date":     {q.To.UTC().Format(time.RFC3339)},
-		"granularity": {"hour"},
+		"granularity": {granularity},
 		"fields":      {"prompt_tokens", "completion_tokens"},
 	}
 	for _, group := range q.GroupBy {
@@ -72,7 +83,7 @@ func (c *Client) Usage(ctx context.Context, q UsageQuery) (UsagePage, error) {
 	}
 	var answer usageAnswer
 	err := c.read(ctx, c.root()+"/v2/analytics/usage", query, func(r io.Reader) (err error) {
-		answer, err = decodeUsage(r, q.GroupBy, maxUsageRows)
+		answer, err = decodeUsage(r, &q, maxUsageRows)
 		return err
 	})
 	if err == nil {
@@ -99,9 +110,9 @@ func (a *usageAnswer) missingGroup(groups []UsageGroup) error {
 	return nil
 }
 
-// decodeUsage reads an answer to its end. A row whose hour, cost, calls or tokens
-// cannot be read is an error, as leaving it out would make less of what was used.
-func decodeUsage(r io.Reader, groups []UsageGroup, limit int) (usageAnswer, error) {
+// decodeUsage reads an answer to its end. A row whose bucket cannot be read is an error,
+// as nobody could tell later whether it has been counted.
+func decodeUsage(r io.Reader, q *UsageQuery, limit int) (usageAnswer, error) {
 	answer := usageAnswer{groups: map[UsageGroup]bool{}}
 	answer.Total = -1
 	hasList := false
@@ -114,7 +125,7 @@ func decodeUsage(r io.Reader, groups []UsageGroup, limit int) (usageAnswer, erro
 					d.tooMany(limit)
 					return
 				}
-				answer.Rows = append(answer.Rows, d.usage(groups, answer.groups, len(answer.Rows)+1))
+				answer.Rows = append(answer.Rows, d.usage(q, answer.groups, len(answer.Rows)+1))
 			})
 		}
 		if d.Peek() == '[' {
@@ -142,21 +153,15 @@ func decodeUsage(r io.Reader, groups []UsageGroup, limit int) (usageAnswer, erro
 }
 
 // usage reads a row, by its number, and notes which groups it has.
-func (d *decoder) usage(groups []UsageGroup, has map[UsageGroup]bool, number int) (u Usage) {
+func (d *decoder) usage(q *UsageQuery, has map[UsageGroup]bool, number int) (u Usage) {
 	hasBucket, hasCost := false, false
-	require := func(readable bool, field, expected string) {
-		if !readable {
-			d.Fail(fmt.Errorf("usage row %d without a readable %s (expected %s)", number, field, expected))
-		}
-	}
-	const aNumber = "a decimal number in range"
-	amount := func(field string, places int) int64 {
+	amount := func(places int) int64 {
 		if d.Peek() == 'n' {
 			d.Skip()
 			return 0
 		}
 		n, ok := d.decimal(places)
-		require(ok, field, aNumber)
+		u.Unreadable = u.Unreadable || !ok
 		return n
 	}
 	d.Object(func(key []byte) {
@@ -164,20 +169,22 @@ func (d *decoder) usage(groups []UsageGroup, has map[UsageGroup]bool, number int
 		case "time_bucket":
 			u.Bucket, hasBucket = d.time()
 		case "cost":
-			u.Cost, hasCost = amount("cost", 9), true
+			u.Cost, hasCost = amount(9), true
 		case "count":
-			u.Calls = amount("count", 0)
+			u.Calls = amount(0)
 		case "prompt_tokens":
-			u.InputTokens = amount("prompt_tokens", 0)
+			u.InputTokens = amount(0)
 		case "completion_tokens":
-			u.OutputTokens = amount("completion_tokens", 0)
+			u.OutputTokens = amount(0)
 		default:
-			d.usageGroup(&u, key, groups, has)
+			d.usageGroup(&u, key, q.GroupBy, has)
 		}
 	})
-	require(hasBucket, "time_bucket", "a time as in RFC 3339")
-	require(hasCost, "cost", aNumber)
-	u.Bucket = u.Bucket.Truncate(time.Hour)
+	if !hasBucket {
+		d.Fail(fmt.Errorf("usage row %d without a readable time_bucket (expected a time as in RFC 3339)", number))
+	}
+	size, _ := q.bucket()
+	u.Bucket, u.Unreadable = u.Bucket.Truncate(size), u.Unreadable || !hasCost
 	return u
 }
 

@@ -89,13 +89,16 @@ func plainUsage(body []byte) (usageAnswer, bool) {
 }
 
 func plainUsageRow(row json.RawMessage, groups map[UsageGroup]bool) (u Usage, readable bool) {
-	hasBucket, hasCost, readable := false, false, true
+	hasBucket, hasCost := false, false
 	amount := func(value json.RawMessage, places int) int64 {
 		if value[0] == 'n' {
 			return 0
 		}
 		n, ok := plainNumber(value, places)
-		readable = readable && ok
+		if !ok {
+			u.Unreadable = true
+			return 0
+		}
 		return n
 	}
 	plainMembers(row, func(key string, value json.RawMessage) {
@@ -119,7 +122,8 @@ func plainUsageRow(row json.RawMessage, groups map[UsageGroup]bool) (u Usage, re
 			u.Trace, groups[GroupTrace] = plainText(value, maxID), true
 		}
 	})
-	return u, readable && hasBucket && hasCost
+	u.Unreadable = u.Unreadable || !hasCost
+	return u, hasBucket
 }
 
 // Whatever decodeUsage and encoding/json both take, they read alike, and what the one
@@ -135,7 +139,7 @@ func FuzzDecodeUsage(f *testing.F) {
 		f.Add([]byte(seed), uint8(6))
 	}
 	f.Fuzz(func(t *testing.T, body []byte, size uint8) {
-		got, err := decodeUsage(&jsonscantest.Pieces{Rest: body, Size: int(size) + 1}, allGroups, len(body))
+		got, err := decodeUsage(&jsonscantest.Pieces{Rest: body, Size: int(size) + 1}, hoursOf(allGroups), len(body))
 		want, ok := plainUsage(body)
 		if ok != (err == nil) {
 			t.Fatalf("got error %v, encoding/json accepts it: %v", err, ok)

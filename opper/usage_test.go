@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -28,6 +29,8 @@ var (
 	byModel   = []UsageGroup{GroupModel, GroupProject}
 	allGroups = []UsageGroup{GroupModel, GroupProject, GroupTrace}
 )
+
+func hoursOf(groups []UsageGroup) *UsageQuery { return &UsageQuery{GroupBy: groups} }
 
 func usageHour(hour int) time.Time { return time.Date(2026, 10, 1, hour, 0, 0, 0, time.UTC) }
 
@@ -104,54 +107,103 @@ func TestDecodeUsage(t *testing.T) {
 		"within the hour":      {row(`,"time_bucket":"2026-10-01T10:59:59.999999"`), one},
 		"before 1970":          {row(`,"time_bucket":"1969-12-31T23:30:00Z"`), with(func(u *Usage) { u.Bucket = time.Date(1969, 12, 31, 23, 0, 0, 0, time.UTC) })},
 	} {
-		got, err := decodeUsage(strings.NewReader(test.body), allGroups, maxUsageRows)
+		got, err := decodeUsage(strings.NewReader(test.body), hoursOf(allGroups), maxUsageRows)
 		if err != nil || !reflect.DeepEqual(got.UsagePage, test.want) {
 			t.Errorf("%s: got %+v, %v, want %+v", name, got.UsagePage, err, test.want)
 		}
 	}
-	got, err := decodeUsage(strings.NewReader(row(`,"model":"m","project.uuid":"p","trace_uuid":"t"`)), nil, maxUsageRows)
+	got, err := decodeUsage(strings.NewReader(row(`,"model":"m","project.uuid":"p","trace_uuid":"t"`)), hoursOf(nil), maxUsageRows)
 	if err != nil || !reflect.DeepEqual(got.UsagePage, one) {
 		t.Errorf("no groups: got %+v, %v, want none", got.UsagePage, err)
 	}
 }
 
-// A row that cannot be read is never left out.
+// A row whose bucket cannot be read is never left out.
 func TestDecodeUsageRejects(t *testing.T) {
 	const (
 		noList   = `JSON without a list of usage rows (expected an array, bare or as "data")`
 		noBucket = "usage row 2 without a readable time_bucket (expected a time as in RFC 3339)"
-		noCost   = "usage row 2 without a readable cost (expected a decimal number in range)"
 	)
 	row := func(fields string) string {
 		return `[{"time_bucket":"2026-10-01T10:00:00Z","cost":"1"},{` + fields + `}]`
 	}
-	bucket := `"time_bucket":"2026-10-01T10:00:00Z"`
 	for body, want := range map[string]string{
 		`{}`: noList, `{"data":null}`: noList, `{"data":{}}`: noList, `"[]"`: noList, `null`: noList, `{"data":[],"data":5}`: noList,
 		`{"type":"NotFound","message":"m","detail":[]}`: noList, `{"error":{"code":"x","message":"m"}}`: noList, `{"error":"m"}`: noList,
 		row(``): noBucket, row(`"cost":"1"`): noBucket, row(`"time_bucket":null,"cost":"1"`): noBucket, row(`"time_bucket":1790000000,"cost":"1"`): noBucket,
 		row(`"time_bucket":"today","cost":"1"`): noBucket, row(`"time_bucket":"","cost":1`): noBucket, row(`"time_bucket":"2026-13-01T00:00:00Z","cost":1`): noBucket,
 		strings.Replace(row(``), "{}", "null", 1): noBucket, strings.Replace(row(``), "{}", "[5]", 1): noBucket,
-		row(bucket): noCost, row(bucket + `,"cost":"private"`): noCost, row(bucket + `,"cost":""`): noCost, row(bucket + `,"cost":"1e10"`): noCost,
-		row(bucket + `,"cost":true`): noCost, row(bucket + `,"cost":{"n":1}`): noCost, row(bucket + `,"cost":["1"]`): noCost, row(bucket + `,"cost":"x","cost":"1"`): noCost,
-		row(bucket + `,"cost":1` + strings.Repeat("0", maxNumber)): noCost, row(bucket + `,"cost":"0.` + strings.Repeat("0", maxValue) + `"`): noCost,
-		row(bucket + `,"cost":"1","count":"many"`):         "usage row 2 without a readable count (expected a decimal number in range)",
-		row(bucket + `,"cost":"1","prompt_tokens":[]`):     "usage row 2 without a readable prompt_tokens (expected a decimal number in range)",
-		row(bucket + `,"cost":1,"completion_tokens":1e19`): "usage row 2 without a readable completion_tokens (expected a decimal number in range)",
 		``: "incomplete JSON: unexpected EOF", `5`: "", `[]x`: "", `[],`: "", `[{"cost":01}]`: "", `<html></html>`: "malformed JSON at byte 1", `[{]`: "",
 	} {
-		got, err := decodeUsage(strings.NewReader(body), allGroups, maxUsageRows)
+		got, err := decodeUsage(strings.NewReader(body), hoursOf(allGroups), maxUsageRows)
 		if err == nil || want != "" && err.Error() != want || !reflect.DeepEqual(got, usageAnswer{}) {
 			t.Errorf("%.90s: got %+v, %v, want %s", body, got, err, want)
 		}
 	}
 	cause := errors.New("cause")
 	for n := range len(sampleUsage) {
-		if got, err := decodeUsage(strings.NewReader(sampleUsage[:n]), byModel, maxUsageRows); !errors.Is(err, io.ErrUnexpectedEOF) {
+		if got, err := decodeUsage(strings.NewReader(sampleUsage[:n]), hoursOf(byModel), maxUsageRows); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("cut after %d bytes: got %+v, %v, want an error for the end", n, got, err)
 		}
-		if _, err := decodeUsage(io.MultiReader(strings.NewReader(sampleUsage[:n]), iotest.ErrReader(cause)), byModel, maxUsageRows); !errors.Is(err, cause) {
+		if _, err := decodeUsage(io.MultiReader(strings.NewReader(sampleUsage[:n]), iotest.ErrReader(cause)), hoursOf(byModel), maxUsageRows); !errors.Is(err, cause) {
 			t.Errorf("after %d bytes: got %v, want the reader's error", n, err)
+		}
+	}
+}
+
+// An amount that cannot be read is 0, and its row says so: the others are read.
+func TestDecodeUnreadableUsage(t *testing.T) {
+	plain := Usage{Bucket: usageHour(10), Cost: 1e9, Calls: 2, InputTokens: 3, OutputTokens: 4}
+	before := `[{"time_bucket":"2026-10-01T10:00:00Z","cost":"1","count":2,"prompt_tokens":3,"completion_tokens":4},{"time_bucket":"2026-10-01T10:00:00Z"`
+	for fields, clear := range map[string]func(*Usage){
+		"": func(u *Usage) { *u = Usage{Bucket: u.Bucket} },
+		`,"cost":"1","count":"many","prompt_tokens":3,"completion_tokens":4`: func(u *Usage) { u.Calls = 0 },
+		`,"cost":"1","count":2,"prompt_tokens":[],"completion_tokens":4`:     func(u *Usage) { u.InputTokens = 0 },
+		`,"cost":"1","count":2,"prompt_tokens":3,"completion_tokens":1e19`:   func(u *Usage) { u.OutputTokens = 0 },
+	} {
+		checkUnreadable(t, before+fields+"}]", plain, clear)
+	}
+	for _, cost := range []string{
+		`"NaN"`, `"-Infinity"`, `"private"`, `""`, `"1e10"`, `true`, `{"n":1}`, `["1"]`, `"x","cost":"1"`, `1` + strings.Repeat("0", maxNumber), `"0.` + strings.Repeat("0", maxValue) + `"`,
+	} {
+		checkUnreadable(t, before+`,"count":2,"prompt_tokens":3,"completion_tokens":4,"cost":`+cost+"}]", plain, func(u *Usage) {
+			if !strings.HasSuffix(cost, `"1"`) {
+				u.Cost = 0
+			}
+		})
+	}
+}
+
+func checkUnreadable(t *testing.T, body string, plain Usage, clear func(*Usage)) {
+	t.Helper()
+	want := []Usage{plain, plain}
+	clear(&want[1])
+	want[1].Unreadable = true
+	got, err := decodeUsage(strings.NewReader(body), hoursOf(allGroups), maxUsageRows)
+	if err != nil || !slices.Equal(got.Rows, want) {
+		t.Errorf("%.250s: got %+v, %v, want %+v", body, got.Rows, err, want)
+	}
+}
+
+// A window that is not one of hours is read by the minute.
+func TestUsageOfMinutes(t *testing.T) {
+	for _, test := range []struct {
+		from, to    time.Duration
+		granularity string
+		bucket      time.Time
+	}{
+		{0, 2 * time.Hour, "hour", usageHour(10)},
+		{0, 90 * time.Minute, "minute", usageHour(10).Add(59 * time.Minute)},
+		{59 * time.Minute, time.Hour, "minute", usageHour(10).Add(59 * time.Minute)},
+	} {
+		granularity := ""
+		f := newFixture(t, func(w http.ResponseWriter, r *http.Request) {
+			granularity = r.URL.Query().Get("granularity")
+			answer(200, `[{"time_bucket":"2026-10-01T10:59:30Z","cost":"1"}]`)(w, r)
+		})
+		page, err := f.Usage(t.Context(), UsageQuery{From: usageHour(10).Add(test.from), To: usageHour(10).Add(test.to)})
+		if err != nil || granularity != test.granularity || !page.Rows[0].Bucket.Equal(test.bucket) {
+			t.Errorf("%v to %v: asked for %s, got %+v, %v", test.from, test.to, granularity, page, err)
 		}
 	}
 }
@@ -189,11 +241,11 @@ func TestUsageTooManyRows(t *testing.T) {
 		for before, after := range map[string]string{`[`: `]`, `{"data":[`: `]}`, `{"data":[` + row + `],"data":[`: `]}`} {
 			rows := limit - strings.Count(before, row)
 			body := before + strings.Repeat(row+",", rows)
-			if got, err := decodeUsage(strings.NewReader(strings.TrimSuffix(body, ",")+after), nil, limit); err != nil || len(got.Rows) != rows {
+			if got, err := decodeUsage(strings.NewReader(strings.TrimSuffix(body, ",")+after), hoursOf(nil), limit); err != nil || len(got.Rows) != rows {
 				t.Errorf("%d: got %d rows, %v", limit, len(got.Rows), err)
 			}
 			// Nothing is read after the row that is too many.
-			_, err := decodeUsage(iotest.OneByteReader(io.MultiReader(strings.NewReader(body+`{`), iotest.ErrReader(errors.New("read on")))), nil, limit)
+			_, err := decodeUsage(iotest.OneByteReader(io.MultiReader(strings.NewReader(body+`{`), iotest.ErrReader(errors.New("read on")))), hoursOf(nil), limit)
 			if want := fmt.Sprintf("more rows than the limit of %d", limit); !errors.Is(err, ErrTooManyRows) || err.Error() != want {
 				t.Errorf("got %v, want %s", err, want)
 			}
@@ -216,7 +268,7 @@ func TestUsageKeepsLittle(t *testing.T) {
 	row := `{"block_reason":"` + secret + `","time_bucket":"2026-10-01T10:00:00Z","cost":"1","model":"openai/gpt-4o","project.uuid":"p","trace_uuid":"t","` + secret + `":1}`
 	body := func(rows int) io.Reader { return &repeated{row + ",", rows, 0} }
 	read := func(rows int) usageAnswer {
-		answer, err := decodeUsage(io.MultiReader(strings.NewReader("["), body(rows), strings.NewReader(row+"]")), allGroups, maxUsageRows)
+		answer, err := decodeUsage(io.MultiReader(strings.NewReader("["), body(rows), strings.NewReader(row+"]")), hoursOf(allGroups), maxUsageRows)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -238,7 +290,7 @@ func TestUsageKeepsLittle(t *testing.T) {
 	runtime.KeepAlive(held)
 
 	long := strings.Repeat("m", maxValue)
-	answer, err := decodeUsage(strings.NewReader(`[{"time_bucket":"2026-10-01T10:00:00Z","cost":"1","model":"`+long+`","project.uuid":"`+long+`","trace_uuid":"`+long+`"}]`), allGroups, 1)
+	answer, err := decodeUsage(strings.NewReader(`[{"time_bucket":"2026-10-01T10:00:00Z","cost":"1","model":"`+long+`","project.uuid":"`+long+`","trace_uuid":"`+long+`"}]`), hoursOf(allGroups), 1)
 	page, _ := DecodePage(strings.NewReader(`{"data":[{"id":"`+long+`"}]}`), 1)
 	if want := page.Traces[0].ID; err != nil || answer.Rows[0].Trace != want || answer.Rows[0].Model != want || answer.Rows[0].Project != want {
 		t.Errorf("got %.500v, %v, want long groups cut as an id is", answer.Rows, err)

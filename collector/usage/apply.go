@@ -45,7 +45,7 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Pr
 		}
 	}
 	fullAt := s.fullAt
-	s.undecided, s.fullAt = false, 0
+	s.undecided, s.fullAt, s.HasUnreadable = false, 0, false
 	isFull := first <= s.border
 	if _, hasNull := seen[""]; hasNull && len(seen) == 1 {
 		switch {
@@ -90,10 +90,16 @@ func (s *Set) end(border int64) {
 	}
 }
 
+// total is the sum of rows, of which some may be unreadable.
+type total struct {
+	Amounts
+	isUnreadable bool
+}
+
 // sum adds up the rows that are to be counted here, as an hour may have several of the
 // same model.
-func (s *Set) sum(rows []opper.Usage) map[int64]map[cell]Amounts {
-	sums := map[int64]map[cell]Amounts{}
+func (s *Set) sum(rows []opper.Usage) map[int64]map[cell]total {
+	sums := map[int64]map[cell]total{}
 	for i := range rows {
 		hour := hourOf(rows[i].Bucket)
 		project, isCounted := s.accounts[rows[i].Project]
@@ -101,11 +107,12 @@ func (s *Set) sum(rows []opper.Usage) map[int64]map[cell]Amounts {
 			continue
 		}
 		if sums[hour] == nil {
-			sums[hour] = map[cell]Amounts{}
+			sums[hour] = map[cell]total{}
 		}
 		c := cell{project, aggregate.LabelOr(rows[i].Model, None)}
 		sum := sums[hour][c]
 		sum.add(amounts(&rows[i]))
+		sum.isUnreadable = sum.isUnreadable || rows[i].Unreadable
 		sums[hour][c] = sum
 	}
 	return sums
@@ -113,11 +120,11 @@ func (s *Set) sum(rows []opper.Usage) map[int64]map[cell]Amounts {
 
 // givePlaces gives the places to the models of the first read with the highest cost, ties
 // by label. Later ones go by arrival.
-func (s *Set) givePlaces(sums map[int64]map[cell]Amounts) {
+func (s *Set) givePlaces(sums map[int64]map[cell]total) {
 	costs := map[string]int64{}
 	for _, cells := range sums {
 		for c, sum := range cells {
-			costs[c.model] = aggregate.AddSaturating(costs[c.model], sum[Cost])
+			costs[c.model] = aggregate.AddSaturating(costs[c.model], sum.Amounts[Cost])
 		}
 	}
 	ranked := slices.SortedFunc(maps.Keys(costs), func(a, b string) int {
@@ -129,7 +136,7 @@ func (s *Set) givePlaces(sums map[int64]map[cell]Amounts) {
 }
 
 // count adds what each hour from first on has more than before. That is seen in an hour.
-func (s *Set) count(sums map[int64]map[cell]Amounts, first, seen int64, excluded map[string]bool, now time.Time) {
+func (s *Set) count(sums map[int64]map[cell]total, first, seen int64, excluded map[string]bool, now time.Time) {
 	read, shared := map[int64]bool{}, map[cell]*cell{}
 	for hour, marks := range s.hours {
 		read[hour] = hour >= first
@@ -165,6 +172,7 @@ func (s *Set) count(sums map[int64]map[cell]Amounts, first, seen int64, excluded
 			after, increase := before.raise(present[c])
 			if after.fell && !before.fell {
 				s.Corrections++
+				s.HasUnreadable = s.HasUnreadable || present[c].isUnreadable
 			}
 			if !isKnown || after != before {
 				s.changed[hour] = true
@@ -186,11 +194,11 @@ func (s *Set) count(sums map[int64]map[cell]Amounts, first, seen int64, excluded
 func (s *Set) countsNothing() bool { return s.cfg.Lookback != nil && *s.cfg.Lookback == 0 }
 
 // raise takes in the present amounts, and returns what they have more than the highest
-// ones before.
-func (m mark) raise(present Amounts) (after mark, increase Amounts) {
+// ones before. Of those that cannot be read, nobody knows that they did not fall.
+func (m mark) raise(present total) (after mark, increase Amounts) {
 	after = m
-	after.fell = false
-	for i, amount := range present {
+	after.fell = present.isUnreadable
+	for i, amount := range present.Amounts {
 		after.fell = after.fell || amount < m.high[i]
 		if amount > m.high[i] {
 			after.high[i], increase[i] = amount, amount-m.high[i]

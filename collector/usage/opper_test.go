@@ -35,7 +35,7 @@ func (s serverSource) Usage(_ context.Context, q opper.UsageQuery) (opper.UsageP
 	for i := range a.Rows {
 		r := &a.Rows[i]
 		page.Rows = append(page.Rows, opper.Usage{
-			Bucket: r.Bucket, Cost: r.Cost, Calls: r.Calls, InputTokens: r.InputTokens, OutputTokens: r.OutputTokens,
+			Bucket: r.Bucket, Cost: r.Cost, Calls: r.Calls, InputTokens: r.InputTokens, OutputTokens: r.OutputTokens, Unreadable: r.Unreadable,
 			Model: r.Model, Project: r.Project,
 		})
 	}
@@ -105,6 +105,7 @@ func monthOfTroubles(t *testing.T, seed int64) {
 	switch {
 	case corrects:
 		troubles.Corrections, troubles.CorrectWithin = rng.Float64()/2, 10*time.Hour
+		troubles.Unreadable = max(rng.Float64()-0.5, 0) // what cannot be read at last is not served either
 	default:
 		troubles.Errors = rng.Float64() / 2
 	}
@@ -137,7 +138,7 @@ func monthOfTroubles(t *testing.T, seed int64) {
 			}
 		}
 	}
-	troubles.Errors, troubles.Corrections, troubles.Nulls, troubles.RollUpSpread = 0, 0, 0, 0
+	troubles.Errors, troubles.Corrections, troubles.Nulls, troubles.RollUpSpread, troubles.Unreadable = 0, 0, 0, 0, 0
 	usage.SetTroubles(troubles)
 	for range 30 {
 		for _, project := range projects {

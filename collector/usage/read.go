@@ -15,8 +15,12 @@ type Source interface {
 	Budget(ctx context.Context) (opper.Budget, error)
 }
 
-// errCut is an answer that lacks rows, which shorter windows cannot bring.
-var errCut = errors.New("usage of one hour is truncated (expected all of its rows in one answer)")
+var (
+	// errCut is an answer that lacks rows, which shorter windows cannot bring.
+	errCut = errors.New("usage of one hour is truncated (expected all of its rows in one answer, or those of a minute)")
+	// errUnreadable is usage of another shape, where an unreadable row is only one.
+	errUnreadable = errors.New("usage without a readable row (expected costs, counts and tokens as decimal numbers in range)")
+)
 
 // Pages is what is known of the size of Opper's pages, for the reads of usage of one key,
 // one at a time. No paging is documented, so an answer that does not say how many rows
@@ -40,18 +44,25 @@ func (p *Pages) ReadBy(ctx context.Context, src Source, group opper.UsageGroup, 
 }
 
 // Read reads all rows of the hours in a window, and none of others. An answer that is
-// too large, or that is or may be cut, is read again as two windows, down to one hour:
-// it is an error if rows are still missing.
+// too large, or that is or may be cut, is read again as two windows, down to one minute:
+// it is an error if rows are still missing, or if Opper has no usage by minutes.
 func (p *Pages) Read(ctx context.Context, src Source, from, to time.Time, groups ...opper.UsageGroup) ([]opper.Usage, error) {
 	if end := hourOf(to); end != p.end {
 		p.most, p.end = 0, end
 	}
-	return p.read(ctx, src, opper.UsageQuery{From: from, To: to, GroupBy: groups})
+	rows, err := p.read(ctx, src, opper.UsageQuery{From: from, To: to, GroupBy: groups})
+	if len(rows) > 0 && !slices.ContainsFunc(rows, func(u opper.Usage) bool { return !u.Unreadable }) {
+		return nil, errUnreadable
+	}
+	return rows, err
 }
 
 func (p *Pages) read(ctx context.Context, src Source, query opper.UsageQuery) ([]opper.Usage, error) {
 	page, err := src.Usage(ctx, query)
-	isComplete := false
+	isComplete, isOther := false, func(u opper.Usage) bool { return u.Bucket.Before(query.From) || !u.Bucket.Before(query.To) }
+	if isPart := query.To.Sub(query.From) < time.Hour; isPart && (opper.Permanent(err) || slices.ContainsFunc(page.Rows, isOther)) {
+		return nil, errCut
+	}
 	switch {
 	case err != nil:
 	case page.Total >= 0:
@@ -66,9 +77,7 @@ func (p *Pages) read(ctx context.Context, src Source, query opper.UsageQuery) ([
 		return nil, err
 	}
 	if isComplete {
-		return slices.DeleteFunc(page.Rows, func(u opper.Usage) bool {
-			return u.Bucket.Before(query.From) || !u.Bucket.Before(query.To)
-		}), nil
+		return slices.DeleteFunc(page.Rows, isOther), nil
 	}
 	middle := middleOf(query, page.Rows)
 	if !middle.After(query.From) {
@@ -91,41 +100,46 @@ func (p *Pages) read(ctx context.Context, src Source, query opper.UsageQuery) ([
 }
 
 // middleOf returns where to cut a window in two, so that both have rows of those that are
-// known, if these are of several hours; its begin if it has no two hours.
+// known, if these are of several buckets; its begin if it has no two buckets. The rows of
+// one hour do not say their minutes.
 func middleOf(query opper.UsageQuery, rows []opper.Usage) time.Time {
+	size, bucket := query.To.Sub(query.From), time.Hour
+	if size <= time.Hour {
+		bucket = time.Minute
+	}
 	buckets := make([]time.Time, len(rows))
 	for i := range rows {
 		buckets[i] = rows[i].Bucket
 	}
 	slices.SortFunc(buckets, time.Time.Compare)
-	if n := len(buckets); n > 0 {
+	if n := len(buckets); n > 0 && size != time.Hour {
 		middle := buckets[n/2]
 		if middle.Equal(buckets[0]) {
-			middle = middle.Add(time.Hour)
+			middle = middle.Add(bucket)
 		}
 		if middle.After(query.From) && middle.Before(query.To) {
 			return middle
 		}
 	}
-	return query.From.Add(query.To.Sub(query.From) / 2).Truncate(time.Hour)
+	return query.From.Add(size / 2).Truncate(bucket)
 }
 
 // check compares rows that may be cut with the totals of their hours. It returns the rows
 // that are complete, as they grow between two requests. If the totals may be cut as well,
 // only two shorter windows show whether there are more.
 func (p *Pages) check(ctx context.Context, src Source, query opper.UsageQuery, rows []opper.Usage) (present []opper.Usage, isComplete bool, err error) {
-	before, isHour := sumsOf(rows), query.To.Sub(query.From) <= time.Hour
-	if len(before) == len(rows) && !isHour {
+	size := query.To.Sub(query.From)
+	isBucket := size == time.Hour || size <= time.Minute
+	if len(sumsOf(rows)) == len(rows) && !isBucket {
 		return rows, false, nil
 	}
 	totals, err := src.Usage(ctx, opper.UsageQuery{From: query.From, To: query.To})
-	if err != nil || len(totals.Rows) >= p.most && !isHour {
+	if err != nil || len(totals.Rows) >= p.most && !isBucket {
 		return rows, false, err
 	}
-	all := sumsOf(totals.Rows)
-	if !hasAll(before, all) {
+	if !hasAll(rows, totals.Rows) {
 		page, err := src.Usage(ctx, query)
-		if rows = page.Rows; err != nil || !hasAll(sumsOf(rows), all) {
+		if rows = page.Rows; err != nil || !hasAll(rows, totals.Rows) {
 			return rows, false, err
 		}
 		p.most = max(p.most, len(rows))
@@ -145,10 +159,20 @@ func sumsOf(rows []opper.Usage) map[int64]Amounts {
 }
 
 // hasAll reports whether the sums of each hour are not less than its total. Rows of
-// corrections have no calls, and may have less than nothing of the rest.
-func hasAll(sums, totals map[int64]Amounts) bool {
-	for hour, total := range totals {
-		if sum := sums[hour]; sum[Calls] <= total[Calls] && sum != total {
+// corrections have no calls, and may have less than nothing of the rest. Of hours with
+// unreadable amounts only the calls are compared, if these can be read.
+func hasAll(rows, totals []opper.Usage) bool {
+	sums, all, isPart := sumsOf(rows), sumsOf(totals), map[int64]bool{}
+	for _, u := range slices.Concat(rows, totals) {
+		hour := hourOf(u.Bucket)
+		isPart[hour] = isPart[hour] || u.Unreadable
+		if u.Unreadable && u.Calls == 0 {
+			delete(all, hour)
+		}
+	}
+	for hour, total := range all {
+		sum := sums[hour]
+		if sum[Calls] < total[Calls] || sum[Calls] == total[Calls] && sum != total && !isPart[hour] {
 			return false
 		}
 	}

@@ -115,9 +115,10 @@ func TestReadRequests(t *testing.T) {
 		{"one row too many", cutSource{rows: more, cut: 50}, 3 + 2, nil},
 		{"one correction too many", cutSource{rows: corrected, cut: 50}, 3 + 2, nil},
 		{"one announced row too many", cutSource{rows: more, cut: 50, announces: true}, 1 + 2, nil},
-		{"one hour too many", cutSource{rows: hour, cut: 50}, 3 + 3, errCut},
-		{"one announced hour too many", cutSource{rows: hour, cut: 50, announces: true}, 2, errCut},
-		{"one hour too large", cutSource{rows: hour, maxRows: 50}, 5, opper.ErrTooLarge},
+		// All of these are in one minute.
+		{"one hour too many", cutSource{rows: hour, cut: 50}, 3 + 3 + 6, errCut},
+		{"one announced hour too many", cutSource{rows: hour, cut: 50, announces: true}, 4, errCut},
+		{"one hour too large", cutSource{rows: hour, maxRows: 50}, 10, opper.ErrTooLarge},
 	} {
 		got, err := new(Pages).Read(t.Context(), &c.src, noon, noon.Add(16*time.Hour), opper.GroupModel)
 		if !errors.Is(err, c.err) || err == nil && !slices.Equal(sorted(got), sorted(c.src.rows)) {
@@ -198,6 +199,84 @@ func TestReadWhileUsageGrows(t *testing.T) {
 		rows, err := new(Pages).Read(t.Context(), src, noon, noon.Add(10*time.Hour), opper.GroupModel)
 		if err != nil || len(rows) != 6 || src.requests != want {
 			t.Errorf("cut to %d: read %d rows with %d requests, want %d: %v", cut, len(rows), src.requests, want, err)
+		}
+	}
+}
+
+// minuteSource has rows of minutes, which it cuts, and answers them by the hour or by the
+// minute.
+type minuteSource struct {
+	cutSource
+	ignores bool // minutes: it answers by the hour
+	refuses bool // minutes
+	widens  bool // windows, to those of hours
+}
+
+func (s *minuteSource) Usage(_ context.Context, q opper.UsageQuery) (opper.UsagePage, error) {
+	bucket := time.Hour
+	if isPart := q.To.Sub(q.From) < time.Hour; isPart && !s.ignores {
+		bucket = time.Minute
+		if s.refuses {
+			return opper.UsagePage{}, &opper.Error{Status: 422}
+		}
+	}
+	if s.widens {
+		q.From, q.To = q.From.Truncate(time.Hour), q.To.Add(time.Hour-1).Truncate(time.Hour)
+	}
+	page := opper.UsagePage{Total: -1}
+	totals := map[time.Time]int{}
+	for _, u := range s.rows {
+		if u.Bucket.Before(q.From) || !u.Bucket.Before(q.To) {
+			continue
+		}
+		u.Bucket = u.Bucket.Truncate(bucket)
+		if i, isKnown := totals[u.Bucket]; isKnown && len(q.GroupBy) == 0 {
+			page.Rows[i].Calls++
+			page.Rows[i].Cost += u.Cost
+			continue
+		}
+		totals[u.Bucket] = len(page.Rows)
+		page.Rows = append(page.Rows, u)
+	}
+	if s.announces {
+		page.Total = len(page.Rows)
+	}
+	page.Rows = page.Rows[:min(s.cut, len(page.Rows))]
+	return page, nil
+}
+
+// An hour with more rows than an answer is read by the minute. Where that cannot be, rows
+// are neither lost nor read twice.
+func TestReadOfHourThatIsCut(t *testing.T) {
+	var rows []opper.Usage
+	for n := range 1000 {
+		u := opper.Usage{Bucket: noon.Add(time.Duration(n%137) * time.Minute), Trace: fmt.Sprint("t", n), Cost: int64(n), Calls: 1}
+		rows = append(rows, u)
+	}
+	for name, c := range map[string]struct {
+		src minuteSource
+		err error
+	}{
+		"not announced": {minuteSource{cutSource: cutSource{cut: 20}}, nil},
+		"announced":     {minuteSource{cutSource: cutSource{cut: 20, announces: true}}, nil},
+		"one minute":    {minuteSource{cutSource: cutSource{cut: 7}}, errCut},
+		"ignored":       {minuteSource{cutSource: cutSource{cut: 100}, ignores: true}, errCut},
+		"refused":       {minuteSource{cutSource: cutSource{cut: 100}, refuses: true}, errCut},
+		"widened":       {minuteSource{cutSource: cutSource{cut: 100, announces: true}, widens: true}, errCut},
+	} {
+		c.src.rows = rows
+		got, isByProject, err := new(Pages).ReadBy(t.Context(), &c.src, opper.GroupTrace, noon.Add(-time.Hour), noon.Add(12*time.Hour))
+		costs := map[string]int64{}
+		for _, u := range got {
+			costs[u.Trace] += u.Cost + 1
+		}
+		if !errors.Is(err, c.err) || !isByProject || err == nil && len(costs) != len(rows) {
+			t.Errorf("%s: read %d rows of %d traces, %v", name, len(got), len(costs), err)
+		}
+		for _, u := range rows {
+			if err == nil && costs[u.Trace] != u.Cost+1 {
+				t.Errorf("%s: %s cost %d, read %d", name, u.Trace, u.Cost, costs[u.Trace]-1)
+			}
 		}
 	}
 }

@@ -78,7 +78,7 @@ type cell struct {
 type mark struct {
 	*cell
 	high Amounts
-	fell bool // some of them are smaller now
+	fell bool // some of them are smaller now, or unreadable
 }
 
 func compareCells(a, b cell) int {
@@ -116,9 +116,10 @@ func (m *Model) EndZero() { m.zeroPending = false }
 type Set struct {
 	cfg Config
 
-	// Corrections counts how often the amounts of a model in an hour became smaller. It
-	// counts again once they have grown back.
-	Corrections uint64
+	// Corrections counts how often the amounts of a model in an hour became smaller, or
+	// unreadable. It counts again once they have grown back.
+	Corrections   uint64
+	HasUnreadable bool // some of them became so with the last Apply
 
 	begun    bool              // the first read has been counted
 	border   int64             // the hours before it are final; 0 before the first read

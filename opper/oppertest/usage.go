@@ -73,6 +73,7 @@ type UsageTroubles struct {
 	Duplicates       float64  // ratio of keys that stand in two or three rows, which add up
 	Shuffle          bool     // rows in another order on every request
 	Shapes           bool     // numbers and times in every shape
+	Unreadable       float64  // ratio of rows whose cost is no number, others in each minute, but for the first
 	UnknownFields    bool     // rows and budgets have fields that nobody knows, with a Secret
 	MaxRows          int      // more rows are cut off; 0 means none are
 	Wrapped          bool     // an object with the rows as data, and meta.total_count

@@ -24,6 +24,7 @@ type UsageQuery struct {
 type UsageRow struct {
 	Bucket time.Time
 	Amounts
+	Unreadable                               bool // the cost, which is 0 then
 	Model, Project, ProjectName, Trace, Span string
 }
 
@@ -35,11 +36,14 @@ type UsageAnswer struct {
 	Groups []string // those whose keys the rows have
 }
 
-// ReadUsage reads usage by the hour as GET /v2/analytics/usage does, without HTTP and
-// without the hook; see List. Faults take the place of the answer: then its Status
+// ReadUsage reads usage as GET /v2/analytics/usage does, by the minute if the window is not
+// one of hours, without HTTP and without the hook; see List. Faults take the place of the answer: then its Status
 // is 0.
 func (s *Server) ReadUsage(from, to time.Time, groups ...string) UsageAnswer {
 	req := Request{Endpoint: UsageEndpoint, Usage: UsageQuery{From: from, To: to, Granularity: "hour", GroupBy: groups}}
+	if from.Truncate(time.Hour) != from || to.Truncate(time.Hour) != to {
+		req.Usage.Granularity = "minute"
+	}
 	s.number(&req)
 	if s.takeFault(req) != nil {
 		return UsageAnswer{}
@@ -54,7 +58,7 @@ func (s *Server) ReadUsage(from, to time.Time, groups ...string) UsageAnswer {
 		out.Total = a.total
 	}
 	for _, r := range a.rows {
-		row := UsageRow{Bucket: r.bucket, Amounts: r.amounts}
+		row := UsageRow{Bucket: r.bucket, Amounts: r.amounts, Unreadable: r.unreadable}
 		for i, group := range a.groups {
 			switch group {
 			case "model":
@@ -194,6 +198,8 @@ type usageRow struct {
 	bucket  time.Time
 	values  []*string // of the groups
 	amounts Amounts
+	// unreadable is that the cost is, which is 0 here.
+	unreadable bool
 }
 
 func (u *Usage) latency() time.Duration {
@@ -263,7 +269,11 @@ func (u *Usage) read(req Request, reader string) usageAnswer {
 		if !ok {
 			i = len(a.rows)
 			index[string(key)] = i
+			row.unreadable = len(a.rows) > 0 && u.isUnreadable(key, at)
 			a.rows = append(a.rows, row)
+		}
+		if a.rows[i].unreadable {
+			amounts.Cost = 0
 		}
 		a.rows[i].amounts.add(amounts, 1)
 	})
@@ -277,14 +287,24 @@ func (u *Usage) read(req Request, reader string) usageAnswer {
 	return a
 }
 
+// isUnreadable decides whether the row of a key is unreadable at a time.
+func (u *Usage) isUnreadable(key []byte, at time.Time) bool {
+	return u.troubles.Unreadable > 0 && u.rngOf(at.Truncate(time.Minute).AppendFormat(key, time.RFC3339)).Float64() < u.troubles.Unreadable
+}
+
+// rngOf goes by the seed and a key.
+func (u *Usage) rngOf(key []byte) *rand.Rand {
+	h := fnv.New64a()
+	_, _ = h.Write(key) // it never fails
+	return rand.New(rand.NewPCG(uint64(u.cfg.Seed), h.Sum64()))
+}
+
 // part is in which of the rows of a key an entry is.
 func (u *Usage) part(key []byte, seq uint64) byte {
 	if u.troubles.Duplicates <= 0 {
 		return 0
 	}
-	h := fnv.New64a()
-	_, _ = h.Write(key) // it never fails
-	rng := rand.New(rand.NewPCG(uint64(u.cfg.Seed), h.Sum64()))
+	rng := u.rngOf(key)
 	if rng.Float64() >= u.troubles.Duplicates {
 		return 0
 	}

@@ -20,10 +20,11 @@ func (u *Usage) write(req Request, a usageAnswer) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		fields := []string{
-			`"time_bucket":` + bucketShape(rng, r.bucket, a.t.Shapes),
-			`"cost":` + costShape(rng, r.amounts.Cost, a.t.Shapes),
+		cost := unreadableCosts[i%len(unreadableCosts)]
+		if !r.unreadable {
+			cost = costShape(rng, r.amounts.Cost, a.t.Shapes)
 		}
+		fields := []string{`"time_bucket":` + bucketShape(rng, r.bucket, a.t.Shapes), `"cost":` + cost}
 		if a.t.Shapes {
 			fields = append(fields, `"count":`+numberShape(rng, r.amounts.Calls))
 		} else {
@@ -65,6 +66,8 @@ func (u *Usage) write(req Request, a usageAnswer) []byte {
 	}
 	return b
 }
+
+var unreadableCosts = []string{`"NaN"`, `"-Infinity"`, `"1e300"`, `{}`, `"a lot"`, `""`}
 
 func bucketShape(rng *rand.Rand, t time.Time, shapes bool) string {
 	layout := "2006-01-02T15:04:05Z"

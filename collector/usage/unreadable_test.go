@@ -1,0 +1,79 @@
+package usage
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"opper_exporter/opper"
+)
+
+// unreadable is a row of which only the calls can be read.
+func unreadable(u opper.Usage) opper.Usage {
+	u.Cost, u.InputTokens, u.OutputTokens, u.Unreadable = 0, 0, 0, true
+	return u
+}
+
+// A row that cannot be read counts as one correction, also after a restart; the others
+// are counted, and it is counted when it can be read.
+func TestUnreadableRow(t *testing.T) {
+	f := newFixture(t, Config{})
+	expect := func(costs string, corrections uint64, isNew bool) {
+		t.Helper()
+		f.expect(costs)
+		if f.set.Corrections != corrections || f.set.HasUnreadable != isNew {
+			t.Errorf("%d corrections, new: %v, want %d, %v", f.set.Corrections, f.set.HasUnreadable, corrections, isNew)
+		}
+	}
+	x, y, z := row(0, "X", "x", 5), row(0, "X", "y", 3), row(0, "X", "z", 1)
+	f.mustRead(x, unreadable(y))
+	expect("/x=5 /y=0", 1, true)
+	f.mustRead(x, unreadable(y))
+	expect("/x=5 /y=0", 1, false)
+	f.restart()
+	f.mustRead(x, unreadable(y), z)
+	expect("/x=5 /y=0 /z=1", 1, false)
+	f.mustRead(unreadable(x), y, z)
+	expect("/x=5 /y=3 /z=1", 2, true)
+	x.Cost = 8
+	f.later(x, y, z)
+	expect("/x=8 /y=3 /z=1", 2, false)
+	// Beside another row of the same model.
+	f.mustRead(x, row(0, "X", "x", 2), unreadable(row(0, "X", "x", 9)), y, z)
+	expect("/x=10 /y=3 /z=1", 3, true)
+}
+
+// Rows that cannot be read are no reason to read an hour again, or not at all. Where none
+// can be read, usage has another shape.
+func TestReadOfUnreadableRows(t *testing.T) {
+	var rows []opper.Usage
+	for m := range 50 {
+		u := row(m%3, "X", fmt.Sprint("m", m), 1)
+		if m%10 == 0 {
+			u = unreadable(u)
+		}
+		rows = append(rows, u)
+	}
+	window := func(src Source) ([]opper.Usage, error) {
+		return new(Pages).Read(t.Context(), src, noon, noon.Add(3*time.Hour), opper.GroupModel)
+	}
+	for _, calls := range []int64{0, 1} {
+		for i := range rows {
+			if rows[i].Unreadable {
+				rows[i].Calls = calls
+			}
+		}
+		// The total of an hour may be readable all the same.
+		if got, err := window(&cutSource{rows: rows}); err != nil || len(got) != len(rows) {
+			t.Errorf("read %d rows of %d, %v", len(got), len(rows), err)
+		}
+	}
+	if got, err := window(&cutSource{rows: rows, cut: 30}); err != nil || len(got) != len(rows) {
+		t.Errorf("cut: read %d rows of %d, %v", len(got), len(rows), err)
+	}
+	all := []opper.Usage{unreadable(row(0, "X", "m", 1)), unreadable(row(0, "X", "n", 1))}
+	if got, err := window(&cutSource{rows: all}); !errors.Is(err, errUnreadable) {
+		t.Errorf("none can be read: read %d rows, %v", len(got), err)
+	}
+}
