@@ -3,6 +3,7 @@ package collector
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/go-kit/log/level"
@@ -13,6 +14,10 @@ import (
 )
 
 var errUnjoinable = errors.New("no trace of the usage is in the list")
+
+// minUnjoined is how many traces in a row must be without a cost before usage that has
+// calls, but none of a trace, can't be joined: not every trace has a call.
+const minUnjoined = 3
 
 // readUsage reads usage in the background, unless its counters may be those of another
 // upstream.
@@ -37,6 +42,9 @@ func (p *project) countUsage(a usageAnswer) {
 		proof := u.proof(&a, p.ledger, p.snapshots.isPublished())
 		before := u.set.CountedBy()
 		a.errs[byModel] = u.set.Apply(a.models, a.from, a.byProject, proof, p.clock.System())
+		if u.set.HasUnreadable {
+			level.Warn(p.logger).Log("msg", "usage rows unreadable", "kind", byModel)
+		}
 		if by := u.set.CountedBy(); by != "" && by != before {
 			level.Warn(p.logger).Log("msg", "usage is that of another project, which counts it", "counted_by", by)
 		}
@@ -70,25 +78,32 @@ func (p *project) countUsage(a usageAnswer) {
 // counted. It returns an error if it can't be joined to any. The time of the answer would
 // not do: a sync that took long meanwhile may have counted traces of which it has nothing.
 func (p *project) countCosts(rows []opper.Usage, began time.Time) error {
-	costs := make(map[ledger.ID]aggregate.TraceCost, len(rows))
+	costs, unreadable := make(map[ledger.ID]aggregate.TraceCost, len(rows)), map[ledger.ID]bool{}
 	hasTraces, isJoined := false, false
 	for i := range rows {
 		r := &rows[i]
 		if r.Trace == "" {
 			continue
 		}
-		hasTraces = true
-		id := ledger.KeyOf(r.Trace)
+		id, hasSeen := p.ledger.Find(r.Trace)
 		c := costs[id]
 		c.Cost, c.InputTokens, c.OutputTokens = c.Cost+r.Cost, c.InputTokens+r.InputTokens, c.OutputTokens+r.OutputTokens
 		costs[id] = c
-		isJoined = isJoined || p.ledger.HasSeen(id)
+		if r.Unreadable {
+			unreadable[id] = true
+		}
+		hasTraces, isJoined = true, isJoined || hasSeen
 	}
-	before := p.aggregates.CostsUnknown
+	maps.DeleteFunc(costs, func(id ledger.ID, _ aggregate.TraceCost) bool { return unreadable[id] })
+	u, before := p.usage, p.aggregates.CostsUnknown
 	p.aggregates.ApplyCosts(costs, began)
-	isUnjoinable := hasTraces && p.aggregates.CostsUnknown > before
+	unknown := p.aggregates.CostsUnknown - before
+	if u.unjoined += unknown; isJoined || len(rows) == 0 {
+		u.unjoined = 0
+	}
+	isUnjoinable := hasTraces && unknown > 0 || u.unjoined >= minUnjoined
 	// With few traces the next read may have none that is due, which proves nothing.
-	if !isJoined && (isUnjoinable || errors.Is(p.usage.kinds[byTrace].err, errUnjoinable)) {
+	if !isJoined && (isUnjoinable || errors.Is(u.kinds[byTrace].err, errUnjoinable)) {
 		return errUnjoinable
 	}
 	return nil

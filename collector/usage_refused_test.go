@@ -88,3 +88,85 @@ func TestUnjoinableUsageIsLoggedOnce(t *testing.T) {
 	}
 	u.expect(values{"opper_usage_up{trace}": 1})
 }
+
+// Usage by trace in which no row says its trace is one that can't be joined.
+func TestUsageByTraceOfNulls(t *testing.T) {
+	u := newUsageBench(t, usageConfig(), oppertest.UsageTroubles{})
+	u.sync()
+	run := func(minutes int) {
+		for range minutes {
+			u.step(time.Minute)
+			u.sync()
+			u.read()
+		}
+	}
+	for i := range minUnjoined {
+		u.expect(values{"opper_exporter_trace_costs_unknown_total{}": float64(i)})
+		u.opper.Add(oppertest.Trace{ID: fmt.Sprint("listed-", i), Name: new("agent"), Status: new("success"), Start: new(u.now()), End: new(u.now())})
+		u.call("openai/gpt-4o", "", oppertest.Amounts{Cost: 5})
+		run(20)
+		u.sync()
+	}
+	u.expect(values{"opper_usage_up{trace}": 0, "opper_usage_up{model}": 1, "opper_exporter_trace_costs_unknown_total{}": minUnjoined})
+	if n := strings.Count(u.log.String(), errUnjoinable.Error()); n != 1 {
+		t.Errorf("%d lines about it\n%s", n, u.log.String())
+	}
+	u.trace("agent", dollar)
+	run(80)
+	u.expect(values{"opper_usage_up{trace}": 1, "opper_trace_cost_usd_total{success,agent}": 1})
+}
+
+// Ids of usage are joined to those of the list, in whatever way a UUID is written there.
+func TestSpellingsOfTraceIDs(t *testing.T) {
+	const dashed, bare = "3c90c3cc-0d44-4b50-8888-8dd25736052a", "3c90c3cc0d444b5088888dd25736052a"
+	all := []string{dashed, strings.ToUpper(dashed), bare, strings.ToUpper(bare)}
+	for _, listed := range all {
+		for _, used := range all {
+			u := newUsageBench(t, usageConfig(), oppertest.UsageTroubles{})
+			u.sync()
+			u.opper.Add(oppertest.Trace{ID: listed, Name: new("agent"), Status: new("success"), Start: new(u.now()), End: new(u.now())})
+			u.call("openai/gpt-4o", used, oppertest.Amounts{Cost: dollar})
+			for range 5 {
+				u.step(time.Minute)
+				u.sync()
+				u.read()
+			}
+			u.sync()
+			if got := u.gather()["opper_trace_cost_usd_total{success,agent}"]; got != 1 {
+				t.Errorf("listed as %s, in usage as %s: cost is %v", listed, used, got)
+			}
+		}
+	}
+}
+
+// A row that can't be read stops nothing: it is logged once and counted as a correction,
+// and once it can be read it is counted.
+func TestUnreadableUsage(t *testing.T) {
+	u := newUsageBench(t, usageConfig(), oppertest.UsageTroubles{})
+	u.sync()
+	u.call("a", "", oppertest.Amounts{Cost: dollar})
+	u.read()
+	u.usage.SetTroubles(oppertest.UsageTroubles{Unreadable: 1}) // but for the first row
+	u.call("b", "", oppertest.Amounts{Cost: 2 * dollar})
+	trace := u.trace("agent", 3*dollar)
+	for range 20 {
+		u.step(time.Minute)
+		u.call("a", "", oppertest.Amounts{Cost: dollar})
+		u.sync()
+		u.read()
+	}
+	u.sync()
+	u.expect(values{
+		"opper_usage_up{model}": 1, "opper_usage_up{trace}": 1, "opper_exporter_usage_corrections_total{}": 2,
+		"opper_usage_cost_usd_total{a,}": 21, "opper_usage_cost_usd_total{b,}": 0, "opper_usage_calls_total{b,}": 1,
+		"opper_trace_cost_usd_total{success,agent}": 0, "opper_exporter_trace_costs_unknown_total{}": 1,
+	})
+	if n := strings.Count(u.log.String(), "usage rows unreadable"); n != 1 {
+		t.Errorf("%d lines about it, as trace %s began\n%s", n, trace, u.log.String())
+	}
+	u.usage.SetTroubles(oppertest.UsageTroubles{})
+	u.step(time.Hour)
+	u.read()
+	u.sync()
+	u.expect(values{"opper_exporter_usage_corrections_total{}": 2, "opper_usage_cost_usd_total{b,}": 2, "opper_usage_cost_usd_total{openai/gpt-4o,}": 3})
+}

@@ -25,7 +25,7 @@ var (
 		"Model calls. From Opper's usage (count by model), each hour at the highest value that it had.",
 		"model", "opper_project")
 	usageCorrections = newDesc("opper_exporter_usage_corrections_total",
-		"Hours of a model whose usage became smaller than it had been. Nothing is subtracted from the counters.")
+		"Hours of a model whose usage became smaller than it had been, or has an unreadable row. Nothing is subtracted from the counters.")
 )
 
 // publish exposes what is counted, since a time. It must be durable.

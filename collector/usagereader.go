@@ -56,6 +56,7 @@ type usageReader struct {
 	kinds    [usageKinds]usageAttempts
 	budget   opper.Budget // what is known of it
 	noTraces bool         // it has been logged that there is usage and no trace
+	unjoined uint64       // traces in a row without a cost, while usage by trace had rows and no trace of the list
 	models   status.Usage // of the models alone, as they are published
 
 	timer   *time.Timer
@@ -178,7 +179,8 @@ func (q usageRequest) read(ctx context.Context, src usage.Source) usageAnswer {
 // follow as long as the list or the usage by trace has not been read.
 func (r *usageReader) proof(a *usageAnswer, led *ledger.Ledger, isPublished bool) usage.Proof {
 	for i := range a.traces {
-		if row := &a.traces[i]; row.Project != "" && row.Trace != "" && led.HasSeen(ledger.KeyOf(row.Trace)) {
+		row := &a.traces[i]
+		if _, hasSeen := led.Find(row.Trace); hasSeen && row.Project != "" && row.Trace != "" {
 			return usage.Proof{Own: row.Project}
 		}
 	}

@@ -8,8 +8,12 @@
 package ledger
 
 import (
+	"encoding/hex"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // forgetAfter is how far apart two full scans that both missed an id must be
@@ -103,6 +107,22 @@ func (l *Ledger) IDs(i, j int) []ID { return l.order.slice(max(i, 0), min(j, l.o
 // HasSeen reports whether the trace was seen before, and is not forgotten.
 func (l *Ledger) HasSeen(id ID) bool {
 	return l.pending.has(id) || l.order.has(id) || l.delisted.has(id)
+}
+
+// Find returns the key of a trace by its id as it stands in another answer than the list:
+// a UUID may be written there with or without dashes, and in another case. It reports
+// whether the trace was seen, as HasSeen does.
+func (l *Ledger) Find(id string) (key ID, hasSeen bool) {
+	key = KeyOf(id)
+	candidates := []ID{key}
+	if u, err := uuid.Parse(id); err == nil {
+		bare := hex.EncodeToString(u[:])
+		candidates = append(candidates, ID(u), KeyOf(bare), KeyOf(strings.ToUpper(bare)))
+	}
+	if i := slices.IndexFunc(candidates, l.HasSeen); i >= 0 {
+		return candidates[i], true
+	}
+	return key, false
 }
 
 // HasCounted reports whether a trace was counted, and whether as abandoned, if no end was
