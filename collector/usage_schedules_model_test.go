@@ -120,11 +120,12 @@ func (m *spendModel) read(rows []opper.Usage, from time.Time, proof usage.Proof,
 	if !isDecided && !m.begun {
 		return
 	}
-	present := map[spendCell]usage.Amounts{}
+	present, unreadable := map[spendCell]usage.Amounts{}, map[spendCell]bool{}
 	for i := range rows {
 		r := &rows[i]
 		if label, ok := m.projects[r.Project]; ok {
 			c := spendCell{r.Bucket.Unix() / 3600, label, modelLabels[r.Model]}
+			unreadable[c] = unreadable[c] || r.Unreadable
 			present[c] = plus(present[c], usage.Amounts{r.Cost, r.Calls, r.InputTokens, r.OutputTokens})
 		}
 	}
@@ -135,7 +136,7 @@ func (m *spendModel) read(rows []opper.Usage, from time.Time, proof usage.Proof,
 	}
 	for c, amounts := range present {
 		mark, isKnown := m.hours[c]
-		fell, sum := false, usage.Amounts{}
+		fell, sum := unreadable[c], usage.Amounts{}
 		for i, a := range amounts {
 			fell = fell || a < mark.high[i]
 			if a > mark.high[i] {
@@ -278,8 +279,8 @@ func (m *spendModel) count(c ledger.Counted, isInitial bool, now, wall time.Time
 }
 
 // costs counts an answer about usage by trace, of what usage was at some time. There are
-// no rows if Opper refuses it.
-func (m *spendModel) costs(rows []opper.Usage, as, now time.Time) {
+// no rows if Opper refuses it. It returns how many costs are unknown by that.
+func (m *spendModel) costs(rows []opper.Usage, as, now time.Time) (unknown int) {
 	costs := sumByTrace(rows)
 	for i := range m.traces {
 		t := &m.traces[i]
@@ -293,12 +294,14 @@ func (m *spendModel) costs(rows []opper.Usage, as, now time.Time) {
 			t.state, t.amounts, t.completeAt = costFinal, cost, as
 		case isDue:
 			t.state = costUnknown
+			unknown++
 		case ok:
 			t.seen = &cost
 		default:
 			t.seen = nil
 		}
 	}
+	return unknown
 }
 
 // expire takes in which names are there. Those whose expiry has not been published, and that

@@ -2,10 +2,14 @@ package collector
 
 import (
 	"context"
+	"errors"
 	"iter"
+	"slices"
 	"time"
 
+	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/syncer"
+	"opper_exporter/opper"
 )
 
 // scheduledStore is the store as the project sees it: it can be full, and the program can
@@ -82,14 +86,50 @@ func (s *usageSchedule) readModels(a *usageAnswer) {
 	}
 }
 
+// traceReads is how reads of usage by trace have ended since the start of the program.
+type traceReads struct {
+	failingSince time.Time // zero if the last one did not
+	unjoinable   bool      // the last one
+	unjoined     int       // costs unknown in a row, while there was usage of no known trace
+}
+
 // applyCosts does that to what was read of traces.
 func (s *usageSchedule) applyCosts(a *usageAnswer) {
-	switch {
-	case a.hasRead(byTrace):
-		s.model.costs(a.traces, s.answerAt, a.began)
-	case a.asked[byTrace] && s.project.usage.isRefused(byTrace, a.errs[byTrace]):
-		s.model.costs(nil, s.answerAt, s.project.clock.Now())
+	if !a.asked[byTrace] {
+		return
 	}
+	r, now, err := &s.traceReads, s.project.clock.Now(), a.errs[byTrace]
+	if err != nil {
+		r.unjoinable = false
+		if isNo(err) || !r.failingSince.IsZero() && now.Sub(r.failingSince) >= time.Hour {
+			s.model.costs(nil, s.answerAt, now)
+		}
+	} else {
+		unknown := s.model.costs(a.traces, s.answerAt, a.began)
+		hasTraces, isJoined := false, false
+		for _, u := range a.traces {
+			hasTraces = hasTraces || u.Trace != ""
+			isJoined = isJoined || u.Trace != "" && s.project.ledger.HasSeen(ledger.KeyOf(u.Trace))
+		}
+		if r.unjoined += unknown; isJoined || len(a.traces) == 0 {
+			r.unjoined = 0
+		}
+		r.unjoinable = !isJoined && (r.unjoinable || hasTraces && unknown > 0 || r.unjoined >= 3)
+	}
+	switch {
+	case err == nil && !r.unjoinable:
+		r.failingSince = time.Time{}
+	case r.failingSince.IsZero():
+		r.failingSince = now
+	}
+}
+
+// isNo reports whether an error is Opper's answer to the request, which it gives again.
+func isNo(err error) bool {
+	if e, ok := errors.AsType[*opper.Error](err); ok {
+		return slices.Contains([]int{403, 404, 422}, e.Status)
+	}
+	return errors.Is(err, opper.ErrNoGroup)
 }
 
 // label takes in under which names traces are counted, which the initial sync decides at

@@ -43,7 +43,7 @@ func TestSchedulesOfUsage(t *testing.T) {
 	})
 	t.Log(all)
 	for _, what := range []string{
-		"crash", "commit fails", "commit fails and is durable", "stale read", "cut answer", "correction", "another month", "clock set", "process down",
+		"crash", "commit fails", "commit fails and is durable", "stale read", "cut answer", "unreadable row", "correction", "another month", "clock set", "process down",
 		"hour ahead", "usage refused", "projects refused", "traces refused", "budget refused", "usage fails", "list fails",
 		"cost final", "cost unknown", "cost complete", "trace renamed", "name expired", "trace name overflow", "model overflow", "model expired", "several Opper projects", "usage as the truth",
 	} {
@@ -98,6 +98,7 @@ type usageSchedule struct {
 	began  map[string]time.Time     // when the first of its calls was
 	shown  map[string]time.Time     // when the last of them shows
 
+	traceReads     traceReads
 	isInitial      bool         // the initial sync is not complete
 	answer         *usageAnswer // that is being counted
 	proof          usage.Proof  // that it has
@@ -175,6 +176,7 @@ func (s *usageSchedule) choose() {
 	if t := &s.troubles; t.MaxRows == 20 && !t.OrganizationWide && t.Duplicates == 0 && t.Nulls == 0 {
 		t.MaxRows = 7 // no hour has more models
 	}
+	s.troubles.Unreadable = ratio(0, 0, 0, 0.1)
 	if s.rng.IntN(4) == 0 {
 		s.lookback = new(durations(0, 0, 3*24*time.Hour))
 	}
@@ -265,7 +267,7 @@ func (s *usageSchedule) step(d time.Duration) {
 // restart makes a project of what is stored, as a start of the program does.
 func (s *usageSchedule) restart() {
 	s.tell("start")
-	s.project, s.answer = nil, nil
+	s.project, s.answer, s.traceReads = nil, nil, traceReads{}
 	s.model = s.durable.restarted(s.at.Add(s.ours))
 	calm := s.calm
 	s.calm = true // a start that can't write ends the program

@@ -248,11 +248,14 @@ func (s scheduledUsage) Usage(_ context.Context, q opper.UsageQuery) (opper.Usag
 	if len(a.Rows) > 0 && len(a.Rows) == s.troubles.MaxRows {
 		s.happened["cut answer"]++
 	}
+	if slices.ContainsFunc(a.Rows, func(r oppertest.UsageRow) bool { return r.Unreadable }) {
+		s.happened["unreadable row"]++
+	}
 	page := opper.UsagePage{Total: a.Total}
 	for _, r := range a.Rows {
 		page.Rows = append(page.Rows, opper.Usage{
 			Bucket: r.Bucket, Cost: r.Cost, Calls: r.Calls, InputTokens: r.InputTokens, OutputTokens: r.OutputTokens,
-			Model: r.Model, Project: r.Project, Trace: r.Trace,
+			Unreadable: r.Unreadable, Model: r.Model, Project: r.Project, Trace: r.Trace,
 		})
 	}
 	return page, nil
