@@ -109,7 +109,10 @@ func (p *project) restore() error {
 	// show that.
 	if p.isUnproven() && (st.NameFilter != p.cfg.Opper.Name || restored.IsInitialSync() || restored.Listed() == 0) {
 		p.startOver()
-		return nil
+		if st.URL != p.cfg.UpstreamURL {
+			return nil
+		}
+		return p.keepUsage(st.parts[partUsage])
 	}
 	p.ledger = restored
 	if p.aggregates, err = aggregate.Restore(p.cfg.Aggregate, st.parts[partAggregates]); err != nil {
@@ -120,8 +123,8 @@ func (p *project) restore() error {
 		return stateError(p.cfg.Name, err)
 	}
 	p.syncer = restoredSyncer
-	if p.usage.set, err = usage.Restore(p.usageConfig(), st.parts[partUsage]); err != nil {
-		return stateError(p.cfg.Name, fmt.Errorf("usage: %w", err))
+	if err := p.restoreUsage(st.parts[partUsage]); err != nil {
+		return err
 	}
 	p.state.isFresh = false
 	now := p.clock.System()
@@ -139,6 +142,24 @@ func (p *project) restore() error {
 		p.state.hasReset = true
 	}
 	return p.resetBuckets(&st.identity, now)
+}
+
+func (p *project) restoreUsage(entries map[string][]byte) (err error) {
+	if p.usage.set, err = usage.Restore(p.usageConfig(), entries); err != nil {
+		return stateError(p.cfg.Name, fmt.Errorf("usage: %w", err))
+	}
+	return nil
+}
+
+// keepUsage continues from stored usage where all else starts over: it does not depend on
+// the name filter. What the exporter says about itself begins at 0 together.
+func (p *project) keepUsage(entries map[string][]byte) error {
+	if err := p.restoreUsage(entries); err != nil {
+		return err
+	}
+	p.usage.set.Corrections = 0
+	p.usage.set.PutAll()
+	return nil
 }
 
 // resetBuckets restarts histograms whose bounds have changed. That is committed

@@ -137,11 +137,13 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 // expose publishes what was restored, if it is known to be what is configured. What
 // restarts from zero is committed first.
 func (p *project) expose() {
-	if p.state.hasReset && !p.commit() || p.state.isFresh || p.isUnproven() {
+	if p.state.hasReset && !p.commit() || p.isUnproven() {
 		return
 	}
-	p.publishUsage()
-	if !p.ledger.IsInitialSync() {
+	if !p.state.isFresh || len(p.usage.set.Models()) > 0 {
+		p.publishUsage()
+	}
+	if !p.state.isFresh && !p.ledger.IsInitialSync() {
 		p.publish()
 	}
 }

@@ -119,6 +119,47 @@ func TestUsageOfAnotherUpstreamAfterAKill(t *testing.T) {
 	u.expect(values{"opper_usage_cost_usd_total{m,}": 1})
 }
 
+// Usage does not depend on the name filter: with another one it goes on, whenever the
+// program is killed, and only what is counted of traces begins at 0.
+func TestUsageGoesOnWithAnotherNameFilter(t *testing.T) {
+	cfg := usageConfig()
+	cfg.Store = new(storetest.Memory)
+	u := newUsageBench(t, cfg, oppertest.UsageTroubles{})
+	u.call("m", "", oppertest.Amounts{Cost: 2 * dollar})
+	u.trace("agent", dollar)
+	u.step(time.Minute)
+	u.sync()
+	u.read()
+	const key, agent = "opper_usage_cost_usd_total{m,}", "opper_usage_cost_usd_total{openai/gpt-4o,}"
+	u.expect(values{key: 2, agent: 1, "opper_traces_total{success,agent}": 1})
+	u.call("m", "", oppertest.Amounts{Cost: dollar})
+	cfg.Opper.Name = "another"
+	for range 2 { // what is stored is that of the other filter until the initial sync is complete
+		u.step(time.Hour)
+		u.restarted(cfg)
+		u.expect(values{key: 2, agent: 1})
+		if got := u.gather().of("opper_traces_total"); len(got) > 0 {
+			t.Errorf("exposed before the initial sync: %v", got)
+		}
+	}
+	u.sync()
+	u.restarted(cfg)
+	u.expect(values{key: 2, agent: 1})
+	u.read()
+	u.expect(values{key: 3, agent: 1, "opper_exporter_usage_corrections_total{}": 0})
+	u.restarted(cfg)
+	u.call("m", "", oppertest.Amounts{Cost: dollar})
+	u.step(time.Hour)
+	u.read()
+	u.expect(values{key: 4, agent: 1})
+	cfg.UpstreamURL, cfg.Opper.Name = "another upstream", ""
+	u.restarted(cfg)
+	u.sync()
+	u.call("m", "", oppertest.Amounts{Cost: dollar})
+	u.read()
+	u.expect(values{key: 0})
+}
+
 // What was counted of usage stays exposed after a restart, also if the initial sync has
 // never been complete.
 func TestUsageIsExposedDuringTheInitialSync(t *testing.T) {

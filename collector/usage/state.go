@@ -36,6 +36,14 @@ func (s *Set) Changes(put func(key string, body []byte)) {
 	}
 }
 
+// PutAll makes the next Changes put all entries: what is stored is to be replaced.
+func (s *Set) PutAll() {
+	s.stored = nil
+	for hour := range s.hours {
+		s.changed[hour] = true
+	}
+}
+
 // Committed says that all that Changes has put is stored.
 func (s *Set) Committed() {
 	clear(s.changed)
