@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/storetest"
 	"opper_exporter/opper/oppertest"
 )
@@ -42,6 +43,14 @@ func (b *bench) created(name string) time.Time {
 	return time.Time{}
 }
 
+// succeeded fails unless the status page shows so many traces that succeeded.
+func (b *bench) succeeded(want uint64) {
+	b.t.Helper()
+	if got := b.project.status().Published.Outcomes[aggregate.Success].Traces; got != want {
+		b.t.Errorf("the status shows %d traces that succeeded, want %d", got, want)
+	}
+}
+
 // All series of a name end in one snapshot, in the transaction of a sync, and begin
 // at 0, later, when the name returns.
 func TestNameExpiresAndReturns(t *testing.T) {
@@ -74,6 +83,7 @@ func TestNameExpiresAndReturns(t *testing.T) {
 	if n := b.gather().seriesOf("retired"); n != all {
 		t.Errorf("%d of %d series, though the expiry is not durable", n, all)
 	}
+	b.succeeded(3)
 	b.sync()
 	expired := b.now()
 	got := b.gather()
@@ -91,6 +101,7 @@ func TestNameExpiresAndReturns(t *testing.T) {
 			t.Errorf("%s is %v, want %v", key, got[key], want)
 		}
 	}
+	b.succeeded(3)
 	if !strings.Contains(b.log.String(), `msg="trace names expired" count=1 trace_names=retired`) {
 		t.Errorf("no line of the log:\n%s", &b.log)
 	}
@@ -100,6 +111,7 @@ func TestNameExpiresAndReturns(t *testing.T) {
 	if n := b.gather().seriesOf("retired"); n != 0 {
 		t.Errorf("%d series after a restart", n)
 	}
+	b.succeeded(3)
 	read = false
 	b.opper.Add(b.trace(6, "retired"), b.trace(7, "retired"))
 	b.sync()
@@ -111,6 +123,7 @@ func TestNameExpiresAndReturns(t *testing.T) {
 		}
 		read = true
 	}
+	b.succeeded(5)
 	if again := b.created("retired"); again.Before(expired.Add(-time.Minute)) || !again.After(began) {
 		t.Errorf("created at %v, want no earlier than %v", again, expired)
 	}

@@ -102,7 +102,7 @@ func (b *snapshots) build(s *aggregate.Set, led *ledger.Ledger, listed int) (sna
 		Gaps: s.Gaps, NoID: s.NoID, VanishedOpen: s.VanishedOpen, Overflow: s.Overflow, Failures: s.Failures(),
 	}
 	for _, o := range aggregate.Outcomes {
-		st.Outcomes = append(st.Outcomes, status.Outcome{Name: o.String()})
+		st.Outcomes = append(st.Outcomes, status.Outcome{Name: o.String(), Traces: s.OfExpired[o]})
 	}
 	open := map[*aggregate.Aggregate]int{}
 	led.Open(func(r ledger.Row) {

@@ -43,8 +43,11 @@ func (s *Set) Expire(now time.Time, pending func(func(ledger.Row))) []string {
 	for _, label := range expired {
 		s.Remove(label)
 		s.dropped[label] = due[label]
+		s.Expired++
+		for o := range s.OfExpired {
+			s.OfExpired[o] += due[label].ByOutcome[o].Traces
+		}
 	}
-	s.Expired += uint64(len(expired))
 	return expired
 }
 
@@ -75,6 +78,9 @@ func (s *Set) revive(label string) *Aggregate {
 	}
 	delete(s.dropped, label)
 	s.Expired--
+	for o := range s.OfExpired {
+		s.OfExpired[o] -= n.ByOutcome[o].Traces
+	}
 	n.saved = 0
 	n.idleSince = time.Time{}
 	return n

@@ -56,8 +56,9 @@ type Set struct {
 	// Counters of the project, for traces of any name.
 	Gaps, NoID, VanishedOpen, LateEnds uint64
 	Overflow, NoDuration, BadDuration  uint64
-	Expired                            uint64      // names
-	unmapped                           []*Unmapped // in the order in which they were first seen
+	Expired                            uint64           // names
+	OfExpired                          [outcomes]uint64 // traces of these names, by outcome
+	unmapped                           []*Unmapped      // in the order in which they were first seen
 	failures                           failures
 	CostsUnknown                       uint64 // counted traces without a final cost that wait no longer
 	waiting                            waiting

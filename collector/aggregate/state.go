@@ -98,6 +98,9 @@ func (s *Set) code(c *codec.Coder) {
 	for _, n := range s.counters() {
 		codec.Int(c, n)
 	}
+	for o := range s.OfExpired {
+		codec.Int(c, &s.OfExpired[o])
+	}
 	s.codeUnmapped(c)
 }
 

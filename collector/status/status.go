@@ -84,7 +84,7 @@ type Published struct {
 	Since    time.Time // when counting started from zero
 	Listed   int       // negative if Opper does not say
 	Open     int
-	Outcomes []Outcome
+	Outcomes []Outcome  // also of names that have expired
 	Unmapped []Unmapped // statuses that map to no outcome
 
 	Names       int     // with series of their own
