@@ -56,7 +56,7 @@ var (
 	traceNames = newDesc("opper_exporter_trace_names",
 		"Distinct trace names seen (name), including those counted under the overflow name, but not those that have expired or were removed as excluded; an estimate from 10000 on, which includes them.")
 	namesExpiredTotal = newDesc("opper_exporter_trace_names_expired_total",
-		"Trace names whose series were removed because none of their traces was counted, open or settling for --collector.trace-name-expiry.")
+		"Trace names whose series were removed because none of their traces was counted, listed or open for --collector.trace-name-expiry.")
 	traceNamesLimit = newDesc("opper_exporter_trace_names_limit",
 		"Maximum number of trace names with series of their own: --collector.max-trace-names.")
 	namesZeroPending = newDesc("opper_exporter_trace_names_zero_pending",

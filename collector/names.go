@@ -22,7 +22,7 @@ func (p *project) removeNames(now time.Time) {
 		return
 	}
 	p.logNames("excluded trace names removed", p.aggregates.RemoveExcluded())
-	p.logNames("trace names expired", p.aggregates.Expire(now, p.ledger.Pending))
+	p.logNames("trace names expired", p.aggregates.Expire(now, p.ledger))
 }
 
 func (p *project) logNames(msg string, labels []string) {

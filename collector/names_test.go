@@ -67,6 +67,11 @@ func TestNameExpiresAndReturns(t *testing.T) {
 	if all < 4+4+3 {
 		t.Fatalf("%d series", all)
 	}
+	b.step(2 * nameExpiry) // the trace is listed all the time
+	b.sync()
+	b.opper.Delete(b.trace(1, "").ID)
+	b.restarted(cfg)
+	b.sync()
 	b.step(nameExpiry - time.Minute)
 	b.opper.Add(b.trace(4, "used"), b.open(5, "waiting"))
 	b.sync()

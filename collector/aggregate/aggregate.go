@@ -2,6 +2,8 @@ package aggregate
 
 import (
 	"time"
+
+	"opper_exporter/collector/ledger"
 )
 
 // Outcome is the value of the label outcome.
@@ -44,10 +46,12 @@ type Aggregate struct {
 	// Since when costs are counted; zero if they never were.
 	CostsCreated time.Time
 
-	// When the sync ended that last saw a trace of the name that was counted, open or
-	// not settled; zero during that sync.
+	// When the sync ended that last saw a trace of the name that was counted, listed, open
+	// or not settled; zero during that sync, and as long as the latest trace is listed.
 	idleSince time.Time
-	raw       string // the only name that the label has had
+	latest    ledger.ID // the trace that ended last, which Opper lists longest
+	latestAt  time.Time // when that was
+	raw       string    // the only name that the label has had
 	raws      raws
 
 	zeroPending part   // what is exposed at 0
@@ -78,6 +82,18 @@ type Totals struct {
 func (n *Aggregate) startBy(start time.Time) {
 	if !start.IsZero() && (n.Created.IsZero() || start.Before(n.Created)) {
 		n.Created = start
+	}
+}
+
+// list notes that a trace of the name is listed.
+func (n *Aggregate) list(r *ledger.Row) {
+	at := r.End
+	if at.IsZero() {
+		at = r.Start
+	}
+	if n.Label != Other && !at.Before(n.latestAt) {
+		n.latest, n.latestAt = r.ID, at
+		n.Changes++
 	}
 }
 

@@ -260,7 +260,7 @@ func (r *costsRun) expire() {
 	for _, z := range r.set.ZeroPending() {
 		z.EndZero()
 	}
-	for _, label := range r.set.Expire(r.now, func(func(ledger.Row)) {}) {
+	for _, label := range r.set.Expire(r.now, listing{}) {
 		for i := range r.model.traces {
 			if m := &r.model.traces[i]; m.state == "waiting" && m.label == r.model.place(label) {
 				m.state = "unknown"

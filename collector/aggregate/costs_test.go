@@ -176,8 +176,8 @@ func TestCostsOfNamesThatAreGone(t *testing.T) {
 		"taken again": func(s *Set) { s.Remove("a"); s.Ensure("a", now) },
 		"revived": func(s *Set) {
 			s.names["a"].EndZero()
-			s.Expire(now, func(func(ledger.Row)) {})
-			equal(t, s.Expire(now.Add(time.Hour), func(func(ledger.Row)) {}), []string{"a"})
+			s.Expire(now, listing{})
+			equal(t, s.Expire(now.Add(time.Hour), listing{}), []string{"a"})
 			s.Ensure("a", now)
 		},
 	} {
@@ -200,13 +200,13 @@ func TestFinalCostKeepsItsName(t *testing.T) {
 	late := row("a")
 	s := summed(cfg, counted(late))
 	s.names["a"].EndZero()
-	s.Expire(now, func(func(ledger.Row)) {})
+	s.Expire(now, listing{})
 	s.ApplyCosts(map[ledger.ID]TraceCost{late.ID: {Cost: 5}}, now.Add(time.Hour))
 	for _, c := range []struct {
 		after time.Duration
 		want  []string
 	}{{time.Hour, nil}, {2*time.Hour - 1, nil}, {2 * time.Hour, []string{"a"}}} {
-		equal(t, s.Expire(now.Add(c.after), func(func(ledger.Row)) {}), c.want)
+		equal(t, s.Expire(now.Add(c.after), listing{}), c.want)
 	}
 }
 

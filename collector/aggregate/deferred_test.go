@@ -126,6 +126,7 @@ func plain(n *Aggregate) Aggregate {
 		panic(err)
 	}
 	c.Created, c.seen, c.raw, c.raws = time.Time{}, 0, "", noRaw
+	c.latest, c.latestAt = ledger.ID{}, time.Time{} // of a deferred trace that was abandoned, the start is not kept
 	return c
 }
 

@@ -9,29 +9,42 @@ import (
 	"opper_exporter/collector/ledger"
 )
 
-// expires reports whether no trace of the name was counted for so long. As long as
-// it is exposed at 0, no scraper has read what was counted.
+// Traces tells which traces keep their names.
+type Traces interface {
+	IsListed(id ledger.ID) bool
+	Pending(f func(ledger.Row)) // calls f for each trace that is open or not settled
+}
+
+// idle takes in whether the latest trace of the name is listed at the end of a sync.
+func (n *Aggregate) idle(now time.Time, isListed bool) {
+	if isListed {
+		now = time.Time{}
+	}
+	if n.idleSince.IsZero() != isListed {
+		n.idleSince = now
+		n.Changes++
+	}
+}
+
+// expires reports whether the name has had no trace for so long. As long as it is
+// exposed at 0, no scraper has read what was counted.
 func (n *Aggregate) expires(after time.Duration, now time.Time) bool {
-	return after > 0 && n.Label != Other && !n.IsZeroPending() && now.Sub(n.idleSince) >= after
+	return after > 0 && n.Label != Other && !n.IsZeroPending() && !n.idleSince.IsZero() && now.Sub(n.idleSince) >= after
 }
 
 // Expire removes the names without a trace for the time of the configuration, and
-// returns their labels. It is called at the end of each sync. Pending calls a
-// function with each trace that is open or not settled.
-func (s *Set) Expire(now time.Time, pending func(func(ledger.Row))) []string {
+// returns their labels. It is called at the end of each sync.
+func (s *Set) Expire(now time.Time, traces Traces) []string {
 	due := map[string]*Aggregate{}
 	for label, n := range s.names {
-		if n.idleSince.IsZero() {
-			n.idleSince = now
-			n.Changes++
-		} else if n.expires(s.cfg.NameExpiry, now) {
+		if n.idle(now, traces.IsListed(n.latest)); n.expires(s.cfg.NameExpiry, now) {
 			due[label] = n
 		}
 	}
 	if len(due) == 0 {
 		return nil
 	}
-	pending(func(r ledger.Row) {
+	traces.Pending(func(r ledger.Row) {
 		label := s.resolve(r.Name).label
 		if n := due[label]; n != nil {
 			n.idleSince = now

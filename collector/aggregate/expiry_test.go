@@ -2,6 +2,7 @@ package aggregate
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,12 +18,17 @@ func expiring() Config {
 	return cfg
 }
 
-// pendingOf calls for a trace of each name.
-func pendingOf(names ...string) func(func(ledger.Row)) {
-	return func(f func(ledger.Row)) {
-		for _, name := range names {
-			f(row(name))
-		}
+// listing says which traces are listed, and those of some names are pending.
+type listing struct {
+	listed  []ledger.ID
+	pending []string
+}
+
+func (l listing) IsListed(id ledger.ID) bool { return slices.Contains(l.listed, id) }
+
+func (l listing) Pending(f func(ledger.Row)) {
+	for _, name := range l.pending {
+		f(row(name))
 	}
 }
 
@@ -42,7 +48,7 @@ func TestExpire(t *testing.T) {
 	s := summed(expiring(), counted(row("counted"), row("pending"), row("late")))
 	equal(t, s.Distinct(), 3)
 	expire := func(at time.Duration, pending ...string) string {
-		return labels(s.Expire(now.Add(at), pendingOf(pending...)))
+		return labels(s.Expire(now.Add(at), listing{pending: pending}))
 	}
 	expire(0)
 	equal(t, expire(2*expiry), "") // no scraper has read what was counted
@@ -71,13 +77,45 @@ func TestExpire(t *testing.T) {
 	equal(t, traces(s), map[string]int{Other: 2})
 }
 
+// A name keeps its place as long as its latest trace is listed, and for the expiry
+// behind that, whichever order it was seen in, and whether it was counted.
+func TestListedTraceKeepsItsName(t *testing.T) {
+	earlier, later := row("ended"), row("ended")
+	earlier.End, later.End = now.Add(-2*time.Hour), now.Add(-time.Hour)
+	abandoned, seen := row("abandoned"), row("seen")
+	abandoned.Start, abandoned.End = now.Add(-time.Hour), time.Time{}
+	seen.Start = now.Add(-time.Hour)
+	cfg := expiring()
+	cfg.MaxNames = 3
+	ev := counted(later, earlier, abandoned)
+	ev.Counted[2].Abandoned = true
+	ev.FirstSeen = []ledger.Row{seen}
+	s, stored := summed(cfg, ev), map[string][]byte{}
+	endZero(s)
+	listed := listing{listed: []ledger.ID{later.ID, abandoned.ID, seen.ID}}
+	equal(t, labels(s.Expire(now, listed)), "")
+	save(s, stored)
+	s, err := Restore(cfg, stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, labels(s.Expire(now.Add(100*expiry), listed)), "")
+	listed.listed = listed.listed[:2]
+	equal(t, labels(s.Expire(now.Add(101*expiry), listed)), "")
+	equal(t, labels(s.Expire(now.Add(102*expiry-1), listed)), "")
+	equal(t, labels(s.Expire(now.Add(102*expiry), listed)), "seen")
+	listed.listed = []ledger.ID{earlier.ID}
+	equal(t, labels(s.Expire(now.Add(200*expiry), listed)), "")
+	equal(t, labels(s.Expire(now.Add(201*expiry), listed)), "abandoned ended")
+}
+
 func TestNoNameExpiresAfterZero(t *testing.T) {
 	cfg := expiring()
 	cfg.NameExpiry = 0
 	s := summed(cfg, counted(row("a")))
 	endZero(s)
-	s.Expire(now, pendingOf())
-	equal(t, labels(s.Expire(now.Add(1000*expiry), pendingOf())), "")
+	s.Expire(now, listing{})
+	equal(t, labels(s.Expire(now.Add(1000*expiry), listing{})), "")
 }
 
 // An expiry that is not published is taken back, whether it is durable or not, as the
@@ -85,7 +123,7 @@ func TestNoNameExpiresAfterZero(t *testing.T) {
 func TestExpiryIsPartOfACommit(t *testing.T) {
 	s, stored := summed(expiring(), counted(row("a"), row("b"))), map[string][]byte{}
 	endZero(s)
-	s.Expire(now, pendingOf())
+	s.Expire(now, listing{})
 	save(s, stored)
 	restore := func() {
 		t.Helper()
@@ -95,7 +133,7 @@ func TestExpiryIsPartOfACommit(t *testing.T) {
 		}
 	}
 	restore()
-	equal(t, labels(s.Expire(now.Add(expiry), pendingOf())), "a b")
+	equal(t, labels(s.Expire(now.Add(expiry), listing{})), "a b")
 	a := counted(row("a"))
 	s.Apply(a, now.Add(expiry), now.Add(expiry))
 	equal(t, traces(s), map[string]int{"a": 2})
@@ -105,8 +143,8 @@ func TestExpiryIsPartOfACommit(t *testing.T) {
 	equal(t, traces(s), map[string]int{"a": 2})
 	equal(t, s.Expired, 1)
 
-	s.Expire(now.Add(expiry), pendingOf())
-	s.Expire(now.Add(2*expiry), pendingOf())
+	s.Expire(now.Add(expiry), listing{})
+	s.Expire(now.Add(2*expiry), listing{})
 	save(s, stored)
 	s.Apply(a, now.Add(2*expiry), now.Add(2*expiry))
 	equal(t, traces(s), map[string]int{"a": 3})
@@ -115,8 +153,8 @@ func TestExpiryIsPartOfACommit(t *testing.T) {
 	restore()
 	equal(t, traces(s), map[string]int{"a": 3})
 
-	s.Expire(now.Add(2*expiry), pendingOf())
-	s.Expire(now.Add(3*expiry), pendingOf())
+	s.Expire(now.Add(2*expiry), listing{})
+	s.Expire(now.Add(3*expiry), listing{})
 	save(s, stored)
 	s.Published()
 	s.Apply(a, now.Add(3*expiry), now.Add(3*expiry))

@@ -89,7 +89,11 @@ func (s *Set) Apply(ev ledger.Events, before, now time.Time) {
 		if s.cfg.Partial {
 			born = time.Time{} // it may be none of those that are counted
 		}
-		switch n, label := s.name(r.Name, before); {
+		n, label := s.name(r.Name, before)
+		if n != nil {
+			n.list(r)
+		}
+		switch {
 		case !s.initialSync || label == "":
 		case n == nil:
 			s.deferred.observe(label, born)
@@ -218,6 +222,7 @@ func (s *Set) count(c *ledger.Counted, before, now time.Time) {
 func (s *Set) add(n *Aggregate, outcome Outcome, c *ledger.Counted) {
 	n.Changes++
 	n.idleSince = time.Time{}
+	n.list(&c.Row)
 	if n.Label == Other {
 		s.Overflow++
 	}

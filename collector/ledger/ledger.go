@@ -101,6 +101,9 @@ func (l *Ledger) Listed() int { return l.order.len() }
 // not believed to be listed.
 func (l *Ledger) Index(id ID) int { return l.order.index(id) }
 
+// IsListed reports whether id is believed to be listed.
+func (l *Ledger) IsListed(id ID) bool { return l.order.has(id) }
+
 // IDs returns the ids believed to stand at index i and after, up to j.
 func (l *Ledger) IDs(i, j int) []ID { return l.order.slice(max(i, 0), min(j, l.order.len())) }
 

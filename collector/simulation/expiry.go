@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,14 +28,37 @@ func traceNameOf(key string) string {
 }
 
 // use notes that traces are counted, or delisted while they were open: the name of
-// each was in use then, if the next commit is durable.
+// each was in use then, if the next commit is durable. As long as a trace is listed, so
+// is the name that it had when it was first seen, or counted.
 func (s *simulation) use(ev ledger.Events) {
+	for _, r := range ev.FirstSeen {
+		s.hasName(r)
+	}
 	for _, c := range ev.Counted {
+		s.hasName(c.Row)
 		s.uses[versionOf(c).Name] = s.at
 	}
 	for _, r := range ev.Vanished {
 		s.uses[versionOf(ledger.Counted{Row: r}).Name] = s.at
 	}
+}
+
+func (s *simulation) hasName(r ledger.Row) {
+	name := versionOf(ledger.Counted{Row: r}).Name
+	if s.named[name] == nil {
+		s.named[name] = map[ledger.ID]bool{}
+	}
+	s.named[name][r.ID] = true
+}
+
+// listedOf returns how many of the traces that have had a name are listed.
+func (s *simulation) listedOf(name string) (n int) {
+	for id := range s.named[name] {
+		if s.project.Ledger().IsListed(id) {
+			n++
+		}
+	}
+	return n
 }
 
 // leave takes in that series are not exposed any more. A name may expire, with all
@@ -76,6 +100,10 @@ func (s *simulation) checkExpiry(name string) {
 	if idle := s.at.Sub(s.used[name]); idle < s.expiry && s.clockSet.IsZero() {
 		s.fail("%s has expired, %v after it was used", name, idle)
 	}
+	// Of traces that are deleted by hand, the latest may be the first to leave.
+	if n := s.listedOf(name); n > 0 && (s.quiet || n == len(s.named[name])) {
+		s.fail("%s has expired, but %d of %d traces are listed", name, n, len(s.named[name]))
+	}
 	s.project.Ledger().Pending(func(r ledger.Row) {
 		if versionOf(ledger.Counted{Row: r}).Name == name {
 			s.fail("%s has expired, but trace %s is pending", name, versionOf(ledger.Counted{Row: r}).ID)
@@ -107,10 +135,8 @@ func (s *simulation) checkExpired() {
 	pending := map[string]bool{overflowed: true}
 	s.project.Ledger().Pending(func(r ledger.Row) { pending[versionOf(ledger.Counted{Row: r}).Name] = true })
 	for key := range s.shown {
-		name, used := traceNameOf(key), s.used[traceNameOf(key)]
-		if used.Before(s.goodSince) {
-			used = s.goodSince
-		}
+		name := traceNameOf(key)
+		used := slices.MaxFunc([]time.Time{s.used[name], s.wasListed[name], s.goodSince}, time.Time.Compare)
 		if idle := s.at.Sub(used); name != "" && !pending[name] && idle > s.expiry+s.cfg.AbandonAfter+expirySlack {
 			s.fail("%s is exposed %v after it was used", key, idle)
 		}
@@ -121,5 +147,10 @@ func (s *simulation) checkExpired() {
 func (s *simulation) usesLast() {
 	maps.Copy(s.used, s.uses)
 	clear(s.uses)
+	for name := range s.named { // a start may commit before there is a project
+		if s.project != nil && s.listedOf(name) > 0 {
+			s.wasListed[name] = s.at
+		}
+	}
 	s.durableFrom = s.syncBegan
 }

@@ -147,8 +147,11 @@ type simulation struct {
 	strict   bool                         // nothing may be zero-pending any more
 
 	// Names that may expire: when each was used last, as far as that is durable, and
-	// since the last commit; and from when on one that expired may begin again.
+	// since the last commit; the traces that each has had, and when one of them was last
+	// listed; and from when on one that expired may begin again.
 	used, uses, expired    map[string]time.Time
+	named                  map[string]map[ledger.ID]bool
+	wasListed              map[string]time.Time
 	syncBegan, durableFrom time.Time // by our clock: the sync, and that of the last commit
 
 	// When the project looked.
@@ -196,6 +199,7 @@ func newSimulation(t testing.TB, target Target, name string, pick func(n int) in
 		arrived: map[string]time.Time{}, dims: map[string]time.Time{}, denied: map[string]bool{},
 		lateEnds: map[string]bool{}, totals: map[string]uint64{}, shown: map[string]*dto.Metric{}, zero: map[string]*zeros{},
 		families: map[*prometheus.Desc]string{}, past: map[string]uint64{},
+		named: map[string]map[ledger.ID]bool{}, wasListed: map[string]time.Time{},
 		used: map[string]time.Time{}, uses: map[string]time.Time{}, expired: map[string]time.Time{},
 	}
 	p.list.Now = func() time.Time { return s.at }

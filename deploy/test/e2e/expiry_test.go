@@ -48,6 +48,9 @@ func TestExpiredNameIsNoReset(t *testing.T) {
 	}
 	first := many(5, name, "success", time.Now())
 	s.Delete(live(first).ID)
+	for _, tr := range first {
+		s.Delete(tr.ID)
+	}
 	p.AwaitLog(t, "trace names expired", "trace_names="+name)
 	for _, a := range all {
 		a.reaches(0, `count({JOB,trace_name="retired"}) or vector(0)`)
