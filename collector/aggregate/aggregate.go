@@ -51,8 +51,7 @@ type Aggregate struct {
 	idleSince time.Time
 	latest    ledger.ID // the trace that ended last, which Opper lists longest
 	latestAt  time.Time // when that was
-	raw       string    // the only name that the label has had
-	raws      raws
+	raws      []string  // the names that the label has had; of more than maxRaws, the first
 
 	zeroPending part   // what is exposed at 0
 	seen        int    // traces that the initial sync saw, for the ranking at its end

@@ -125,7 +125,7 @@ func plain(n *Aggregate) Aggregate {
 	if err := codec.Decode(codec.Encode(n.code), c.code); err != nil {
 		panic(err)
 	}
-	c.Created, c.seen, c.raw, c.raws = time.Time{}, 0, "", noRaw
+	c.Created, c.seen, c.raws = time.Time{}, 0, nil
 	c.latest, c.latestAt = ledger.ID{}, time.Time{} // of a deferred trace that was abandoned, the start is not kept
 	return c
 }

@@ -99,17 +99,18 @@ func (s *Set) revive(label string) *Aggregate {
 	return n
 }
 
-// RemoveExcluded removes the labels whose traces all had one name, which the
-// configuration excludes, and returns them.
+// RemoveExcluded removes the labels whose traces all had names that the configuration
+// excludes, and returns them.
 func (s *Set) RemoveExcluded() []string {
 	if s.cfg.Include == nil && s.cfg.Exclude == nil {
 		return nil
 	}
 	var excluded []string
 	for label, n := range s.names {
-		if n.raws == oneRaw && !s.IsIncluded(n.raw) {
-			excluded = append(excluded, label)
+		if len(n.raws) == 0 || len(n.raws) > maxRaws || slices.ContainsFunc(n.raws, s.IsIncluded) {
+			continue
 		}
+		excluded = append(excluded, label)
 	}
 	for _, label := range excluded {
 		s.Remove(label)
@@ -118,25 +119,14 @@ func (s *Set) RemoveExcluded() []string {
 	return excluded
 }
 
-// raws says how many names a label is known to have had. Rewriting makes one
-// label of several.
-type raws uint8
-
-const (
-	noRaw raws = iota
-	oneRaw
-	severalRaws
-)
+// maxRaws is how many names a label may have had to be removed when all are excluded:
+// rewriting can make one label of any number of names.
+const maxRaws = 16
 
 // named notes that a trace of a name is counted under the label.
 func (n *Aggregate) named(raw string) {
-	switch {
-	case n.Label == Other || n.raws == severalRaws || n.raws == oneRaw && n.raw == raw:
-		return
-	case n.raws == noRaw:
-		n.raws, n.raw = oneRaw, strings.Clone(raw) // of a page that would stay with it
-	default:
-		n.raws, n.raw = severalRaws, ""
+	if n.Label != Other && len(n.raws) <= maxRaws && !slices.Contains(n.raws, raw) {
+		n.raws = append(n.raws, strings.Clone(raw)) // of a page that would stay with it
+		n.Changes++
 	}
-	n.Changes++
 }

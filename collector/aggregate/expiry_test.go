@@ -1,6 +1,7 @@
 package aggregate
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -166,31 +167,38 @@ func TestExpiryIsPartOfACommit(t *testing.T) {
 	equal(t, s.Expired, 2)
 }
 
-// Of what is excluded by now, labels of one name are removed, whatever rewriting
-// made of it, but not what also counts others, nor the overflow.
+// Of what is excluded by now, labels are removed whose names all are, whatever
+// rewriting made of them, but not what also counts others, nor the overflow.
 func TestRemoveExcluded(t *testing.T) {
 	cfg := testConfig()
-	cfg.MaxNames = 5
+	cfg.MaxNames = 7
 	cfg.Rewrites = []Rewrite{
 		{regexp.MustCompile(`^team-(\d)$`), "team"},
 		{regexp.MustCompile(`^solo-(\d)$`), "solo"},
 		{regexp.MustCompile(`^kept-(\d)$`), "x-kept"},
+		{regexp.MustCompile(`^user-(\d+)$`), "user"},
+		{regexp.MustCompile(`^many-(\d+)$`), "many"},
 	}
-	s := summed(cfg, counted(row("x"), row("team-1"), row("team-2"), row("solo-1"), row("kept-1"), row("y"), row("x-other")))
+	rows := []ledger.Row{row("x"), row("team-1"), row("team-2"), row("solo-1"), row("kept-1"), row("y")}
+	for i := range maxRaws + 1 {
+		rows = append(rows, row(fmt.Sprint("user-", i%maxRaws)), row(fmt.Sprint("many-", i)))
+	}
+	s := summed(cfg, counted(append(rows, row("x-other"))...))
 	stored := map[string][]byte{}
 	save(s, stored)
-	cfg.Exclude = regexp.MustCompile(`^(x.*|team-1|solo-1)$`)
+	cfg.Exclude = regexp.MustCompile(`^(x.*|team-1|solo-1|user-.*|many-.*)$`)
 	s, err := Restore(cfg, stored)
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, labels(s.RemoveExcluded()), "solo x")
+	equal(t, labels(s.RemoveExcluded()), "solo user x")
 	equal(t, labels(s.RemoveExcluded()), "")
-	equal(t, traces(s), map[string]int{"team": 2, "x-kept": 1, "y": 1, Other: 1})
+	left := map[string]int{"team": 2, "x-kept": 1, "y": 1, "many": maxRaws + 1, Other: 1}
+	equal(t, traces(s), left)
 	equal(t, s.Expired, 0)
 	save(s, stored)
 	if s, err = Restore(cfg, stored); err != nil {
 		t.Fatal(err)
 	}
-	equal(t, traces(s), map[string]int{"team": 2, "x-kept": 1, "y": 1, Other: 1})
+	equal(t, traces(s), left)
 }

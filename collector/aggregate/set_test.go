@@ -147,7 +147,7 @@ func TestOverflowSums(t *testing.T) {
 	want.Apply(counted(overflow...), now, now)
 	a, b := *s.Find("a"), *want.Find("one")
 	a.Label, a.Changes, a.seen, b.Label, b.Changes, b.seen = "", 0, 0, "", 0, 0
-	b.raw, b.raws, b.latest, b.latestAt = a.raw, a.raws, a.latest, a.latestAt
+	b.raws, b.latest, b.latestAt = a.raws, a.latest, a.latestAt
 	b.Created = a.Created
 	equal(t, a, b)
 	equal(t, s.Overflow, len(overflow))

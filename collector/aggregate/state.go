@@ -119,8 +119,7 @@ func (d *distinct) code(c *codec.Coder) {
 func (n *Aggregate) code(c *codec.Coder) {
 	c.Times(&n.Created, &n.DurationsCreated, &n.TokensCreated, &n.CostsCreated, &n.LastEnd, &n.idleSince, &n.latestAt)
 	c.Fixed(n.latest[:])
-	codec.Int(c, &n.raws)
-	c.Text(&n.raw)
+	codec.Slice(c, &n.raws, c.Text)
 	codec.Int(c, &n.zeroPending)
 	codec.Int(c, &n.seen)
 	for i := range n.ByOutcome {
