@@ -15,15 +15,21 @@ import (
 // costExpression returns what a panel of the Cost dashboard asks for all projects.
 func costExpression(t *testing.T, title, ref, timeRange string) string {
 	t.Helper()
+	return panelExpression(t, "opper-cost", title, ref, timeRange)
+}
+
+// panelExpression returns what a panel of a dashboard asks for all projects and names.
+func panelExpression(t *testing.T, uid, title, ref, timeRange string) string {
+	t.Helper()
 	builtins := maps.Clone(builtinValues)
 	builtins["__range"] = timeRange
 	for _, d := range readDashboards(t) {
 		for _, p := range d.all() {
 			for _, target := range p.Targets {
-				if d.UID != "opper-cost" || p.Title != title || target.RefID != ref {
+				if d.UID != uid || p.Title != title || target.RefID != ref {
 					continue
 				}
-				promql, err := d.fill(target.Expr, choice{"datasource": {"prometheus"}, "project": nil, "window": {"1h"}}, builtins)
+				promql, err := d.fill(target.Expr, choice{"datasource": {"prometheus"}, "project": nil, "trace_name": nil, "window": {"1h"}}, builtins)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -31,7 +37,7 @@ func costExpression(t *testing.T, title, ref, timeRange string) string {
 			}
 		}
 	}
-	t.Fatalf("no panel %s, %s", title, ref)
+	t.Fatalf("no panel %s, %s, %s", uid, title, ref)
 	return ""
 }
 
