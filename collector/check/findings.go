@@ -43,7 +43,7 @@ func failure(err error, cfg *config.Project) (text, advice string) {
 	case status >= 500:
 		return "Opper fails: " + reason + ".", "Try again later. A running exporter tries again at each interval, and catches up."
 	case status == 404:
-		return "There is no list of traces at this URL (404).", "Set --opper.url to the base URL, with or without /v2, and without /traces."
+		return fmt.Sprintf("There is no list of traces at %s/traces (404).", cfg.UpstreamURL), "Set --opper.url to the base URL, with or without /v2, and without /traces."
 	case status >= 300 && status <= 399:
 		return fmt.Sprintf("The URL redirects (%d), which is not followed: another host must not get the key.", status), "Set --opper.url to where it leads."
 	case status != 0:

@@ -52,7 +52,7 @@ func TestFindings(t *testing.T) {
 	}{
 		"suspended":          {prepare: fault(403, "v2 string"), problem: "account is suspended"},
 		"gateway with 502":   {prepare: fault(502, "html"), problem: "answers with a web page"},
-		"wrong path":         {prepare: fault(404, "v2 string"), problem: "--opper.url to the base URL"},
+		"wrong path":         {prepare: fault(404, "v2 string"), problem: "/v2/traces (404)"},
 		"redirect":           {prepare: fault(302, "empty"), problem: "redirects (302)"},
 		"refused parameter":  {prepare: fault(422, "v2 list"), problem: "API is not as documented"},
 		"failing":            {prepare: fault(503, "empty"), problem: "Opper fails: opper answered 503"},

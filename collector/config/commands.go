@@ -1,8 +1,11 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
+	"strings"
 
 	"github.com/alecthomas/kingpin/v2"
 )
@@ -45,6 +48,19 @@ func addCommands(app *kingpin.Application, v *Validated) {
 	label(rename, "new-project", "Its new value.", &v.State.NewProject).Required()
 	copyTo := state.Command("copy", "Copy the state into another directory, and verify the copy.")
 	copyTo.Arg("directory", "Another --storage.path, without a state.").Required().StringVar(&v.State.Directory)
+}
+
+// writeRefused prints an error of the configuration where CommandCheck would print what
+// it has found.
+func writeRefused(w io.Writer, refused error) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(struct {
+		Healthy  bool       `json:"healthy"`
+		Error    string     `json:"error"`
+		Projects []struct{} `json:"projects"`
+	}{false, strings.Join(strings.Fields(refused.Error()), " "), []struct{}{}})
 }
 
 // label adds an argument that is the value of a label.

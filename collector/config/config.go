@@ -104,6 +104,9 @@ func parseWith(application func() (*kingpin.Application, *Parsed), args []string
 	if err == nil && parsed.checkOnly {
 		return nil, true, writeSummary(stdout, cfg.Projects)
 	}
+	if err != nil && parsed.values.CheckJSON {
+		err = errors.Join(err, writeRefused(stdout, err))
+	}
 	return cfg, false, err
 }
 

@@ -196,62 +196,6 @@ func TestWrongKeyInTheEnvironmentIsRefused(t *testing.T) {
 	}
 }
 
-// Flags stand before or after the command, and running is the default.
-func TestCommands(t *testing.T) {
-	for want, lines := range map[string][]string{
-		CommandRun:   {"", "run", "--web.max-requests=3", "run --web.max-requests=3", "--web.max-requests=3 run"},
-		CommandCheck: {"check", "check --web.max-requests=3", "--web.max-requests=3 check", "check --json", "--web.max-requests=3 check --json"},
-	} {
-		for _, line := range lines {
-			cfg, err := parse(withKey, strings.Fields(line)...)
-			if err != nil || cfg.Command != want || cfg.CheckJSON != strings.Contains(line, "--json") || strings.Contains(line, "=3") != (cfg.Scrape.MaxRequests == 3) {
-				t.Errorf("%q: got %+v, %v, want command %s", line, cfg, err, want)
-			}
-		}
-	}
-	for _, line := range []string{"--json", "run --json", "check stray", "run check", "chekc"} {
-		if _, err := parse(withKey, strings.Fields(line)...); err == nil {
-			t.Errorf("%q: no error", line)
-		}
-	}
-}
-
-func TestStateCommands(t *testing.T) {
-	noKey := func(string) string { return "" }
-	for line, want := range map[string]State{
-		"state show":             {},
-		"state show --json":      {JSON: true},
-		"state forget a":         {Project: "a"},
-		"state forget a b":       {Project: "a", TraceName: "b"},
-		"state rename a b":       {Project: "a", NewProject: "b"},
-		"state copy other/state": {Directory: "other/state"},
-	} {
-		cfg, err := parse(noKey, strings.Fields("--storage.path=d "+line)...)
-		if err != nil || cfg.State != want || !strings.HasPrefix(line, cfg.Command) || cfg.StoragePath != "d" {
-			t.Errorf("%q: got %+v, %v", line, cfg, err)
-		}
-	}
-	for line, text := range map[string]string{
-		"state":                        "must select a subcommand of 'state'",
-		"state forget":                 "required argument 'project' not provided",
-		"state rename a":               "required argument 'new-project' not provided",
-		"state copy":                   "required argument 'directory' not provided",
-		"state show --storage.path=":   "--storage.path: expected the directory of the state",
-		"state forget a ''":            "trace-name: expected UTF-8 text that is not empty",
-		"state forget ''":              "project: expected UTF-8 text that is not empty",
-		"state rename a \xff":          "new-project: expected UTF-8 text",
-		"state show --log.level=wrong": "--log.level: ",
-	} {
-		args := strings.Fields(line)
-		for i, arg := range args {
-			args[i] = strings.TrimPrefix(arg, "''")
-		}
-		if _, err := parse(noKey, args...); err == nil || !strings.HasPrefix(err.Error(), text) {
-			t.Errorf("%q: error %v, want %q", line, err, text)
-		}
-	}
-}
-
 func TestKeyOriginIsKnown(t *testing.T) {
 	file := writeFile(t, "key", testKey)
 	for want, c := range map[string]struct {
