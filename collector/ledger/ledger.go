@@ -37,7 +37,7 @@ type Config struct {
 type Events struct {
 	FirstSeen []Row     // with times as ClientTime returns them
 	Counted   []Counted // settled or abandoned
-	Vanished  []Row     // delisted before they ended; never counted
+	Vanished  []Row     // delisted before they ended; not counted unless they are listed again
 	LateEnds  []Row     // abandoned earlier, and ended after all
 	NoID      uint64    // rows without an id, first seen
 	Gaps      uint64    // stretches of unreadable rows, first seen
@@ -129,8 +129,8 @@ func (l *Ledger) Find(id string) (key ID, hasSeen bool) {
 }
 
 // HasCounted reports whether a trace was counted, and whether as abandoned, if no end was
-// seen since. Those that ended before the initial lookback, or vanished open, are not
-// known from those that were counted.
+// seen since. Those that ended before the initial lookback are not known from those that
+// were counted.
 func (l *Ledger) HasCounted(id ID) (counted, abandoned bool) {
 	_, abandoned = l.abandoned[id]
 	return !l.pending.has(id) && (l.order.has(id) || l.delisted.has(id)), abandoned

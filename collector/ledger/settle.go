@@ -77,7 +77,8 @@ func (l *Ledger) Resolve(row Row, when When, ev *Events) {
 }
 
 // Delist takes in that Opper no longer has a trace. If it had ended, it is
-// counted as last seen.
+// counted as last seen. If not, it is forgotten: it was never counted, and may be
+// listed again where Opper was only in trouble.
 func (l *Ledger) Delist(id ID, ev *Events) {
 	p := l.pending.get(id)
 	if p == nil {
@@ -87,6 +88,7 @@ func (l *Ledger) Delist(id ID, ev *Events) {
 	if p.Ended.IsZero() {
 		ev.Vanished = append(ev.Vanished, p.Row)
 		l.settle(p)
+		l.delisted.drop(id)
 	} else {
 		l.count(p, false, ev)
 	}
@@ -151,8 +153,10 @@ func (l *Ledger) firstSee(r *Row, when When, ev *Events) {
 	if r.Start.After(when.Asked) {
 		seen.Start = time.Time{} // it says nothing about the age of the trace
 	}
-	// Most traces of an initial sync have settled, and are never pending.
-	p := Pending{Row: *r, FirstSeen: when.Asked, Since: when.Read, unstored: true}
+	// Most traces of an initial sync have settled, and are never pending. One that was
+	// forgotten may still be stored.
+	_, isStored := l.touchedPending[r.ID]
+	p := Pending{Row: *r, FirstSeen: when.Asked, Since: when.Read, unstored: !isStored}
 	if l.initialSync {
 		// Without a start it is old: history is classified at once.
 		p.Since = when.Asked.Add(-l.cfg.AbandonAfter)

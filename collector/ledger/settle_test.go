@@ -215,9 +215,10 @@ func TestDelistedTracesCountAsLastSeen(t *testing.T) {
 	b.listed(3)
 	b.is(b.Delist(num(2)), "")
 	b.is(b.Delist(num(9)), "")
-	// Neither makes a count if it comes back.
-	b.is(b.list(abandon, open(3), ended(2), ended(1)), "abandoned 3")
-	b.is(b.list(2*abandon, open(3), ended(2), ended(1)), "")
+	// If they come back, the one that was counted makes no other count.
+	b.is(b.list(abandon, open(3), ended(2), ended(1)), "seen 1 abandoned 3")
+	b.is(b.list(2*abandon, open(3), ended(2), ended(1)), "counted 1")
+	b.is(b.list(3*abandon, open(3), ended(2), ended(1)), "")
 }
 
 // A trace that is out of place while Opper does not say what became of it is

@@ -33,6 +33,21 @@ func restore(t *testing.T, cfg Config, stored map[string][]byte, now time.Time) 
 	return l
 }
 
+// A pending trace that is forgotten, and seen again and counted before that is saved, is not
+// pending any more.
+func TestForgottenTraceIsNotRestored(t *testing.T) {
+	b, stored := newBook(t, 0), map[string][]byte{}
+	b.list(0, open(1), ended(2))
+	save(b.Ledger, stored)
+	b.is(b.Delist(num(1)), "vanished 1")
+	b.is(b.list(look, ended(1), ended(2)), "seen 1")
+	b.is(b.list(look+settle, ended(1), ended(2)), "counted 1 counted 2")
+	save(b.Ledger, stored)
+	b.Ledger = restore(t, b.cfg, stored, epoch.Add(abandon))
+	b.is(b.list(abandon, ended(1), ended(2)), "")
+	b.is(b.list(2*abandon, ended(1), ended(2)), "")
+}
+
 // A ledger that is saved and restored after any step goes on as if nothing had
 // happened, though only what has changed is saved.
 func TestRestoreAnywhere(t *testing.T) {

@@ -94,6 +94,8 @@ func (s *simulation) checkRefusal(start time.Time, succeeded, wasOurs bool) {
 	case succeeded:
 		s.refusals = 0
 	case s.disturbed:
+		s.emptySince = time.Time{}
+	case s.opper.Len() == 0 && (s.emptySince.IsZero() || start.Sub(s.emptySince) < longestDoubt):
 	case wasOurs && s.isOurs() || s.hasTurnedOver(start):
 		most := maxRefusals
 		if s.poison > 0 {

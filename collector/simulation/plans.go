@@ -29,6 +29,7 @@ func randomPlan(pick func(n int) int) plan {
 		clock: often(0, 0, 0, 8),
 		burst: often(0, 0, 3, 8), pause: often(0, 0, 4), stall: often(0, 0, 0, 20), outage: often(0, 0, 0, 6),
 		moved: often(0, 0, 0, 5), dim: often(0, 0, 0, 4), stuck: often(0, 0, 0, 0, 6), endless: often(0, 0, 0, 0, 8),
+		empty:      often(0, 0, 0, 40),
 		sweepEvery: []time.Duration{20 * time.Minute, 20 * time.Minute, 24 * time.Hour}[pick(3)],
 	}
 	if pick(2) == 0 {
@@ -183,6 +184,11 @@ func Named(t *testing.T, target Target) {
 		"rows unreadable for some time": func(p *plan, pick func(n int) int) {
 			orders(p, pick, 0, 1)
 			p.dim, p.sweepEvery = 3, 24*time.Hour
+		},
+		"the list seems to be empty": func(p *plan, pick func(n int) int) {
+			orders(p, pick, 0, 1, 2, 3)
+			totals(p, pick)
+			p.empty, p.steps, p.fault = 8, 25, []int{0, 10}[pick(2)]
 		},
 		"offset is ignored": func(p *plan, pick func(n int) int) {
 			orders(p, pick, 0, 1, 2, 3)

@@ -98,6 +98,7 @@ func (s *simulation) start() {
 		s.ended = time.Time{}
 	}
 	clear(s.uses)
+	s.emptySince = time.Time{}
 	s.inner = s.reopen()
 	calm := s.calm
 	s.calm = true // a start that can't write ends the program
@@ -186,6 +187,9 @@ func (s *simulation) sync() {
 	s.untied, s.wasUnsorted = false, s.project.Syncer().IsUnsorted()
 	s.spoiled, s.disturbed, s.gotOurs, s.gotOther, s.saidNo, s.committed, s.requests = false, false, false, false, false, false, 0
 	wasOurs := s.isOurs()
+	if s.opper.Len() == 0 && s.emptySince.IsZero() {
+		s.emptySince = start
+	}
 	s.syncs++
 	s.tell("sync")
 	succeeded, ours := false, s.recognizable()

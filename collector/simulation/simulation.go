@@ -61,6 +61,7 @@ type plan struct {
 	moved                            int // the key belongs to another project for some syncs
 	dim                              int // rows can't be read for some time
 	stuck, endless                   int // offset is ignored, or the list has no end, for some syncs
+	empty                            int // nothing seems to be listed for a moment
 }
 
 // What is demanded of the exporter, beyond what a sync that ended well has seen.
@@ -82,6 +83,10 @@ const (
 	// longestZero is how long zeros are exposed that no scraper reads.
 	longestZero  = 10 * time.Minute
 	longestMoved = 20 * time.Minute
+	// A list that was never empty for so long need not be believed to be. Trouble that
+	// empties a list lasts less than that.
+	longestDoubt = 2 * time.Minute
+	longestEmpty = time.Minute
 )
 
 // simulation drives a project through a schedule, by one goroutine and one fake
@@ -127,8 +132,10 @@ type simulation struct {
 	away      int  // for so many syncs
 	wrong     int  // syncs in which lists are not what was asked for
 	wrongBy   lie
-	salt      int // of the rows that an endless list makes up
-	full      int // commits that fail
+	salt      int       // of the rows that an endless list makes up
+	emptyTo   time.Time // nothing seems to be listed until then
+	emptyAll  bool      // nor is there any single trace
+	full      int       // commits that fail
 
 	// What is durable of what the project counted.
 	counting ledger.Events // since the last commit
@@ -168,6 +175,7 @@ type simulation struct {
 	saidNo                     bool          // another project was asked for a trace in it
 	committed                  bool          // the last commit in it is durable, and known to be
 	refusals                   int           // syncs in a row that failed for no reason
+	emptySince                 time.Time     // syncs of which no answer was wrong found nothing listed
 	trouble                    error         // the last one that was logged
 	goodAt, savedAt            time.Time     // the last good sync began, the last commit
 	watching                   time.Time     // good syncs have followed each other closely since then

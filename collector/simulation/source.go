@@ -31,6 +31,9 @@ func (s simulatedSource) List(_ context.Context, offset, limit int) (opper.Page,
 	if err := s.request(limit, true); err != nil {
 		return opper.Page{}, err
 	}
+	if s.seemsEmpty() {
+		return s.nothing(), nil
+	}
 	at, n, from := offset, limit, s.opper
 	switch {
 	case s.strangers:
@@ -80,6 +83,9 @@ func (s simulatedSource) List(_ context.Context, offset, limit int) (opper.Page,
 	} else {
 		s.gotOurs = true
 	}
+	if len(rows) > 0 {
+		s.emptySince = time.Time{}
+	}
 	page := opper.Page{Total: -1, Traces: make([]opper.Trace, len(rows))}
 	if total != nil {
 		page.Total = *total
@@ -97,6 +103,21 @@ func (s *simulation) noteLie(foreign bool) {
 	if !s.blind.IsZero() {
 		s.blinded() // a row that is read again now is read in vain
 	}
+}
+
+// seemsEmpty reports whether lists are empty, though the list is not. While the project
+// may still ask whether a trace that it was denied is listed, it does not end.
+func (s *simulation) seemsEmpty() bool {
+	return !s.strangers && (s.at.Before(s.emptyTo) || s.emptyAll && s.saidNo)
+}
+
+// nothing is a page where the list seems to be empty.
+func (s *simulation) nothing() opper.Page {
+	s.noteLie(true)
+	s.tick()
+	s.tell("no rows, though %d are listed", s.opper.Len())
+	s.point()
+	return opper.Page{Total: []int{-1, 0, 0, s.opper.Len()}[s.pick(4)]}
 }
 
 // madeUp is a page of a list without end.
@@ -122,6 +143,14 @@ func (s simulatedSource) Get(_ context.Context, id string) (opper.Trace, error) 
 	}
 	if s.list.NoGet != 0 {
 		return opper.Trace{}, &opper.Error{Status: s.list.NoGet}
+	}
+	if s.seemsEmpty() && s.emptyAll {
+		s.noteLie(false)
+		s.saidNo = true
+		s.tell("trace %s: not found", id)
+		s.tick()
+		s.point()
+		return opper.Trace{}, &opper.Error{Status: http.StatusNotFound}
 	}
 	from := s.opper
 	if s.strangers {
@@ -188,6 +217,10 @@ func (s *simulation) request(limit int, list bool) error {
 		s.unanswered, s.spoiled = s.unanswered || !list, s.spoiled || !list
 		s.tell("answer: %v", s.badAnswer)
 		return s.badAnswer
+	}
+	if !s.seemsEmpty() && !s.goodAt.Before(s.emptyTo) && s.opper.Len() > 0 && s.chance(s.empty) {
+		s.emptyTo, s.emptyAll = s.at.Add(time.Duration(s.pick(int(longestEmpty)))), s.pick(2) == 0
+		s.tell("nothing seems to be listed until %v, nor any single trace: %v", s.emptyTo.Sub(epoch), s.emptyAll)
 	}
 	if s.isWrongOverall() && s.mayMislead() {
 		if s.saidNo {

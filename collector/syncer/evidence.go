@@ -61,6 +61,9 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
 		s.take(run)
 		return nil
 	}
+	if len(run.Rows) > 0 {
+		s.emptySince = time.Time{}
+	}
 	e.loose = e.loose || c.last.isLoose
 	e.runs = append(e.runs, run)
 	e.rows += len(run.Rows)
@@ -75,7 +78,10 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
 			}
 		}
 		s.foreign, s.asked = nil, 0
-	case e.rows == 0 && run.AtEnd && !s.unproven && !s.isOtherKey(): // an empty list is a valid answer
+	case e.rows == 0 && run.AtEnd && !s.unproven && !s.isOtherKey():
+		if err := e.checkEmpty(ctx); err != nil {
+			return err
+		}
 	case !run.AtEnd:
 		return e.wait(ctx)
 	default:
@@ -322,15 +328,17 @@ func (e *evidence) mayHaveExpired() bool {
 		// In the first initial sync, there is no success yet to measure from.
 		return !s.known.LastSuccess.IsZero() || !s.isOtherKey()
 	}
-	if s.known.Newest.IsZero() || s.isOtherKey() {
+	listed := s.known.and(s.reading)
+	if listed.Newest.IsZero() || s.isOtherKey() {
 		return false
 	}
-	youngest := now.Sub(s.known.Newest)
+	youngest := now.Sub(listed.Newest)
 	if s.known.Expiries >= minExpiries {
-		// What was listed a moment ago has not expired, however old it was.
-		return youngest >= s.known.Retention && now.Sub(s.known.LastSuccess) >= s.known.Retention/4
+		// What was listed a moment ago has not expired, however old it was, but for the
+		// last rows of a list that becomes empty.
+		return youngest >= s.known.Retention && (e.rows == 0 || now.Sub(s.known.LastSuccess) >= s.known.Retention/4)
 	}
-	return youngest >= min(s.known.OldestAge+unseenExpiry, ledger.MaxAge)
+	return youngest >= min(listed.OldestAge+unseenExpiry, ledger.MaxAge)
 }
 
 // noteExpiry takes in from a run that rows at the old end of the list have

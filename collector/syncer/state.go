@@ -50,6 +50,15 @@ func (s *span) add(start, read time.Time) {
 	s.OldestAge = max(s.OldestAge, read.Sub(start))
 }
 
+// and returns how old these rows and others were.
+func (s span) and(other span) span {
+	if other.Newest.After(s.Newest) {
+		s.Newest = other.Newest
+	}
+	s.OldestAge = max(s.OldestAge, other.OldestAge)
+	return s
+}
+
 // State returns what the Syncer knows of the list, to be stored.
 func (s *Syncer) State() ([]byte, error) {
 	b, err := json.Marshal(s.known)

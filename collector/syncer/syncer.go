@@ -29,6 +29,9 @@ const FullScanPause = 10
 // ErrForeign says that the list holds none of the traces that it held before.
 var ErrForeign = errors.New("the list holds none of the known traces, and expiry does not explain that: the key belongs to another project, or the response is wrong")
 
+// ErrEmpty says that nothing is listed, though it was a moment ago.
+var ErrEmpty = errors.New("the list is empty, and expiry does not explain that")
+
 // ErrOtherUpstream is ErrForeign where the upstream has changed: its list is not the
 // one that was counted.
 var ErrOtherUpstream = errors.New("the list of the new upstream holds none of the known traces")
@@ -67,6 +70,8 @@ type Syncer struct {
 	foreign map[ledger.ID]struct{} // rows of a list that was found to be another one
 	asked   int                    // known ids asked for in vain since a row was known
 
+	emptySince time.Time // when the list was first empty where rows are known; zero if it had one since
+
 	retryAt   time.Time     // when unreadable rows are read again; zero if there are none
 	retryWait time.Duration // since they were last read
 	retried   int           // stretches of them read again
@@ -98,7 +103,7 @@ type Part struct {
 func (s *Syncer) Sync(ctx context.Context, src Source) iter.Seq2[Part, error] {
 	return func(yield func(Part, error) bool) {
 		s.ev = ledger.Events{}
-		s.reading, s.skipped = span{}, false
+		s.skipped = false
 		err := s.sync(ctx, s.newReader(src), func(p Part) bool { return yield(p, nil) })
 		if s.unproven && errors.Is(err, ErrForeign) {
 			err = ErrOtherUpstream
@@ -162,6 +167,7 @@ func (s *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 	}
 	s.ledger.EndInitialSync()
 	s.known.LastSuccess, s.known.span, s.known.Key = now, s.reading, s.key()
+	s.reading = span{}
 	return nil
 }
 
