@@ -68,7 +68,7 @@ func TestWrongValueIsRefusedByItsFlag(t *testing.T) {
 			"unknown field": writeFile(t, "http.yml", "tls: {}\n"),
 			"credentials":   writeFile(t, "key.yml", "authorization: {credentials: "+testKey+"}\n"),
 		},
-		"opper.project":                       {"empty": "", "not UTF-8": "\xff"},
+		"opper.project":                       {"empty": "", "not UTF-8": "\xff", "an API key": "op-ABCDEFGHIJ0123456789"},
 		"opper.timeout":                       {"zero": "0s", "negative": "-1s", "no duration": "soon"},
 		"opper.concurrency":                   {"zero": "0", "negative": "-1", "fraction": "1.5"},
 		"opper.max-requests-per-second":       {"negative": "-1", "NaN": "NaN", "infinite": "+Inf", "no number": "many"},
