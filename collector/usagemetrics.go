@@ -30,7 +30,9 @@ var (
 
 // publish exposes what is counted, since a time. It must be durable.
 func (r *usageReader) publish(since time.Time) {
-	out, st := snapshot{}, status.Usage{}
+	expired := r.set.Expired()
+	was := expired.Exposed()
+	out, st := snapshot{}, status.Usage{Since: expired.Created, Expired: status.Model{Cost: was[usage.Cost], Calls: was[usage.Calls]}}
 	for _, m := range r.set.Models() {
 		v, created := m.Exposed(), timestamppb.New(m.Created)
 		if st.Since.IsZero() || m.Created.Before(st.Since) {

@@ -4,9 +4,11 @@ import "time"
 
 // Usage is what the calls of a project cost, as it is in the metrics, and its budget.
 type Usage struct {
-	Since  time.Time   // when counting of the models began; zero before
-	Models []Model     // in any order
-	Reads  []UsageRead // of each kind
+	Since  time.Time // when counting of the models began; zero before
+	Models []Model   // in any order
+	// Expired is what was counted of models that have expired.
+	Expired Model
+	Reads   []UsageRead // of each kind
 	// IsUndecided says that usage was read, and not yet counted, as it may be that of
 	// another project.
 	IsUndecided bool

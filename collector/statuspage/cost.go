@@ -15,7 +15,7 @@ const shownModels = 5
 type cost struct {
 	*status.Usage
 	Top         []status.Model // the most expensive models
-	Rest, Total status.Model   // sums of those without a row, and of all
+	Rest, Total status.Model   // sums of those without a row, and of all, also expired ones
 	More        int            // models without a row
 	IsNear      bool           // the limit is near, or reached
 }
@@ -24,7 +24,7 @@ func newCost(u *status.Usage) *cost {
 	if u == nil {
 		return nil
 	}
-	c := &cost{Usage: u, Top: slices.Clone(u.Models)}
+	c := &cost{Usage: u, Top: slices.Clone(u.Models), Total: u.Expired}
 	slices.SortFunc(c.Top, func(a, b status.Model) int {
 		return cmp.Or(cmp.Compare(b.Cost, a.Cost), cmp.Compare(a.Name, b.Name), cmp.Compare(a.OpperProject, b.OpperProject))
 	})

@@ -29,6 +29,20 @@ func TestModelsByCost(t *testing.T) {
 	}
 }
 
+// What was counted of models that have expired is part of the total.
+func TestExpiredModels(t *testing.T) {
+	p := healthy()
+	before := newCost(p.Usage).Total
+	p.Usage.Expired = status.Model{Calls: 12_345, Cost: 2 * status.Dollar}
+	if total := newCost(p.Usage).Total; total.Calls != before.Calls+12_345 || total.Cost != before.Cost+2*status.Dollar {
+		t.Errorf("the total is %+v, was %+v", total, before)
+	}
+	p.Usage.Models = nil
+	if text := rendered(t, testConfig(), p); !strings.Contains(text, `Expired</th><td>12,345</td><td>$2.00<`) || strings.Contains(text, "No usage has been counted") {
+		t.Error("expired models are not shown")
+	}
+}
+
 func TestBudgets(t *testing.T) {
 	for name, c := range map[string]struct {
 		budget         status.Budget

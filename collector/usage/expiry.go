@@ -18,9 +18,26 @@ func (s *Set) expire(present int64) {
 	}
 }
 
+// Expired returns what has been counted of all models that have expired, since the first
+// of them was created.
+func (s *Set) Expired() Model {
+	sum := s.expired
+	for _, m := range s.models {
+		if !m.isExpired {
+			continue
+		}
+		sum.counted.add(m.counted)
+		if sum.Created.IsZero() || m.Created.Before(sum.Created) {
+			sum.Created = m.Created
+		}
+	}
+	return sum
+}
+
 // removeExpired gives up the places of the models that have expired.
 func (s *Set) removeExpired() {
 	before := len(s.models)
+	s.expired = s.Expired()
 	maps.DeleteFunc(s.models, func(_ cell, m *Model) bool { return m.isExpired })
 	if len(s.models) == before {
 		return

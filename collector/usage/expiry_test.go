@@ -24,7 +24,13 @@ func TestModelExpiry(t *testing.T) {
 	if keys := f.commit(); len(keys) > 0 {
 		t.Errorf("put %q", keys)
 	}
-	f.restart()
+	for range 2 {
+		// X/a=2, Y/b=1
+		if sum := f.set.Expired(); sum.Exposed()[Cost] != 3 || !sum.Created.Before(noon.Add(time.Hour)) {
+			t.Errorf("expired are %+v", sum)
+		}
+		f.restart()
+	}
 	f.expect("X/(other)=1 X/b=27")
 	// Another one has the place now, with what it counts from now on.
 	f.later(row(0, "X", "a", 3), row(0, "X", "b", 2), row(0, "Y", "b", 1), row(0, "X", "c", 1), row(25, "X", "b", 1))
@@ -76,4 +82,7 @@ func TestModelReturnsBeforeItsExpiryIsCommitted(t *testing.T) {
 	f.commit()
 	f.restart()
 	f.expect("/a=4 /b=2")
+	if sum := f.set.Expired(); sum.Exposed() != (Amounts{}) {
+		t.Errorf("expired are %+v", sum)
+	}
 }

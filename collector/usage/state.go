@@ -131,6 +131,10 @@ func (s *Set) code(c *codec.Coder) {
 	codec.Int(c, &s.border)
 	codec.Int(c, &s.newest)
 	codec.Int(c, &s.Corrections)
+	expired := s.Expired()
+	if expired.code(c); c.IsDecoding() {
+		s.expired = expired
+	}
 	ids, others := slices.Sorted(maps.Keys(s.accounts)), slices.Sorted(maps.Keys(s.others))
 	codec.Slice(c, &ids, func(id *string) {
 		label := s.accounts[*id]

@@ -125,6 +125,7 @@ type Set struct {
 	border   int64             // the hours before it are final; 0 before the first read
 	newest   int64             // hour seen; 0 if none
 	models   map[cell]*Model   // also of aggregate.Other
+	expired  Model             // see Expired
 	places   map[string]bool   // labels of models that have one
 	accounts map[string]string // OpperProject labels of the Opper projects that are counted here
 	// others are Opper projects that other configured projects count. If usage without
