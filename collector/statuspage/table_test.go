@@ -41,7 +41,7 @@ func TestTableShowsSpend(t *testing.T) {
 	unread.Usage.Budget = nil
 	off.Usage = nil
 	for want, p := range map[string]status.Project{
-		`<strong class="text-busy">$5,000.21</strong>, 100 %`: near, "$2,281.54, 45 %": healthy(), "$2,281.54": unlimited, "–": unread,
+		`<strong class="text-notice">$5,000.21</strong>, 100 %`: near, "$2,281.54, 45 %": healthy(), "$2,281.54": unlimited, "–": unread,
 	} {
 		if text := rendered(t, testConfig(), p, off); !regexp.MustCompile(`<bdi>checkout</bdi>(.*\n){4}<td class="wide">`+regexp.QuoteMeta(want)+"</td></tr>").MatchString(text) || !strings.Contains(text, "Spent this month") {
 			t.Errorf("no %s in %s", want, text)
