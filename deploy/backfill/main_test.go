@@ -337,6 +337,7 @@ func TestRefusals(t *testing.T) {
 		"step":                  {[]string{"--step=5m"}, 2, `--step: expected a duration from 1s to 4m0s, got "5m"`},
 		"no step":               {[]string{"--step=0s"}, 2, `--step: expected a duration from 1s to 4m0s, got "0s"`},
 		"until":                 {[]string{"--until=yesterday"}, 2, `--until: expected a time such as 2026-11-26T18:00:00Z, got "yesterday"`},
+		"until to come":         {[]string{"--until=2999-01-01T00:00:00Z"}, 2, "--until: expected the time of the first scrape, and 2999-01-01T00:00:00Z is yet to come"},
 		"retention text":        {[]string{"--retention=long"}, 2, `--retention: expected a duration such as 31d, got "long"`},
 		"server of blocks":      {[]string{"--for=thanos"}, 2, "enum value must be one of prometheus,new-prometheus,mimir, got 'thanos'"},
 		"buckets":               {[]string{"--collector.duration-buckets=2,1"}, 2, "--collector.duration-buckets: expected increasing numbers, got \"1\" after 2"},

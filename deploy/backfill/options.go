@@ -142,6 +142,9 @@ func (f *flags) check(o *options) (err error) {
 		if o.Until, err = time.Parse(time.RFC3339, f.until); err != nil {
 			return fmt.Errorf("--until: expected a time such as 2026-11-26T18:00:00Z, got %q", f.until)
 		}
+		if o.Until.After(time.Now()) {
+			return fmt.Errorf("--until: expected the time of the first scrape, and %s is yet to come", f.until)
+		}
 	}
 	if o.For != plan.Mimir {
 		o.Retention = defaultRetention
