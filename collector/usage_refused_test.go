@@ -170,3 +170,25 @@ func TestUnreadableUsage(t *testing.T) {
 	u.sync()
 	u.expect(values{"opper_exporter_usage_corrections_total{}": 2, "opper_usage_cost_usd_total{b,}": 2, "opper_usage_cost_usd_total{openai/gpt-4o,}": 3})
 }
+
+// A budget of another shape is exposed as far as it can be read, and logged once.
+func TestBudgetOfAnotherShape(t *testing.T) {
+	u := newUsageBench(t, usageConfig(), oppertest.UsageTroubles{})
+	u.sync()
+	u.usage.SetTroubles(oppertest.UsageTroubles{Status: 403})
+	u.opper.Fail(oppertest.Fault{
+		Endpoint: oppertest.BudgetEndpoint, Times: -1,
+		Answer: oppertest.Respond(200, "application/json", `{"spend":{"cents":1},"blocked":true}`),
+	})
+	for range 3 {
+		u.read()
+		u.step(budgetInterval)
+	}
+	u.expect(values{"opper_usage_up{budget}": 1, "opper_project_blocked{}": 1})
+	if got := u.gather().of("opper_project_spend_usd", "opper_project_spend_limit_usd"); len(got) > 0 {
+		t.Errorf("exposed: %v", got)
+	}
+	if n := strings.Count(u.log.String(), `msg="budget incomplete" missing=project_spend.spent_cents`); n != 1 {
+		t.Errorf("%d lines about it\n%s", n, u.log.String())
+	}
+}

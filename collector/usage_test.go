@@ -232,6 +232,9 @@ func TestBudgetThatIsNotKnownIsAbsent(t *testing.T) {
 	u.step(time.Minute)
 	u.read()
 	u.expect(values{"opper_usage_up{budget}": 1, "opper_project_blocked{}": 0})
+	if strings.Contains(u.log.String(), "budget incomplete") {
+		t.Errorf("no limit is said to be missing\n%s", u.log.String())
+	}
 	if got := u.gather().of("opper_project_spend_limit_usd"); len(got) > 0 {
 		t.Errorf("no limit is exposed as %v", got)
 	}

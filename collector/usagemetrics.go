@@ -65,7 +65,10 @@ func (r *usageReader) publishStatus(aggregates *aggregate.Set) {
 		st.Reads = append(st.Reads, read)
 	}
 	if r.budget != (opper.Budget{}) {
-		st.Budget = new(status.Budget(r.budget))
+		b := r.budget
+		st.Budget = &status.Budget{
+			SpentCents: b.SpentCents, LimitCents: b.LimitCents, HasSpent: b.HasSpent, HasLimit: b.HasLimit, Blocked: b.Blocked, HasBlocked: b.HasBlocked,
+		}
 	}
 	r.publishedStatus.Store(&st)
 }

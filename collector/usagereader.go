@@ -193,6 +193,9 @@ func (r *usageReader) proof(a *usageAnswer, led *ledger.Ledger, isPublished bool
 func (r *usageReader) noteReads(a *usageAnswer) {
 	// One that could not be read once is still the best that is known.
 	if a.asked[budget] && (a.errs[budget] == nil || r.kinds[budget].err != nil || opper.Permanent(a.errs[budget])) {
+		if missing := a.budget.Missing; missing != "" && missing != r.budget.Missing {
+			level.Warn(r.logger).Log("msg", "budget incomplete", "missing", missing)
+		}
 		r.budget = a.budget
 		r.metrics.budget(a.budget)
 	}

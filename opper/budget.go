@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 )
 
 // Budget is what the project of the key has spent in this calendar month, and what it
@@ -13,6 +15,9 @@ type Budget struct {
 	SpentCents, LimitCents int64 // US cents, rounded to them
 	HasSpent, HasLimit     bool  // without a limit, Opper answers null
 	Blocked, HasBlocked    bool
+	// Missing has the names of the parts that the answer should have and that it has not,
+	// or not as expected, separated by commas.
+	Missing string
 }
 
 var errNoBudget = errors.New(`JSON without a budget (expected "project_spend" with "spent_cents" or "limit_cents", or "blocked")`)
@@ -35,18 +40,20 @@ func (c *Client) Budget(ctx context.Context) (Budget, error) {
 }
 
 // decodeBudget reads an answer to its end. A value of the wrong type counts as
-// missing, and so does a negative limit.
+// missing, and so does a negative limit; one that is null or absent is no limit.
 func decodeBudget(r io.Reader) (b Budget, err error) {
+	hasNoLimit := true
 	err = decode(r, func(d *decoder) {
 		d.Object(func(key []byte) {
 			switch string(key) {
 			case "project_spend":
-				b.SpentCents, b.HasSpent, b.LimitCents, b.HasLimit = 0, false, 0, false
+				b.SpentCents, b.HasSpent, b.LimitCents, b.HasLimit, hasNoLimit = 0, false, 0, false, true
 				d.Object(func(key []byte) {
 					switch string(key) {
 					case "spent_cents":
 						b.SpentCents, b.HasSpent = d.decimal(0)
 					case "limit_cents":
+						hasNoLimit = d.Peek() == 'n'
 						b.LimitCents, b.HasLimit = d.decimal(0)
 						if b.LimitCents < 0 {
 							b.LimitCents, b.HasLimit = 0, false
@@ -64,5 +71,13 @@ func decodeBudget(r io.Reader) (b Budget, err error) {
 			}
 		})
 	})
+	var missing []string
+	for name, isMissing := range map[string]bool{"project_spend.spent_cents": !b.HasSpent, "project_spend.limit_cents": !b.HasLimit && !hasNoLimit, "blocked": !b.HasBlocked} {
+		if isMissing {
+			missing = append(missing, name)
+		}
+	}
+	slices.Sort(missing)
+	b.Missing = strings.Join(missing, ", ")
 	return b, err
 }

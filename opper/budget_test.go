@@ -16,7 +16,7 @@ func TestMonthlyBudget(t *testing.T) {
 			answer(200, sampleBudget)(w, r)
 		}, func(o *Options) { o.URL += base })
 		budget, err := f.Budget(t.Context())
-		if want := (Budget{1234, 5000, true, true, false, true}); err != nil || budget != want {
+		if want := (Budget{1234, 5000, true, true, false, true, ""}); err != nil || budget != want {
 			t.Errorf("got %+v, %v, want %+v", budget, err, want)
 		}
 		if got.Method != "GET" || got.RequestURI != want || got.Header.Get("Authorization") != "Bearer "+testKey {
@@ -28,21 +28,28 @@ func TestMonthlyBudget(t *testing.T) {
 // Any part may be missing, which is what a value of the wrong type is.
 func TestPartsOfBudget(t *testing.T) {
 	spent, limit := Budget{SpentCents: 1234, HasSpent: true}, Budget{LimitCents: 5000, HasLimit: true}
+	without := func(b Budget, missing string) Budget {
+		b.Missing = missing
+		return b
+	}
+	const spentCents, limitCents = "project_spend.spent_cents", "project_spend.limit_cents"
 	for body, want := range map[string]Budget{
-		`{"project_spend":{"spent_cents":1234,"limit_cents":null}}`:                                                    spent,
-		`{"project_spend":{"spent_cents":1234.0},"blocked":null}`:                                                      spent,
-		`{"project_spend":{"spent_cents":"1234"},"blocked":"no"}`:                                                      spent,
-		`{"project_spend":{"spent_cents":"1233.5","limit_cents":"none"},"blocked":0}`:                                  spent,
-		`{"project_spend":{"spent_cents":1.234e3,"limit_cents":1e30},"block_reason":"x"}`:                              spent,
-		`{"project_spend":{"spent_cents":1,"limit_cents":2},"project_spend":{"spent_cents":1234}}`:                     spent,
-		`{"project_spend":{"limit_cents":5000,"spent_cents":true}}`:                                                    limit,
-		`{"project_spend":{"limit_cents":"5e3","spent_cents":[1]}}`:                                                    limit,
-		`{"project_spend":{"spent_cents":1234,"limit_cents":-1}}`:                                                      spent,
-		`{"project_spend":{"spent_cents":0,"limit_cents":0}}`:                                                          {HasSpent: true, HasLimit: true},
-		`{"project_spend":{"spent_cents":-5}}`:                                                                         {SpentCents: -5, HasSpent: true},
-		`{"project_spend":null,"blocked":true,"block_reason":"over budget"}`:                                           {Blocked: true, HasBlocked: true},
-		`{"project_spend":[],"blocked":false}`:                                                                         {HasBlocked: true},
-		`{"member_spend":{"spent_cents":1},"project_spend":{"spent_cents":{}},"x":[{"blocked":true}],"blocked":false}`: {HasBlocked: true},
+		`{"project_spend":{"spent_cents":1234,"limit_cents":null}}`:                                                    without(spent, "blocked"),
+		`{"project_spend":{"spent_cents":1234.0},"blocked":null}`:                                                      without(spent, "blocked"),
+		`{"project_spend":{"spent_cents":"1234"},"blocked":"no"}`:                                                      without(spent, "blocked"),
+		`{"project_spend":{"spent_cents":"1233.5","limit_cents":"none"},"blocked":0}`:                                  without(spent, "blocked, "+limitCents),
+		`{"project_spend":{"spent_cents":1.234e3,"limit_cents":1e30},"block_reason":"x"}`:                              without(spent, "blocked, "+limitCents),
+		`{"project_spend":{"spent_cents":1,"limit_cents":2},"project_spend":{"spent_cents":1234}}`:                     without(spent, "blocked"),
+		`{"project_spend":{"limit_cents":5000,"spent_cents":true}}`:                                                    without(limit, "blocked, "+spentCents),
+		`{"project_spend":{"limit_cents":"5e3","spent_cents":[1]}}`:                                                    without(limit, "blocked, "+spentCents),
+		`{"project_spend":{"spent_cents":1234,"limit_cents":-1}}`:                                                      without(spent, "blocked, "+limitCents),
+		`{"project_spend":{"spent_cents":0,"limit_cents":0}}`:                                                          {HasSpent: true, HasLimit: true, Missing: "blocked"},
+		`{"project_spend":{"spent_cents":-5}}`:                                                                         {SpentCents: -5, HasSpent: true, Missing: "blocked"},
+		`{"project_spend":null,"blocked":true,"block_reason":"over budget"}`:                                           {Blocked: true, HasBlocked: true, Missing: spentCents},
+		`{"project_spend":[],"blocked":false}`:                                                                         {HasBlocked: true, Missing: spentCents},
+		`{"project_spend":{"spent_cents":0,"limit_cents":{"usd":5}},"blocked":false}`:                                  {HasSpent: true, HasBlocked: true, Missing: limitCents},
+		`{"project_spend":{"spent_cents":0,"limit_cents":null},"blocked":false}`:                                       {HasSpent: true, HasBlocked: true},
+		`{"member_spend":{"spent_cents":1},"project_spend":{"spent_cents":{}},"x":[{"blocked":true}],"blocked":false}`: {HasBlocked: true, Missing: spentCents},
 	} {
 		if got, err := newFixture(t, answer(200, body)).Budget(t.Context()); err != nil || got != want {
 			t.Errorf("%s: got %+v, %v, want %+v", body, got, err, want)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -152,28 +153,41 @@ func FuzzDecodeUsage(f *testing.F) {
 
 // plainBudget is what decodeBudget must find, in the words of encoding/json.
 func plainBudget(body []byte) (b Budget) {
+	hasNoLimit := true
 	plainMembers(body, func(key string, value json.RawMessage) {
 		switch key {
 		case "blocked":
 			b.Blocked, b.HasBlocked = string(value) == "true", value[0] == 't' || value[0] == 'f'
 		case "project_spend":
-			b.SpentCents, b.HasSpent, b.LimitCents, b.HasLimit = 0, false, 0, false
+			b.SpentCents, b.HasSpent, b.LimitCents, b.HasLimit, hasNoLimit = 0, false, 0, false, true
 			plainMembers(value, func(key string, value json.RawMessage) {
 				switch key {
 				case "spent_cents":
 					b.SpentCents, b.HasSpent = plainNumber(value, 0)
 				case "limit_cents":
+					hasNoLimit = value[0] == 'n'
 					b.LimitCents, b.HasLimit = plainNumber(value, 0)
 				}
 			})
 		}
 	})
-	if !b.HasSpent {
-		b.SpentCents = 0
+	if !b.HasBlocked {
+		b.Missing = "blocked"
+	}
+	if b.LimitCents < 0 {
+		b.HasLimit = false
 	}
 	if !b.HasLimit {
 		b.LimitCents = 0
+		if !hasNoLimit {
+			b.Missing += ", project_spend.limit_cents"
+		}
 	}
+	if !b.HasSpent {
+		b.SpentCents = 0
+		b.Missing += ", project_spend.spent_cents"
+	}
+	b.Missing = strings.TrimPrefix(b.Missing, ", ")
 	return b
 }
 

@@ -42,7 +42,7 @@ const Dollar = 1_000_000_000
 const NearLimit = 0.8
 
 // Budget is what Opper says of this calendar month, in US cents. Any part of it may
-// be missing. It has the fields of opper.Budget, and can be converted from one.
+// be missing.
 type Budget struct {
 	SpentCents, LimitCents int64
 	HasSpent, HasLimit     bool
