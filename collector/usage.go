@@ -89,7 +89,7 @@ func (p *project) countCosts(rows []opper.Usage, began time.Time) error {
 		c := costs[id]
 		c.Cost, c.InputTokens, c.OutputTokens = c.Cost+r.Cost, c.InputTokens+r.InputTokens, c.OutputTokens+r.OutputTokens
 		costs[id] = c
-		if r.Unreadable {
+		if r.IsUnreadable() {
 			unreadable[id] = true
 		}
 		hasTraces, isJoined = true, isJoined || hasSeen

@@ -158,7 +158,7 @@ func TestUnreadableUsage(t *testing.T) {
 	u.sync()
 	u.expect(values{
 		"opper_usage_up{model}": 1, "opper_usage_up{trace}": 1, "opper_exporter_usage_corrections_total{}": 2,
-		"opper_usage_cost_usd_total{a,}": 21, "opper_usage_cost_usd_total{b,}": 0, "opper_usage_calls_total{b,}": 1,
+		"opper_usage_cost_usd_total{a,}": 21, "opper_usage_cost_usd_total{b,}": 0, "opper_usage_calls_total{b,}": 0,
 		"opper_trace_cost_usd_total{success,agent}": 0, "opper_exporter_trace_costs_unknown_total{}": 1,
 	})
 	if n := strings.Count(u.log.String(), "usage rows unreadable"); n != 1 {

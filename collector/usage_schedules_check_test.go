@@ -38,7 +38,7 @@ func (s *usageSchedule) checkAnswer(a *usageAnswer, age time.Duration) {
 			t.isPart = true
 			continue
 		}
-		if slices.ContainsFunc(a.traces, func(u opper.Usage) bool { return u.Unreadable && u.Trace == t.id }) {
+		if slices.ContainsFunc(a.traces, func(u opper.Usage) bool { return u.IsUnreadable() && u.Trace == t.id }) {
 			continue
 		}
 		want := amountsOf(truth[t.id])
@@ -69,7 +69,7 @@ func (s *usageSchedule) checkModels(a *usageAnswer) {
 	for _, r := range a.models {
 		k := oppertest.HourKey{Hour: r.Bucket, ModelKey: oppertest.ModelKey{Project: r.Project, Model: r.Model}}
 		got[k] = plus(got[k], usage.Amounts{r.Cost, r.Calls, r.InputTokens, r.OutputTokens})
-		unreadable[k] = unreadable[k] || r.Unreadable
+		unreadable[k] = unreadable[k] || r.IsUnreadable()
 	}
 	for k, amounts := range want {
 		if unreadable[k] {
@@ -378,7 +378,7 @@ func sumByTrace(rows []opper.Usage) map[string]usage.Amounts {
 	sums := map[string]usage.Amounts{}
 	defer func() {
 		for _, r := range rows {
-			if r.Unreadable {
+			if r.IsUnreadable() {
 				delete(sums, r.Trace)
 			}
 		}

@@ -125,7 +125,7 @@ func (m *spendModel) read(rows []opper.Usage, from time.Time, proof usage.Proof,
 		r := &rows[i]
 		if label, ok := m.projects[r.Project]; ok {
 			c := spendCell{r.Bucket.Unix() / 3600, label, modelLabels[r.Model]}
-			unreadable[c] = unreadable[c] || r.Unreadable
+			unreadable[c] = unreadable[c] || r.IsUnreadable()
 			present[c] = plus(present[c], usage.Amounts{r.Cost, r.Calls, r.InputTokens, r.OutputTokens})
 		}
 	}
@@ -139,7 +139,7 @@ func (m *spendModel) read(rows []opper.Usage, from time.Time, proof usage.Proof,
 		fell, sum := unreadable[c], usage.Amounts{}
 		for i, a := range amounts {
 			fell = fell || a < mark.high[i]
-			if a > mark.high[i] {
+			if a > mark.high[i] && !unreadable[c] {
 				sum[i] = a - mark.high[i]
 				mark.high[i] = a
 			}

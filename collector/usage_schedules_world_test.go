@@ -255,7 +255,7 @@ func (s scheduledUsage) Usage(_ context.Context, q opper.UsageQuery) (opper.Usag
 	for _, r := range a.Rows {
 		page.Rows = append(page.Rows, opper.Usage{
 			Bucket: r.Bucket, Cost: r.Cost, Calls: r.Calls, InputTokens: r.InputTokens, OutputTokens: r.OutputTokens,
-			Unreadable: r.Unreadable, Model: r.Model, Project: r.Project, Trace: r.Trace,
+			Unreadable: [4]bool{usage.Cost: r.Unreadable}, Model: r.Model, Project: r.Project, Trace: r.Trace,
 		})
 	}
 	return page, nil

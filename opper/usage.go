@@ -20,11 +20,16 @@ type Usage struct {
 	Calls        int64 // count; 0 if null or absent
 	InputTokens  int64 // prompt_tokens; 0 if null or absent
 	OutputTokens int64 // completion_tokens; 0 if null or absent
-	Unreadable   bool  // some of the amounts above, which are 0
+	// Unreadable says which of the amounts above could not be read, in their order: they
+	// are 0.
+	Unreadable [4]bool
 	// The groups are empty if null or not asked for. The trace is written as
 	// Trace.ID is.
 	Model, Project, Trace string
 }
+
+// IsUnreadable reports whether any of the amounts is.
+func (u *Usage) IsUnreadable() bool { return u.Unreadable != [4]bool{} }
 
 // UsageGroup is what rows of usage are told apart by, beside the hour.
 type UsageGroup string
@@ -155,27 +160,29 @@ func decodeUsage(r io.Reader, q *UsageQuery, limit int) (usageAnswer, error) {
 // usage reads a row, by its number, and notes which groups it has.
 func (d *decoder) usage(q *UsageQuery, has map[UsageGroup]bool, number int) (u Usage) {
 	hasBucket, hasCost := false, false
-	amount := func(places int) int64 {
+	amount := func(n *int64, field, places int) {
+		*n = 0
 		if d.Peek() == 'n' {
 			d.Skip()
-			return 0
+			return
 		}
-		n, ok := d.decimal(places)
-		u.Unreadable = u.Unreadable || !ok
-		return n
+		var ok bool
+		*n, ok = d.decimal(places)
+		u.Unreadable[field] = u.Unreadable[field] || !ok
 	}
 	d.Object(func(key []byte) {
 		switch string(key) {
 		case "time_bucket":
 			u.Bucket, hasBucket = d.time()
 		case "cost":
-			u.Cost, hasCost = amount(9), true
+			hasCost = true
+			amount(&u.Cost, 0, 9)
 		case "count":
-			u.Calls = amount(0)
+			amount(&u.Calls, 1, 0)
 		case "prompt_tokens":
-			u.InputTokens = amount(0)
+			amount(&u.InputTokens, 2, 0)
 		case "completion_tokens":
-			u.OutputTokens = amount(0)
+			amount(&u.OutputTokens, 3, 0)
 		default:
 			d.usageGroup(&u, key, q.GroupBy, has)
 		}
@@ -184,7 +191,7 @@ func (d *decoder) usage(q *UsageQuery, has map[UsageGroup]bool, number int) (u U
 		d.Fail(fmt.Errorf("usage row %d without a readable time_bucket (expected a time as in RFC 3339)", number))
 	}
 	size, _ := q.bucket()
-	u.Bucket, u.Unreadable = u.Bucket.Truncate(size), u.Unreadable || !hasCost
+	u.Bucket, u.Unreadable[0] = u.Bucket.Truncate(size), u.Unreadable[0] || !hasCost
 	return u
 }
 

@@ -91,13 +91,13 @@ func plainUsage(body []byte) (usageAnswer, bool) {
 
 func plainUsageRow(row json.RawMessage, groups map[UsageGroup]bool) (u Usage, readable bool) {
 	hasBucket, hasCost := false, false
-	amount := func(value json.RawMessage, places int) int64 {
+	amount := func(value json.RawMessage, field, places int) int64 {
 		if value[0] == 'n' {
 			return 0
 		}
 		n, ok := plainNumber(value, places)
 		if !ok {
-			u.Unreadable = true
+			u.Unreadable[field] = true
 			return 0
 		}
 		return n
@@ -108,13 +108,13 @@ func plainUsageRow(row json.RawMessage, groups map[UsageGroup]bool) (u Usage, re
 			u.Bucket, hasBucket = plainTime(plainText(value, maxValue))
 			u.Bucket = u.Bucket.Truncate(time.Hour)
 		case "cost":
-			u.Cost, hasCost = amount(value, 9), true
+			u.Cost, hasCost = amount(value, 0, 9), true
 		case "count":
-			u.Calls = amount(value, 0)
+			u.Calls = amount(value, 1, 0)
 		case "prompt_tokens":
-			u.InputTokens = amount(value, 0)
+			u.InputTokens = amount(value, 2, 0)
 		case "completion_tokens":
-			u.OutputTokens = amount(value, 0)
+			u.OutputTokens = amount(value, 3, 0)
 		case "model":
 			u.Model, groups[GroupModel] = plainText(value, maxID), true
 		case "project.uuid", "project_uuid":
@@ -123,7 +123,7 @@ func plainUsageRow(row json.RawMessage, groups map[UsageGroup]bool) (u Usage, re
 			u.Trace, groups[GroupTrace] = plainText(value, maxID), true
 		}
 	})
-	u.Unreadable = u.Unreadable || !hasCost
+	u.Unreadable[0] = u.Unreadable[0] || !hasCost
 	return u, hasBucket
 }
 

@@ -155,30 +155,29 @@ func TestDecodeUsageRejects(t *testing.T) {
 func TestDecodeUnreadableUsage(t *testing.T) {
 	plain := Usage{Bucket: usageHour(10), Cost: 1e9, Calls: 2, InputTokens: 3, OutputTokens: 4}
 	before := `[{"time_bucket":"2026-10-01T10:00:00Z","cost":"1","count":2,"prompt_tokens":3,"completion_tokens":4},{"time_bucket":"2026-10-01T10:00:00Z"`
-	for fields, clear := range map[string]func(*Usage){
-		"": func(u *Usage) { *u = Usage{Bucket: u.Bucket} },
-		`,"cost":"1","count":"many","prompt_tokens":3,"completion_tokens":4`: func(u *Usage) { u.Calls = 0 },
-		`,"cost":"1","count":2,"prompt_tokens":[],"completion_tokens":4`:     func(u *Usage) { u.InputTokens = 0 },
-		`,"cost":"1","count":2,"prompt_tokens":3,"completion_tokens":1e19`:   func(u *Usage) { u.OutputTokens = 0 },
+	for fields, spoil := range map[string]func(*Usage){
+		"": func(u *Usage) { *u = Usage{Bucket: u.Bucket, Unreadable: [4]bool{true}} },
+		`,"cost":"1","count":"many","prompt_tokens":3,"completion_tokens":4`: func(u *Usage) { u.Calls, u.Unreadable[1] = 0, true },
+		`,"cost":"1","count":2,"prompt_tokens":[],"completion_tokens":4`:     func(u *Usage) { u.InputTokens, u.Unreadable[2] = 0, true },
+		`,"cost":"1","count":2,"prompt_tokens":3,"completion_tokens":1e19`:   func(u *Usage) { u.OutputTokens, u.Unreadable[3] = 0, true },
 	} {
-		checkUnreadable(t, before+fields+"}]", plain, clear)
+		checkUnreadable(t, before+fields+"}]", plain, spoil)
 	}
 	for _, cost := range []string{
 		`"NaN"`, `"-Infinity"`, `"private"`, `""`, `"1e10"`, `true`, `{"n":1}`, `["1"]`, `"x","cost":"1"`, `1` + strings.Repeat("0", maxNumber), `"0.` + strings.Repeat("0", maxValue) + `"`,
 	} {
 		checkUnreadable(t, before+`,"count":2,"prompt_tokens":3,"completion_tokens":4,"cost":`+cost+"}]", plain, func(u *Usage) {
-			if !strings.HasSuffix(cost, `"1"`) {
+			if u.Unreadable[0] = true; !strings.HasSuffix(cost, `"1"`) {
 				u.Cost = 0
 			}
 		})
 	}
 }
 
-func checkUnreadable(t *testing.T, body string, plain Usage, clear func(*Usage)) {
+func checkUnreadable(t *testing.T, body string, plain Usage, spoil func(*Usage)) {
 	t.Helper()
 	want := []Usage{plain, plain}
-	clear(&want[1])
-	want[1].Unreadable = true
+	spoil(&want[1])
 	got, err := decodeUsage(strings.NewReader(body), hoursOf(allGroups), maxUsageRows)
 	if err != nil || !slices.Equal(got.Rows, want) {
 		t.Errorf("%.250s: got %+v, %v, want %+v", body, got.Rows, err, want)

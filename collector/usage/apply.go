@@ -112,7 +112,7 @@ func (s *Set) sum(rows []opper.Usage) map[int64]map[cell]total {
 		c := cell{project, aggregate.LabelOr(rows[i].Model, None)}
 		sum := sums[hour][c]
 		sum.add(amounts(&rows[i]))
-		sum.isUnreadable = sum.isUnreadable || rows[i].Unreadable
+		sum.isUnreadable = sum.isUnreadable || rows[i].IsUnreadable()
 		sums[hour][c] = sum
 	}
 	return sums
@@ -194,10 +194,12 @@ func (s *Set) count(sums map[int64]map[cell]total, first, seen int64, excluded m
 func (s *Set) countsNothing() bool { return s.cfg.Lookback != nil && *s.cfg.Lookback == 0 }
 
 // raise takes in the present amounts, and returns what they have more than the highest
-// ones before. Of those that cannot be read, nobody knows that they did not fall.
+// ones before. With a row that cannot be read they wait, as it may be a correction.
 func (m mark) raise(present total) (after mark, increase Amounts) {
 	after = m
-	after.fell = present.isUnreadable
+	if after.fell = present.isUnreadable; after.fell {
+		return after, Amounts{}
+	}
 	for i, amount := range present.Amounts {
 		after.fell = after.fell || amount < m.high[i]
 		if amount > m.high[i] {

@@ -35,7 +35,7 @@ func (s serverSource) Usage(_ context.Context, q opper.UsageQuery) (opper.UsageP
 	for i := range a.Rows {
 		r := &a.Rows[i]
 		page.Rows = append(page.Rows, opper.Usage{
-			Bucket: r.Bucket, Cost: r.Cost, Calls: r.Calls, InputTokens: r.InputTokens, OutputTokens: r.OutputTokens, Unreadable: r.Unreadable,
+			Bucket: r.Bucket, Cost: r.Cost, Calls: r.Calls, InputTokens: r.InputTokens, OutputTokens: r.OutputTokens, Unreadable: [4]bool{Cost: r.Unreadable},
 			Model: r.Model, Project: r.Project,
 		})
 	}

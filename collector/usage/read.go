@@ -51,7 +51,7 @@ func (p *Pages) Read(ctx context.Context, src Source, from, to time.Time, groups
 		p.most, p.end = 0, end
 	}
 	rows, err := p.read(ctx, src, opper.UsageQuery{From: from, To: to, GroupBy: groups})
-	if len(rows) > 0 && !slices.ContainsFunc(rows, func(u opper.Usage) bool { return !u.Unreadable }) {
+	if len(rows) > 0 && !slices.ContainsFunc(rows, func(u opper.Usage) bool { return !u.IsUnreadable() }) {
 		return nil, errUnreadable
 	}
 	return rows, err
@@ -158,22 +158,27 @@ func sumsOf(rows []opper.Usage) map[int64]Amounts {
 	return sums
 }
 
-// hasAll reports whether the sums of each hour are not less than its total. Rows of
-// corrections have no calls, and may have less than nothing of the rest. Of hours with
-// unreadable amounts only the calls are compared, if these can be read.
+// hasAll reports whether the sums of each hour are not less than its total, in what can be
+// read of both. Rows of corrections have no calls, and may have less than nothing of the
+// rest.
 func hasAll(rows, totals []opper.Usage) bool {
-	sums, all, isPart := sumsOf(rows), sumsOf(totals), map[int64]bool{}
+	sums, all, unreadable := sumsOf(rows), sumsOf(totals), map[int64][4]bool{}
 	for _, u := range slices.Concat(rows, totals) {
-		hour := hourOf(u.Bucket)
-		isPart[hour] = isPart[hour] || u.Unreadable
-		if u.Unreadable && u.Calls == 0 {
-			delete(all, hour)
+		hour := unreadable[hourOf(u.Bucket)]
+		for i, is := range u.Unreadable {
+			hour[i] = hour[i] || is
 		}
+		unreadable[hourOf(u.Bucket)] = hour
 	}
 	for hour, total := range all {
 		sum := sums[hour]
-		if sum[Calls] < total[Calls] || sum[Calls] == total[Calls] && sum != total && !isPart[hour] {
-			return false
+		if sum[Calls] > total[Calls] {
+			continue
+		}
+		for i, is := range unreadable[hour] {
+			if !is && sum[i] != total[i] {
+				return false
+			}
 		}
 	}
 	return true

@@ -9,9 +9,9 @@ import (
 	"opper_exporter/opper"
 )
 
-// unreadable is a row of which only the calls can be read.
+// unreadable is a row whose cost cannot be read.
 func unreadable(u opper.Usage) opper.Usage {
-	u.Cost, u.InputTokens, u.OutputTokens, u.Unreadable = 0, 0, 0, true
+	u.Cost, u.Unreadable = 0, [4]bool{Cost: true}
 	return u
 }
 
@@ -39,9 +39,12 @@ func TestUnreadableRow(t *testing.T) {
 	x.Cost = 8
 	f.later(x, y, z)
 	expect("/x=8 /y=3 /z=1", 2, false)
-	// Beside another row of the same model.
-	f.mustRead(x, row(0, "X", "x", 2), unreadable(row(0, "X", "x", 9)), y, z)
-	expect("/x=10 /y=3 /z=1", 3, true)
+	// What is unreadable beside another row of the same model may be negative.
+	more := row(0, "X", "x", 2)
+	f.mustRead(x, more, unreadable(row(0, "X", "x", 9)), y, z)
+	expect("/x=8 /y=3 /z=1", 3, true)
+	f.mustRead(x, more, opper.Usage{Bucket: noon, Project: "X", Model: "x", Cost: -1}, y, z)
+	expect("/x=9 /y=3 /z=1", 3, false)
 }
 
 // Rows that cannot be read are no reason to read an hour again, or not at all. Where none
@@ -58,10 +61,10 @@ func TestReadOfUnreadableRows(t *testing.T) {
 	window := func(src Source) ([]opper.Usage, error) {
 		return new(Pages).Read(t.Context(), src, noon, noon.Add(3*time.Hour), opper.GroupModel)
 	}
-	for _, calls := range []int64{0, 1} {
+	for _, hasCalls := range []bool{true, false} {
 		for i := range rows {
-			if rows[i].Unreadable {
-				rows[i].Calls = calls
+			if u := &rows[i]; u.IsUnreadable() && !hasCalls {
+				u.Calls, u.Unreadable[Calls] = 0, true
 			}
 		}
 		// The total of an hour may be readable all the same.

@@ -3,6 +3,7 @@ package oppertest
 import (
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -116,13 +117,15 @@ func (s *Server) recordUsage(req Request, a usageAnswer) {
 	if s.cfg.NoRecord || model < 0 || project < 0 || len(a.rows) < a.total || req.Usage.Granularity != "hour" {
 		return
 	}
-	sums := map[HourKey]Amounts{}
+	sums, isUnreadable := map[HourKey]Amounts{}, map[HourKey]bool{}
 	for _, r := range a.rows {
 		k := HourKey{r.bucket, ModelKey{textOr(r.values[project]), textOr(r.values[model])}}
 		sum := sums[k]
 		sum.add(r.amounts, 1)
 		sums[k] = sum
+		isUnreadable[k] = isUnreadable[k] || r.unreadable
 	}
+	maps.DeleteFunc(sums, func(k HourKey, _ Amounts) bool { return isUnreadable[k] })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k, sum := range sums {
