@@ -36,10 +36,10 @@ func (s *simulation) use(ev ledger.Events) {
 	}
 	for _, c := range ev.Counted {
 		s.hasName(c.Row)
-		s.uses[versionOf(c).Name] = s.at
+		s.recent[versionOf(c).Name] = s.at
 	}
 	for _, r := range ev.Vanished {
-		s.uses[versionOf(ledger.Counted{Row: r}).Name] = s.at
+		s.recent[versionOf(ledger.Counted{Row: r}).Name] = s.at
 	}
 }
 
@@ -145,8 +145,8 @@ func (s *simulation) checkExpired() {
 
 // usesLast notes that all uses so far are durable.
 func (s *simulation) usesLast() {
-	maps.Copy(s.used, s.uses)
-	clear(s.uses)
+	maps.Copy(s.used, s.recent)
+	clear(s.recent)
 	for name := range s.named { // a start may commit before there is a project
 		if s.project != nil && s.listedOf(name) > 0 {
 			s.wasListed[name] = s.at

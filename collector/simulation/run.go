@@ -97,7 +97,7 @@ func (s *simulation) start() {
 	if s.lasted.IsZero() {
 		s.ended = time.Time{}
 	}
-	clear(s.uses)
+	clear(s.recent)
 	s.emptySince = time.Time{}
 	s.inner = s.reopen()
 	calm := s.calm
@@ -184,8 +184,7 @@ func (s *simulation) sync() {
 	if initialSync && s.initialSync.IsZero() {
 		s.initialSync = start
 	}
-	s.untied, s.wasUnsorted = false, s.project.Syncer().IsUnsorted()
-	s.spoiled, s.disturbed, s.gotOurs, s.gotOther, s.saidNo, s.committed, s.requests = false, false, false, false, false, false, 0
+	s.look = look{wasUnsorted: s.project.Syncer().IsUnsorted()}
 	wasOurs := s.isOurs()
 	if s.opper.Len() == 0 && s.emptySince.IsZero() {
 		s.emptySince = start

@@ -100,30 +100,49 @@ type simulation struct {
 	log   strings.Builder
 	tells bool
 
-	at           time.Time // as Opper has it
-	clockSet     time.Time // when our clock was last set
+	at       time.Time // as Opper has it
+	clockSet time.Time // when our clock was last set
+
+	subject
+	world
+	troubles
+	durables
+	exposed
+	uses
+	view
+	look
+}
+
+// subject is the project under test, and what it is made of.
+type subject struct {
+	cfg        config.Project
+	newProject func(config.Project, Deps) Project
+	project    Project
+	running    aggregate.Config // of the project
+	stored     aggregate.Config // of the one that committed last
+	failing    bool             // the last sync failed
+	goodSince  time.Time        // no sync has failed, at the end
+	logger     log.Logger
+	trouble    error // the last one that was logged
+	inner      Store
+	reopen     func() Store // what a start finds
+}
+
+// world is what Opper lists.
+type world struct {
 	opper, other *oppertest.Server
-	cfg          config.Project
-	newProject   func(config.Project, Deps) Project
-	project      Project
-	running      aggregate.Config // of the project
-	stored       aggregate.Config // of the one that committed last
-	failing      bool             // the last sync failed
-	goodSince    time.Time        // no sync has failed, at the end
-	logger       log.Logger
-	inner        Store
-	reopen       func() Store // what a start finds
+	ids, open    []string
+	left         map[string]time.Time // deleted by hand, and when
+	arrived      map[string]time.Time // the latest of each
+	poisoned     map[string]bool      // rows that can't be read
+	denied       map[string]bool      // traces that nobody can demand: an empty project does not have them, say, which can only be believed
+	made         int
+	listed       int       // at the last step
+	next         time.Time // when the next of the traces arrives that come at an interval
+}
 
-	// Of the list.
-	ids, open []string
-	left      map[string]time.Time // deleted by hand, and when
-	poisoned  map[string]bool      // rows that can't be read
-	denied    map[string]bool      // traces that nobody can demand: an empty project does not have them, say, which can only be believed
-	made      int
-	listed    int // at the last step
-
-	next      time.Time            // when the next of the traces arrives that come at an interval
-	arrived   map[string]time.Time // the latest of each
+// troubles are under way.
+type troubles struct {
 	dims      map[string]time.Time // rows that can't be read, and until when
 	badness   int                  // requests that fail from now on, as the last one did
 	badAnswer error
@@ -136,15 +155,19 @@ type simulation struct {
 	emptyTo   time.Time // nothing seems to be listed until then
 	emptyAll  bool      // nor is there any single trace
 	full      int       // commits that fail
+}
 
-	// What is durable of what the project counted.
+// durables are what is durable of what the project counted.
+type durables struct {
 	counting ledger.Events // since the last commit
 	durable  []oracle.Counted
 	checked  map[string]bool   // ids of these
 	lateEnds map[string]bool   // ids of abandoned traces that ended after all
 	totals   map[string]uint64 // traces by published name
+}
 
-	// What is published.
+// exposed is what is published.
+type exposed struct {
 	last     []prometheus.Metric
 	families map[*prometheus.Desc]string
 	before   map[prometheus.Metric]string // its metrics, and the names of their series
@@ -152,31 +175,27 @@ type simulation struct {
 	zero     map[string]*zeros            // what began at 0 after the initial sync and is still there, by group
 	past     map[string]uint64            // traces of names that expired, as totals
 	strict   bool                         // nothing may be zero-pending any more
+}
 
-	// Names that may expire: when each was used last, as far as that is durable, and
-	// since the last commit; the traces that each has had, and when one of them was last
-	// listed; and from when on one that expired may begin again.
-	used, uses, expired    map[string]time.Time
+// uses are of names that may expire: when each was used last, as far as that is durable,
+// and since the last commit; the traces that each has had, and when one of them was last
+// listed; and from when on one that expired may begin again.
+type uses struct {
+	used, recent, expired  map[string]time.Time
 	named                  map[string]map[ledger.ID]bool
 	wasListed              map[string]time.Time
 	syncBegan, durableFrom time.Time // by our clock: the sync, and that of the last commit
+}
 
-	// When the project looked.
+// view is what syncs could see of the list, over time.
+type view struct {
 	initialSync, ended, lasted time.Time // the initial sync began, ended, was durable
+	partial                    bool      // the initial sync could not read all
 	sweepBegan, sweepLasts     time.Time // the sweep under way, and the durable one
 	looks                      []oracle.Sync
 	syncs                      int
-	requests                   int           // since the sync, or the page of the sweep, began
-	spoiled                    bool          // an answer in this sync was a lie
-	disturbed                  bool          // it was, or a request failed
-	gotOurs, gotOther          bool          // some list in this sync was ours, or another one
-	untied                     bool          // a page in it had no row that was believed to be listed
-	wasUnsorted                bool          // the list was, when this sync began
-	saidNo                     bool          // another project was asked for a trace in it
-	committed                  bool          // the last commit in it is durable, and known to be
 	refusals                   int           // syncs in a row that failed for no reason
 	emptySince                 time.Time     // syncs of which no answer was wrong found nothing listed
-	trouble                    error         // the last one that was logged
 	goodAt, savedAt            time.Time     // the last good sync began, the last commit
 	watching                   time.Time     // good syncs have followed each other closely since then
 	sawExpiry                  bool          // for long enough to see how long traces stay
@@ -186,7 +205,18 @@ type simulation struct {
 	blind, blindSince          time.Time     // rows may have been taken for unreadable then, and at first
 	seeing                     int           // good syncs since
 	gaps                       uint64        // counted until the last look
-	partial                    bool          // the initial sync could not read all
+}
+
+// look is what happened in one sync.
+type look struct {
+	requests          int  // also in one page of a sweep
+	spoiled           bool // an answer was a lie
+	disturbed         bool // it was, or a request failed
+	gotOurs, gotOther bool // some list was ours, or another one
+	untied            bool // a page had no row that was believed to be listed
+	wasUnsorted       bool // the list was, when the sync began
+	saidNo            bool // another project was asked for a trace
+	committed         bool // the last commit is durable, and known to be
 }
 
 type crash struct{}
@@ -202,13 +232,16 @@ type zeros struct {
 func newSimulation(t testing.TB, target Target, name string, pick func(n int) int, p plan) *simulation {
 	t.Helper()
 	s := &simulation{
-		plan: p, t: t, cfg: target.Config, name: name, pick: pick, tells: *replay >= 0,
-		at: epoch, left: map[string]time.Time{}, poisoned: map[string]bool{}, checked: map[string]bool{},
-		arrived: map[string]time.Time{}, dims: map[string]time.Time{}, denied: map[string]bool{},
-		lateEnds: map[string]bool{}, totals: map[string]uint64{}, shown: map[string]*dto.Metric{}, zero: map[string]*zeros{},
-		families: map[*prometheus.Desc]string{}, past: map[string]uint64{},
-		named: map[string]map[ledger.ID]bool{}, wasListed: map[string]time.Time{},
-		used: map[string]time.Time{}, uses: map[string]time.Time{}, expired: map[string]time.Time{},
+		plan: p, t: t, name: name, pick: pick, tells: *replay >= 0, at: epoch,
+		subject:  subject{cfg: target.Config},
+		world:    world{left: map[string]time.Time{}, arrived: map[string]time.Time{}, poisoned: map[string]bool{}, denied: map[string]bool{}},
+		troubles: troubles{dims: map[string]time.Time{}},
+		durables: durables{checked: map[string]bool{}, lateEnds: map[string]bool{}, totals: map[string]uint64{}},
+		exposed:  exposed{families: map[*prometheus.Desc]string{}, shown: map[string]*dto.Metric{}, zero: map[string]*zeros{}, past: map[string]uint64{}},
+		uses: uses{
+			used: map[string]time.Time{}, recent: map[string]time.Time{}, expired: map[string]time.Time{},
+			named: map[string]map[ledger.ID]bool{}, wasListed: map[string]time.Time{},
+		},
 	}
 	p.list.Now = func() time.Time { return s.at }
 	s.opper = oppertest.New(p.list)
