@@ -180,6 +180,10 @@ func (e *evidence) refuseEarly(ctx context.Context) error {
 // last, it is another one, and time does not change that.
 func (e *evidence) refuse(runs []ledger.Run) error {
 	s := e.syncer
+	hasID := func(row ledger.Row) bool { return row.Kind != ledger.NoID }
+	if e.rows > 0 && !slices.ContainsFunc(e.runs, func(run ledger.Run) bool { return slices.ContainsFunc(run.Rows, hasID) }) {
+		return errNoIDs
+	}
 	if older, newer := e.ages(runs); older > newer || e.isForeign() {
 		s.foreign = map[ledger.ID]struct{}{}
 		for _, run := range append(runs, e.runs...) {

@@ -129,6 +129,28 @@ func TestRowWithoutIDTiesNoList(t *testing.T) {
 	}
 }
 
+// Rows without an id say nothing about whose list they are of: the error says what is
+// wrong with them.
+func TestNoRowHasAnID(t *testing.T) {
+	for _, unproven := range []bool{false, true} {
+		b := newBench(t, oppertest.Config{})
+		b.arrive("ours", 30, time.Second)
+		b.mustSync()
+		b.syncer.unproven = unproven
+		other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
+		for range 150 {
+			tr := endedTrace("without an id", b.now())
+			tr.ID = ""
+			other.Add(tr)
+		}
+		b.opper.Fail(oppertest.Fault{Times: -1, Answer: oppertest.OtherProject(other), Match: func(r oppertest.Request) bool { return r.ID == "" }})
+		b.step(time.Minute)
+		if err := b.sync(); !errors.Is(err, errNoIDs) || b.ledger.Listed() != 30 {
+			t.Errorf("unproven %t: error %v, %d listed", unproven, err, b.ledger.Listed())
+		}
+	}
+}
+
 // A list that may be another one is ours only if one of its rows is known:
 // neither expiry nor an empty list shows it.
 func TestUnprovenList(t *testing.T) {

@@ -36,6 +36,9 @@ var ErrEmpty = errors.New("the list is empty, and expiry does not explain that")
 // one that was counted.
 var ErrOtherUpstream = errors.New("the list of the new upstream holds none of the known traces")
 
+// errNoIDs says that nothing tells whose list it is.
+var errNoIDs = errors.New("no row of the list has an id, so none can be counted: the response is wrong")
+
 // errAborted says that no further part is wanted.
 var errAborted = errors.New("aborted")
 
