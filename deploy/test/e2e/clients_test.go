@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 func TestClientTimesResetNoSeries(t *testing.T) {
 	t.Parallel()
 	s := oppertest.New(oppertest.Config{})
-	soon := time.Now().Add(4 * time.Second)
+	var soon time.Time
 	odd := func(name string) (out []oppertest.Trace) {
 		for i, span := range [][2]time.Time{
 			{soon, soon.Add(300 * time.Millisecond)},
@@ -35,8 +36,14 @@ func TestClientTimesResetNoSeries(t *testing.T) {
 		}
 		return out
 	}
-	past, future := odd("past"), odd("future")
-	s.Add(past...)
+	var past, future []oppertest.Trace
+	// However long the exporter takes to start, its initial sync comes before that time.
+	listed := sync.OnceFunc(func() {
+		soon = time.Now().Add(15 * time.Second)
+		past, future = odd("past"), odd("future")
+		s.Add(past...)
+	})
+	s.OnRequest(func(oppertest.Request) { listed() })
 	all := scrapeJobs(t, "250ms", exporter(t, s, fast, noSettle))
 	scraped(t, all)
 	s.Add(future...)
