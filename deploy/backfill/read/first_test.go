@@ -43,7 +43,7 @@ func TestHistoryEndsWithTheFirstScrape(t *testing.T) {
 	}
 	add("in time", "one clock is slow", 40*time.Second)
 	made, dir := b.read("")
-	first := server.First{At: time.Now(), Exposed: made.Projects[0].Now}
+	first := server.First{At: b.began, Exposed: made.Projects[0].Now}
 
 	// It had ended before the latest that was counted, and was listed after that.
 	add("slow clock", "one clock is slow", 50*time.Second)

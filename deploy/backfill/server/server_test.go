@@ -29,7 +29,7 @@ func target(t *testing.T, projects ...string) (address string, first []*dto.Metr
 	traces := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "opper_traces_total"}, labels)
 	tokens := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "opper_trace_tokens_total"}, labels)
 	lastEnd := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "opper_trace_last_end_timestamp_seconds"}, labels[:2])
-	durations := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "opper_trace_duration_seconds", Buckets: []float64{0.5, 60}, NativeHistogramBucketFactor: 1.1}, labels)
+	durations := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "opper_trace_duration_seconds", Buckets: []float64{0.5, 60}, NativeHistogramBucketFactor: 1.5}, labels)
 	empty := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "opper_tokens_per_trace", Buckets: []float64{16}, NativeHistogramBucketFactor: 1.1}, labels[:2])
 	registry.MustRegister(traces, tokens, lastEnd, durations, empty)
 	count := func() {
