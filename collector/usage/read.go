@@ -60,7 +60,7 @@ func (p *Pages) Read(ctx context.Context, src Source, from, to time.Time, groups
 func (p *Pages) read(ctx context.Context, src Source, query opper.UsageQuery) ([]opper.Usage, error) {
 	page, err := src.Usage(ctx, query)
 	isComplete, isOther := false, func(u opper.Usage) bool { return u.Bucket.Before(query.From) || !u.Bucket.Before(query.To) }
-	if isPart := query.To.Sub(query.From) < time.Hour; isPart && (opper.Permanent(err) || slices.ContainsFunc(page.Rows, isOther)) {
+	if isPart := query.To.Sub(query.From) < time.Hour; isPart && (opper.Permanent(err) && !opper.Refused(err) || slices.ContainsFunc(page.Rows, isOther)) {
 		return nil, errCut
 	}
 	switch {
