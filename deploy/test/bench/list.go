@@ -218,7 +218,7 @@ func serveList(ctx context.Context, c listConfig, stdin io.Reader, stdout io.Wri
 	if c.shape == "" {
 		handler = newList(c)
 	} else {
-		extreme, err := newExtremeList(c.shape, c.traces)
+		extreme, err := newExtremeList(c)
 		if err != nil {
 			return err
 		}

@@ -47,7 +47,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	app.Terminate(nil)
 	b := &bench{out: stdout, progress: stderr}
 	var only string
-	app.Flag("only", "Measure only these, with commas between: decode, initial-sync, sync, scrape, memory, start, extremes, commit, fairness, scale.").StringVar(&only)
+	app.Flag("only", "Measure only these, with commas between: decode, initial-sync, sync, scrape, memory, start, extremes, bursts, commit, fairness, scale.").StringVar(&only)
 	app.Flag("rounds", "How often each side is measured, in turns. The best time counts: other work on the machine only adds to it.").Default("5").IntVar(&b.rounds)
 	app.Flag("scale", "Divide the lengths of the lists by this, for a quick try.").Default("1").IntVar(&b.scale)
 	app.Flag("window", "For how long quiet projects are watched. What they write is told for multiples of 5m.").Default("5m").DurationVar(&b.window)
@@ -84,6 +84,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		{"memory", b.memory},
 		{"start", b.start},
 		{"extremes", b.extremes},
+		{"bursts", b.bursts},
 		{"commit", b.commit},
 		{"fairness", b.fairness},
 		{"scale", b.projects},

@@ -32,7 +32,7 @@ func (b *bench) start(ctx context.Context) error {
 	var memories [2]string
 	once := func(which int) func(context.Context) error {
 		return func(ctx context.Context) error {
-			e, err := launch(binary, url, "--storage.path="+state)
+			e, err := launch(binary, url, "--storage.path="+state, "--collector.interval=1h")
 			if err != nil {
 				return err
 			}
@@ -76,7 +76,7 @@ func (b *bench) start(ctx context.Context) error {
 type exporter struct{ *exportertest.Process }
 
 func launch(binary, url string, args ...string) (exporter, error) {
-	p, err := exportertest.Start(exportertest.Command(binary, url, append(args, "--collector.interval=1h")...))
+	p, err := exportertest.Start(exportertest.Command(binary, url, args...))
 	return exporter{p}, err
 }
 
