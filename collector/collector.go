@@ -34,6 +34,7 @@ type Deps struct {
 	// Limit limits the requests of all projects together; nil disables it.
 	Limit *opper.SharedLimit
 
+	maxTaken   int               // see syncer.Config
 	slots      slots             // of initial syncs; nil if their number is not limited
 	transports *opper.Transports // of all projects
 	owners     *usage.Owners     // of the usage of Opper's projects

@@ -64,6 +64,7 @@ type project struct {
 type listSyncer interface {
 	Sync(ctx context.Context, src syncer.Source) iter.Seq2[syncer.Part, error]
 	Sweep(ctx context.Context, src syncer.Source) (ledger.Events, error)
+	IsBehind() bool
 	IsSweepDue() bool
 	IsUnsorted() bool
 	Total() int

@@ -32,7 +32,10 @@ func (p *project) run(ctx context.Context) error {
 		sweeping := synced
 		p.requests.end()
 		for waiting := true; waiting; {
-			var page <-chan time.Time
+			var page, more <-chan time.Time
+			if synced && p.state.err == nil && p.syncer.IsBehind() {
+				more = time.After(0)
+			}
 			if sweeping && p.syncer.IsSweepDue() {
 				page = time.After(time.Until(p.sweptAt.Add(p.sweepPause())))
 			}
@@ -47,6 +50,8 @@ func (p *project) run(ctx context.Context) error {
 				missed := max(time.Since(next), 0).Truncate(p.cfg.Interval)
 				next = next.Add(missed + p.cfg.Interval)
 				timer.Reset(time.Until(next))
+			case <-more:
+				waiting = false
 			case <-p.requests.wanted:
 				waiting = false
 			case <-p.usage.tick():
@@ -72,6 +77,7 @@ func (p *project) readOnce(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case st.Initial == nil && p.syncer.IsBehind() && st.Sync.FailingSince.IsZero() && p.state.err == nil:
 		case st.Initial == nil && st.Sync.FailingSince.IsZero() && p.state.err == nil:
 			return nil
 		case st.Initial == nil || st.Initial.Read <= read || p.state.err != nil:

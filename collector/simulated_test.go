@@ -31,7 +31,7 @@ func simulated() simulation.Target {
 func openSimulated(cfg config.Project, deps simulation.Deps) (simulation.Project, error) {
 	p, err := setup{
 		Project: cfg,
-		Deps:    Deps{Logger: deps.Logger, Store: deps.Store, AllRead: func(_ string, since time.Time) bool { return deps.AllRead(since) }},
+		Deps:    Deps{Logger: deps.Logger, Store: deps.Store, AllRead: func(_ string, since time.Time) bool { return deps.AllRead(since) }, maxTaken: deps.MaxTaken},
 		now:     deps.Now,
 		source:  func(opper.Priority, time.Time) syncer.Source { return deps.Source },
 	}.project(newInstrumentation(cfg.Name, cfg.NativeHistograms))

@@ -89,6 +89,7 @@ func (p *project) ledgerConfig() ledger.Config {
 func (p *project) syncerConfig() syncer.Config {
 	return syncer.Config{
 		Now: p.clock.Now, Interval: p.cfg.Interval, SweepInterval: p.cfg.SweepInterval, Concurrency: p.cfg.Concurrency,
-		IsUnproven: p.isUnproven(), Key: func() string { return p.cfg.Opper.Key.Mark(p.cfg.Opper.Header) }, Logger: p.logger,
+		IsUnproven: p.isUnproven(), Key: func() string { return p.cfg.Opper.Key.Mark(p.cfg.Opper.Header) }, MaxTaken: p.deps.maxTaken,
+		Logger: p.logger,
 	}
 }

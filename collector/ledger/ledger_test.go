@@ -12,6 +12,7 @@ const (
 	settle  = 30 * time.Second
 	abandon = time.Hour
 	look    = 10 * time.Second
+	maxDue  = 1000
 )
 
 var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -130,7 +131,7 @@ func (b *book) listed(want ...int) {
 // due returns the first time after from, in whole seconds, at which id is due.
 func (b *book) due(id int, from time.Duration) time.Duration {
 	for d := from; d < from+2*abandon; d += time.Second {
-		for _, due := range b.Due(epoch.Add(d)) {
+		for _, due := range b.Due(epoch.Add(d), maxDue) {
 			if due.ID == num(id) {
 				return d
 			}

@@ -20,7 +20,7 @@ func TestMovedRows(t *testing.T) {
 	// A pending trace that moved is not delisted.
 	b.is(b.list(0, open(7), ended(6), ended(1)), "seen 7")
 	b.is(b.list(look, ended(6), open(7), ended(1)), "")
-	if got := b.Due(epoch.Add(2 * look)); len(got) != 1 || got[0].Index != 1 {
+	if got := b.Due(epoch.Add(2*look), maxDue); len(got) != 1 || got[0].Index != 1 {
 		t.Errorf("due are %v", got)
 	}
 }
@@ -36,7 +36,7 @@ func TestInsertInTheMiddle(t *testing.T) {
 	// What stood between two rows that are neighbours now is delisted.
 	b.is(b.part(0, ended(2), ended(8)), "")
 	b.listed(9, 1, 2, 8, 3, 4, 10)
-	if got := b.Due(epoch); len(got) != 1 || got[0].ID != num(7) || got[0].Index != -1 {
+	if got := b.Due(epoch, maxDue); len(got) != 1 || got[0].ID != num(7) || got[0].Index != -1 {
 		t.Errorf("due are %v", got)
 	}
 }

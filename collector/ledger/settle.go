@@ -30,17 +30,33 @@ type Due struct {
 	ID    ID
 	Ref   string
 	Index int // where it is believed to stand; -1 if only Opper can say
+	at    time.Time
 }
 
 // Due returns the traces that are to be checked at now, in list order, first those
-// that are not believed to be listed.
-func (l *Ledger) Due(now time.Time) []Due {
+// that are not believed to be listed. Of more than a maximum, it returns those that
+// have been due for longest.
+func (l *Ledger) Due(now time.Time, maximum int) []Due {
 	var due []Due
+	longest := func() {
+		if len(due) > maximum {
+			// Those that stand together are read together.
+			slices.SortFunc(due, func(a, b Due) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.Index, b.Index)) })
+			due = due[:maximum]
+		}
+	}
 	l.pending.all(func(p *Pending) {
-		if !now.Before(l.dueAt(p)) {
-			due = append(due, Due{ID: p.Row.ID, Ref: p.Row.Ref, Index: l.order.index(p.Row.ID)})
+		if at := l.dueAt(p); !now.Before(at) {
+			due = append(due, Due{ID: p.Row.ID, Ref: p.Row.Ref, Index: l.order.index(p.Row.ID), at: at})
+			if len(due) == 2*maximum {
+				longest()
+			}
 		}
 	})
+	longest()
+	for i := range due {
+		due[i].at = time.Time{}
+	}
 	slices.SortFunc(due, func(a, b Due) int {
 		return cmp.Or(cmp.Compare(a.Index, b.Index), slices.Compare(a.ID[:], b.ID[:]))
 	})

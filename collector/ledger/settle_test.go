@@ -196,10 +196,10 @@ func TestDueOrder(t *testing.T) {
 	b.list(0, open(3), open(1), open(4), open(2))
 	b.list(look, open(1), open(4), open(3)) // 2 is not there
 	want := []Due{{ID: num(2), Index: -1}, {ID: num(1), Index: 0}, {ID: num(4), Index: 1}, {ID: num(3), Index: 2}}
-	if got := b.Due(epoch.Add(abandon)); !slices.Equal(got, want) {
+	if got := b.Due(epoch.Add(abandon), maxDue); !slices.Equal(got, want) {
 		t.Errorf("due are %v, want %v", got, want)
 	}
-	if got := b.Due(epoch.Add(look)); !slices.Equal(got, want[:1]) {
+	if got := b.Due(epoch.Add(look), maxDue); !slices.Equal(got, want[:1]) {
 		t.Errorf("due at once are %v, want %v", got, want[:1])
 	}
 }

@@ -91,7 +91,7 @@ func TestRestoreAnywhere(t *testing.T) {
 		if rng.IntN(50) == 0 {
 			l.EndFullScan(now, now)
 		}
-		for _, d := range l.Due(now) {
+		for _, d := range l.Due(now, maxDue) {
 			if d.Index < 0 {
 				l.Delist(d.ID, &ev)
 			}
@@ -199,7 +199,7 @@ func FuzzRestore(f *testing.F) {
 		if l.EndRestore(now) != nil {
 			return
 		}
-		l.Due(now)
+		l.Due(now, maxDue)
 		l.IDs(0, l.Listed())
 		l.EndFullScan(now, now)
 		l.EndFullScan(now.Add(72*time.Hour), now.Add(72*time.Hour))

@@ -32,7 +32,7 @@ func TestUnreadableRows(t *testing.T) {
 	b.list(settle, ended(1), unread)
 	b.list(settle, ended(1))
 	b.EndFullScan(epoch, epoch)
-	if due := b.Due(epoch.Add(abandon)); slices.ContainsFunc(due, func(d Due) bool { return d.ID.IsUnreadable() }) {
+	if due := b.Due(epoch.Add(abandon), maxDue); slices.ContainsFunc(due, func(d Due) bool { return d.ID.IsUnreadable() }) {
 		t.Error("an unreadable row is due")
 	}
 }
@@ -44,7 +44,7 @@ func TestRowsWithoutID(t *testing.T) {
 	b.is(b.list(settle, ended(1), x, y), "counted 1")
 	b.is(b.list(settle, x), "")
 	b.is(b.list(settle, ended(1), y, x), "")
-	if got := b.Due(epoch.Add(2 * abandon)); len(got) != 0 {
+	if got := b.Due(epoch.Add(2*abandon), maxDue); len(got) != 0 {
 		t.Errorf("due are %v", got)
 	}
 }

@@ -74,6 +74,7 @@ func randomPlan(pick func(n int) int) plan {
 	}
 	p.expiry = []time.Duration{0, time.Duration(1+pick(10)) * time.Minute, time.Duration(10+pick(60)) * time.Minute}[pick(3)]
 	p.clients = []time.Duration{0, 0, 0, 5 * time.Minute, -5 * time.Minute, 2 * time.Hour, -2 * time.Hour}[pick(7)]
+	p.taken = []int{0, 0, 1 + pick(150)}[pick(3)]
 	return p
 }
 
@@ -159,6 +160,11 @@ func Named(t *testing.T, target Target) {
 			orders(p, pick, 0, 1, 2, 3)
 			totals(p, pick)
 			p.history, p.outage = []int{1, 3, 15, 60}[pick(4)], 2
+		},
+		"bursts that one sync does not take in": func(p *plan, pick func(n int) int) {
+			orders(p, pick, 0, 1, 2, 3)
+			totals(p, pick)
+			p.history, p.burst, p.taken, p.crash, p.restart = []int{1, 15, 60, 300}[pick(4)], 2, 1+pick(100), 20, 6
 		},
 		"pauses in steady expiry": func(p *plan, pick func(n int) int) {
 			steady(p, pick, 150+pick(250))

@@ -172,7 +172,14 @@ func (s *simulation) point() {
 	}
 }
 
+// sync runs one sync, and now and then only some of those that follow at once.
 func (s *simulation) sync() {
+	for s.oneSync() && s.project.Syncer().IsBehind() && (s.calm || s.pick(4) > 0) {
+	}
+}
+
+// oneSync runs one sync, and reports whether it succeeded.
+func (s *simulation) oneSync() bool {
 	s.wait(time.Millisecond)
 	start := s.at
 	s.wait(time.Millisecond)
@@ -208,7 +215,7 @@ func (s *simulation) sync() {
 	s.partial = s.partial || initialSync && s.spoiled
 	s.watch()
 	if !alive {
-		return
+		return false
 	}
 	if !succeeded || s.failing {
 		s.goodSince = s.at
@@ -221,10 +228,11 @@ func (s *simulation) sync() {
 		s.fail("another upstream is taken for ours")
 	}
 	// One that changed nothing publishes the same again, and has looked all the same.
-	if succeeded && s.committed && !s.lasted.IsZero() {
+	if succeeded && s.committed && !s.project.Syncer().IsBehind() && !s.lasted.IsZero() {
 		s.looked(start, initialSync, swept)
 	}
 	s.wait(time.Millisecond)
+	return succeeded
 }
 
 // scans returns what the syncer knows of full scans.

@@ -50,6 +50,7 @@ type plan struct {
 	idle       bool          // nothing else happens to the list
 	old        time.Duration // how long ago the history arrived
 	sweepEvery time.Duration
+	taken      int // see syncer.Config.MaxTaken
 
 	change, backdate, remove, relist int // of the list, before each page
 	fault, foreign, poison           int
@@ -296,7 +297,7 @@ func newSimulation(t testing.TB, target Target, name string, pick func(n int) in
 // deps is the world as a project sees it.
 func (s *simulation) deps(observe func(ledger.Events)) Deps {
 	return Deps{
-		Logger: s.logger, Now: s.now, Source: simulatedSource{s}, Store: disk{s}, Observe: observe,
+		Logger: s.logger, MaxTaken: s.taken, Now: s.now, Source: simulatedSource{s}, Store: disk{s}, Observe: observe,
 		AllRead: func(time.Time) bool {
 			if !s.calm && s.pick(3) > 0 {
 				return false

@@ -43,6 +43,7 @@ type Project interface {
 
 // Syncer is the part of a syncer.Syncer that says what it knows.
 type Syncer interface {
+	IsBehind() bool
 	IsSweepDue() bool
 	IsUnsorted() bool
 	State() ([]byte, error)
@@ -50,12 +51,13 @@ type Syncer interface {
 
 // Deps are what a project depends on.
 type Deps struct {
-	Logger  log.Logger
-	Now     func() time.Time
-	Source  syncer.Source
-	Store   Store
-	AllRead func(since time.Time) bool
-	Observe func(ledger.Events) // called with what the project has read, before it is applied
+	Logger   log.Logger
+	MaxTaken int // see syncer.Config
+	Now      func() time.Time
+	Source   syncer.Source
+	Store    Store
+	AllRead  func(since time.Time) bool
+	Observe  func(ledger.Events) // called with what the project has read, before it is applied
 }
 
 // Store is a collector.Store.

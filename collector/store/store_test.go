@@ -220,7 +220,7 @@ func TestLedgerGoesOn(t *testing.T) {
 		if got, want := back.IDs(0, back.Listed()), l.IDs(0, l.Listed()); !slices.Equal(got, want) {
 			t.Fatalf("step %d: %d ids, want %d, or another order", step, len(got), len(want))
 		}
-		if got, want := back.Due(later), l.Due(later); !slices.Equal(got, want) || back.IsInitialSync() != l.IsInitialSync() {
+		if got, want := back.Due(later, 1000), l.Due(later, 1000); !slices.Equal(got, want) || back.IsInitialSync() != l.IsInitialSync() {
 			t.Fatalf("step %d: due %v, want %v", step, got, want)
 		}
 		for _, r := range list {

@@ -14,7 +14,8 @@ import (
 
 const (
 	// maxUntied bounds the rows that wait in memory for a known row. Beyond it, answers
-	// for a known id and for one that was read have to do.
+	// for a known id and for one that was read have to do; without them, what follows is
+	// read twice.
 	maxUntied = 20_000
 	// maxAsked is how many known ids are asked for at each end of the list.
 	maxAsked = 3
@@ -35,6 +36,8 @@ type evidence struct {
 	tied   bool         // what is read from now on is of our list
 	runs   []ledger.Run // read before that
 	rows   int          // of these runs
+	isLong bool         // there were more, which are to be read again once they are tied
+	again  bool         // they are: the next run is the start of the list, and of ours
 	found  verdict      // what asking for known ids said
 	loose  bool         // some of these runs share no row that was read with both
 }
@@ -55,7 +58,7 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
 	s := e.syncer
 	if run.AtStart {
 		// Nothing ties what was read before to this.
-		*e = evidence{syncer: s, reader: e.reader, tied: s.ledger.Listed() == 0}
+		*e = evidence{syncer: s, reader: e.reader, tied: e.again || s.ledger.Listed() == 0}
 	}
 	if e.tied {
 		s.take(run)
@@ -65,7 +68,9 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
 		s.emptySince = time.Time{}
 	}
 	e.loose = e.loose || c.last.isLoose
-	e.runs = append(e.runs, run)
+	if e.isLong = e.rows >= s.cfg.MaxTaken; !e.isLong {
+		e.runs = append(e.runs, run)
+	}
 	e.rows += len(run.Rows)
 	switch {
 	case s.anyKnown(run.Rows):
@@ -129,11 +134,16 @@ func (e *evidence) areOurs(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
+// accept takes in what waited, or has it read again if not all of it is in memory.
 func (e *evidence) accept() {
+	e.syncer.unproven = false
+	if e.again = e.isLong; e.again {
+		return
+	}
 	for _, run := range e.runs {
 		e.syncer.take(run)
 	}
-	e.tied, e.runs, e.syncer.unproven = true, nil, false
+	e.tied, e.runs = true, nil
 }
 
 // wait decides whether it is worth reading on. After a single whole page it always
@@ -155,7 +165,7 @@ func (e *evidence) wait(ctx context.Context) error {
 			return e.refuseEarly(ctx)
 		}
 	}
-	if e.rows < maxUntied {
+	if e.rows < s.cfg.MaxTaken {
 		return nil
 	}
 	ours, err := e.areOurs(ctx)

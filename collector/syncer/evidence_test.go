@@ -4,13 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
-	"slices"
 	"testing"
 	"time"
-
-	"github.com/go-kit/log"
 
 	"opper_exporter/collector/ledger"
 	"opper_exporter/opper"
@@ -233,26 +229,7 @@ func TestBurstAfterRestart(t *testing.T) {
 	b.arrive("first", 1, time.Second)
 	b.mustSync()
 	b.quiet()
-	state, err := b.syncer.State()
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := b.ledger
-	b.ledger = ledger.New(ledger.Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: time.Second})
-	stored := map[string][]byte{}
-	before.Changes(func(key string, body []byte) { stored[key] = body })
-	for _, key := range slices.Sorted(maps.Keys(stored)) {
-		if err := b.ledger.Restore(key, stored[key]); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := b.ledger.EndRestore(b.now()); err != nil {
-		t.Fatal(err)
-	}
-	b.syncer = New(Config{Now: b.now, Interval: 30 * time.Second, SweepInterval: sweepEvery, Concurrency: 1, Logger: log.NewLogfmtLogger(&b.log)}, b.ledger)
-	if err := b.syncer.Restore(state); err != nil {
-		t.Fatal(err)
-	}
+	b.restart()
 	b.arrive("burst", 400, time.Millisecond)
 	b.mustSync()
 	b.quiet()

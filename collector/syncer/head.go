@@ -21,6 +21,13 @@ func (s *Syncer) head(ctx context.Context, r *reader) (whole bool, end int, err 
 		if done, err = h.page(ctx); err != nil {
 			return false, 0, err
 		}
+		if !done && h.evidence.tied && s.isFull() {
+			s.interrupt(h.cursor)
+			break
+		}
+	}
+	if h.whole {
+		s.known.Unread = nil
 	}
 	s.note(h.cursor.total)
 	s.skipped = s.skipped || h.skipped
@@ -75,6 +82,10 @@ func (h *headReader) page(ctx context.Context) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if h.evidence.again {
+		h.evidence, h.cursor = evidence{syncer: s, reader: c.reader, again: true}, s.headCursor(c.reader, c.total)
+		return false, nil
+	}
 	if h.evidence.tied {
 		c.waiting.places = nil
 	}
@@ -122,7 +133,7 @@ func (s *Syncer) headLimit() int {
 	if limit == maxLimit || s.known.NewestLast {
 		return limit
 	}
-	for _, d := range s.ledger.Due(s.cfg.Now()) {
+	for _, d := range s.ledger.Due(s.cfg.Now(), s.cfg.MaxTaken) {
 		if d.Index < maxLimit {
 			limit = max(limit, 2*(d.Index+1)+idleRows)
 		}

@@ -13,7 +13,8 @@ import (
 // recheckDue reads the pending traces that are due for a recheck: page by page where they
 // are believed to stand, and by id those that are not there.
 func (s *Syncer) recheckDue(ctx context.Context, r *reader) error {
-	c := recheck{syncer: s, reader: r, due: s.ledger.Due(s.cfg.Now())}
+	c := recheck{syncer: s, reader: r, due: s.ledger.Due(s.cfg.Now(), s.cfg.MaxTaken)}
+	s.behind = s.behind || len(c.due) == s.cfg.MaxTaken
 	for len(c.due) > 0 {
 		if err := c.page(ctx); err != nil {
 			return err

@@ -21,6 +21,7 @@ type state struct {
 	FullScanWanted bool // a row was inserted where only a full scan finds it
 	NextFullScan   time.Time
 	LastFullScan   time.Time // end of the last full scan, or of the last try where deep rows are refused
+	Unread         []stretch // by bursts; the last one is closest to the start of the list
 	Sweep          *sweep    // running, or done and to be completed by a sync; else nil
 
 	LastSuccess time.Time

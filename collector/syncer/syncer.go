@@ -48,6 +48,7 @@ type Config struct {
 	Interval      time.Duration // the minimum time between two sweeps
 	SweepInterval time.Duration // the time between two sweeps if nothing asks for one; 0 is never
 	Concurrency   int           // concurrent requests in the initial sync
+	MaxTaken      int           // traces that are first seen or counted in one sync, or a page or two more; 0 is maxUntied
 	IsUnproven    bool          // the list may be another one than that of the ledger: only a known row shows that it is not
 	Key           func() string // tells the key that is used from others; nil if that is not known
 	Logger        log.Logger
@@ -68,6 +69,7 @@ type Syncer struct {
 	sampled bool // the trend began at the start of the list
 
 	moved   map[ledger.ID]struct{} // rows found out of place since the last head that ended well
+	behind  bool                   // the last sync did not read all that it should have, see IsBehind
 	skipped bool                   // a head of this sync was read without trying rows known to be unreadable
 	reading span                   // of the rows read since the last successful sync
 	foreign map[ledger.ID]struct{} // rows of a list that was found to be another one
@@ -84,6 +86,9 @@ type Syncer struct {
 
 // New returns a Syncer that fills led.
 func New(cfg Config, led *ledger.Ledger) *Syncer {
+	if cfg.MaxTaken == 0 {
+		cfg.MaxTaken = maxUntied
+	}
 	return &Syncer{cfg: cfg, ledger: led, unproven: cfg.IsUnproven, known: state{Total: -1}}
 }
 
@@ -106,7 +111,7 @@ type Part struct {
 func (s *Syncer) Sync(ctx context.Context, src Source) iter.Seq2[Part, error] {
 	return func(yield func(Part, error) bool) {
 		s.ev = ledger.Events{}
-		s.skipped = false
+		s.skipped, s.behind = false, false
 		err := s.sync(ctx, s.newReader(src), func(p Part) bool { return yield(p, nil) })
 		if s.unproven && errors.Is(err, ErrForeign) {
 			err = ErrOtherUpstream
@@ -136,11 +141,15 @@ func (s *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 			return err
 		}
 	}
-	if !whole {
+	if err := s.readUnread(ctx, r); err != nil {
+		return err
+	}
+	if !whole && !s.IsBehind() {
 		if err := s.tail(ctx, r); err != nil {
 			return err
 		}
 	}
+	isComplete := !s.IsBehind()
 	swept := s.known.Sweep != nil && s.known.Sweep.Done
 	whole = whole || reached || swept
 	if err := s.recheckDue(ctx, r); err != nil {
@@ -148,19 +157,21 @@ func (s *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 	}
 	// What arrived after the head was read is in total_count, and what expired is
 	// no longer listed: only a head that is read after the tail can be compared.
-	if s.minTotal > s.ledger.Listed() && !s.known.TotalUnreliable && s.known.Refused == 0 && !s.known.NewestLast {
+	if isComplete && s.minTotal > s.ledger.Listed() && !s.known.TotalUnreliable && s.known.Refused == 0 && !s.known.NewestLast {
 		if _, headEnd, err = s.head(ctx, r); err != nil {
 			return err
 		}
 	}
-	if err := s.balance(ctx, r, whole, headEnd); err != nil {
-		return err
+	if isComplete {
+		if err := s.balance(ctx, r, whole, headEnd); err != nil {
+			return err
+		}
 	}
 	now := s.cfg.Now()
 	if swept {
 		began, s.known.Sweep = s.known.Sweep.Began, nil
 	}
-	if swept || reached || whole && !s.skipped {
+	if isComplete && (swept || reached || whole && !s.skipped) {
 		s.known.LastFullScan = now
 		if s.ledger.Listed() > 0 {
 			s.ledger.EndFullScan(began, now)
@@ -169,8 +180,10 @@ func (s *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 		s.known.LastFullScan = now // it could not be complete: a sweep follows on schedule
 	}
 	s.ledger.EndInitialSync()
-	s.known.LastSuccess, s.known.span, s.known.Key = now, s.reading, s.key()
-	s.reading = span{}
+	s.known.LastSuccess, s.known.Key = now, s.key()
+	if s.known.span = s.known.and(s.reading); isComplete {
+		s.known.span, s.reading = s.reading, span{}
+	}
 	return nil
 }
 

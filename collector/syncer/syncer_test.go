@@ -4,9 +4,11 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -47,6 +49,7 @@ type bench struct {
 	done    time.Time
 
 	sweepBegan time.Time
+	stored     map[string][]byte // of the ledger, at the last restart
 }
 
 func newBench(t testing.TB, cfg oppertest.Config) *bench {
@@ -111,6 +114,35 @@ func (b *bench) sweep(n int) {
 		if err != nil {
 			b.t.Fatalf("sweep: %v", err)
 		}
+	}
+}
+
+// restart continues from what is stored.
+func (b *bench) restart() {
+	b.t.Helper()
+	state, err := b.syncer.State()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	before := b.ledger
+	b.ledger = ledger.New(ledger.Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: time.Second})
+	stored := map[string][]byte{}
+	maps.Copy(stored, b.stored)
+	before.Changes(func(key string, body []byte) { stored[key] = body })
+	before.Committed()
+	maps.DeleteFunc(stored, func(_ string, body []byte) bool { return body == nil })
+	b.stored = stored
+	for _, key := range slices.Sorted(maps.Keys(stored)) {
+		if err := b.ledger.Restore(key, stored[key]); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	if err := b.ledger.EndRestore(b.now()); err != nil {
+		b.t.Fatal(err)
+	}
+	b.syncer = New(b.syncer.cfg, b.ledger)
+	if err := b.syncer.Restore(state); err != nil {
+		b.t.Fatal(err)
 	}
 }
 

@@ -41,6 +41,10 @@ func (s *Syncer) tail(ctx context.Context, r *reader) error {
 			s.known.Refused, s.known.TotalCapped = 0, c.total >= 0 && c.last.end > c.total
 			return nil
 		}
+		if s.isFull() {
+			s.behind = true // the next tail reads on
+			return nil
+		}
 		c, run, err = search.next(ctx, c, run)
 	}
 	return err

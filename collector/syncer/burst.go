@@ -1,0 +1,98 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+
+	"github.com/go-kit/log/level"
+
+	"opper_exporter/collector/ledger"
+	"opper_exporter/opper"
+)
+
+// stretch is rows that are still to be read: so many were new that a sync ended before
+// it came to those that it knew. It lies between two stretches of known rows.
+type stretch struct {
+	Above []ledger.ID `json:"above"` // the last rows before it; the next page has to share one
+	Below []ledger.ID `json:"below"` // the first ones behind it
+}
+
+// IsBehind reports whether the last sync left something for the next one, which is to
+// follow at once: what one takes in is bounded, as all of it is in memory until it ends.
+func (s *Syncer) IsBehind() bool { return s.behind || len(s.known.Unread) > 0 }
+
+// isFull reports whether this sync has taken in as much as one may.
+func (s *Syncer) isFull() bool { return len(s.ev.FirstSeen)+len(s.ev.Counted) >= s.cfg.MaxTaken }
+
+// interrupt leaves what follows the last page of a cursor for later.
+func (s *Syncer) interrupt(c *cursor) {
+	if !s.IsBehind() {
+		level.Info(s.cfg.Logger).Log("msg", "many new traces, syncs follow each other", "read", c.last.end, "listed", c.total)
+	}
+	s.known.Unread = append(s.known.Unread, stretch{Above: lastOf(c.last.ids), Below: s.inPlaceFrom(s.ledger.Index(c.last.row.ID) + 1)})
+}
+
+// inPlaceFrom returns the first rows from an index on that an earlier head has read,
+// which ended well: behind others there may be unread ones.
+func (s *Syncer) inPlaceFrom(index int) (ids []ledger.ID) {
+	for ; len(ids) < overlap && index < s.ledger.Listed(); index++ {
+		id := s.ledger.IDs(index, index+1)[0]
+		if _, ok := s.moved[id]; !ok {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func lastOf(ids []ledger.ID) []ledger.ID { return ids[max(len(ids)-overlap, 0):] }
+
+// readUnread reads what earlier syncs have left, the last one first, which is the
+// closest to the start of the list.
+func (s *Syncer) readUnread(ctx context.Context, r *reader) error {
+	for n := len(s.known.Unread); n > 0 && !s.isFull(); n = len(s.known.Unread) {
+		current := &s.known.Unread[n-1]
+		c := newCursor(r, s.ledger, s.lastIndex(current.Above)+1-overlap, s.known.Total)
+		c.stitchTo(current.Above)
+		err := s.readStretch(ctx, c, current)
+		if err == nil && s.isFull() {
+			return nil
+		}
+		switch {
+		case errors.Is(err, errMoving): // rows beside it were deleted
+			s.known.FullScanWanted = true
+		case opper.OutOfRange(err):
+			s.tooDeep(c.next, err)
+		case err != nil:
+			return err
+		}
+		s.known.Unread = s.known.Unread[:n-1]
+	}
+	return nil
+}
+
+// readStretch reads a stretch until known rows follow that stand where they are believed
+// to, or the sync is full.
+func (s *Syncer) readStretch(ctx context.Context, c *cursor, current *stretch) error {
+	for done := false; !done && !s.isFull(); {
+		run, err := c.page(ctx)
+		if err != nil {
+			return err
+		}
+		below := s.lastIndex(current.Below)
+		done = run.AtEnd || below >= 0 && s.ledger.Index(c.last.row.ID) >= below && s.settledDown(run.Rows, maxLimit, nil)
+		s.take(run)
+		s.note(c.total)
+		current.Above = lastOf(c.last.ids)
+	}
+	return nil
+}
+
+// lastIndex returns where the last of some rows is believed to stand, -1 if none is
+// believed to be listed.
+func (s *Syncer) lastIndex(ids []ledger.ID) int {
+	last := -1
+	for _, id := range ids {
+		last = max(last, s.ledger.Index(id))
+	}
+	return last
+}

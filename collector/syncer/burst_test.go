@@ -1,0 +1,70 @@
+package syncer
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"opper_exporter/opper/oppertest/oracle"
+)
+
+// However many traces arrive, and whatever happens meanwhile, a sync takes in few at
+// once, and those that follow count the rest.
+func TestBurstInSteps(t *testing.T) {
+	const taken, burst = 250, 2000
+	for order, cfg := range orders {
+		for name, during := range map[string]func(b *bench, step int){
+			"nothing else": func(*bench, int) {},
+			"restarts":     func(b *bench, _ int) { b.restart() },
+			"more bursts": func(b *bench, step int) {
+				b.arrive(fmt.Sprint("more ", b.now()), max(0, 400-100*step), time.Millisecond)
+			},
+			"single traces": func(b *bench, _ int) { b.arrive(fmt.Sprint("more ", b.now()), 1, time.Second) },
+			"deletions": func(b *bench, step int) {
+				rows, _, _ := b.opper.List(100*step, 15)
+				for _, row := range rows {
+					b.opper.Delete(row.ID)
+				}
+			},
+		} {
+			for _, noGet := range []int{0, 405} {
+				t.Run(fmt.Sprintf("%s/%s/%d", order, name, noGet), func(t *testing.T) {
+					cfg.NoGet = noGet
+					b := newBench(t, cfg)
+					b.syncer.cfg.MaxTaken = taken
+					b.arrive("first", 30, time.Second)
+					b.mustSync()
+					b.quiet()
+					b.arrive("burst", burst, 10*time.Millisecond)
+					b.step(time.Second)
+					for range 3 {
+						b.steps(3*(taken+maxLimit), during)
+						b.step(settle + time.Second)
+					}
+					b.check()
+				})
+			}
+		}
+	}
+}
+
+// steps runs syncs while one is to follow at once. None takes in more than so many traces.
+func (b *bench) steps(most int, during func(b *bench, step int)) {
+	b.t.Helper()
+	const endless = 100
+	for step := 0; step == 0 || b.syncer.IsBehind(); step++ {
+		start := b.now()
+		ev, err := syncAll(context.Background(), b.syncer, b.client.WithRetries(0))
+		if b.take(ev); err != nil || step == endless {
+			b.t.Fatalf("step %d: %v\n%s", step, err, b.log.String())
+		}
+		if n := len(ev.FirstSeen) + len(ev.Counted); n > most {
+			b.t.Errorf("step %d took in %d traces", step, n)
+		}
+		if !b.syncer.IsBehind() {
+			b.syncs = append(b.syncs, oracle.Sync{Start: start, End: b.now()})
+		}
+		during(b, step)
+	}
+}
