@@ -16,7 +16,7 @@ const (
 	// maxUntied bounds the rows that wait in memory for a known row. Beyond it, answers
 	// for a known id and for one that was read have to do; without them, what follows is
 	// read twice.
-	maxUntied = 20_000
+	maxUntied = 5_000
 	// maxAsked is how many known ids are asked for at each end of the list.
 	maxAsked = 3
 	// minExpiries is how often rows must have been seen to expire, before the age
