@@ -75,6 +75,9 @@ func (c *cursor) progress(p page) error {
 	if c.goesRound(p) {
 		return fmt.Errorf("%w: so far rows come again and again, the last of them at %d", errEndless, p.offset)
 	}
+	if beyond := p.offset - max(c.known, p.total, c.firstTotal, c.last.end); isUnreadable(p) && beyond > maxUnreadableBeyond {
+		return fmt.Errorf("%w: no row can be read from offset %d on", errEndless, p.offset-beyond)
+	}
 	weight := 1 // so few rows can be the same again
 	if p.asked == maxLimit {
 		weight = maxLimit/maxRepeats + 1

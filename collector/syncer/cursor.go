@@ -40,6 +40,9 @@ const (
 	sampleOf     = 16        // how many rows one stands for, in the search for a list without an end
 	minRound     = 5         // pages after which a row is taken to come again
 	maxOldPages  = 20        // pages in a row with such rows only
+	// maxUnreadableBeyond is how many rows in a row may be unreadable where nothing shows
+	// that there are any.
+	maxUnreadableBeyond = maxLimit / 2
 )
 
 var (

@@ -230,6 +230,36 @@ func TestOffsetIgnoredRowByRow(t *testing.T) {
 	}
 }
 
+// Where nothing but the start of the list can be read, a sync ends, and takes no row
+// for unreadable that is not there.
+func TestUnreadableRowsWithoutEnd(t *testing.T) {
+	for order, cfg := range orders {
+		t.Run(order, func(t *testing.T) {
+			b := newBench(t, cfg)
+			b.arrive("first", 400, time.Second)
+			b.mustSync()
+			b.opper.Fail(oppertest.Fault{Times: -1, Answer: oppertest.Errors(http.StatusServiceUnavailable)["v2 string"], Match: func(r oppertest.Request) bool {
+				return r.ID == "" && r.Offset > 0
+			}})
+			b.step(time.Minute)
+			before := b.opper.RequestCount()
+			if err := b.sync(); !errors.Is(err, errEndless) {
+				t.Errorf("error %v", err)
+			}
+			if n := b.opper.RequestCount() - before; n > 10*maxLimit {
+				t.Errorf("%d requests", n)
+			}
+			b.opper.Clear()
+			b.arrive("later", 5, time.Second)
+			for range 5 {
+				b.step(10 * time.Minute)
+				b.mustSync()
+			}
+			b.check()
+		})
+	}
+}
+
 // expiring is a Source of a list from whose start some rows expire with each trace
 // that is asked for. As many new ones are added to its end.
 type expiring struct {
