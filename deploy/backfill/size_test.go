@@ -19,10 +19,10 @@ func TestPlanHasRoomForAll(t *testing.T) {
 		over   time.Duration
 		args   []string
 	}{
-		"one trace":   {1, 29 * day, nil},
-		"few traces":  {300, 29 * day, nil},
+		"one trace":   {1, 2 * day, nil},
+		"few traces":  {60, 6 * day, nil},
 		"many traces": {40_000, 12 * time.Hour, nil},
-		"long blocks": {300, 29 * day, []string{"--for=mimir"}},
+		"long blocks": {60, 6 * day, []string{"--for=mimir"}},
 		"text":        {300, 2 * day, []string{"--format=openmetrics"}},
 	} {
 		t.Run(name, func(t *testing.T) {
