@@ -174,7 +174,8 @@ func (s *simulation) point() {
 
 // sync runs one sync, and now and then only some of those that follow at once.
 func (s *simulation) sync() {
-	for s.oneSync() && s.project.Syncer().IsBehind() && (s.calm || s.pick(4) > 0) {
+	for isBehind := true; isBehind; {
+		isBehind = s.oneSync() && s.project.Syncer().IsBehind() && (s.calm || s.pick(4) > 0)
 	}
 }
 
