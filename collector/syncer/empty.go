@@ -3,6 +3,8 @@ package syncer
 import (
 	"context"
 	"time"
+
+	"opper_exporter/collector/ledger"
 )
 
 // Trouble at Opper can empty a list. That it is empty is doubted for minEmpty and
@@ -16,7 +18,9 @@ const (
 // checkEmpty returns ErrEmpty while it is in doubt that nothing is listed any more.
 func (e *evidence) checkEmpty(ctx context.Context) error {
 	s, now := e.syncer, e.runs[0].Read
-	if !s.known.LastSuccess.IsZero() && e.mayHaveExpired() {
+	// A retention that is only guessed explains it after any pause of hours.
+	isKnown := s.known.Expiries >= minExpiries || now.Sub(s.known.LastSuccess) >= ledger.MaxAge
+	if !s.known.LastSuccess.IsZero() && isKnown && e.mayHaveExpired() {
 		return nil
 	}
 	if s.emptySince.IsZero() {

@@ -65,6 +65,28 @@ func TestListEmptyForAMoment(t *testing.T) {
 	}
 }
 
+// A pause of hours does not explain that nothing is listed, where no trace was seen to expire.
+func TestListEmptyAfterAPause(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	open := openTrace("open", b.now())
+	b.opper.Add(open)
+	b.arrive("first", 30, time.Second)
+	b.mustSync()
+	b.step(5 * time.Hour)
+	b.emptied("", true, -1)
+	if err := b.sync(); !errors.Is(err, ErrEmpty) {
+		t.Errorf("error %v", err)
+	}
+	b.opper.Clear()
+	b.step(30 * time.Second)
+	b.mustSync()
+	b.quiet()
+	b.check()
+	if len(b.counted) != 31 {
+		t.Errorf("counted %d, want 31", len(b.counted))
+	}
+}
+
 // Pages are empty for a few requests only, at the head and at the tail.
 func TestPagesEmptyForSomeRequests(t *testing.T) {
 	for order, cfg := range orders {
