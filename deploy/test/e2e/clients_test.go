@@ -91,7 +91,7 @@ func TestClientTimesResetNoSeries(t *testing.T) {
 				}
 			}
 			if !found {
-				t.Errorf("%v: the latest trace is no exemplar of %s: %v", a, selector, stored)
+				t.Errorf("%v: the latest trace, %s, which ended at %v, is no exemplar of %s: %v", a, last[0].ID, last[0].End, selector, stored)
 			}
 		}
 	}

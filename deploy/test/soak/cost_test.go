@@ -29,7 +29,8 @@ func TestWrongCostsAreFound(t *testing.T) {
 			v.world.opper = oppertest.New(oppertest.Config{Usage: v.world.usage, Project: project})
 			call := oppertest.Call{Time: time.Now(), Model: new("m"), Project: project, Amounts: oppertest.Amounts{Cost: 5e9}}
 			v.world.usage.Add(call, oppertest.Call{Time: time.Now(), Project: project, Amounts: oppertest.Amounts{Cost: 1e9}})
-			v.world.opper.ReadUsage(time.Now().Add(-time.Hour), time.Now().Add(time.Hour), "model", "project.uuid")
+			hour := time.Now().Truncate(time.Hour)
+			v.world.opper.ReadUsage(hour, hour.Add(2*time.Hour), "model", "project.uuid")
 			call.Adjustment, call.Cost = true, -1e9
 			v.world.usage.Add(call)
 			s := v.last.Lasting
