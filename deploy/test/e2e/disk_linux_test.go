@@ -122,7 +122,7 @@ func fullDisk(t *testing.T, command func(url string, args ...string) *exec.Cmd, 
 	}
 	r := until(t, address, "opper_exporter_state_commits_total", `result="error"`, 3)
 	same(t, was, r)
-	logged(t, p, "level=error", "commit failed", database, reason)
+	p.AwaitLog(t, "level=error", "commit failed", database, reason)
 	synced := "opper_exporter_last_success_timestamp_seconds"
 	if again := until(t, address, "opper_exporter_state_commits_total", `result="error"`, 5); again.Rest.Total(synced, "") != r.Rest.Total(synced, "") {
 		t.Error("what is shown syncEnds newer than it is")
@@ -137,7 +137,7 @@ func fullDisk(t *testing.T, command func(url string, args ...string) *exec.Cmd, 
 	if n := r.Lasting.Total("opper_traces_total", ""); n != 430 {
 		t.Errorf("%v traces are counted, want 430", n)
 	}
-	logged(t, p, "level=info", "commits succeed again")
+	p.AwaitLog(t, "level=info", "commits succeed again")
 	p.Stop(t)
 	p = exportertest.MustStart(t, command(url, oneSync))
 	same(t, r, exportertest.MustScrape(t, p.AwaitListening(t)))

@@ -66,14 +66,6 @@ func until(t *testing.T, address, metric, label string, minimum float64) *export
 	return r
 }
 
-// logged fails the test unless a line of the log holds all texts.
-func logged(t *testing.T, p *exportertest.Process, texts ...string) {
-	t.Helper()
-	if len(p.Log.Lines(texts...)) == 0 {
-		t.Errorf("no line with %q in the log", texts)
-	}
-}
-
 // refused fails the test unless the process ends by itself, with status 1 and
 // one line that holds the texts, before it serves anything.
 func refused(t *testing.T, p *exportertest.Process, texts ...string) {
@@ -91,7 +83,9 @@ func refused(t *testing.T, p *exportertest.Process, texts ...string) {
 	if p.Cmd.ProcessState.ExitCode() != 1 || strings.Count(log, "\n") != 1 {
 		t.Errorf("%v with the log\n%s", p.Cmd.ProcessState, log)
 	}
-	logged(t, p, append(texts, "level=error", `msg=stopped err="--storage.path: `)...)
+	if texts = append(texts, "level=error", `msg=stopped err="--storage.path: `); len(p.Log.Lines(texts...)) == 0 {
+		t.Errorf("no line with %q in the log", texts)
+	}
 }
 
 // ended is a trace that has ended just now.
@@ -137,7 +131,7 @@ func TestRestartRestoresExactly(t *testing.T) {
 	if n := s.RequestCount(); n > 2 {
 		t.Errorf("%d requests after a restart", n)
 	}
-	logged(t, after, "level=info", "state restored", "listed=2500")
+	after.AwaitLog(t, "level=info", "state restored", "listed=2500")
 }
 
 func TestStateTakesOneProcess(t *testing.T) {
@@ -256,7 +250,7 @@ func TestInitialLookbackWithoutPersistence(t *testing.T) {
 			}
 			p := start(t, opper(t, s), append(test.args, "--storage.path=", fast, noSettle)...)
 			address := p.AwaitReady(t)
-			logged(t, p, "level=warn", "persistence disabled")
+			p.AwaitLog(t, "level=warn", "persistence disabled")
 			if n := exportertest.MustScrape(t, address).Lasting.Total("opper_traces_total", ""); n != test.want {
 				t.Errorf("%v traces are counted, want %v", n, test.want)
 			}
@@ -288,7 +282,7 @@ func TestChangedBucketsRestartOnlyTheirHistograms(t *testing.T) {
 	p = start(t, url, stored, fast, noSettle, "--collector.duration-buckets=1,10")
 	address := p.AwaitReady(t)
 	is := exportertest.MustScrape(t, address)
-	logged(t, p, "level=warn", "buckets have changed", "buckets=duration")
+	p.AwaitLog(t, "level=warn", "buckets have changed", "buckets=duration")
 	for key, v := range was.Lasting {
 		got, ok := is.Lasting[key]
 		switch kept := !strings.HasPrefix(key, durations); {
@@ -342,7 +336,7 @@ func TestKeyOfAnotherProjectCountsNothing(t *testing.T) {
 	if up := r.Rest.Total("opper_up", ""); up != 0 {
 		t.Errorf("opper_up is %v", up)
 	}
-	logged(t, p, "level=error", "sync failed")
+	p.AwaitLog(t, "level=error", "sync failed")
 
 	right.Store(true)
 	s.Add(ended("later"))

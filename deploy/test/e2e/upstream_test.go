@@ -29,7 +29,7 @@ func TestAnotherUpstreamRestartsCounters(t *testing.T) {
 	} {
 		p := start(t, test.url, append(test.args, stored, oneSync)...)
 		address := p.AwaitReady(t)
-		logged(t, p, "level=warn", "upstream changed, counters restart from zero")
+		p.AwaitLog(t, "level=warn", "upstream changed, counters restart from zero")
 		r := exportertest.MustScrape(t, address)
 		if n, of := r.Lasting.Total("opper_traces_total", ""), r.Rest.Total("opper_traces_listed", ""); n != of || (n == 0) != (test.want == 0) || n > test.want {
 			t.Errorf("%v traces are counted of %v listed ones", n, of)
@@ -55,7 +55,7 @@ func TestAnotherURLOfTheSameList(t *testing.T) {
 		total += float64(150 * i)
 		p = start(t, opper(t, s), stored, fast, noSettle)
 		address := p.AwaitReady(t)
-		logged(t, p, "level=info", "upstream changed to another URL of the same list")
+		p.AwaitLog(t, "level=info", "upstream changed to another URL of the same list")
 		if i == 0 {
 			same(t, was, exportertest.MustScrape(t, address))
 		}
