@@ -75,8 +75,8 @@ func (c *cursor) progress(p page) error {
 	if c.goesRound(p) {
 		return fmt.Errorf("%w: so far rows come again and again, the last of them at %d", errEndless, p.offset)
 	}
-	if beyond := p.offset - max(c.known, p.total, c.firstTotal, c.last.end); isUnreadable(p) && beyond > maxUnreadableBeyond {
-		return fmt.Errorf("%w: no row can be read from offset %d on", errEndless, p.offset-beyond)
+	if n := len(c.border.carried); isUnreadable(p) && n > maxUnreadableBeyond && p.offset > max(c.ledger.Listed(), c.total) {
+		return fmt.Errorf("%w: no row can be read from offset %d on", errEndless, p.offset-n)
 	}
 	weight := 1 // so few rows can be the same again
 	if p.asked == maxLimit {
