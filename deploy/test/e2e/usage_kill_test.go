@@ -40,7 +40,6 @@ scrape_configs: [{job_name: opper, static_configs: [{targets: [%q]}]}]
 
 	// What is listed at first has no known cost, so that must be all of it.
 	w := newWatcher(t)
-	w.quietSyncs = true
 	p := run()
 	w.watch(p)
 	w.await(func() bool { return w.last != nil && len(usageOf(w.last)) > 1 })

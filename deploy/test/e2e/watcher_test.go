@@ -24,9 +24,6 @@ type watcher struct {
 	rises    int                   // of these, how many showed more than was known
 	// usageRises is how many of these showed more usage.
 	usageRises int
-	// quietSyncs says that some syncs find nothing new, and so write nothing: a process that
-	// is killed after one leaves an earlier last sync to the next.
-	quietSyncs bool
 }
 
 // newWatcher returns a watcher that watches until the end of the test.
@@ -135,7 +132,9 @@ func (w *watcher) look(ctx context.Context) {
 	if n := len(w.syncEnds); n == 0 || sync.After(w.syncEnds[n-1]) {
 		w.syncEnds = append(w.syncEnds, sync)
 	}
-	if w.last != nil && sync.Before(w.last.LastSuccess()) && (!w.quietSyncs || w.lastOf == p) {
+	// A sync that finds nothing new writes nothing: a process that is killed after one leaves
+	// an earlier last sync to the next.
+	if w.last != nil && sync.Before(w.last.LastSuccess()) && w.lastOf == p {
 		w.t.Errorf("the last good sync was at %v, and is now at %v", w.last.LastSuccess(), sync)
 	}
 	w.last, w.lastOf = r, p
