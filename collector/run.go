@@ -74,11 +74,13 @@ func (p *project) readOnce(ctx context.Context) error {
 	for read := 0; ; {
 		p.sync(ctx)
 		st := p.status()
+		succeeded := st.Initial == nil && st.Sync.FailingSince.IsZero() && p.state.err == nil
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case st.Initial == nil && p.syncer.IsBehind() && st.Sync.FailingSince.IsZero() && p.state.err == nil:
-		case st.Initial == nil && st.Sync.FailingSince.IsZero() && p.state.err == nil:
+		case succeeded && p.syncer.IsBehind():
+			continue
+		case succeeded:
 			return nil
 		case st.Initial == nil || st.Initial.Read <= read || p.state.err != nil:
 			return fmt.Errorf("project %q: %w", p.cfg.Name, errors.New(st.Sync.LastError))

@@ -10,11 +10,11 @@ import (
 	"opper_exporter/opper"
 )
 
-// stretch is rows that are still to be read: so many were new that a sync ended before
-// it came to those that it knew. It lies between two stretches of known rows.
+// stretch is a part of the list that no sync has read yet: the sync that began it had
+// taken in its maximum before it reached known rows.
 type stretch struct {
 	Above []ledger.ID `json:"above"` // the last rows before it; the next page has to share one
-	Below []ledger.ID `json:"below"` // the first ones behind it
+	Below []ledger.ID `json:"below"` // the first rows behind it
 }
 
 // IsBehind reports whether the last sync left something for the next one, which is to
@@ -49,14 +49,12 @@ func lastOf(ids []ledger.ID) []ledger.ID { return ids[max(len(ids)-overlap, 0):]
 // readUnread reads what earlier syncs have left, the last one first, which is the
 // closest to the start of the list.
 func (s *Syncer) readUnread(ctx context.Context, r *reader) error {
-	for n := len(s.known.Unread); n > 0 && !s.isFull(); n = len(s.known.Unread) {
-		current := &s.known.Unread[n-1]
+	for len(s.known.Unread) > 0 && !s.isFull() {
+		last := len(s.known.Unread) - 1
+		current := &s.known.Unread[last]
 		c := newCursor(r, s.ledger, s.lastIndex(current.Above)+1-overlap, s.known.Total)
 		c.stitchTo(current.Above)
-		err := s.readStretch(ctx, c, current)
-		if err == nil && s.isFull() {
-			return nil
-		}
+		done, err := s.readStretch(ctx, c, current)
 		switch {
 		case errors.Is(err, errMoving): // rows beside it were deleted
 			s.known.FullScanWanted = true
@@ -64,19 +62,21 @@ func (s *Syncer) readUnread(ctx context.Context, r *reader) error {
 			s.tooDeep(c.next, err)
 		case err != nil:
 			return err
+		case !done:
+			return nil
 		}
-		s.known.Unread = s.known.Unread[:n-1]
+		s.known.Unread = s.known.Unread[:last]
 	}
 	return nil
 }
 
-// readStretch reads a stretch until known rows follow that stand where they are believed
-// to, or the sync is full.
-func (s *Syncer) readStretch(ctx context.Context, c *cursor, current *stretch) error {
-	for done := false; !done && !s.isFull(); {
+// readStretch reads a stretch until the sync is full. It reports whether known rows
+// followed before, which stand where they are believed to.
+func (s *Syncer) readStretch(ctx context.Context, c *cursor, current *stretch) (done bool, err error) {
+	for !done && !s.isFull() {
 		run, err := c.page(ctx)
 		if err != nil {
-			return err
+			return false, err
 		}
 		below := s.lastIndex(current.Below)
 		done = run.AtEnd || below >= 0 && s.ledger.Index(c.last.row.ID) >= below && s.settledDown(run.Rows, maxLimit, nil)
@@ -84,7 +84,7 @@ func (s *Syncer) readStretch(ctx context.Context, c *cursor, current *stretch) e
 		s.note(c.total)
 		current.Above = lastOf(c.last.ids)
 	}
-	return nil
+	return done, nil
 }
 
 // lastIndex returns where the last of some rows is believed to stand, -1 if none is

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"opper_exporter/opper/oppertest"
 	"opper_exporter/opper/oppertest/oracle"
 )
 
@@ -49,7 +50,8 @@ func TestBurstInSteps(t *testing.T) {
 	}
 }
 
-// steps runs syncs while one is to follow at once. None takes in more than so many traces.
+// steps runs syncs as long as the next one follows at once. It fails the test if one takes
+// in more traces than a maximum.
 func (b *bench) steps(most int, during func(b *bench, step int)) {
 	b.t.Helper()
 	const endless = 100
@@ -67,4 +69,25 @@ func (b *bench) steps(most int, during func(b *bench, step int)) {
 		}
 		during(b, step)
 	}
+}
+
+// A sweep that has ended is completed by the sync that has read all of a burst.
+func TestSweepEndsWithinABurst(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	b.syncer.cfg.MaxTaken = 250
+	b.arrive("first", 300, time.Second)
+	b.mustSync()
+	b.step(sweepEvery)
+	b.sweep(100)
+	if sweep := b.syncer.known.Sweep; sweep == nil || !sweep.Done {
+		t.Fatal("the sweep has not ended")
+	}
+	b.arrive("burst", 2000, time.Millisecond)
+	b.step(time.Minute)
+	b.mustSync()
+	if b.syncer.known.Sweep != nil || b.syncer.known.LastFullScan.Before(b.now()) {
+		t.Errorf("the sweep is %+v, the last full scan was at %v, now is %v", b.syncer.known.Sweep, b.syncer.known.LastFullScan, b.now())
+	}
+	b.quiet()
+	b.check()
 }

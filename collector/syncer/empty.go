@@ -15,7 +15,7 @@ const (
 	maxEmpty          = time.Hour
 )
 
-// checkEmpty returns ErrEmpty while it is in doubt that nothing is listed any more.
+// checkEmpty returns errEmpty while it is in doubt that nothing is listed any more.
 func (e *evidence) checkEmpty(ctx context.Context) error {
 	s, now := e.syncer, e.runs[0].Read
 	// A retention that is only guessed explains it after any pause of hours.
@@ -28,13 +28,13 @@ func (e *evidence) checkEmpty(ctx context.Context) error {
 	}
 	switch lasts := now.Sub(s.emptySince); {
 	case lasts < max(minEmptyIntervals*s.cfg.Interval, minEmpty):
-		return ErrEmpty
+		return errEmpty
 	case lasts >= maxEmpty:
 		return nil
 	}
 	err := e.ask(ctx)
 	if err == nil && e.found == present {
-		err = ErrEmpty
+		err = errEmpty
 	}
 	return err
 }

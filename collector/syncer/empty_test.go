@@ -41,7 +41,7 @@ func TestListEmptyForAMoment(t *testing.T) {
 							b.emptied(total, all, -1)
 							for range syncs {
 								b.step(30 * time.Second)
-								if err := b.sync(); !errors.Is(err, ErrEmpty) {
+								if err := b.sync(); !errors.Is(err, errEmpty) {
 									t.Errorf("error %v", err)
 								}
 								if n := b.ledger.Listed(); n != listed {
@@ -65,6 +65,25 @@ func TestListEmptyForAMoment(t *testing.T) {
 	}
 }
 
+// Each time that a list is empty, it is doubted anew.
+func TestListEmptyAgain(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	b.arrive("first", 3, time.Second)
+	b.mustSync()
+	deleteAll(b)
+	for b.sync() != nil {
+		b.step(30 * time.Second)
+	}
+	open := openTrace("open", b.now())
+	b.opper.Add(open)
+	b.mustSync()
+	b.step(2 * time.Hour)
+	b.emptied("", true, 1)
+	if err := b.sync(); !errors.Is(err, errEmpty) || b.ledger.Listed() != 1 {
+		t.Errorf("error %v, %d listed", err, b.ledger.Listed())
+	}
+}
+
 // A pause of hours does not explain that nothing is listed, where no trace was seen to expire.
 func TestListEmptyAfterAPause(t *testing.T) {
 	b := newBench(t, oppertest.Config{})
@@ -74,7 +93,7 @@ func TestListEmptyAfterAPause(t *testing.T) {
 	b.mustSync()
 	b.step(5 * time.Hour)
 	b.emptied("", true, -1)
-	if err := b.sync(); !errors.Is(err, ErrEmpty) {
+	if err := b.sync(); !errors.Is(err, errEmpty) {
 		t.Errorf("error %v", err)
 	}
 	b.opper.Clear()

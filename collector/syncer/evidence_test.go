@@ -251,7 +251,7 @@ func TestOnlyNewestKnownIsLeft(t *testing.T) {
 	b.opper.Fail(oppertest.Fault{Times: -1, Answer: oppertest.OtherProject(other)})
 	for range 2 {
 		b.step(time.Minute)
-		if err := b.sync(); !errors.Is(err, ErrForeign) {
+		if err := b.sync(); !errors.Is(err, errForeign) {
 			t.Fatalf("error %v", err)
 		}
 	}
@@ -279,7 +279,7 @@ func TestKeyTellsWhoseListItIs(t *testing.T) {
 		b.opper.Fail(oppertest.Fault{Times: -1, Answer: oppertest.OtherProject(other)})
 		if !isSame {
 			key = "another"
-			if err := b.sync(); !errors.Is(err, ErrForeign) {
+			if err := b.sync(); !errors.Is(err, errForeign) {
 				t.Errorf("an empty list of another key: %v", err)
 			}
 		}
@@ -321,7 +321,7 @@ func TestOtherKeyInTheFirstInitialSync(t *testing.T) {
 	})
 	for i := range 4 {
 		b.step(settle + time.Second)
-		if err := b.sync(); !errors.Is(err, ErrForeign) {
+		if err := b.sync(); !errors.Is(err, errForeign) {
 			t.Errorf("error %v", err)
 		}
 		for _, theirs := range other.Snapshot() {

@@ -32,7 +32,7 @@ func TestForeignListOfSmallOldProject(t *testing.T) {
 					b.opper.Fail(oppertest.Fault{Times: -1, Answer: oppertest.OtherProject(other)})
 					for range 4 {
 						b.step(settle + time.Second)
-						if err := b.sync(); !errors.Is(err, ErrForeign) {
+						if err := b.sync(); !errors.Is(err, errForeign) {
 							t.Errorf("error %v", err)
 						}
 					}
@@ -98,7 +98,7 @@ func TestForeignListBeforePause(t *testing.T) {
 	}}
 	ev, err := syncAll(t.Context(), b.syncer, src)
 	b.take(ev)
-	if !errors.Is(err, ErrForeign) {
+	if !errors.Is(err, errForeign) {
 		t.Errorf("error %v", err)
 	}
 	if got := b.ledger.Listed(); got != 150 || len(b.counted) != counted {

@@ -73,7 +73,7 @@ func (h *headReader) page(ctx context.Context) (done bool, err error) {
 	}
 	settled := s.settledDown(run.Rows, limit, moved) // before its new rows are known
 	err = h.evidence.add(ctx, run, c)
-	if errors.Is(err, ErrForeign) && h.skipped {
+	if errors.Is(err, errForeign) && h.skipped {
 		// The row that we know may be one that could not be read before.
 		h.skipped, h.cursor = false, s.headCursor(c.reader, c.total)
 		h.cursor.unreadable.retry = true

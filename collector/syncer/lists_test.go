@@ -31,7 +31,7 @@ func TestForeignList(t *testing.T) {
 			for range 3 {
 				b.step(time.Minute)
 				b.opper.ResetRequests()
-				if err := b.sync(); !errors.Is(err, ErrForeign) {
+				if err := b.sync(); !errors.Is(err, errForeign) {
 					t.Fatalf("error %v", err)
 				}
 				// A small page of the head and two whole ones, the tail, six known ids, and one just listed.
@@ -75,7 +75,7 @@ func TestEmptyList(t *testing.T) {
 	b.opper.Add(endedTrace("one", b.now()))
 	b.quiet()
 	b.step(2 * time.Hour)
-	if err := b.sync(); !errors.Is(err, ErrEmpty) {
+	if err := b.sync(); !errors.Is(err, errEmpty) {
 		t.Errorf("error %v", err)
 	}
 	b.step(90 * time.Second)

@@ -26,13 +26,13 @@ const (
 // FullScanPause is how many times its own duration passes between two full scans.
 const FullScanPause = 10
 
-// ErrForeign says that the list holds none of the traces that it held before.
-var ErrForeign = errors.New("the list holds none of the known traces, and expiry does not explain that: the key belongs to another project, or the response is wrong")
+// errForeign says that the list holds none of the traces that it held before.
+var errForeign = errors.New("the list holds none of the known traces, and expiry does not explain that: the key belongs to another project, or the response is wrong")
 
-// ErrEmpty says that nothing is listed, though it was a moment ago.
-var ErrEmpty = errors.New("the list is empty, and expiry does not explain that")
+// errEmpty says that nothing is listed, though it was a moment ago.
+var errEmpty = errors.New("the list is empty, and expiry does not explain that")
 
-// ErrOtherUpstream is ErrForeign where the upstream has changed: its list is not the
+// ErrOtherUpstream is errForeign where the upstream has changed: its list is not the
 // one that was counted.
 var ErrOtherUpstream = errors.New("the list of the new upstream holds none of the known traces")
 
@@ -113,7 +113,7 @@ func (s *Syncer) Sync(ctx context.Context, src Source) iter.Seq2[Part, error] {
 		s.ev = ledger.Events{}
 		s.skipped, s.behind = false, false
 		err := s.sync(ctx, s.newReader(src), func(p Part) bool { return yield(p, nil) })
-		if s.unproven && errors.Is(err, ErrForeign) {
+		if s.unproven && errors.Is(err, errForeign) {
 			err = ErrOtherUpstream
 		}
 		if !errors.Is(err, errAborted) {
@@ -150,7 +150,8 @@ func (s *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 		}
 	}
 	isComplete := !s.IsBehind()
-	swept := s.known.Sweep != nil && s.known.Sweep.Done
+	// A sweep that has ended waits until all rows that are listed were read.
+	swept := isComplete && s.known.Sweep != nil && s.known.Sweep.Done
 	whole = whole || reached || swept
 	if err := s.recheckDue(ctx, r); err != nil {
 		return err

@@ -153,7 +153,7 @@ func refuseForeignRows(t *testing.T, name string, first, foreign int, source fun
 	src := source(b.client.WithRetries(0))
 	ev, err := syncAll(context.Background(), b.syncer, replacedStart{src, rows{n: 60}, foreign})
 	b.take(ev)
-	if err == nil || name != "limited" && !errors.Is(err, ErrForeign) {
+	if err == nil || name != "limited" && !errors.Is(err, errForeign) {
 		t.Errorf("%s, %d: error %v", name, first, err)
 	}
 	if len(ev.FirstSeen) > 0 || len(b.counted) != counted || b.ledger.Listed() != listed {
