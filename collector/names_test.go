@@ -43,7 +43,7 @@ func (b *bench) created(name string) time.Time {
 	return time.Time{}
 }
 
-// succeeded fails unless the status page shows so many traces that succeeded.
+// succeeded fails the test unless the status page shows this number of successful traces.
 func (b *bench) succeeded(want uint64) {
 	b.t.Helper()
 	if got := b.project.status().Published.Outcomes[aggregate.Success].Traces; got != want {

@@ -119,7 +119,7 @@ func TestUsageOfAnotherUpstreamAfterAKill(t *testing.T) {
 	u.expect(values{"opper_usage_cost_usd_total{m,}": 1})
 }
 
-// Usage does not depend on the name filter: with another one it goes on, whenever the
+// Usage does not depend on the name filter. It continues when that changes, whenever the
 // program is killed, and only what is counted of traces begins at 0.
 func TestUsageGoesOnWithAnotherNameFilter(t *testing.T) {
 	cfg := usageConfig()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 )
 
@@ -72,12 +71,18 @@ func decodeBudget(r io.Reader) (b Budget, err error) {
 		})
 	})
 	var missing []string
-	for name, isMissing := range map[string]bool{"project_spend.spent_cents": !b.HasSpent, "project_spend.limit_cents": !b.HasLimit && !hasNoLimit, "blocked": !b.HasBlocked} {
-		if isMissing {
-			missing = append(missing, name)
+	for _, part := range []struct {
+		name      string
+		isMissing bool
+	}{
+		{"blocked", !b.HasBlocked},
+		{"project_spend.limit_cents", !b.HasLimit && !hasNoLimit},
+		{"project_spend.spent_cents", !b.HasSpent},
+	} {
+		if part.isMissing {
+			missing = append(missing, part.name)
 		}
 	}
-	slices.Sort(missing)
 	b.Missing = strings.Join(missing, ", ")
 	return b, err
 }

@@ -149,7 +149,7 @@ func parseLabel(text string) (string, error) {
 	return text, nil
 }
 
-// parseProject refuses a key in the place of a name, which everybody may read.
+// parseProject refuses an API key: the name is a label, which is public.
 func parseProject(text string) (string, error) {
 	if apiKey.MatchString(text) {
 		return "", errors.New("expected a name, got an API key")

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"strings"
 	"time"
@@ -20,6 +21,17 @@ func KeyOf(id string) ID {
 	}
 	sum := sha256.Sum256([]byte(id))
 	return ID(sum[:16])
+}
+
+// spellings returns the key of an identifier, and then those that a UUID has if it is
+// written with or without dashes, or in another case.
+func spellings(id string) []ID {
+	keys := []ID{KeyOf(id)}
+	if u, err := uuid.Parse(id); err == nil {
+		bare := hex.EncodeToString(u[:])
+		keys = append(keys, ID(u), KeyOf(bare), KeyOf(strings.ToUpper(bare)))
+	}
+	return keys
 }
 
 // KeyWithoutID returns a key for a row without an id, made from what does not

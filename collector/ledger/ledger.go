@@ -8,12 +8,8 @@
 package ledger
 
 import (
-	"encoding/hex"
 	"slices"
-	"strings"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 // forgetAfter is how far apart two full scans that both missed an id must be
@@ -112,20 +108,14 @@ func (l *Ledger) HasSeen(id ID) bool {
 	return l.pending.has(id) || l.order.has(id) || l.delisted.has(id)
 }
 
-// Find returns the key of a trace by its id as it stands in another answer than the list:
-// a UUID may be written there with or without dashes, and in another case. It reports
-// whether the trace was seen, as HasSeen does.
+// Find returns the key of a trace whose UUID another endpoint may write in another way
+// than the list, and whether the trace was seen.
 func (l *Ledger) Find(id string) (key ID, hasSeen bool) {
-	key = KeyOf(id)
-	candidates := []ID{key}
-	if u, err := uuid.Parse(id); err == nil {
-		bare := hex.EncodeToString(u[:])
-		candidates = append(candidates, ID(u), KeyOf(bare), KeyOf(strings.ToUpper(bare)))
+	keys := spellings(id)
+	if i := slices.IndexFunc(keys, l.HasSeen); i >= 0 {
+		return keys[i], true
 	}
-	if i := slices.IndexFunc(candidates, l.HasSeen); i >= 0 {
-		return candidates[i], true
-	}
-	return key, false
+	return keys[0], false
 }
 
 // HasCounted reports whether a trace was counted, and whether as abandoned, if no end was

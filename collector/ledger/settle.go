@@ -30,32 +30,36 @@ type Due struct {
 	ID    ID
 	Ref   string
 	Index int // where it is believed to stand; -1 if only Opper can say
-	at    time.Time
 }
 
 // Due returns the traces that are to be checked at now, in list order, first those
 // that are not believed to be listed. Of more than a maximum, it returns those that
 // have been due for longest.
 func (l *Ledger) Due(now time.Time, maximum int) []Due {
-	var due []Due
-	longest := func() {
-		if len(due) > maximum {
+	type waiting struct {
+		Due
+		since time.Time
+	}
+	var all []waiting
+	keepLongest := func() {
+		if len(all) > maximum {
 			// Those that stand together are read together.
-			slices.SortFunc(due, func(a, b Due) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.Index, b.Index)) })
-			due = due[:maximum]
+			slices.SortFunc(all, func(a, b waiting) int { return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.Index, b.Index)) })
+			all = all[:maximum]
 		}
 	}
 	l.pending.all(func(p *Pending) {
 		if at := l.dueAt(p); !now.Before(at) {
-			due = append(due, Due{ID: p.Row.ID, Ref: p.Row.Ref, Index: l.order.index(p.Row.ID), at: at})
-			if len(due) == 2*maximum {
-				longest()
+			all = append(all, waiting{Due{ID: p.Row.ID, Ref: p.Row.Ref, Index: l.order.index(p.Row.ID)}, at})
+			if len(all) == 2*maximum {
+				keepLongest()
 			}
 		}
 	})
-	longest()
-	for i := range due {
-		due[i].at = time.Time{}
+	keepLongest()
+	due := make([]Due, len(all))
+	for i := range all {
+		due[i] = all[i].Due
 	}
 	slices.SortFunc(due, func(a, b Due) int {
 		return cmp.Or(cmp.Compare(a.Index, b.Index), slices.Compare(a.ID[:], b.ID[:]))

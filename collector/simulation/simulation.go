@@ -136,7 +136,7 @@ type world struct {
 	left         map[string]time.Time // deleted by hand, and when
 	arrived      map[string]time.Time // the latest of each
 	poisoned     map[string]bool      // rows that can't be read
-	denied       map[string]bool      // traces that nobody can demand: an empty project does not have them, say, which can only be believed
+	denied       map[string]bool      // traces that need not be counted, such as those that an empty project was asked for: its answer can only be believed
 	made         int
 	listed       int       // at the last step
 	next         time.Time // when the next of the traces arrives that come at an interval

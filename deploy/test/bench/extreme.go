@@ -148,21 +148,29 @@ func (b *bench) extremes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var rows [][]string
-	for _, s := range shapes {
-		if b.shape != "" && b.shape != s.name {
-			continue
-		}
-		printf(b.progress, "extremes, %s\n", s.name)
-		row, err := b.extreme(ctx, binary, s, traces)
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
-		rows = append(rows, row)
+	rows, err := b.eachShape("extremes", func(shape) bool { return true }, func(s shape) ([]string, error) { return b.extreme(ctx, binary, s, traces) })
+	if err != nil {
+		return err
 	}
 	b.table(fmt.Sprintf("Peak memory of the binary over %d listed traces, with state on disk, in MiB: RssAnon, and in brackets the peak of RssAnon + RssFile", traces),
 		[]string{"", "initial sync", "its time", "start with that state", "its time", "state file", "goal"}, rows)
 	return nil
+}
+
+// eachShape measures the shape that --shape names, or else those that are usual.
+func (b *bench) eachShape(what string, isUsual func(shape) bool, measure func(shape) ([]string, error)) (rows [][]string, err error) {
+	for _, s := range shapes {
+		if b.shape != s.name && (b.shape != "" || !isUsual(s)) {
+			continue
+		}
+		printf(b.progress, "%s, %s\n", what, s.name)
+		row, err := measure(s)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s.name, err)
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
 }
 
 func (b *bench) extreme(ctx context.Context, binary string, s shape, traces int) ([]string, error) {
@@ -204,17 +212,10 @@ func (b *bench) bursts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var rows [][]string
-	for _, s := range shapes {
-		if b.shape != s.name && (b.shape != "" || s.pad > 0) {
-			continue
-		}
-		printf(b.progress, "bursts, %s\n", s.name)
-		row, err := b.burst(ctx, binary, s, traces)
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
-		rows = append(rows, row)
+	isUsual := func(s shape) bool { return s.pad == 0 }
+	rows, err := b.eachShape("bursts", isUsual, func(s shape) ([]string, error) { return b.burst(ctx, binary, s, traces) })
+	if err != nil {
+		return err
 	}
 	b.table(fmt.Sprintf("Peak memory of the binary while %d traces arrive, with state on disk, in MiB: RssAnon, and in brackets the peak of RssAnon + RssFile", traces),
 		[]string{"", "peak", "time", "goal"}, rows)
