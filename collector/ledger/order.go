@@ -116,8 +116,12 @@ func (o *order) insert(i int, ids []ID) {
 		if c == nil {
 			c = o.addChunk(0)
 		}
+		if at == 0 && c.at > 0 && len(o.chunks[c.at-1].ids) < chunkSize {
+			c = o.chunks[c.at-1]
+			at = len(c.ids)
+		}
 		if len(c.ids) == chunkSize {
-			c, at = o.makeRoom(c, at)
+			c, at = o.makeRoom(c, at, len(ids))
 		}
 		n := min(len(ids), chunkSize-len(c.ids))
 		c.ids = slices.Grow(c.ids, chunkSize-len(c.ids))
@@ -165,21 +169,20 @@ func (o *order) reserve(n int) {
 	}
 }
 
-// makeRoom returns where to insert what should come before place at of the
+// makeRoom returns where to insert n ids that should come before place at of the
 // full chunk c. At either end c stays whole, so that a list that grows at one
-// end fills its chunks.
-func (o *order) makeRoom(c *chunk, at int) (*chunk, int) {
+// end fills its chunks. So does one that grows elsewhere by many.
+func (o *order) makeRoom(c *chunk, at, n int) (*chunk, int) {
 	switch at {
 	case 0:
-		if c.at > 0 && len(o.chunks[c.at-1].ids) < chunkSize {
-			before := o.chunks[c.at-1]
-			return before, len(before.ids)
-		}
 		return o.addChunk(c.at), 0
 	case len(c.ids):
 		return o.addChunk(c.at + 1), 0
 	}
 	cut := len(c.ids) / 2
+	if n > chunkSize/8 {
+		cut = at
+	}
 	rest := o.addChunk(c.at + 1)
 	for _, id := range c.ids[cut:] {
 		_, slot := o.find(id)
@@ -243,8 +246,14 @@ func (o *order) renumber(from int) {
 	o.starts = o.starts[:min(len(o.starts), max(from, 1))]
 }
 
-// keyGap is between the keys of two chunks that follow each other at an end.
-const keyGap = 1 << 32
+const (
+	// keyGap is between the keys of two chunks that follow each other at an end. A list
+	// has room for 10¹⁰ ids at each, over all of its time.
+	keyGap = 1 << 36
+	// keyStep is between those of two that follow each other elsewhere, if there is room:
+	// a burst is read, and put between two chunks, from its start to its end.
+	keyStep = 1 << 20
+)
 
 // keyFor returns a key for a chunk that comes to stand in place at.
 func (o *order) keyFor(at int) uint64 {
@@ -261,7 +270,7 @@ func (o *order) keyFor(at int) uint64 {
 		o.rekey()
 		before, after = o.chunks[at-1].key, o.chunks[at].key
 	}
-	return before + (after-before)/2
+	return before + min((after-before)/2, keyStep)
 }
 
 // rekey spreads the keys evenly: where chunks were put between the same two

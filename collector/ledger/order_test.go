@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -70,5 +71,56 @@ func TestOrderLikeSlice(t *testing.T) {
 		if len(c.ids) == 0 || len(c.ids) > chunkSize {
 			t.Fatalf("a chunk of %d", len(c.ids))
 		}
+	}
+}
+
+// What is put into the middle, page after page, writes few other chunks again.
+func TestBurstWritesNoOtherChunks(t *testing.T) {
+	const listed, burst, page = 100_000, 50_000, 90
+	o := newOrder()
+	o.insert(0, numbers(0, listed))
+	clear(o.dirty)
+	for n := 0; n < burst; n += page {
+		o.insert(listed/2+n, numbers(listed+n, page))
+	}
+	if got, most := len(o.dirty), burst/chunkSize+20; got > most {
+		t.Errorf("a burst of %d ids wrote %d chunks, expected at most %d", burst, got, most)
+	}
+	checkKeys(t, o)
+}
+
+// Where no key is left between two chunks, all get others.
+func TestKeysRiseWherePlacesAreUsedAgain(t *testing.T) {
+	o := newOrder()
+	o.insert(0, numbers(0, 10*chunkSize))
+	clear(o.dirty)
+	for n := range 100 * chunkSize {
+		o.insert(5*chunkSize+1, []ID{num(10*chunkSize + n)})
+	}
+	if len(o.dirty) < len(o.chunks) {
+		t.Fatalf("%d of %d chunks were written, so none got another key", len(o.dirty), len(o.chunks))
+	}
+	checkKeys(t, o)
+}
+
+func numbers(from, n int) []ID {
+	ids := make([]ID, n)
+	for i := range ids {
+		ids[i] = num(from + i)
+	}
+	return ids
+}
+
+func checkKeys(t *testing.T, o *order) {
+	t.Helper()
+	if !slices.IsSortedFunc(o.chunks, func(a, b *chunk) int { return cmp.Compare(a.key, b.key) }) {
+		t.Error("the keys of the chunks do not rise along the list")
+	}
+	seen := map[uint64]bool{}
+	for _, c := range o.chunks {
+		if seen[c.key] {
+			t.Errorf("two chunks have the key %d", c.key)
+		}
+		seen[c.key] = true
 	}
 }
