@@ -101,9 +101,6 @@ func (r rank) created() time.Time {
 	return time.Unix(int64(r.born), 0).UTC()
 }
 
-// noRef is an identifier that is in no exemplar.
-const noRef = "\x00"
-
 // add defers a counted trace, whose name is to be created by a start, if it is
 // given.
 func (d *deferred) add(label string, outcome Outcome, c *ledger.Counted, started time.Time) {
@@ -132,7 +129,7 @@ func codeCounted(c *codec.Coder, hash *uint64, outcome *Outcome, t *ledger.Count
 	if isUUID {
 		c.Fixed(t.ID[:])
 	} else if c.IsDecoding() {
-		t.Ref = noRef
+		t.Ref = ledger.NoRef
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 // Row is one row of the list, as far as it matters for counting.
 type Row struct {
 	ID          ID
-	Ref         string // the identifier as Opper writes it; empty if it is ID.String()
+	Ref         string // the identifier as Opper writes it; empty if it is ID.String(), or NoRef
 	Name        string
 	Status      string
 	HasStatus   bool
@@ -18,6 +18,10 @@ type Row struct {
 	HasTokens   bool
 	Kind        Kind
 }
+
+// NoRef stands for an identifier that is not kept, as it is too long: Opper can't be asked
+// for the trace.
+const NoRef = "\x00"
 
 // Kind tells rows that stand for a trace from those that only take a place.
 type Kind uint8

@@ -292,7 +292,7 @@ func (e *evidence) ask(ctx context.Context) error {
 // hasRow asks Opper for the first of some rows that can be asked for.
 func (e *evidence) hasRow(ctx context.Context, rows []ledger.Row) (verdict, error) {
 	for _, row := range rows {
-		if row.Kind == ledger.Normal {
+		if row.Kind == ledger.Normal && row.Ref != ledger.NoRef {
 			return e.has(ctx, cmp.Or(row.Ref, row.ID.String()))
 		}
 	}

@@ -146,6 +146,10 @@ func (r *reader) well(ctx context.Context, offset, beyond int) bool {
 	return false
 }
 
+// maxRef is the maximum number of bytes of an identifier that is kept, unless it is a
+// UUID: a million traces may run at once.
+const maxRef = 64
+
 func setRow(r *ledger.Row, t *opper.Trace) {
 	*r = ledger.Row{
 		Name: aggregate.BoundName(t.Name), Status: aggregate.BoundStatus(t.Status), HasStatus: t.HasStatus,
@@ -159,7 +163,11 @@ func setRow(r *ledger.Row, t *opper.Trace) {
 		return
 	}
 	r.ID = ledger.KeyOf(t.ID)
-	if !r.ID.Spells(t.ID) {
+	switch {
+	case r.ID.Spells(t.ID):
+	case len(t.ID) > maxRef:
+		r.Ref = ledger.NoRef
+	default:
 		r.Ref = strings.Clone(t.ID) // it must not keep the identifiers of a whole page
 	}
 }

@@ -132,6 +132,10 @@ func (c *recheck) miss() { c.outOfPlace, c.due = append(c.outOfPlace, c.due[0]),
 // ask asks Opper for one trace. It reports false if Opper has none.
 func (s *Syncer) ask(ctx context.Context, r *reader, d ledger.Due) (there bool, err error) {
 	when := ledger.When{Asked: s.cfg.Now()}
+	if d.Ref == ledger.NoRef {
+		s.ledger.Unanswered(d.ID, when.Asked, &s.ev)
+		return true, nil
+	}
 	t, err := r.src.Get(ctx, cmp.Or(d.Ref, d.ID.String()))
 	when.Read = s.cfg.Now()
 	switch {

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"opper_exporter/collector/ledger"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -75,6 +77,46 @@ func TestRecheckReadsFewRows(t *testing.T) {
 				t.Errorf("a sync reads %d rows, want at most %d", rows, c.most+2*idleRows)
 			}
 			b.check()
+		})
+	}
+}
+
+// A running trace is not kept with a long identifier. It is counted once when it ends,
+// and as last seen if it is no longer listed: Opper can't be asked for it.
+func TestLongIdentifiers(t *testing.T) {
+	for name, leave := range map[string]func(b *bench, id string){
+		"ends":    func(b *bench, id string) { b.opper.Update(id, func(tr *oppertest.Trace) { tr.End = new(b.now()) }) },
+		"deleted": func(b *bench, id string) { b.opper.Delete(id) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, oppertest.Config{})
+			b.fill(30)
+			b.mustSync()
+			b.quiet()
+			before := len(b.counted)
+			b.opper.Fail(oppertest.Fault{Times: -1, Match: func(r oppertest.Request) bool {
+				if r.ID != "" {
+					t.Errorf("asked for %q", r.ID)
+				}
+				return false
+			}})
+			open := endedTrace("open", b.now())
+			open.ID, open.End, open.DurationMS, open.Status = strings.Repeat("long", 50), nil, nil, nil
+			b.opper.Add(open)
+			b.mustSync()
+			b.ledger.Pending(func(row ledger.Row) {
+				if len(row.Ref) > maxRef {
+					t.Errorf("the ledger holds an identifier of %d bytes", len(row.Ref))
+				}
+			})
+			leave(b, open.ID)
+			for range 20 {
+				b.step(abandon / 10)
+				b.mustSync()
+			}
+			if got := b.counted[before:]; len(got) != 1 || got[0].Name != "open" {
+				t.Errorf("counted %+v", got)
+			}
 		})
 	}
 }
