@@ -156,7 +156,7 @@ func TestExitStatusOfCheck(t *testing.T) {
 		"as JSON, wrong":  {[]string{"--json", "check"}, testKey, 2, "", "opper_exporter: error: unknown long flag '--json'"},
 		"wrong flag":      {[]string{"check", "--collector.interval=soon"}, testKey, 2, "", "opper_exporter: error: --collector.interval: "},
 		"no key":          {[]string{"check"}, "", 2, "", "opper_exporter: error: no API key"},
-		"unknown command": {[]string{"chekc"}, testKey, 2, "", "opper_exporter: error: expected command but got"},
+		"unknown command": {[]string{"chekc"}, testKey, 2, "", "opper_exporter: error: expected command but got \"chekc\", did you mean 'check'?\n"},
 	} {
 		var stdout, stderr promtest.Output
 		getenv := func(name string) string { return map[string]string{"OPPER_API_KEY": c.key}[name] }

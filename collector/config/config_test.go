@@ -155,7 +155,7 @@ func TestWrongArgumentsAreRefused(t *testing.T) {
 	}
 }
 
-func TestUnknownFlagGetsSuggestion(t *testing.T) {
+func TestUnknownFlagOrCommandGetsSuggestion(t *testing.T) {
 	for arg, want := range map[string]string{
 		"--collector.intervall=3s":        "unknown long flag '--collector.intervall', did you mean '--collector.interval'?",
 		"--collector.max-names=3":         "unknown long flag '--collector.max-names', did you mean '--collector.max-trace-names'?",
@@ -171,6 +171,11 @@ func TestUnknownFlagGetsSuggestion(t *testing.T) {
 		"--no-collector.native-histogram": "unknown long flag '--no-collector.native-histogram', did you mean '--no-collector.native-histograms'?",
 		"--json":                          "unknown long flag '--json'",
 		"--prometheus.remote-write=a":     "unknown long flag '--prometheus.remote-write'",
+		"chekc":                           `expected command but got "chekc", did you mean 'check'?`,
+		"--web.max-requests=3 CHECK":      `expected command but got "CHECK", did you mean 'check'?`,
+		"state shwo":                      `expected command but got "shwo", did you mean 'show'?`,
+		"state check":                     `expected command but got "check"`,
+		"serve":                           `expected command but got "serve"`,
 	} {
 		if _, err := parse(withKey, strings.Fields(arg)...); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)

@@ -11,32 +11,40 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 )
 
-// maxTypos is how many letters of a flag may be wrong, missing or too many; half
-// of them in a short one.
+// maxTypos is how many letters of a flag or a command may be wrong, missing or too
+// many; half of them in a short one.
 const maxTypos = 5
 
-var unknownFlag = regexp.MustCompile(`^unknown long flag '--(no-)?(.*)'$`)
+var (
+	unknownFlag    = regexp.MustCompile(`^unknown long flag '--(no-)?(.*)'$`)
+	unknownCommand = regexp.MustCompile(`^expected command but got "(.*)"$`)
+)
 
-// suggest adds the nearest flag to an error about a flag that does not exist.
+// suggest adds the nearest name to an error about a flag or a command that does not exist.
 func suggest(app *kingpin.Application, args []string, err error) error {
-	match := unknownFlag.FindStringSubmatch(err.Error())
-	if match == nil {
-		return err
-	}
-	groups := []*kingpin.FlagGroupModel{app.Model().FlagGroupModel}
+	model := app.Model()
+	flags, commands := model.Flags, model.Commands
 	if parsed, _ := app.ParseContext(args); parsed != nil && parsed.SelectedCommand != nil { // whose error is the same
-		groups = append(groups, parsed.SelectedCommand.Model().FlagGroupModel)
+		selected := parsed.SelectedCommand.Model()
+		flags, commands = slices.Concat(flags, selected.Flags), selected.Commands
 	}
+	given, prefix := "", ""
 	var names []string
-	for _, group := range groups {
-		for _, flag := range group.Flags {
+	if match := unknownFlag.FindStringSubmatch(err.Error()); match != nil {
+		given, prefix = match[2], "--"+match[1]
+		for _, flag := range flags {
 			if !flag.Hidden {
 				names = append(names, flag.Name)
 			}
 		}
+	} else if match := unknownCommand.FindStringSubmatch(err.Error()); match != nil {
+		given = match[1]
+		for _, command := range commands {
+			names = append(names, command.Name)
+		}
 	}
-	if nearest := nearest(strings.ToLower(match[2]), names); nearest != "" {
-		return fmt.Errorf("%w, did you mean '--%s%s'?", err, match[1], nearest)
+	if nearest := nearest(strings.ToLower(given), names); nearest != "" {
+		return fmt.Errorf("%w, did you mean '%s%s'?", err, prefix, nearest)
 	}
 	return err
 }
