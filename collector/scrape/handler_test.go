@@ -3,9 +3,13 @@ package scrape
 import (
 	"cmp"
 	"context"
+	"html"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +17,7 @@ import (
 	"time"
 
 	"opper_exporter/collector/status"
+	"opper_exporter/collector/statuspage"
 	"opper_exporter/deploy/test/exportertest"
 	"opper_exporter/deploy/test/promtest"
 
@@ -34,7 +39,13 @@ type projects struct {
 func (p *projects) IsReady(project string) bool {
 	return p.unready == "" || project != "" && project != p.unready
 }
-func (p *projects) Status() []status.Project                    { return nil }
+
+func (p *projects) Status() (all []status.Project) {
+	for _, name := range p.names {
+		all = append(all, status.Project{Name: name})
+	}
+	return all
+}
 func (p *projects) Refresh(ctx context.Context, project string) { p.refresh(ctx, project) }
 func (p *projects) Projects() []string                          { return p.names }
 func (p *projects) Gatherer(project string) prometheus.Gatherer {
@@ -114,6 +125,43 @@ func TestMethodsAndHeaders(t *testing.T) {
 	}
 	if got := exportertest.Status(t, exportertest.Dial(t, address, "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")); got != "HTTP/1.1 405 Method Not Allowed" {
 		t.Error("OPTIONS *:", got)
+	}
+}
+
+// The status page leads to every other page that a browser can ask for: to those of
+// each project, whatever its name, and to the metrics, wherever they are.
+func TestStatusPageLinksToAllPages(t *testing.T) {
+	t.Parallel()
+	for _, names := range [][]string{{"default"}, {"a", `b "ü" / <c>&d?e=f#g+h%20`}} {
+		h := newTestHandler(t, Config{Config: statuspage.Config{TelemetryPath: "/a/b"}}, newProjects(names...), io.Discard, up())
+		links := map[string]bool{}
+		var follow func(path string)
+		follow = func(path string) {
+			readable, err := url.QueryUnescape(path)
+			if links[readable] {
+				return
+			}
+			links[readable] = true
+			w := get(t, h, path)
+			if w.Code != http.StatusOK || err != nil {
+				t.Errorf("%s: %d, %v", path, w.Code, err)
+			}
+			for _, link := range regexp.MustCompile(`<a href="\.([^"]*)"`).FindAllStringSubmatch(w.Body.String(), -1) {
+				follow(html.UnescapeString(link[1]))
+			}
+		}
+		follow("/")
+		want := []string{"/", "/a/b", "/a/b/exporter", DiscoveryPath, "/-/healthy", "/-/ready"}
+		for _, name := range names {
+			want = append(want, ProbePath+"?target="+name)
+			if len(names) > 1 {
+				want = append(want, "/?project="+name)
+			}
+		}
+		slices.Sort(want)
+		if got := slices.Sorted(maps.Keys(links)); !slices.Equal(got, want) {
+			t.Errorf("links lead to %q, want %q", got, want)
+		}
 	}
 }
 
