@@ -29,7 +29,7 @@ func panelExpression(t *testing.T, uid, title, ref, timeRange string) string {
 				if d.UID != uid || p.Title != title || target.RefID != ref {
 					continue
 				}
-				promql, err := d.fill(target.Expr, choice{"datasource": {"prometheus"}, "project": nil, "trace_name": nil, "window": {"1h"}}, builtins)
+				promql, err := d.fill(target.Expr, choice{"datasource": {"prometheus"}, "project": nil, "trace_name": nil, "window": {"1h"}, "job": {"opper"}, "instance": {"a:1"}}, builtins)
 				if err != nil {
 					t.Fatal(err)
 				}
