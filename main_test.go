@@ -155,6 +155,7 @@ func TestExitStatusOfCheck(t *testing.T) {
 		"wrong key":       {[]string{"check"}, "wrong", 1, "Opper refuses the key (401)", "opper_exporter: error: check found a problem\n"},
 		"as JSON, wrong":  {[]string{"--json", "check"}, testKey, 2, "", "opper_exporter: error: unknown long flag '--json'"},
 		"wrong flag":      {[]string{"check", "--collector.interval=soon"}, testKey, 2, "", "opper_exporter: error: --collector.interval: "},
+		"management key":  {[]string{"check"}, "op-mak-" + testKey, 2, "", "opper_exporter: error: OPPER_API_KEY: the key is a management key (op-mak-…), which cannot list traces: expected a project key\n"},
 		"no key":          {[]string{"check"}, "", 2, "", "opper_exporter: error: no API key"},
 		"unknown command": {[]string{"chekc"}, testKey, 2, "", "opper_exporter: error: expected command but got \"chekc\", did you mean 'check'?\n"},
 	} {
