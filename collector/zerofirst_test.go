@@ -1,10 +1,12 @@
 package collector
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"opper_exporter/collector/storetest"
 	"opper_exporter/opper/oppertest"
 )
 
@@ -89,6 +91,43 @@ func TestUnmappedStatusIsNamed(t *testing.T) {
 		read = true
 	}
 	if n := strings.Count(b.log.String(), "status=paused"); n != 1 {
+		t.Errorf("%d lines name the status:\n%s", n, &b.log)
+	}
+}
+
+// Lists of statuses that change apply to traces counted from then on, and what was
+// unmapped stays so.
+func TestMappingChangesAfterARestart(t *testing.T) {
+	cfg := testConfig()
+	cfg.Store = new(storetest.Memory)
+	b := newBench(t, oppertest.Config{}, cfg)
+	count := func(id int) {
+		t.Helper()
+		for i := range 2 {
+			tr := b.trace(id+i, "a")
+			tr.Status = new("Cancelled")
+			b.opper.Add(tr)
+		}
+		b.sync()
+		b.step(settle)
+		b.sync()
+	}
+	count(1)
+	cfg.Aggregate.Failure = append(slices.Clone(cfg.Aggregate.Failure), "cancelled")
+	b.restarted(cfg)
+	count(3)
+	got := b.gather()
+	for series, want := range map[string]float64{
+		"opper_traces_total{unknown,a}": 2, "opper_traces_total{failure,a}": 2, "opper_exporter_unmapped_status_total{cancelled}": 2,
+	} {
+		if got[series] != want {
+			t.Errorf("%s is %v, want %v", series, got[series], want)
+		}
+	}
+	if p := b.status().Published; len(p.Unmapped) != 1 || !p.Unmapped[0].MapsNow {
+		t.Errorf("the status page is told %+v", p.Unmapped)
+	}
+	if n := strings.Count(b.log.String(), "status=cancelled"); n != 1 {
 		t.Errorf("%d lines name the status:\n%s", n, &b.log)
 	}
 }
