@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 const maxErrorBody = 64 << 10 // bytes
@@ -75,6 +76,14 @@ func Unreadable(err error) bool {
 // Refused reports whether Opper refuses the key: 401 or 403.
 func Refused(err error) bool {
 	return slices.Contains([]int{401, 403}, status(err))
+}
+
+// RetryAfter returns how long Opper asks to wait, at most an hour; 0 if it does not.
+func RetryAfter(err error) time.Duration {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.after.wait
+	}
+	return 0
 }
 
 // Answered reports whether err is what Opper answers to this request: it does not

@@ -39,7 +39,8 @@ func failure(err error, cfg *config.Project) (text, advice string) {
 			rate = fmt.Sprint(cfg.Opper.RequestsPerSecond)
 		}
 		return "Opper limits the requests of this key (429).",
-			fmt.Sprintf("Try again in a minute. If it stays, lower --opper.max-requests-per-second (now %s), or find what else uses the key: the exporter should have one of its own.", rate)
+			fmt.Sprintf("Try again in %s. If it stays, lower --opper.max-requests-per-second (now %s), or find what else uses the key: the exporter should have one of its own.",
+				flagValue(max(opper.RetryAfter(err).Round(time.Second), time.Minute)), rate)
 	case status >= 500:
 		return "Opper fails: " + reason + ".", "Try again later. A running exporter tries again at each interval, and catches up."
 	case status == 404:
