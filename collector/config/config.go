@@ -104,6 +104,7 @@ func parseWith(application func() (*kingpin.Application, *Parsed), args []string
 	if err == nil && parsed.checkOnly {
 		return nil, true, writeSummary(stdout, cfg.Projects)
 	}
+	err = withoutKeys(err)
 	if err != nil && parsed.values.CheckJSON {
 		err = errors.Join(err, writeRefused(stdout, err))
 	}
@@ -126,7 +127,7 @@ func parseArgs(application func() (*kingpin.Application, *Parsed), args []string
 		return nil, true, nil
 	}
 	if err != nil {
-		return nil, false, suggest(app, args, err)
+		return nil, false, withoutKeys(suggest(app, args, err))
 	}
 	return parsed, false, nil
 }

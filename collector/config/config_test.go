@@ -183,6 +183,22 @@ func TestUnknownFlagOrCommandGetsSuggestion(t *testing.T) {
 	}
 }
 
+// There is no flag that takes the key, and no error shows one that was given all the same.
+func TestKeyInTheWrongPlaceIsNotShown(t *testing.T) {
+	const key = "op-ABCDEFGHIJ0123456789"
+	for _, line := range []string{
+		key, "check " + key, "state " + key, "--" + key, "--opper.api-key=" + key, "--opper.api-key " + key, "--opper.api-key-file=" + key, "--config.file=" + key,
+		"--collector.interval=" + key, "--opper.header=" + key, "--opper.project=" + key, "--opper.url=http://" + key, "--web.listen-address=" + key, "--web.config.file=" + key,
+		"check --json --opper.api-key-file=" + key, "--collector.trace-name-include=(" + key, "--collector.duration-buckets=" + key, "--opper.http-config-file=" + key,
+	} {
+		var out strings.Builder
+		_, _, err := Parse(strings.Fields(line), withKey, &out)
+		if err == nil || strings.Contains(err.Error()+out.String(), key) {
+			t.Errorf("%s: %v, printed %s", line, err, &out)
+		}
+	}
+}
+
 func TestWrongKeyInTheEnvironmentIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		env  map[string]string

@@ -66,7 +66,7 @@ func (p *Parsed) parseProjects(content []byte, getenv func(string) string) ([]Pr
 		err = fmt.Errorf("line %d: API key in the file: expected it in a file that api_key_file names, or in a variable that api_key_env names", 1+bytes.Count(content[:key[0]], []byte("\n")))
 	}
 	if err != nil {
-		text := p.configFile + ": " + keyLike.ReplaceAllString(err.Error(), "op-…")
+		text := p.configFile + ": " + withoutKeys(err).Error()
 		return nil, errors.New(strings.Join(strings.Fields(text), " "))
 	}
 	return l.projects, nil
@@ -77,6 +77,14 @@ var (
 	keyLike = regexp.MustCompile(`\bop-(mak-\w[^\s"]*|[A-Za-z0-9]{16,})`)
 	apiKey  = regexp.MustCompile(`\bop-(mak-\w|[A-Z0-9]{16,}\b)`)
 )
+
+// withoutKeys returns an error that shows no key where one was given in the wrong place.
+func withoutKeys(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(keyLike.ReplaceAllString(err.Error(), "op-…"))
+}
 
 func (l *loader) load(root *yaml.Node) error {
 	sections, err := mapping(root, "", []string{"projects", "project_key_directories"})
