@@ -138,8 +138,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 	go func() {
 		if awaitReady(ctx, *webAddress) {
 			_, _ = fmt.Fprintf(stdout, explanation, key, opperURL, *webAddress)
-			if prometheus != nil {
+			switch {
+			case prometheus != nil:
 				_, _ = fmt.Fprintf(stdout, "Prometheus         http://%[1]s/query\nAlerts             http://%[1]s/alerts\n\n", *prometheusAddress)
+			case *prometheusData == "":
+				_, _ = fmt.Fprint(stdout, more)
 			}
 		}
 	}()
@@ -240,5 +243,11 @@ After a minute, and then every four minutes, another agent fails for 90 seconds.
   tokens a second  sum by (trace_name) (rate(opper_trace_tokens_total[5m]))
 
 Ctrl-C stops everything.
+
+`
+
+// more is what the demo does not show alone.
+const more = `Alerts             make demo ARGS=--prometheus
+And dashboards     docker compose -f deploy/container/compose.yaml up --build
 
 `

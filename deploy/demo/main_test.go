@@ -140,6 +140,9 @@ func TestDemo(t *testing.T) {
 			t.Errorf("%s still listens", address)
 		}
 	}
+	if !strings.Contains(out.String(), more) {
+		t.Error("no word of alerts and dashboards")
+	}
 	if strings.Contains(metrics+out.String(), oppertest.Secret) {
 		t.Error("private content has leaked")
 	}
@@ -177,6 +180,9 @@ func TestDemoWithPrometheus(t *testing.T) {
 		}
 		return err
 	})
+	if strings.Contains(out.String(), more) {
+		t.Error("the demo says how to get what it shows")
+	}
 	rules, err := get("http://" + address + "/api/v1/rules?type=alert")
 	if err != nil || !strings.Contains(rules, `"name":"OpperSuccessRateLow"`) {
 		t.Errorf("alerts: %v, %.300s", err, rules)
