@@ -157,7 +157,7 @@ func (p *project) keepUsage(entries map[string][]byte) error {
 	if err := p.restoreUsage(entries); err != nil {
 		return err
 	}
-	p.usage.set.Corrections = 0
+	p.usage.set.Corrections, p.usage.set.Incomplete = 0, 0
 	p.usage.set.PutAll()
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"opper_exporter/collector/aggregate"
 	"opper_exporter/collector/ledger"
+	"opper_exporter/collector/usage"
 	"opper_exporter/opper"
 )
 
@@ -42,8 +43,8 @@ func (p *project) countUsage(a usageAnswer) {
 		proof := u.proof(&a, p.ledger, p.snapshots.isPublished())
 		before := u.set.CountedBy()
 		a.errs[byModel] = u.set.Apply(a.models, a.from, a.byProject, proof, p.clock.System())
-		if u.set.HasUnreadable {
-			level.Warn(p.logger).Log("msg", "usage rows unreadable", "kind", byModel)
+		if u.set.HasIncomplete {
+			u.logIncomplete(byModel, a.models)
 		}
 		if by := u.set.CountedBy(); by != "" && by != before {
 			level.Warn(p.logger).Log("msg", "usage is that of another project, which counts it", "counted_by", by)
@@ -95,10 +96,14 @@ func (p *project) countCosts(rows []opper.Usage, began time.Time) error {
 		hasTraces, isJoined = true, isJoined || hasSeen
 	}
 	maps.DeleteFunc(costs, func(id ledger.ID, _ aggregate.TraceCost) bool { return unreadable[id] })
-	u, before := p.usage, p.aggregates.CostsUnknown
-	p.aggregates.ApplyCosts(costs, began)
+	u, before, incomplete := p.usage, p.aggregates.CostsUnknown, usage.Incomplete(rows)
+	if len(incomplete) > 0 && !u.lacksTraces {
+		u.logIncomplete(byTrace, rows)
+	}
+	u.lacksTraces = len(incomplete) > 0
+	p.aggregates.ApplyCosts(costs, began, incomplete...)
 	unknown := p.aggregates.CostsUnknown - before
-	if u.unjoined += unknown; isJoined || len(rows) == 0 {
+	if u.unjoined += unknown; isJoined || len(rows) == 0 || u.lacksTraces {
 		u.unjoined = 0
 	}
 	isUnjoinable := hasTraces && unknown > 0 || u.unjoined >= minUnjoined
@@ -107,6 +112,17 @@ func (p *project) countCosts(rows []opper.Usage, began time.Time) error {
 		return errUnjoinable
 	}
 	return nil
+}
+
+// logIncomplete logs what rows lack.
+func (r *usageReader) logIncomplete(k usageKind, rows []opper.Usage) {
+	unreadable := 0
+	for i := range rows {
+		if rows[i].IsUnreadable() {
+			unreadable++
+		}
+	}
+	level.Warn(r.logger).Log("msg", "usage incomplete", "kind", k, "unreadable_rows", unreadable, "truncated_hours", len(usage.Incomplete(rows)))
 }
 
 // publishUsage exposes the usage as it is. It must be durable.

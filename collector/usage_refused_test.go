@@ -139,8 +139,8 @@ func TestSpellingsOfTraceIDs(t *testing.T) {
 	}
 }
 
-// A row that can't be read stops nothing: it is logged once and counted as a correction,
-// and once it can be read it is counted.
+// A row that can't be read stops nothing: it is logged once and counted as missing, and
+// once it can be read it is counted.
 func TestUnreadableUsage(t *testing.T) {
 	u := newUsageBench(t, usageConfig(), oppertest.UsageTroubles{})
 	u.sync()
@@ -157,18 +157,18 @@ func TestUnreadableUsage(t *testing.T) {
 	}
 	u.sync()
 	u.expect(values{
-		"opper_usage_up{model}": 1, "opper_usage_up{trace}": 1, "opper_exporter_usage_corrections_total{}": 2,
+		"opper_usage_up{model}": 1, "opper_usage_up{trace}": 1, "opper_exporter_usage_incomplete_total{}": 2, "opper_exporter_usage_corrections_total{}": 0,
 		"opper_usage_cost_usd_total{a,}": 21, "opper_usage_cost_usd_total{b,}": 0, "opper_usage_calls_total{b,}": 0,
 		"opper_trace_cost_usd_total{success,agent}": 0, "opper_exporter_trace_costs_unknown_total{}": 1,
 	})
-	if n := strings.Count(u.log.String(), "usage rows unreadable"); n != 1 {
+	if n := strings.Count(u.log.String(), "usage incomplete"); n != 1 {
 		t.Errorf("%d lines about it, as trace %s began\n%s", n, trace, u.log.String())
 	}
 	u.usage.SetTroubles(oppertest.UsageTroubles{})
 	u.step(time.Hour)
 	u.read()
 	u.sync()
-	u.expect(values{"opper_exporter_usage_corrections_total{}": 2, "opper_usage_cost_usd_total{b,}": 2, "opper_usage_cost_usd_total{openai/gpt-4o,}": 3})
+	u.expect(values{"opper_exporter_usage_incomplete_total{}": 2, "opper_usage_cost_usd_total{b,}": 2, "opper_usage_cost_usd_total{openai/gpt-4o,}": 3})
 }
 
 // A budget of another shape is exposed as far as it can be read, and logged once.
@@ -191,4 +191,73 @@ func TestBudgetOfAnotherShape(t *testing.T) {
 	if n := strings.Count(u.log.String(), `msg="budget incomplete" missing=project_spend.spent_cents`); n != 1 {
 		t.Errorf("%d lines about it\n%s", n, u.log.String())
 	}
+}
+
+// Where a minute has more rows than an answer, what is there is counted, and log and
+// metric say that something is missing. Nothing is doubled when the rest can be read.
+func TestMinuteWithMoreUsageThanAnAnswer(t *testing.T) {
+	u := newUsageBench(t, usageConfig(), oppertest.UsageTroubles{MaxRows: 3})
+	u.sync()
+	u.trace("before", dollar)
+	u.step(3 * time.Hour)
+	before := len(u.gather().of("opper_usage_cost_usd_total"))
+	for n := range 5 {
+		u.call(fmt.Sprint("m", n), "", oppertest.Amounts{Cost: dollar})
+	}
+	u.trace("agent", dollar)
+	cost := func() (sum float64) {
+		for _, v := range u.gather().of("opper_usage_cost_usd_total") {
+			sum += v
+		}
+		return sum
+	}
+	for range 20 {
+		u.step(time.Minute)
+		u.sync()
+		u.read()
+		u.sync()
+	}
+	if got := cost(); before != 0 || got != 4 { // an earlier hour, and three of six rows
+		t.Errorf("costs are %v, want 4\n%s", got, u.log.String())
+	}
+	u.expect(values{"opper_usage_up{model}": 1, "opper_exporter_usage_incomplete_total{}": 3, "opper_exporter_usage_corrections_total{}": 0})
+	if n := strings.Count(u.log.String(), `msg="usage incomplete" kind=model unreadable_rows=0 truncated_hours=1`); n != 1 {
+		t.Errorf("%d lines about it\n%s", n, u.log.String())
+	}
+	u.usage.SetTroubles(oppertest.UsageTroubles{})
+	for range 3 { // the models that were missing begin at 0
+		u.step(time.Minute)
+		u.read()
+		u.sync()
+	}
+	if got := cost(); got != 7 {
+		t.Errorf("costs are %v, want 7", got)
+	}
+}
+
+// A trace whose usage may be in such a minute has no cost rather than a part of it, and
+// another one has its own.
+func TestCostOfTraceInMinuteWithMoreUsageThanAnAnswer(t *testing.T) {
+	u := newUsageBench(t, usageConfig(), oppertest.UsageTroubles{MaxRows: 3})
+	u.sync()
+	for range 5 {
+		u.trace("agent", dollar)
+	}
+	run := func(minutes int) {
+		for range minutes {
+			u.step(time.Minute)
+			u.sync()
+			u.read()
+		}
+		u.sync()
+	}
+	run(20)
+	u.expect(values{"opper_usage_up{trace}": 1, "opper_exporter_trace_costs_unknown_total{}": 5, "opper_trace_cost_usd_total{success,agent}": 0})
+	if n := strings.Count(u.log.String(), `msg="usage incomplete" kind=trace`); n != 1 {
+		t.Errorf("%d lines about it\n%s", n, u.log.String())
+	}
+	u.step(2 * time.Hour)
+	u.trace("agent", dollar)
+	run(20)
+	u.expect(values{"opper_exporter_trace_costs_unknown_total{}": 5, "opper_trace_cost_usd_total{success,agent}": 1})
 }

@@ -28,6 +28,7 @@ type spendModel struct {
 	used                  map[spendCell]int64         // hours in which those counted have increased last
 	dropped               map[spendCell]usage.Amounts // counted before they expired, which is not stored yet
 	corrections           int64
+	incomplete            int64
 
 	traces []spentTrace
 }
@@ -38,8 +39,8 @@ type spendCell struct {
 }
 
 type spendMark struct {
-	high usage.Amounts
-	fell bool
+	high             usage.Amounts
+	fell, incomplete bool
 }
 
 // spentTrace is a trace that is counted.
@@ -47,6 +48,7 @@ type spentTrace struct {
 	id, name, outcome string
 	label             string // under which it is counted; empty until that is known
 	counted           time.Time
+	from              time.Time // as clients say
 	state             costState
 	amounts           usage.Amounts  // if its cost is final
 	completeAt        time.Time      // usage as of then has said what the cost is
@@ -120,13 +122,14 @@ func (m *spendModel) read(rows []opper.Usage, from time.Time, proof usage.Proof,
 	if !isDecided && !m.begun {
 		return
 	}
-	present, unreadable := map[spendCell]usage.Amounts{}, map[spendCell]bool{}
+	present, unreadable, parts := map[spendCell]usage.Amounts{}, map[spendCell]bool{}, map[int64]bool{}
 	for i := range rows {
 		r := &rows[i]
 		if label, ok := m.projects[r.Project]; ok {
 			c := spendCell{r.Bucket.Unix() / 3600, label, modelLabels[r.Model]}
 			unreadable[c] = unreadable[c] || r.IsUnreadable()
 			present[c] = plus(present[c], usage.Amounts{r.Cost, r.Calls, r.InputTokens, r.OutputTokens})
+			parts[c.hour] = parts[c.hour] || r.IsPart
 		}
 	}
 	for c := range m.hours {
@@ -136,9 +139,12 @@ func (m *spendModel) read(rows []opper.Usage, from time.Time, proof usage.Proof,
 	}
 	for c, amounts := range present {
 		mark, isKnown := m.hours[c]
-		fell, sum := unreadable[c], usage.Amounts{}
+		isPart, fell, sum := parts[c.hour], mark.fell, usage.Amounts{}
+		if !isPart && !unreadable[c] {
+			fell = false
+		}
 		for i, a := range amounts {
-			fell = fell || a < mark.high[i]
+			fell = fell || a < mark.high[i] && !isPart && !unreadable[c]
 			if a > mark.high[i] && !unreadable[c] {
 				sum[i] = a - mark.high[i]
 				mark.high[i] = a
@@ -146,6 +152,11 @@ func (m *spendModel) read(rows []opper.Usage, from time.Time, proof usage.Proof,
 		}
 		if fell && !mark.fell {
 			m.corrections++
+		}
+		if isIncomplete := isPart || unreadable[c]; isIncomplete != mark.incomplete {
+			if mark.incomplete = isIncomplete; isIncomplete {
+				m.incomplete++
+			}
 		}
 		mark.fell = fell
 		m.hours[c] = mark
@@ -271,23 +282,29 @@ func (m *spendModel) isNew(name string, now time.Time) bool {
 // count takes in a trace that is counted at now, which is some wall-clock time.
 func (m *spendModel) count(c ledger.Counted, isInitial bool, now, wall time.Time) {
 	v := ledgertest.Version(c)
-	t := spentTrace{id: v.ID, name: c.Name, outcome: v.Outcome, counted: now, hasStart: !c.Start.IsZero()}
+	t := spentTrace{id: v.ID, name: c.Name, outcome: v.Outcome, counted: now, from: c.Start, hasStart: !c.Start.IsZero()}
 	if isInitial || !c.Start.IsZero() && c.Start.Before(wall.Add(-maxCostAge)) {
 		t.state = costUnknown
 	}
 	m.traces = append(m.traces, t)
 }
 
+// mayLack reports whether rows of a trace may be in some hours, by clocks that are off by one.
+func (t *spentTrace) mayLack(hours []time.Time) bool {
+	return slices.ContainsFunc(hours, func(h time.Time) bool { return h.Add(2 * time.Hour).After(t.from) })
+}
+
 // costs counts an answer about usage by trace, of what usage was at some time. There are
 // no rows if Opper refuses it. It returns how many costs are unknown by that.
 func (m *spendModel) costs(rows []opper.Usage, as, now time.Time) (unknown int) {
-	costs := sumByTrace(rows)
+	costs, incomplete := sumByTrace(rows), usage.Incomplete(rows)
 	for i := range m.traces {
 		t := &m.traces[i]
 		if t.state != costWaiting {
 			continue
 		}
 		cost, ok := costs[t.id]
+		ok = ok && !t.mayLack(incomplete)
 		isDue := now.Sub(t.counted) >= costDelay
 		switch {
 		case ok && (isDue || t.seen != nil && *t.seen == cost):

@@ -43,7 +43,7 @@ func TestSchedulesOfUsage(t *testing.T) {
 	})
 	t.Log(all)
 	for _, what := range []string{
-		"crash", "commit fails", "commit fails and is durable", "stale read", "cut answer", "unreadable row", "correction", "another month", "clock set", "process down",
+		"crash", "commit fails", "commit fails and is durable", "stale read", "cut answer", "truncated hour", "unreadable row", "correction", "another month", "clock set", "process down",
 		"hour ahead", "usage refused", "projects refused", "traces refused", "budget refused", "usage fails", "list fails",
 		"cost final", "cost unknown", "cost complete", "trace renamed", "name expired", "trace name overflow", "model overflow", "model expired", "several Opper projects", "usage as the truth",
 	} {
@@ -99,6 +99,7 @@ type usageSchedule struct {
 	shown  map[string]time.Time     // when the last of them shows
 
 	traceReads     traceReads
+	isTruncated    bool         // rows were missing from an answer
 	isInitial      bool         // the initial sync is not complete
 	answer         *usageAnswer // that is being counted
 	proof          usage.Proof  // that it has
@@ -175,6 +176,9 @@ func (s *usageSchedule) choose() {
 	}
 	if t := &s.troubles; t.MaxRows == 20 && !t.OrganizationWide && t.Duplicates == 0 && t.Nulls == 0 {
 		t.MaxRows = 7 // no hour has more models
+	}
+	if s.rng.IntN(12) == 0 {
+		s.troubles.MaxRows = 3 // some minutes have more
 	}
 	s.troubles.Unreadable = ratio(0, 0, 0, 0.1)
 	if s.rng.IntN(4) == 0 {

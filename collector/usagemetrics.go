@@ -25,7 +25,9 @@ var (
 		"Model calls. From Opper's usage (count by model), each hour at the highest value that it had.",
 		"model", "opper_project")
 	usageCorrections = newDesc("opper_exporter_usage_corrections_total",
-		"Hours of a model whose usage became smaller than it had been, or has an unreadable row. Nothing is subtracted from the counters.")
+		"Hours of a model whose usage became smaller than it had been. Nothing is subtracted from the counters. From Opper's usage (cost by model).")
+	usageIncomplete = newDesc("opper_exporter_usage_incomplete_total",
+		"Hours of a model whose usage could not be read in full, as a row is unreadable or answers lack rows. From Opper's usage (cost by model).")
 )
 
 // publish exposes what is counted, since a time. It must be durable.
@@ -47,7 +49,9 @@ func (r *usageReader) publish(since time.Time) {
 			&counter{usageTokens, append(of[:3:3], inputTokens), float64(v[usage.InputTokens]), created},
 			&counter{usageTokens, append(of[:3:3], outputTokens), float64(v[usage.OutputTokens]), created})
 	}
-	out = append(out, &counter{usageCorrections, r.project, float64(r.set.Corrections), timestamppb.New(since)})
+	out = append(out,
+		&counter{usageCorrections, r.project, float64(r.set.Corrections), timestamppb.New(since)},
+		&counter{usageIncomplete, r.project, float64(r.set.Incomplete), timestamppb.New(since)})
 	r.published.Store(&out)
 	r.models = st
 }

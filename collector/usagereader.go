@@ -45,19 +45,20 @@ func (k usageKind) String() string { return [usageKinds]string{"model", "trace",
 // usageReader reads usage and budget in a goroutine of its own: neither reads nor syncs
 // wait for each other. The goroutine that syncs counts what was read.
 type usageReader struct {
-	project  labels // that one alone
-	clock    *Clock
-	logger   log.Logger
-	interval time.Duration       // 0 is never
-	source   func() usage.Source // of one read, which waits for the limits as long as it takes; nil if there is none
-	metrics  *usageMetrics
-	set      *usage.Set
-	pages    usage.Pages // for the goroutine that reads
-	kinds    [usageKinds]usageAttempts
-	budget   opper.Budget // what is known of it
-	noTraces bool         // it has been logged that there is usage and no trace
-	unjoined uint64       // traces in a row without a cost, while usage by trace had rows and no trace of the list
-	models   status.Usage // of the models alone, as they are published
+	project     labels // that one alone
+	clock       *Clock
+	logger      log.Logger
+	interval    time.Duration       // 0 is never
+	source      func() usage.Source // of one read, which waits for the limits as long as it takes; nil if there is none
+	metrics     *usageMetrics
+	set         *usage.Set
+	pages       usage.Pages // for the goroutine that reads
+	kinds       [usageKinds]usageAttempts
+	budget      opper.Budget // what is known of it
+	noTraces    bool         // it has been logged that there is usage and no trace
+	lacksTraces bool         // rows were missing from the last usage by trace
+	unjoined    uint64       // traces in a row without a cost, while usage by trace had rows and no trace of the list
+	models      status.Usage // of the models alone, as they are published
 
 	timer   *time.Timer
 	answers chan usageAnswer // holds one

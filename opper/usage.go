@@ -23,6 +23,9 @@ type Usage struct {
 	// Unreadable says which of the amounts above could not be read, in their order: they
 	// are 0.
 	Unreadable [4]bool
+	// IsPart is that rows of the same hour are missing. No answer says so: it is for those
+	// who read several.
+	IsPart bool
 	// The groups are empty if null or not asked for. The trace is written as
 	// Trace.ID is.
 	Model, Project, Trace string

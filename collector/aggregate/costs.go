@@ -111,12 +111,14 @@ func (s *Set) CostsWaiting() int { return s.waiting.traces }
 
 // ApplyCosts takes in what one complete read of usage says of traces, at now of the clock
 // by which traces are counted. The cost of a trace is final if the read before said the
-// same, or if the trace has waited long enough.
-func (s *Set) ApplyCosts(costs map[ledger.ID]TraceCost, now time.Time) {
+// same, or if the trace has waited long enough. It says nothing of traces that may have
+// usage in incomplete hours, of which rows are missing.
+func (s *Set) ApplyCosts(costs map[ledger.ID]TraceCost, now time.Time, incomplete ...time.Time) {
 	last := s.waiting.read
 	s.waiting.read = map[ledger.ID]TraceCost{}
 	s.endWaiting(func(b *waitingBatch, t waitingTrace) bool {
 		cost, ok := costs[t.id]
+		ok = ok && !slices.ContainsFunc(incomplete, t.mayBeIn)
 		before, again := last[t.id]
 		switch isDue := now.Sub(b.counted) >= costDelay; {
 		case ok && (isDue || again && cost == before):
@@ -131,6 +133,10 @@ func (s *Set) ApplyCosts(costs map[ledger.ID]TraceCost, now time.Time) {
 		return false
 	})
 }
+
+// mayBeIn reports whether usage of a trace may be in an hour: clients' clocks may be off by
+// another one.
+func (t waitingTrace) mayBeIn(hour time.Time) bool { return hour.Add(2 * time.Hour).After(t.from) }
 
 // AbandonCosts is called when Opper refuses usage by trace. The costs of traces that have
 // waited long enough become unknown.

@@ -45,7 +45,7 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Pr
 		}
 	}
 	fullAt := s.fullAt
-	s.undecided, s.fullAt, s.HasUnreadable = false, 0, false
+	s.undecided, s.fullAt, s.HasIncomplete = false, 0, false
 	isFull := first <= s.border
 	if _, hasNull := seen[""]; hasNull && len(seen) == 1 {
 		switch {
@@ -90,40 +90,54 @@ func (s *Set) end(border int64) {
 	}
 }
 
-// total is the sum of rows, of which some may be unreadable.
+// total is the sum of rows, of which some may be unreadable or missing.
 type total struct {
 	Amounts
-	isUnreadable bool
+	isUnreadable, isPart bool
+}
+
+// hourTotals are the totals of an hour. Where it is but a part, that is so of all cells.
+type hourTotals struct {
+	cells  map[cell]total
+	isPart bool
+}
+
+func (h hourTotals) of(c cell) total {
+	sum := h.cells[c]
+	sum.isPart = h.isPart
+	return sum
 }
 
 // sum adds up the rows that are to be counted here, as an hour may have several of the
 // same model.
-func (s *Set) sum(rows []opper.Usage) map[int64]map[cell]total {
-	sums := map[int64]map[cell]total{}
+func (s *Set) sum(rows []opper.Usage) map[int64]hourTotals {
+	sums := map[int64]hourTotals{}
 	for i := range rows {
 		hour := hourOf(rows[i].Bucket)
 		project, isCounted := s.accounts[rows[i].Project]
 		if !isCounted || hour < s.border {
 			continue
 		}
-		if sums[hour] == nil {
-			sums[hour] = map[cell]total{}
+		h := sums[hour]
+		if h.cells == nil {
+			h.cells = map[cell]total{}
 		}
 		c := cell{project, aggregate.LabelOr(rows[i].Model, None)}
-		sum := sums[hour][c]
+		sum := h.cells[c]
 		sum.add(amounts(&rows[i]))
 		sum.isUnreadable = sum.isUnreadable || rows[i].IsUnreadable()
-		sums[hour][c] = sum
+		h.cells[c], h.isPart = sum, h.isPart || rows[i].IsPart
+		sums[hour] = h
 	}
 	return sums
 }
 
 // givePlaces gives the places to the models of the first read with the highest cost, ties
 // by label. Later ones go by arrival.
-func (s *Set) givePlaces(sums map[int64]map[cell]total) {
+func (s *Set) givePlaces(sums map[int64]hourTotals) {
 	costs := map[string]int64{}
-	for _, cells := range sums {
-		for c, sum := range cells {
+	for _, h := range sums {
+		for c, sum := range h.cells {
 			costs[c.model] = aggregate.AddSaturating(costs[c.model], sum.Amounts[Cost])
 		}
 	}
@@ -136,7 +150,7 @@ func (s *Set) givePlaces(sums map[int64]map[cell]total) {
 }
 
 // count adds what each hour from first on has more than before. That is seen in an hour.
-func (s *Set) count(sums map[int64]map[cell]total, first, seen int64, excluded map[string]bool, now time.Time) {
+func (s *Set) count(sums map[int64]hourTotals, first, seen int64, excluded map[string]bool, now time.Time) {
 	read, shared := map[int64]bool{}, map[cell]*cell{}
 	for hour, marks := range s.hours {
 		read[hour] = hour >= first
@@ -152,7 +166,7 @@ func (s *Set) count(sums map[int64]map[cell]total, first, seen int64, excluded m
 			continue
 		}
 		known, present := s.hours[hour], sums[hour]
-		cells := slices.Collect(maps.Keys(present))
+		cells := slices.Collect(maps.Keys(present.cells))
 		for _, m := range known {
 			cells = append(cells, *m.cell) // it may be gone
 		}
@@ -167,13 +181,11 @@ func (s *Set) count(sums map[int64]map[cell]total, first, seen int64, excluded m
 			before := mark{cell: shared[c]}
 			i, isKnown := slices.BinarySearchFunc(known, c, compareMark)
 			if isKnown {
-				before.high, before.fell = known[i].high, known[i].fell
+				before = known[i]
+				before.cell = shared[c]
 			}
-			after, increase := before.raise(present[c])
-			if after.fell && !before.fell {
-				s.Corrections++
-				s.HasUnreadable = s.HasUnreadable || present[c].isUnreadable
-			}
+			after, increase := before.raise(present.of(c))
+			s.note(before, after)
 			if !isKnown || after != before {
 				s.changed[hour] = true
 			}
@@ -193,15 +205,28 @@ func (s *Set) count(sums map[int64]map[cell]total, first, seen int64, excluded m
 // countsNothing reports whether the amounts of the first read are not counted.
 func (s *Set) countsNothing() bool { return s.cfg.Lookback != nil && *s.cfg.Lookback == 0 }
 
+// note counts what has become of the usage of a model in an hour.
+func (s *Set) note(before, after mark) {
+	if after.fell && !before.fell {
+		s.Corrections++
+	}
+	if after.isIncomplete && !before.isIncomplete {
+		s.Incomplete++
+		s.HasIncomplete = true
+	}
+}
+
 // raise takes in the present amounts, and returns what they have more than the highest
-// ones before. With a row that cannot be read they wait, as it may be a correction.
+// ones before. With a row that cannot be read they wait, as it may be a correction. Those
+// beside which rows are missing are no more than there was, or was before a correction.
 func (m mark) raise(present total) (after mark, increase Amounts) {
 	after = m
-	if after.fell = present.isUnreadable; after.fell {
+	if after.isIncomplete = present.isUnreadable || present.isPart; present.isUnreadable {
 		return after, Amounts{}
 	}
+	after.fell = m.fell && present.isPart
 	for i, amount := range present.Amounts {
-		after.fell = after.fell || amount < m.high[i]
+		after.fell = after.fell || amount < m.high[i] && !present.isPart
 		if amount > m.high[i] {
 			after.high[i], increase[i] = amount, amount-m.high[i]
 		}

@@ -16,8 +16,8 @@ type Source interface {
 }
 
 var (
-	// errCut is an answer that lacks rows, which shorter windows cannot bring.
-	errCut = errors.New("usage of one hour is truncated (expected all of its rows in one answer, or those of a minute)")
+	// errNoMinutes is that Opper has no usage by minutes.
+	errNoMinutes = errors.New("no usage by the minute")
 	// errUnreadable is usage of another shape, where an unreadable row is only one.
 	errUnreadable = errors.New("usage without a readable row (expected costs, counts and tokens as decimal numbers in range)")
 )
@@ -27,9 +27,14 @@ var (
 // there are may lack some: if no other had more rows, it is checked. What is known holds
 // until the end of the window moves, which it does each hour. The zero value knows nothing.
 type Pages struct {
-	most int   // rows of an answer; one with fewer is not cut
-	end  int64 // hour: of the window
+	most  int   // rows of an answer; one with fewer is not cut
+	end   int64 // hour: of the window
+	parts int   // answers that lack rows, of the present read
 }
+
+// maxParts bounds the requests where many minutes have more rows than an answer: once
+// so many have, what one answer has of an hour must do.
+const maxParts = 10
 
 // ReadBy reads usage by a group and by Opper project, or by the group alone if Opper
 // refuses to tell its projects apart or does not know that group. It reports whether they
@@ -44,12 +49,14 @@ func (p *Pages) ReadBy(ctx context.Context, src Source, group opper.UsageGroup, 
 }
 
 // Read reads all rows of the hours in a window, and none of others. An answer that is
-// too large, or that is or may be cut, is read again as two windows, down to one minute:
-// it is an error if rows are still missing, or if Opper has no usage by minutes.
+// too large, or that is or may be cut, is read again as two windows, down to one minute.
+// If rows are still missing, or if Opper has no usage by minutes, those that are there
+// are a part.
 func (p *Pages) Read(ctx context.Context, src Source, from, to time.Time, groups ...opper.UsageGroup) ([]opper.Usage, error) {
 	if end := hourOf(to); end != p.end {
 		p.most, p.end = 0, end
 	}
+	p.parts = 0
 	rows, err := p.read(ctx, src, opper.UsageQuery{From: from, To: to, GroupBy: groups})
 	if len(rows) > 0 && !slices.ContainsFunc(rows, func(u opper.Usage) bool { return !u.IsUnreadable() }) {
 		return nil, errUnreadable
@@ -59,9 +66,10 @@ func (p *Pages) Read(ctx context.Context, src Source, from, to time.Time, groups
 
 func (p *Pages) read(ctx context.Context, src Source, query opper.UsageQuery) ([]opper.Usage, error) {
 	page, err := src.Usage(ctx, query)
+	size := query.To.Sub(query.From)
 	isComplete, isOther := false, func(u opper.Usage) bool { return u.Bucket.Before(query.From) || !u.Bucket.Before(query.To) }
-	if isPart := query.To.Sub(query.From) < time.Hour; isPart && (opper.Permanent(err) && !opper.Refused(err) || slices.ContainsFunc(page.Rows, isOther)) {
-		return nil, errCut
+	if size < time.Hour && (opper.Permanent(err) && !opper.Refused(err) || slices.ContainsFunc(page.Rows, isOther)) {
+		return nil, errNoMinutes
 	}
 	switch {
 	case err != nil:
@@ -76,16 +84,28 @@ func (p *Pages) read(ctx context.Context, src Source, query opper.UsageQuery) ([
 	if err != nil && !errors.Is(err, opper.ErrTooLarge) && !errors.Is(err, opper.ErrTooManyRows) {
 		return nil, err
 	}
-	if isComplete {
-		return slices.DeleteFunc(page.Rows, isOther), nil
+	present := slices.DeleteFunc(page.Rows, isOther)
+	middle := middleOf(query, present)
+	switch {
+	case isComplete:
+		return present, nil
+	case size <= time.Minute && err != nil:
+		return nil, err
+	case size <= time.Minute, size == time.Hour && err == nil && p.parts >= maxParts:
+		return p.part(present), nil
 	}
-	middle := middleOf(query, page.Rows)
-	if !middle.After(query.From) {
-		if err == nil {
-			err = errCut
-		}
+	rows, narrower := p.halves(ctx, src, query, middle)
+	switch {
+	case size > time.Hour || !errors.Is(narrower, errNoMinutes):
+		return rows, narrower
+	case err != nil:
 		return nil, err
 	}
+	return p.part(present), nil
+}
+
+// halves reads a window as two.
+func (p *Pages) halves(ctx context.Context, src Source, query opper.UsageQuery, middle time.Time) ([]opper.Usage, error) {
 	early, late := query, query
 	early.To, late.From = middle, middle
 	rows, err := p.read(ctx, src, early)
@@ -97,6 +117,15 @@ func (p *Pages) read(ctx context.Context, src Source, query opper.UsageQuery) ([
 		return nil, err
 	}
 	return append(rows, lateRows...), nil
+}
+
+// part returns rows beside which others are missing.
+func (p *Pages) part(rows []opper.Usage) []opper.Usage {
+	p.parts++
+	for i := range rows {
+		rows[i].IsPart = true
+	}
+	return rows
 }
 
 // middleOf returns where to cut a window in two, so that both have rows of those that are
@@ -145,6 +174,18 @@ func (p *Pages) check(ctx context.Context, src Source, query opper.UsageQuery, r
 		p.most = max(p.most, len(rows))
 	}
 	return rows, true, nil
+}
+
+// Incomplete returns the hours of which rows are missing.
+func Incomplete(rows []opper.Usage) []time.Time {
+	var hours []time.Time
+	for i := range rows {
+		if rows[i].IsPart {
+			hours = append(hours, timeOf(hourOf(rows[i].Bucket)))
+		}
+	}
+	slices.SortFunc(hours, time.Time.Compare)
+	return slices.Compact(hours)
 }
 
 func sumsOf(rows []opper.Usage) map[int64]Amounts {

@@ -131,6 +131,7 @@ func (s *Set) code(c *codec.Coder) {
 	codec.Int(c, &s.border)
 	codec.Int(c, &s.newest)
 	codec.Int(c, &s.Corrections)
+	codec.Int(c, &s.Incomplete)
 	expired := s.Expired()
 	if expired.code(c); c.IsDecoding() {
 		s.expired = expired
@@ -178,7 +179,7 @@ func codeMarks(c *codec.Coder, marks *[]mark) {
 		c.Text(&m.project)
 		c.Text(&m.model)
 		m.high.code(c)
-		c.Bools(&m.fell)
+		c.Bools(&m.fell, &m.isIncomplete)
 	})
 	if !slices.IsSortedFunc(*marks, func(a, b mark) int { return compareMark(a, *b.cell) }) {
 		c.Fail()

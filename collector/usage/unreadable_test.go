@@ -16,15 +16,15 @@ func unreadable(u opper.Usage) opper.Usage {
 	return u
 }
 
-// A row that cannot be read counts as one correction, also after a restart; the others
+// A row that cannot be read is counted as missing once, also after a restart; the others
 // are counted, and it is counted when it can be read.
 func TestUnreadableRow(t *testing.T) {
 	f := newFixture(t, Config{})
-	expect := func(costs string, corrections uint64, isNew bool) {
+	expect := func(costs string, incomplete uint64, isNew bool) {
 		t.Helper()
 		f.expect(costs)
-		if f.set.Corrections != corrections || f.set.HasUnreadable != isNew {
-			t.Errorf("%d corrections, new: %v, want %d, %v", f.set.Corrections, f.set.HasUnreadable, corrections, isNew)
+		if f.set.Incomplete != incomplete || f.set.HasIncomplete != isNew || f.set.Corrections != 0 {
+			t.Errorf("%d incomplete, new: %v, want %d, %v; %d corrections", f.set.Incomplete, f.set.HasIncomplete, incomplete, isNew, f.set.Corrections)
 		}
 	}
 	x, y, z := row(0, "X", "x", 5), row(0, "X", "y", 3), row(0, "X", "z", 1)
@@ -46,6 +46,37 @@ func TestUnreadableRow(t *testing.T) {
 	expect("/x=8 /y=3 /z=1", 3, true)
 	f.mustRead(x, more, opper.Usage{Bucket: noon, Project: "X", Model: "x", Cost: -1}, y, z)
 	expect("/x=9 /y=3 /z=1", 3, false)
+}
+
+// Where rows of an hour are missing, those that are there are counted and the others did
+// not fall: once all are there again, nothing is missing and nothing doubled.
+func TestHourThatLacksRows(t *testing.T) {
+	f := newFixture(t, Config{})
+	part := func(rows ...opper.Usage) []opper.Usage { return new(Pages).part(rows) }
+	expect := func(costs string, incomplete, corrections uint64) {
+		t.Helper()
+		f.expect(costs)
+		if f.set.Incomplete != incomplete || f.set.Corrections != corrections {
+			t.Errorf("%d incomplete and %d corrections, want %d and %d", f.set.Incomplete, f.set.Corrections, incomplete, corrections)
+		}
+	}
+	x, y, old := row(0, "X", "x", 5), row(0, "X", "y", 3), row(-1, "X", "x", 7)
+	f.mustRead(append(part(x), old)...)
+	expect("/x=12", 1, 0)
+	f.restart()
+	f.mustRead(append(part(y), old)...) // another part
+	expect("/x=12 /y=3", 2, 0)
+	f.restart()
+	f.mustRead(append(part(row(0, "X", "x", 4)), old)...) // less of it
+	expect("/x=12 /y=3", 2, 0)
+	f.mustRead(x, y, old)
+	expect("/x=12 /y=3", 2, 0)
+	f.mustRead(x, row(0, "X", "y", 2), old)
+	expect("/x=12 /y=3", 2, 1)
+	f.mustRead(append(part(x), old)...)
+	expect("/x=12 /y=3", 4, 1)
+	f.mustRead(row(0, "X", "x", 6), row(0, "X", "y", 2), old)
+	expect("/x=13 /y=3", 4, 1)
 }
 
 // readableTotals has unreadable rows, whose hours have readable totals.

@@ -78,7 +78,10 @@ type cell struct {
 type mark struct {
 	*cell
 	high Amounts
-	fell bool // some of them are smaller now, or unreadable
+	fell bool // some of them are smaller now
+	// isIncomplete is that a row of them was unreadable when they were read last, or that
+	// rows of the hour were missing.
+	isIncomplete bool
 }
 
 func compareCells(a, b cell) int {
@@ -116,10 +119,13 @@ func (m *Model) EndZero() { m.zeroPending = false }
 type Set struct {
 	cfg Config
 
-	// Corrections counts how often the amounts of a model in an hour became smaller, or
-	// unreadable. It counts again once they have grown back.
-	Corrections   uint64
-	HasUnreadable bool // some of them became so with the last Apply
+	// Corrections counts how often the amounts of a model in an hour became smaller. It
+	// counts again once they have grown back.
+	Corrections uint64
+	// Incomplete counts how often those of a model in an hour could not be read in full. It
+	// counts again once they could.
+	Incomplete    uint64
+	HasIncomplete bool // some of them became so with the last Apply
 
 	begun    bool              // the first read has been counted
 	border   int64             // the hours before it are final; 0 before the first read

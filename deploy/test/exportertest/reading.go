@@ -102,7 +102,7 @@ func isLasting(f *dto.MetricFamily) bool {
 	switch name {
 	case "opper_exporter_gaps_total", "opper_exporter_traces_skipped_total", "opper_exporter_durations_unusable_total",
 		"opper_exporter_late_ends_total", "opper_exporter_unmapped_status_total", "opper_exporter_overflow_traces_total",
-		"opper_exporter_trace_costs_unknown_total", "opper_exporter_usage_corrections_total":
+		"opper_exporter_trace_costs_unknown_total", "opper_exporter_usage_corrections_total", "opper_exporter_usage_incomplete_total":
 		return true
 	}
 	return f.GetType() != dto.MetricType_GAUGE && slices.ContainsFunc([]string{"opper_trace", "opper_tokens", "opper_cost", "opper_usage"}, func(prefix string) bool {
