@@ -23,8 +23,9 @@ import (
 )
 
 const (
-	// metric is in each exposition: all outcomes of a name are exposed from 0.
-	metric = "opper_traces_total"
+	// metric is exposed of each name. It is a gauge: of a counter, a server may have a 0 of
+	// its created timestamp, from before the first scrape.
+	metric = "opper_traces_open"
 	// oldest is longer than Opper lists a trace: older live samples leave no room
 	// for a history, whatever their age.
 	oldest = 32 * 24 * time.Hour
@@ -120,10 +121,10 @@ func (s server) look(ctx context.Context, now time.Time, projects []string, give
 	return live, nil
 }
 
-// present returns, for each set of labels but the name and the outcome of traces, the
+// present returns, for each set of labels but the name of traces, the
 // steps at whose end or before there are samples.
 func (s server) present(ctx context.Context, selector string, r v1.Range) (model.Matrix, error) {
-	query := fmt.Sprintf("group without (trace_name, outcome) (last_over_time(%s[%s]))", selector, model.Duration(r.Step))
+	query := fmt.Sprintf("group without (trace_name) (last_over_time(%s[%s]))", selector, model.Duration(r.Step))
 	value, _, _, err := s.api.QueryRange(ctx, query, r)
 	if err != nil {
 		return nil, cause(err)

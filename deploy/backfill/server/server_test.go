@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -31,7 +32,8 @@ func target(t *testing.T, projects ...string) (address string, first []*dto.Metr
 	lastEnd := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "opper_trace_last_end_timestamp_seconds"}, labels[:2])
 	durations := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "opper_trace_duration_seconds", Buckets: []float64{0.5, 60}, NativeHistogramBucketFactor: 1.5}, labels)
 	empty := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "opper_tokens_per_trace", Buckets: []float64{16}, NativeHistogramBucketFactor: 1.1}, labels[:2])
-	registry.MustRegister(traces, tokens, lastEnd, durations, empty)
+	open := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "opper_traces_open"}, labels[:2])
+	registry.MustRegister(open, traces, tokens, lastEnd, durations, empty)
 	count := func() {
 		for _, project := range projects {
 			for _, outcome := range []string{"success", "failure"} {
@@ -43,6 +45,7 @@ func target(t *testing.T, projects ...string) (address string, first []*dto.Metr
 			}
 			lastEnd.WithLabelValues(project, "a").Add(1_800_000_000.123456)
 			empty.WithLabelValues(project, "a")
+			open.WithLabelValues(project, "a")
 		}
 	}
 	count()
@@ -50,6 +53,7 @@ func target(t *testing.T, projects ...string) (address string, first []*dto.Metr
 	if err != nil {
 		t.Fatal(err)
 	}
+	first = slices.DeleteFunc(first, func(f *dto.MetricFamily) bool { return f.GetName() == metric }) // which has no history
 	scraped := false
 	metrics := promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 	exporter := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -179,7 +183,7 @@ scrape_configs:
 	}{
 		"several instances":         {projects, nil, `has the live series of several instances, choose one with --label: "a.b"="c", instance=`},
 		"a label that is not there": {projects, map[string]string{"job": "opper", "instance": "b"}, `--label: no live series has instance="b", job="opper": they have "a.b"="c", instance=`},
-		"another project":           {[]string{"three"}, nil, `has no series opper_traces_total of project three, only of project="one", project="two"`},
+		"another project":           {[]string{"three"}, nil, `has no series opper_traces_open of project three, only of project="one", project="two"`},
 	} {
 		_, err := Look(t.Context(), at, test.projects, test.labels)
 		if err == nil || !strings.HasPrefix(err.Error(), "--from-server="+p.URL()+": "+test.want) {
@@ -188,7 +192,7 @@ scrape_configs:
 	}
 
 	empty := promtest.Start(t, promtest.Config{YAML: "global: {}\n"})
-	if _, err := Look(t.Context(), parse(t, empty.URL()), projects, nil); err == nil || !strings.HasSuffix(err.Error(), "has no series opper_traces_total of the last 32 days: does it scrape the exporter?") {
+	if _, err := Look(t.Context(), parse(t, empty.URL()), projects, nil); err == nil || !strings.HasSuffix(err.Error(), "has no series opper_traces_open of the last 32 days: does it scrape the exporter?") {
 		t.Errorf("without series the error is %v", err)
 	}
 }
