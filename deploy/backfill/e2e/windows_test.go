@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -225,21 +226,32 @@ func (w *world) checkQuantiles(t *testing.T, q float64, name string, window wind
 	return check("native", fmt.Sprintf("histogram_quantile(%v, %s)", q, summed), lower, upper)
 }
 
+// Series that a server has of histograms in either form, and of all others.
+var (
+	nativeSeries  = []string{"opper_trace_duration_seconds", "opper_tokens_per_trace"}
+	classicSeries = []string{
+		"opper_traces_total", "opper_trace_tokens_total",
+		"opper_trace_duration_seconds_count", "opper_trace_duration_seconds_sum", "opper_trace_duration_seconds_bucket",
+		"opper_tokens_per_trace_count", "opper_tokens_per_trace_sum", "opper_tokens_per_trace_bucket",
+		"opper_trace_last_end_timestamp_seconds",
+	}
+)
+
 // checkResets wants none, in any of the series.
 func (w *world) checkResets(t *testing.T) error {
 	t.Helper()
-	for _, expr := range []string{
-		"opper_traces_total", "opper_trace_tokens_total",
-		"opper_trace_duration_seconds", "opper_trace_duration_seconds_count", "opper_trace_duration_seconds_sum", "opper_trace_duration_seconds_bucket",
-		"opper_tokens_per_trace", "opper_tokens_per_trace_count", "opper_tokens_per_trace_sum", "opper_tokens_per_trace_bucket",
-		"opper_trace_last_end_timestamp_seconds",
-	} {
-		v, err := w.Query(t.Context(), fmt.Sprintf("sum(resets(%s[32d]))", withJob(expr)), time.Now())
+	return w.checkResetsOf(t, "opper", slices.Concat(nativeSeries, classicSeries))
+}
+
+func (w *world) checkResetsOf(t *testing.T, job string, series []string) error {
+	t.Helper()
+	for _, name := range series {
+		v, err := w.Query(t.Context(), fmt.Sprintf("sum(resets(%s{job=%q}[32d]))", name, job), time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(v) != 1 || v[0].Value != 0 {
-			return fmt.Errorf("%s has %v resets, want 0", expr, v)
+			return fmt.Errorf("%s of job %s has %v resets, want 0", name, job, v)
 		}
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -70,7 +71,7 @@ type world struct {
 	served   time.Time // since when the server may have scraped
 }
 
-func newWorld(t *testing.T, n size) *world {
+func newWorld(t *testing.T, n size, flags ...string) *world {
 	t.Helper()
 	now := time.Now()
 	w := &world{opper: oppertest.New(oppertest.Config{Seed: now.UnixNano(), NoRecord: true})}
@@ -80,7 +81,7 @@ func newWorld(t *testing.T, n size) *world {
 	w.upstream = upstream.URL
 
 	w.exporter = exportertest.MustStart(t, exportertest.Command(exportertest.Binary(t), w.upstream,
-		append(collectorFlags(n), "--storage.path="+t.TempDir(), "--web.enable-lifecycle")...))
+		slices.Concat(collectorFlags(n), flags, []string{"--storage.path=" + t.TempDir(), "--web.enable-lifecycle"})...))
 	w.address = w.exporter.AwaitReady(t)
 	exposed := exportertest.MustScrape(t, w.address).Lasting
 	w.truth = newTruth(t, w.opper, func(label string) bool {

@@ -130,13 +130,15 @@ func (b *bench) truth() map[string]event {
 	return all
 }
 
-// sorted returns events in an order. With places, names without one are the overflow.
-func sorted(events map[string]event, places map[string]bool) []event {
+// sorted returns events in an order. Names without a place are the overflow, and none has
+// counted a trace before it began.
+func sorted(events map[string]event, begins map[string]int64) []event {
 	var all []event
 	for _, e := range events {
-		if places != nil && !places[e.name] {
+		if _, hasPlace := begins[e.name]; !hasPlace {
 			e.name = aggregate.Other
 		}
+		e.end = max(e.end, begins[e.name])
 		all = append(all, e)
 	}
 	slices.SortFunc(all, event.compare)

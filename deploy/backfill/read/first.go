@@ -17,15 +17,22 @@ type counter struct{ name, outcome string }
 // countsOf returns the numbers of traces that are exposed.
 func countsOf(exposed []*dto.MetricFamily) map[counter]int {
 	counts := map[counter]int{}
+	each(exposed, "opper_traces_total", func(m *dto.Metric) {
+		counts[counter{labelOf(m, "trace_name"), labelOf(m, "outcome")}] = int(m.GetCounter().GetValue())
+	})
+	return counts
+}
+
+// each calls do with the metrics of a family.
+func each(exposed []*dto.MetricFamily, family string, do func(*dto.Metric)) {
 	for _, f := range exposed {
-		if f.GetName() != "opper_traces_total" {
+		if f.GetName() != family {
 			continue
 		}
 		for _, m := range f.GetMetric() {
-			counts[counter{labelOf(m, "trace_name"), labelOf(m, "outcome")}] = int(m.GetCounter().GetValue())
+			do(m)
 		}
 	}
-	return counts
 }
 
 func labelOf(m *dto.Metric, name string) string {
@@ -42,13 +49,9 @@ func labelOf(m *dto.Metric, name string) string {
 // and first are the counts, and the labels under which they have the names of rows.
 func (p *project) countedFirst(now, first map[counter]int, labelsNow, labelsFirst []string) []history.Event {
 	lastEnds := map[string]int64{}
-	for _, f := range p.first.Exposed {
-		if f.GetName() == "opper_trace_last_end_timestamp_seconds" {
-			for _, m := range f.GetMetric() {
-				lastEnds[labelOf(m, "trace_name")] = int64(math.Round(m.GetGauge().GetValue()*1e6)+999) / 1000
-			}
-		}
-	}
+	each(p.first.Exposed, "opper_trace_last_end_timestamp_seconds", func(m *dto.Metric) {
+		lastEnds[labelOf(m, "trace_name")] = int64(math.Round(m.GetGauge().GetValue()*1e6)+999) / 1000
+	})
 	at := p.first.At.UnixMilli()
 	// What had ended before was first seen by the last sync but one, and has settled.
 	settled := at - (p.settle + 2*p.cfg.Interval).Milliseconds()

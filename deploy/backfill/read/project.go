@@ -156,10 +156,11 @@ func (p *project) history() (history.Project, error) {
 		h.Now, h.Events = p.first.Exposed, p.countedFirst(now, first, labels, labelsFirst)
 		labels = labelsFirst
 	}
-	places := map[string]uint32{}
+	places, begins := map[string]uint32{}, beginsOf(p.now)
 	for i := range h.Events {
 		e := &h.Events[i]
 		label := labels[e.Name]
+		e.End = max(e.End, begins[label])
 		place, ok := places[label]
 		if !ok {
 			place = uint32(len(h.Names))
@@ -180,4 +181,15 @@ func (p *project) labels(counts map[counter]int) (all []string) {
 		all = append(all, label)
 	}
 	return all
+}
+
+// beginsOf returns when each name may have counted a trace, at the earliest: one that came
+// late may have ended before. A server that has ingested the created timestamp as a zero
+// would take that for a reset.
+func beginsOf(exposed []*dto.MetricFamily) map[string]int64 {
+	begins := map[string]int64{}
+	each(exposed, "opper_traces_total", func(m *dto.Metric) {
+		begins[labelOf(m, "trace_name")] = ceilMilli(m.GetCounter().GetCreatedTimestamp().AsTime().Add(time.Millisecond))
+	})
+	return begins
 }
