@@ -114,7 +114,8 @@ func TestHostileNamesStayDistinct(t *testing.T) {
 	for i := range 5000 {
 		s.Add(many(1, fmt.Sprint("made up ", i), "success", time.Now().Add(-time.Hour))...)
 	}
-	all := scrapeJobs(t, "1s", exporter(t, s, fast, noSettle, fmt.Sprint("--collector.max-trace-names=", maximum)))
+	few := []string{"--collector.duration-buckets=1,60", "--collector.token-buckets=100"} // names are what this is about
+	all := scrapeJobs(t, "2s", exporter(t, s, append(few, fast, noSettle, fmt.Sprint("--collector.max-trace-names=", maximum))...))
 	scraped(t, all)
 	late := []string{"late\n", "late\x00", "(late)"}
 	for i := range 5000 {
