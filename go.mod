@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/agnivade/levenshtein v1.2.2
 	github.com/alecthomas/kingpin/v2 v2.4.0
+	github.com/dustin/go-humanize v1.1.0
 	github.com/go-kit/log v0.2.1
 	github.com/google/uuid v1.6.0
 	github.com/prometheus/client_golang v1.25.0

@@ -9,6 +9,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/dustin/go-humanize"
+
 	"opper_exporter/collector/aggregate"
 	"opper_exporter/opper"
 )
@@ -231,19 +233,8 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// size returns bytes in three digits.
-func size(bytes float64) string {
-	units := []string{"B", "kB", "MB", "GB", "TB", "PB"}
-	i := 0
-	for bytes >= 999.5 && i < len(units)-1 {
-		bytes /= 1000
-		i++
-	}
-	if bytes < 9.95 && i > 0 {
-		return fmt.Sprintf("%.1f %s", bytes, units[i])
-	}
-	return fmt.Sprintf("%.0f %s", bytes, units[i])
-}
+// size returns bytes in two digits or three.
+func size(bytes float64) string { return humanize.Bytes(uint64(bytes)) }
 
 // rounded returns a number in two digits, as it is an estimate.
 func rounded(x float64) string {

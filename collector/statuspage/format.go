@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/dustin/go-humanize"
+
 	"opper_exporter/collector/status"
 )
 
@@ -143,17 +145,6 @@ func age(at, now time.Time) string {
 }
 
 // size writes a number of bytes with about two digits.
-func size(n float64) string {
-	for _, unit := range []string{"B", "kB", "MB", "GB"} {
-		switch {
-		case n < 9.95 && unit != "B":
-			return strconv.FormatFloat(n, 'f', 1, 64) + " " + unit
-		case n < 999.5:
-			return strconv.FormatFloat(n, 'f', 0, 64) + " " + unit
-		}
-		n /= 1000
-	}
-	return strconv.FormatFloat(n, 'f', 1, 64) + " TB"
-}
+func size(n float64) string { return humanize.Bytes(uint64(n)) }
 
 func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"golang.org/x/sync/errgroup"
 
 	"opper_exporter/deploy/backfill/block"
@@ -30,7 +31,7 @@ type written struct {
 
 // String says what was written.
 func (w *written) String() string {
-	return fmt.Sprintf("wrote %d %s with %s samples, %s, to %s in %s", w.files, w.what, plan.Number(w.samples), plan.Size(w.bytes), w.where, w.took.Round(time.Second/10))
+	return fmt.Sprintf("wrote %d %s with %s samples, %s, to %s in %s", w.files, w.what, humanize.Comma(int64(w.samples)), humanize.Bytes(w.bytes), w.where, w.took.Round(time.Second/10))
 }
 
 // write writes ranges of the history, several at once.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/dustin/go-humanize"
 )
 
 const (
@@ -137,7 +139,7 @@ func (p *Plan) Check(directory string, free uint64) error {
 			days(p.cfg.Now.Sub(p.First)), days(r), days(p.Retention), retentionFlag(p.cfg.For), days(p.Retention))
 	}
 	if free < p.Bytes+spare {
-		return fmt.Errorf("--output: %s has room for %s, and writing the history takes up to %s", directory, Size(free), Size(p.Bytes+spare))
+		return fmt.Errorf("--output: %s has room for %s, and writing the history takes up to %s", directory, humanize.Bytes(free), humanize.Bytes(p.Bytes+spare))
 	}
 	return nil
 }

@@ -3,10 +3,11 @@ package plan
 import (
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/dustin/go-humanize"
 )
 
 // Write prints the plan for an output directory. With madeState, it has a state.
@@ -27,9 +28,9 @@ func (p *Plan) Write(to io.Writer, output string, madeState bool) error {
 	} else {
 		line("blocks", "%d of %s", len(p.Ranges), days(p.width))
 	}
-	line("series", "%s", Number(uint64(p.Series)))
-	line("samples", "%s", Number(p.Samples))
-	line("bytes", "up to %s", Size(p.Bytes))
+	line("series", "%s", humanize.Comma(int64(p.Series)))
+	line("samples", "%s", humanize.Comma(int64(p.Samples)))
+	line("bytes", "up to %s", humanize.Bytes(p.Bytes))
 	line("retention", "at least %s (%s)", days(p.Retention), retentionFlag(p.cfg.For))
 	for i, step := range p.steps(output, madeState) {
 		line(fmt.Sprintf("step %d", i+1), "%s", step)
@@ -68,28 +69,4 @@ func days(d time.Duration) string {
 		fmt.Fprintf(&b, "%dh", n)
 	}
 	return b.String()
-}
-
-// Number prints a large number.
-func Number(n uint64) string {
-	digits := strconv.FormatUint(n, 10)
-	var b strings.Builder
-	for i, digit := range digits {
-		if i > 0 && (len(digits)-i)%3 == 0 {
-			b.WriteByte(' ')
-		}
-		b.WriteRune(digit)
-	}
-	return b.String()
-}
-
-// Size prints a number of bytes.
-func Size(bytes uint64) string {
-	const units = "KMGTPE"
-	value, unit := float64(bytes), ""
-	for i := 0; value >= 1000 && i < len(units); i++ {
-		value /= 1000
-		unit = units[i : i+1]
-	}
-	return fmt.Sprintf("%.3g %sB", value, unit)
 }
