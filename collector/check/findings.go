@@ -78,7 +78,7 @@ func (r *Report) findings(s *sample, cfg *config.Project) {
 	switch {
 	case s.isStopped() && s.rows == 0:
 		r.problem(fmt.Sprintf("No usable answer came within %s.", short(s.took)),
-			fmt.Sprintf("If Opper is that slow, raise --opper.timeout (now %s). Else: ", flagValue(cfg.Opper.Timeout))+network)
+			network+fmt.Sprintf(" If Opper is that slow, raise --opper.timeout (now %s).", flagValue(cfg.Opper.Timeout)))
 	case s.err != nil && !s.isStopped():
 		text, advice := failure(s.err, cfg)
 		r.problem(text, advice)
