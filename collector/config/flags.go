@@ -87,7 +87,7 @@ func newFlags(program, help string) (*kingpin.Application, *Parsed) {
 	app.Flag("web.disable-exporter-metrics", "Exclude metrics about the exporter itself (promhttp_*, process_*, go_*).").BoolVar(&v.Scrape.DisableExporterMetrics)
 	app.Flag("web.openmetrics-created", "Expose created timestamps in OpenMetrics text, as _created samples. Only for scrapers that parse them: others store them as series.").BoolVar(&v.Scrape.OpenMetricsCreated)
 	app.Flag("web.enable-lifecycle", "Enable reloads of --config.file and copies of the state via HTTP: POST /-/reload and /-/snapshot.").BoolVar(&v.Scrape.EnableLifecycle)
-	checked(app, "web.max-requests", "Maximum number of parallel scrape requests. Others wait up to 2s, then get a 503. Use 0 to disable.", "40", &v.Scrape.MaxRequests, parseInt(0))
+	checked(app, "web.max-requests", "Maximum number of parallel scrape requests. Others wait for as long as their scrape timeout allows, then get a 503. Use 0 to disable.", "40", &v.Scrape.MaxRequests, parseInt(0))
 	checked(app, "log.level", "Only log messages with the given severity or above. One of: [debug, info, warn, error]", "info", &v.LogLevel, parseEnum("debug", "info", "warn", "error"))
 	checked(app, "log.format", "Output format of log messages. One of: [logfmt, json]", "logfmt", &v.LogFormat, parseEnum("logfmt", "json"))
 

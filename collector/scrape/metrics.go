@@ -25,9 +25,10 @@ type metrics struct {
 	scrapers *Scrapers
 	registry prometheus.Gatherer // of the process
 	opts     promhttp.HandlerOpts
+	places   slots        // of all requests; nil if there is no limit
 	all      slots        // of scrapes of all projects
 	waiting  slots        // of those that wait for a sync; nil if none does
-	limited  http.Handler // serves the page in the context of a request, within the limits
+	buffered http.Handler // serves the page in the context of a request
 	counted  http.Handler // does the same with a scrape, which is counted
 }
 
@@ -47,58 +48,66 @@ func newMetrics(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometh
 		EnableOpenMetrics:                   true,
 		EnableOpenMetricsTextCreatedSamples: cfg.OpenMetricsCreated,
 	}
-	m.limited = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Context().Value(pageKey{}).(http.Handler).ServeHTTP(w, r)
-	})
 	if cfg.MaxRequests > 0 {
-		m.limited = make(slots, cfg.MaxRequests).limit(m.limited, refuse(fmt.Sprintf("Limit of concurrent requests reached (%d), try again later.", cfg.MaxRequests), http.StatusServiceUnavailable))
+		m.places = make(slots, cfg.MaxRequests)
 	}
-	m.limited = NewResponses(logger, sendTimeout, maxUnsent).Buffer(m.limited)
-	m.counted = m.limited
+	m.buffered = NewResponses(logger, sendTimeout, maxUnsent).Buffer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Context().Value(pageKey{}).(http.Handler).ServeHTTP(w, r)
+	}))
+	m.counted = m.buffered
 	if !cfg.DisableExporterMetrics {
 		registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 		m.opts.Registry = registry
-		m.counted = promhttp.InstrumentMetricHandler(registry, m.limited)
+		m.counted = promhttp.InstrumentMetricHandler(registry, m.buffered)
 	}
 	return m
 }
 
-// whole serves everything.
+// whole serves everything. What waits for another scrape of all projects takes no other
+// place.
 func (m *metrics) whole(w http.ResponseWriter, r *http.Request) {
 	page := promhttp.HandlerFor(concatenated{m.registry, m.syncer.Gatherer(allProjects)}, m.opts)
-	m.projects(w, r, allProjects, m.all.limit(page, refuse(fmt.Sprintf("Limit of concurrent scrapes of all projects reached (%d), try again later.", maxWhole), http.StatusServiceUnavailable)))
+	m.projects(w, r, allProjects, m.all.limit(m.limited(page), refuse(fmt.Sprintf("Limit of concurrent scrapes of all projects reached (%d), try again later.", maxWhole), http.StatusServiceUnavailable)))
 }
 
 // process serves what is not about a project.
 func (m *metrics) process(w http.ResponseWriter, r *http.Request) {
-	m.serve(w, r, promhttp.HandlerFor(m.registry, m.opts))
+	serveIn(w, r, m.counted, m.limited(promhttp.HandlerFor(m.registry, m.opts)))
 }
 
 // probe serves one project and nothing else.
 func (m *metrics) probe(w http.ResponseWriter, r *http.Request) {
 	if project, gatherer := target(w, r, m.syncer); gatherer != nil {
-		m.projects(w, r, project, promhttp.HandlerFor(gatherer, m.opts))
+		m.projects(w, r, project, m.limited(promhttp.HandlerFor(gatherer, m.opts)))
 	}
 }
 
 func (m *metrics) projects(w http.ResponseWriter, r *http.Request, project string, page http.Handler) {
-	handler := m.scrapers.Watch(project, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.serve(w, r, page) }))
+	handler := m.scrapers.Watch(project, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serveIn(w, r, m.counted, page) }))
 	if m.waiting != nil {
 		handler = SyncFirst(m.syncer, m.waiting, project, handler)
 	}
 	handler.ServeHTTP(w, r)
 }
 
-func (m *metrics) serve(w http.ResponseWriter, r *http.Request, handler http.Handler) {
-	m.counted.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), pageKey{}, handler)))
+// limited serves a page within the limit of requests.
+func (m *metrics) limited(page http.Handler) http.Handler {
+	if m.places == nil {
+		return page
+	}
+	return m.places.limit(page, refuse(fmt.Sprintf("Limit of concurrent requests reached (%d), try again later.", cap(m.places)), http.StatusServiceUnavailable))
 }
 
 // page serves another page of all projects within the limits of clients, as it may be
 // as large as a scrape.
 func (m *metrics) page(handler http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		m.limited.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), pageKey{}, handler)))
-	})
+	limited := m.limited(handler)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serveIn(w, r, m.buffered, limited) })
+}
+
+// serveIn serves a page in a handler that all pages share.
+func serveIn(w http.ResponseWriter, r *http.Request, shared, page http.Handler) {
+	shared.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), pageKey{}, page)))
 }
 
 // concatenated gathers families of which no two have one name. prometheus.Gatherers
@@ -148,8 +157,9 @@ func SyncFirst(syncer Syncer, waiting chan struct{}, project string, next http.H
 }
 
 const (
-	// maxQueueTime is how long a request waits until others are finished. Gathering
-	// takes milliseconds, so that many clients at once need not be refused.
+	// maxQueueTime is how long a request without a timeout waits until others are
+	// finished. Gathering takes milliseconds, so that many clients at once need not be
+	// refused.
 	maxQueueTime = 2 * time.Second
 	// maxWhole is how many scrapes of all projects are gathered at once: with a
 	// thousand of them, each takes more than 100 MiB.
@@ -159,11 +169,12 @@ const (
 // slots are places of requests that are handled at once.
 type slots chan struct{}
 
-// limit handles requests that have a place. Others wait, and are refused if they wait
-// for too long. The limit of promhttp would refuse at once.
+// limit handles requests that have a place. Others wait, a scrape as long as its timeout
+// allows, and are refused if they wait for too long. The limit of promhttp would refuse at
+// once.
 func (s slots) limit(next, refused http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !s.enter(r.Context()) {
+		if !s.enter(r) {
 			refused.ServeHTTP(w, r)
 			return
 		}
@@ -172,15 +183,19 @@ func (s slots) limit(next, refused http.Handler) http.Handler {
 	})
 }
 
-// enter reports whether there was a place in time. A free one is taken also when ctx has
-// ended: during the shutdown, scrapes in flight are answered.
-func (s slots) enter(ctx context.Context) bool {
+// enter reports whether there was a place in time. A free one is taken also when the
+// context has ended: during the shutdown, scrapes in flight are answered.
+func (s slots) enter(r *http.Request) bool {
 	select {
 	case s <- struct{}{}:
 		return true
 	default:
 	}
-	ctx, cancel := context.WithTimeout(ctx, maxQueueTime)
+	patience := maxQueueTime
+	if timeout, ok := scrapeTimeout(r); ok {
+		patience = max(patience, timeout-scrapeMargin)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), patience)
 	defer cancel()
 	select {
 	case s <- struct{}{}:

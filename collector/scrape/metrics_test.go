@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -176,6 +177,54 @@ func TestFewScrapesOfAllProjectsAtOnce(t *testing.T) {
 			t.Errorf("status %d", got)
 		}
 	}
+}
+
+// A scrape of all projects waits for others as long as its timeout allows: two servers
+// and a person with a browser come at the same time. It takes no place that a scrape of
+// one project needs.
+func TestScrapeOfAllProjectsWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProjects("a")
+		p.alone = prometheus.NewRegistry()
+		h := newTestHandler(t, Config{MaxRequests: maxWhole + 1}, p, io.Discard)
+		entered, release := make(chan struct{}), make(chan struct{})
+		p.metrics = held(entered, release)
+		whole := func(timeout string) <-chan int {
+			done := make(chan int, 1)
+			go func() { done <- get(t, h, "/metrics", "X-Prometheus-Scrape-Timeout-Seconds", timeout).Code }()
+			return done
+		}
+		var done []<-chan int
+		for range maxWhole {
+			done = append(done, whole("10"))
+			<-entered
+		}
+		patient, hasty, short := whole("10"), whole("3"), whole("1")
+		<-time.After(9 * time.Second)
+		for name, refused := range map[string]<-chan int{"hasty": hasty, "short": short} {
+			select {
+			case got := <-refused:
+				if got != http.StatusServiceUnavailable {
+					t.Errorf("%s: status %d beside %d others", name, got, maxWhole)
+				}
+			default:
+				t.Errorf("%s: waits for longer than its timeout", name)
+			}
+		}
+		if w := get(t, h, "/probe?target=a"); w.Code != http.StatusOK {
+			t.Errorf("one project: %d", w.Code)
+		}
+		go func() {
+			release <- struct{}{}
+			<-entered
+			close(release)
+		}()
+		for _, d := range append(done, patient) {
+			if got := <-d; got != http.StatusOK {
+				t.Errorf("status %d", got)
+			}
+		}
+	})
 }
 
 // However many clients wait for syncs that hang, others are answered.
