@@ -25,7 +25,9 @@ type usageOrganization struct {
 	log   promtest.Output
 	c     *Collector
 
-	settings string // of the projects
+	settings  string // of the projects
+	store     Store  // nil keeps nothing
+	intervals map[string]time.Duration
 }
 
 // uuidOf and keyOf are those of a project of an organization, by its name.
@@ -57,12 +59,15 @@ func (o *usageOrganization) configure(names ...string) {
 		}
 		cfg := usageConfig().Project
 		cfg.Name, cfg.Opper, cfg.UpstreamURL, cfg.MaxModels = name, opper.Options{URL: o.http.URL, Key: key}, o.http.URL, 50
-		cfg.Digest = name + o.settings
+		if interval, ok := o.intervals[name]; ok {
+			cfg.UsageInterval, cfg.Aggregate.Costs = interval, interval > 0
+		}
+		cfg.Digest = fmt.Sprint(name, o.settings, cfg.UsageInterval)
 		projects = append(projects, cfg)
 	}
 	var err error
 	if o.c == nil {
-		o.c, err = New(projects, Deps{Logger: log.NewLogfmtLogger(&o.log), Clock: followingClock(o.now)})
+		o.c, err = New(projects, Deps{Logger: log.NewLogfmtLogger(&o.log), Clock: followingClock(o.now), Store: o.store})
 	} else {
 		err = o.c.Apply(projects)
 	}
@@ -75,8 +80,9 @@ func (o *usageOrganization) configure(names ...string) {
 func (o *usageOrganization) run(minutes int) {
 	for range minutes {
 		for _, p := range o.c.all() {
-			p.sync(o.t.Context())
-			p.countUsage(p.usage.request(p.aggregates.WaitingSince()).read(o.t.Context(), p.usage.source()))
+			if p.sync(o.t.Context()); p.usage.isOn() {
+				p.countUsage(p.usage.request(p.aggregates.WaitingSince()).read(o.t.Context(), p.usage.source()))
+			}
 		}
 		o.step(time.Minute)
 	}

@@ -80,11 +80,11 @@ func (s *Set) assign(rows []opper.Usage, seen map[string]int64, newest int64, is
 	for _, id := range ids {
 		_, isCounted := s.accounts[id]
 		_, isOther := s.others[id]
-		if isCounted || isOther && (!isFull || id == "" && len(ids) == 1 && s.isCountedElsewhere()) {
+		if isCounted || isOther && id == "" && len(ids) == 1 && s.isCountedElsewhere() {
 			continue
 		}
 		if !isFull {
-			s.undecided = true
+			s.undecided = s.undecided || !isOther || id != "" && s.cfg.Owners.isFree(id)
 			continue
 		}
 		claims, isProven := []string{id}, id == proof.Own

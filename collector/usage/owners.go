@@ -29,8 +29,16 @@ type Owners struct {
 
 type claim struct {
 	project   string
-	isDurable bool // others may rely on it
-	isGuess   bool // nothing showed that the Opper project is the configured one
+	isDurable bool  // others may rely on it
+	seen      reach // of what is claimed
+	isGuess   bool  // nothing showed that the Opper project is the configured one
+}
+
+// reach is how far usage has been seen.
+type reach struct{ hour, calls int64 }
+
+func (r reach) isBehind(o reach) bool {
+	return r.hour < o.hour || r.hour == o.hour && r.calls < o.calls
 }
 
 // verdict is for the project of the claim.
@@ -93,6 +101,14 @@ func (o *Owners) SetProjects(names []string) {
 			s.first = ""
 		}
 	}
+}
+
+// isFree reports whether nobody has claimed an Opper project.
+func (o *Owners) isFree(id string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, isClaimed := o.claims[id]
+	return !isClaimed
 }
 
 // endAwait says that others need not wait any more for what a project proves.
@@ -169,18 +185,20 @@ func (o *Owners) mustWait(s *sighting, isFirst bool, now time.Time) bool {
 	return now.Sub(s.since) < patience
 }
 
-// keep makes claims durable, or returns false if other projects have them all.
-func (o *Owners) keep(project string, ids []string) bool {
+// keep makes claims durable, or returns false if other projects have them all. Two may
+// have one in their state: while the first one was not configured, the other has taken
+// over and has seen more.
+func (o *Owners) keep(project string, ids []string, seen reach) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	hasClaim := false
 	_, isConfigured := o.isAwaited[project]
 	for _, id := range ids {
-		if c, isClaimed := o.claims[id]; isClaimed && c.project != project {
+		if c, isClaimed := o.claims[id]; isClaimed && c.project != project && !c.seen.isBehind(seen) {
 			continue
 		}
 		if hasClaim = true; isConfigured {
-			o.claims[id] = claim{project: project, isDurable: true}
+			o.claims[id] = claim{project: project, isDurable: true, seen: seen}
 			delete(o.seen, id)
 		}
 	}

@@ -63,10 +63,30 @@ func (s *Set) keepClaims() {
 		if id == "" && label == "" {
 			s.keepSum()
 		}
-		if len(claims) > 0 && !s.cfg.Owners.keep(s.cfg.Project, claims) {
+		if len(claims) > 0 && !s.cfg.Owners.keep(s.cfg.Project, claims, s.reach(label)) {
 			delete(s.accounts, id)
 			s.others[id] = ""
+			s.dropForeignMarks()
 		}
+	}
+}
+
+// reach returns how far usage has been seen under a label.
+func (s *Set) reach(label string) reach {
+	r := reach{hour: s.newest}
+	for _, m := range s.hours[s.newest] {
+		if m.project == label {
+			r.calls = aggregate.AddSaturating(r.calls, m.high[Calls])
+		}
+	}
+	return r
+}
+
+// EndRestore is called once all Sets of the process are restored: what another one has seen
+// more of is that one's.
+func (s *Set) EndRestore() {
+	if s.begun {
+		s.keepClaims()
 	}
 }
 
@@ -86,7 +106,6 @@ func Restore(cfg Config, entries map[string][]byte) (*Set, error) {
 		}
 	}
 	s.keepClaims()
-	s.dropForeignMarks()
 	if s.begun {
 		s.cfg.Owners.endAwait(cfg.Project) // its list had been read before
 	}
