@@ -87,8 +87,8 @@ test-collector:
 	$(GO) test -race -timeout 30m ./collector -skip '$(UNRACED_TESTS)' -schedules 50
 
 test-schedules:
-	@echo '=== running 1500 random schedules'
-	$(SCHEDULES) ./collector -run 'TestSimulation|$(UNRACED_TESTS)' -schedules 1500
+	@echo '=== running 1000 random schedules'
+	$(SCHEDULES) ./collector -run 'TestSimulation|$(UNRACED_TESTS)' -schedules 1000
 
 # The soak and the servers with a history mostly wait, so the rest runs beside them.
 test-long: ## many more random schedules and kills, fuzzing, and ten minutes of soak
@@ -112,8 +112,8 @@ long-rest:
 	$(SCHEDULES) ./collector ./collector/usage -run 'TestSimulation|TestSchedules$$|TestMonthOfTroubles' -schedules 10000
 	@echo '=== killing exporters 80 times, and scraping 20 projects over shared connections'
 	$(GO) test -race -timeout 60m ./deploy/test/e2e -run 'TestCountsSurviveSIGKILL|TestFirstIncrementIsNotLostByDiscovery' -parallel 4 -kills 40 -shared-connections
-	@echo '=== testing each alert beside all rules'
-	$(GO) test -timeout 60m ./deploy/prometheus -run TestRulesPassTheirTests -all-rules
+	@echo '=== testing each alert beside all rules, and with changed ones'
+	$(GO) test -timeout 60m ./deploy/prometheus -run 'TestRulesPassTheirTests|TestEveryAlertIsTested' -all-rules -change-rules
 	@echo '=== fuzzing'
 	$(MAKE) fuzz FUZZTIME=2000x
 
