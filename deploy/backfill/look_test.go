@@ -61,9 +61,9 @@ func TestHistoryEndsForTheServer(t *testing.T) {
 
 // No disk has room for this.
 func TestDiskWithoutRoom(t *testing.T) {
-	b := newBench(t, 300, 20*day)
+	b := newBench(t, 300, 29*day)
 	var buckets []string
-	for i := range 200 {
+	for i := range 250 {
 		buckets = append(buckets, fmt.Sprint(i+1))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -71,7 +71,7 @@ func TestDiskWithoutRoom(t *testing.T) {
 	var errs bytes.Buffer
 	status := run(ctx, []string{
 		"--opper.url=" + b.url, "--opper.max-requests-per-second=0", "--output=" + b.output, "--label=job=opper", "--label=instance=exporter:16773",
-		"--format=openmetrics", "--step=1s", "--retention=0s", "--collector.duration-buckets=" + strings.Join(buckets, ","),
+		"--format=openmetrics", "--step=1s", "--retention=0s", "--collector.duration-buckets=" + strings.Join(buckets, ","), "--collector.token-buckets=" + strings.Join(buckets, ","),
 	}, func(string) string { return testKey }, printed(cancel), &errs)
 	if status != 1 || !strings.Contains(errs.String(), program+": error: --output: "+b.output+" has room for ") {
 		t.Errorf("exit status %d:\n%s", status, &errs)
