@@ -23,7 +23,7 @@ func TestHistoryEndsForTheServer(t *testing.T) {
 	now := time.Now()
 	first, head := now.Add(-9*time.Hour).Truncate(time.Minute), now.Add(-7*time.Hour).Truncate(time.Second)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		data := ""
+		var data string
 		switch r.URL.Path {
 		case "/api/v1/status/runtimeinfo":
 			data = `{"storageRetention":"33d"}`
