@@ -194,7 +194,7 @@ func TestSweepsWaitForNoSync(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const interval, length = 30 * time.Second, 20 * time.Minute
 		o, began := &organization{ownLimit: 5, sweepInterval: 5 * time.Minute}, time.Now()
-		o.run(t, 10, interval, map[string]int{"small": 140}, length, func(c *Collector) {
+		o.run(t, 10, interval, map[string]int{"small": 130}, length, func(c *Collector) {
 			longest := time.Duration(0)
 			for name, heads := range o.heads {
 				for i := 1; i < len(heads); i++ {
