@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,21 +13,28 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
-// memories is a Store of many projects.
-type memories map[string]*storetest.Memory
-
-func (m memories) of(project string) *storetest.Memory {
-	if m[project] == nil {
-		m[project] = new(storetest.Memory)
-	}
-	return m[project]
+// memories is a Store of many projects, which are restored at once.
+type memories struct {
+	mu  sync.Mutex
+	all map[string]*storetest.Memory
 }
 
-func (m memories) Load(project string, visit func(string, []byte) error) (bool, error) {
+func (m *memories) of(project string) *storetest.Memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.all[project] == nil {
+		m.all[project] = new(storetest.Memory)
+	}
+	return m.all[project]
+}
+
+// Load implements Store.
+func (m *memories) Load(project string, visit func(string, []byte) error) (bool, error) {
 	return m.of(project).Load(project, visit)
 }
 
-func (m memories) Commit(project string, changes map[string][]byte, fresh bool) error {
+// Commit implements Store.
+func (m *memories) Commit(project string, changes map[string][]byte, fresh bool) error {
 	return m.of(project).Commit(project, changes, fresh)
 }
 
@@ -47,7 +55,7 @@ func newUsageReloads(t *testing.T, isOrgWide bool, seed uint64) *usageReloads {
 	t.Helper()
 	r := &usageReloads{rng: rand.New(rand.NewPCG(seed, 16)), shown: map[[2]string]float64{}}
 	r.usageOrganization = newUsageOrganization(t, oppertest.UsageTroubles{OrganizationWide: isOrgWide}, reloadedProjects...)
-	r.store, r.intervals = memories{}, map[string]time.Duration{}
+	r.store, r.intervals = &memories{all: map[string]*storetest.Memory{}}, map[string]time.Duration{}
 	r.running = []string{"a", "b"}
 	for _, name := range reloadedProjects {
 		r.intervals[name] = time.Minute
@@ -115,7 +123,7 @@ func (r *usageReloads) expectAll(what string) {
 func TestReloadOfTheUsageInterval(t *testing.T) {
 	for _, isOrgWide := range []bool{false, true} {
 		r := newUsageReloads(t, isOrgWide, 1)
-		for range 30 {
+		for range 15 {
 			r.spend(r.running)
 			switch name := r.running[r.rng.IntN(2)]; r.rng.IntN(5) {
 			case 0:
@@ -146,7 +154,7 @@ func TestReloadOfTheUsageInterval(t *testing.T) {
 // another does: nothing is counted twice, and nothing falls. Once it is decided who counts
 // what, nothing is lost.
 func TestReloadThatMovesUsage(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range uint64(4) {
 		r := newUsageReloads(t, true, seed)
 		for range 12 {
 			r.change()
