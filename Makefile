@@ -58,7 +58,7 @@ tools: ## the tools that the tests and the linters use
 UNRACED := deploy/test/e2e deploy/prometheus deploy/grafana deploy/test/packages deploy deploy/docs/generate \
 	collector/syncer collector/aggregate collector/ledger opper/jsonscan opper/oppertest/oracle
 # So it is with these tests of the collector. Many projects at once are as well with it.
-UNRACED_TESTS := TestSchedules|TestHistoryIsCountedExactly|TestLiveTracesAreCountedOnceSettled|TestCalmProjectsKeepTheirInterval|TestSweepsWaitForNoSync|TestProjectIsUpWhileItWaitsForASlot
+UNRACED_TESTS := TestSchedules|TestHistoryIsCountedExactly|TestLiveTracesAreCountedOnceSettled|TestCalmProjectsKeepTheirInterval|TestSweepsWaitForNoSync|TestProjectIsUpWhileItWaitsForASlot|TestReloadThatMovesUsage|TestReloadOfTheUsageInterval
 # Schedules make much garbage and keep little.
 SCHEDULES := GOGC=800 $(GO) test -timeout 60m
 # Where opper_backfill has goroutines, beside the program itself.
@@ -110,6 +110,8 @@ long-usage:
 long-rest:
 	@echo '=== running 10000 random schedules'
 	$(SCHEDULES) ./collector ./collector/usage -run 'TestSimulation|TestSchedules$$|TestMonthOfTroubles' -schedules 10000
+	@echo '=== reloading 200 times at random'
+	$(GO) test -race -timeout 60m ./collector -run TestReloadAtAnyMoment -reloads 200
 	@echo '=== killing exporters 80 times, and scraping 20 projects over shared connections'
 	$(GO) test -race -timeout 60m ./deploy/test/e2e -run 'TestCountsSurviveSIGKILL|TestFirstIncrementIsNotLostByDiscovery' -parallel 4 -kills 40 -shared-connections
 	@echo '=== testing each alert beside all rules, and with changed ones'

@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -17,6 +18,8 @@ import (
 // maxRunning is how many projects of a reloading run at once, about.
 const maxRunning = 6
 
+var reloads = flag.Int("reloads", 50, "reload this many times at random")
+
 // reloading is a fleet whose projects change at random.
 type reloading struct {
 	*fleet
@@ -28,7 +31,6 @@ type reloading struct {
 // Whatever is under way while projects are added, removed, renamed and changed, no
 // trace is lost or counted twice in any, and nothing is left of those that end.
 func TestReloadAtAnyMoment(t *testing.T) {
-	const reloads = 200
 	r := &reloading{fleet: newFleet(t), rng: rand.New(rand.NewPCG(15, 2)), running: map[string]config.Project{}}
 	for range 3 {
 		r.add(150)
@@ -50,7 +52,7 @@ func TestReloadAtAnyMoment(t *testing.T) {
 		}
 	})
 	moments := []string{"initial sync", "sync", "sweep", "commit"}
-	for i := range reloads {
+	for i := range *reloads {
 		moment, project := moments[i%len(moments)], ""
 		if moment == "initial sync" {
 			project = r.add(250)
