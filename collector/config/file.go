@@ -80,8 +80,8 @@ var (
 
 // withoutKeys returns an error that shows no key where one was given in the wrong place.
 func withoutKeys(err error) error {
-	if err == nil {
-		return nil
+	if err == nil || !keyLike.MatchString(err.Error()) {
+		return err
 	}
 	return errors.New(keyLike.ReplaceAllString(err.Error(), "op-…"))
 }
