@@ -66,7 +66,7 @@ BACKFILL_RACED := ./read ./server
 
 # The tests with real servers mostly wait, so more is tested at once than there are
 # cores.
-test: tools ## the tests, about five minutes of them
+test: tools ## the tests, less than ten minutes of them on two cores
 	@$(MAKE) -j2 test-unraced test-raced test-collector test-backfill test-schedules
 
 test-unraced:
