@@ -120,3 +120,30 @@ func TestLongIdentifiers(t *testing.T) {
 		})
 	}
 }
+
+// Whose list it is, only traces tell that Opper can be asked for.
+func TestBurstOfLongIdentifiers(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	b.syncer.cfg.MaxTaken = 250
+	b.fill(30)
+	b.mustSync()
+	b.quiet()
+	b.opper.Fail(oppertest.Fault{Times: -1, Match: func(r oppertest.Request) bool {
+		if r.ID == ledger.NoRef {
+			t.Errorf("asked for %q", r.ID)
+		}
+		return false
+	}})
+	const burst = 600
+	before := len(b.counted)
+	for i := range burst {
+		tr := endedTrace("long", b.now())
+		tr.ID = fmt.Sprint(strings.Repeat("long", 50), i)
+		b.opper.Add(tr)
+	}
+	b.mustSync()
+	b.quiet()
+	if got := len(b.counted) - before; got != burst {
+		t.Errorf("%d counted, want %d", got, burst)
+	}
+}
