@@ -41,9 +41,9 @@ func (p *project) countUsage(a usageAnswer) {
 	defer p.metrics.stall.end()
 	if a.hasRead(byModel) {
 		proof := u.proof(&a, p.ledger, p.snapshots.isPublished())
-		before := u.set.CountedBy()
+		before, incomplete := u.set.CountedBy(), u.set.Incomplete
 		a.errs[byModel] = u.set.Apply(a.models, a.from, a.byProject, proof, p.clock.System())
-		if u.set.HasIncomplete {
+		if u.set.Incomplete > incomplete {
 			u.logIncomplete(byModel, a.models)
 		}
 		if by := u.set.CountedBy(); by != "" && by != before {

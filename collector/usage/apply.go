@@ -45,7 +45,7 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Pr
 		}
 	}
 	fullAt := s.fullAt
-	s.undecided, s.fullAt, s.HasIncomplete = false, 0, false
+	s.undecided, s.fullAt = false, 0
 	isFull := first <= s.border
 	if _, hasNull := seen[""]; hasNull && len(seen) == 1 {
 		switch {
@@ -212,7 +212,6 @@ func (s *Set) note(before, after mark) {
 	}
 	if after.isIncomplete && !before.isIncomplete {
 		s.Incomplete++
-		s.HasIncomplete = true
 	}
 }
 

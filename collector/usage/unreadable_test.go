@@ -20,32 +20,32 @@ func unreadable(u opper.Usage) opper.Usage {
 // are counted, and it is counted when it can be read.
 func TestUnreadableRow(t *testing.T) {
 	f := newFixture(t, Config{})
-	expect := func(costs string, incomplete uint64, isNew bool) {
+	expect := func(costs string, incomplete uint64) {
 		t.Helper()
 		f.expect(costs)
-		if f.set.Incomplete != incomplete || f.set.HasIncomplete != isNew || f.set.Corrections != 0 {
-			t.Errorf("%d incomplete, new: %v, want %d, %v; %d corrections", f.set.Incomplete, f.set.HasIncomplete, incomplete, isNew, f.set.Corrections)
+		if f.set.Incomplete != incomplete || f.set.Corrections != 0 {
+			t.Errorf("%d incomplete, want %d; %d corrections", f.set.Incomplete, incomplete, f.set.Corrections)
 		}
 	}
 	x, y, z := row(0, "X", "x", 5), row(0, "X", "y", 3), row(0, "X", "z", 1)
 	f.mustRead(x, unreadable(y))
-	expect("/x=5 /y=0", 1, true)
+	expect("/x=5 /y=0", 1)
 	f.mustRead(x, unreadable(y))
-	expect("/x=5 /y=0", 1, false)
+	expect("/x=5 /y=0", 1)
 	f.restart()
 	f.mustRead(x, unreadable(y), z)
-	expect("/x=5 /y=0 /z=1", 1, false)
+	expect("/x=5 /y=0 /z=1", 1)
 	f.mustRead(unreadable(x), y, z)
-	expect("/x=5 /y=3 /z=1", 2, true)
+	expect("/x=5 /y=3 /z=1", 2)
 	x.Cost = 8
 	f.later(x, y, z)
-	expect("/x=8 /y=3 /z=1", 2, false)
+	expect("/x=8 /y=3 /z=1", 2)
 	// What is unreadable beside another row of the same model may be negative.
 	more := row(0, "X", "x", 2)
 	f.mustRead(x, more, unreadable(row(0, "X", "x", 9)), y, z)
-	expect("/x=8 /y=3 /z=1", 3, true)
+	expect("/x=8 /y=3 /z=1", 3)
 	f.mustRead(x, more, opper.Usage{Bucket: noon, Project: "X", Model: "x", Cost: -1}, y, z)
-	expect("/x=9 /y=3 /z=1", 3, false)
+	expect("/x=9 /y=3 /z=1", 3)
 }
 
 // Where rows of an hour are missing, those that are there are counted and the others did

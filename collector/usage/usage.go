@@ -124,8 +124,7 @@ type Set struct {
 	Corrections uint64
 	// Incomplete counts how often those of a model in an hour could not be read in full. It
 	// counts again once they could.
-	Incomplete    uint64
-	HasIncomplete bool // some of them became so with the last Apply
+	Incomplete uint64
 
 	begun    bool              // the first read has been counted
 	border   int64             // the hours before it are final; 0 before the first read
