@@ -135,8 +135,8 @@ func newProject(cfg config.Project, deps Deps, metrics *instrumentation, clock *
 	return p
 }
 
-// expose publishes what was restored, once all projects are, if it is known to be what is configured. What
-// restarts from zero is committed first.
+// expose publishes what was restored, if it is known to be what is configured. What
+// restarts from zero is committed first. All projects must be restored by then.
 func (p *project) expose() {
 	p.usage.set.EndRestore()
 	if p.state.hasReset && !p.commit() || p.isUnproven() {

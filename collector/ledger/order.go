@@ -171,7 +171,8 @@ func (o *order) reserve(n int) {
 
 // makeRoom returns where to insert n ids that should come before place at of the
 // full chunk c. At either end c stays whole, so that a list that grows at one
-// end fills its chunks. So does one that grows elsewhere by many.
+// end fills its chunks. Many ids cut it where they come, so that a burst fills chunks
+// of its own.
 func (o *order) makeRoom(c *chunk, at, n int) (*chunk, int) {
 	switch at {
 	case 0:

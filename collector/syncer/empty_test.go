@@ -65,7 +65,7 @@ func TestListEmptyForAMoment(t *testing.T) {
 	}
 }
 
-// Each time that a list is empty, it is doubted anew.
+// Each time a list becomes empty, the wait starts over.
 func TestListEmptyAgain(t *testing.T) {
 	b := newBench(t, oppertest.Config{})
 	b.arrive("first", 3, time.Second)

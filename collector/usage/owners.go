@@ -103,7 +103,7 @@ func (o *Owners) SetProjects(names []string) {
 	}
 }
 
-// isFree reports whether nobody has claimed an Opper project.
+// isFree reports whether no configured project has claimed an Opper project.
 func (o *Owners) isFree(id string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

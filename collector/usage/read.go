@@ -32,8 +32,8 @@ type Pages struct {
 	parts int   // answers that lack rows, of the present read
 }
 
-// maxParts bounds the requests where many minutes have more rows than an answer: once
-// so many have, what one answer has of an hour must do.
+// maxParts bounds the requests where many minutes have more rows than an answer: after
+// that many, hours are not read by the minute any more.
 const maxParts = 10
 
 // ReadBy reads usage by a group and by Opper project, or by the group alone if Opper

@@ -11,7 +11,7 @@ import (
 )
 
 // Whether data is old depends on the interval of its project, as for the alerts. That of
-// a project whose exporter is gone goes on to age.
+// a project whose exporter is gone keeps aging.
 func TestDataAgeGoesByTheInterval(t *testing.T) {
 	const minutes = 240
 	type project struct {
