@@ -125,8 +125,8 @@ func (c concatenated) Gather() (all []*dto.MetricFamily, err error) {
 }
 
 const (
-	// scrapeMargin is the part of a scrape's timeout that remains to expose the
-	// last snapshot if the sync does not end.
+	// scrapeMargin is the part of a scrape's timeout that remains for the answer when
+	// what it waits for does not end.
 	scrapeMargin = 500 * time.Millisecond
 	// defaultScrapeTimeout is for requests without a timeout.
 	defaultScrapeTimeout = 10 * time.Second
@@ -135,18 +135,23 @@ const (
 	maxWaiting = 40
 )
 
+// beforeTimeout returns a context that ends a little before the client gives up.
+func beforeTimeout(r *http.Request) (context.Context, context.CancelFunc) {
+	timeout, ok := scrapeTimeout(r)
+	if !ok {
+		timeout = defaultScrapeTimeout
+	}
+	return context.WithTimeout(r.Context(), timeout-scrapeMargin)
+}
+
 // SyncFirst syncs a project, or all (allProjects), before each request is handled,
 // within the timeout of the scrape (X-Prometheus-Scrape-Timeout-Seconds). A request
 // that finds no place in waiting gets what is there.
 func SyncFirst(syncer Syncer, waiting chan struct{}, project string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		timeout, ok := scrapeTimeout(r)
-		if !ok {
-			timeout = defaultScrapeTimeout
-		}
 		select {
 		case waiting <- struct{}{}:
-			ctx, cancel := context.WithTimeout(r.Context(), timeout-scrapeMargin)
+			ctx, cancel := beforeTimeout(r)
 			syncer.Refresh(ctx, project)
 			cancel()
 			<-waiting
@@ -156,22 +161,15 @@ func SyncFirst(syncer Syncer, waiting chan struct{}, project string, next http.H
 	})
 }
 
-const (
-	// maxQueueTime is how long a request without a timeout waits until others are
-	// finished. Gathering takes milliseconds, so that many clients at once need not be
-	// refused.
-	maxQueueTime = 2 * time.Second
-	// maxWhole is how many scrapes of all projects are gathered at once: with a
-	// thousand of them, each takes more than 100 MiB.
-	maxWhole = 2
-)
+// maxWhole is how many scrapes of all projects are gathered at once: with a thousand of
+// them, each takes more than 100 MiB.
+const maxWhole = 2
 
 // slots are places of requests that are handled at once.
 type slots chan struct{}
 
-// limit handles requests that have a place. Others wait, a scrape as long as its timeout
-// allows, and are refused if they wait for too long. The limit of promhttp would refuse at
-// once.
+// limit handles requests that have a place. Others wait for as long as their timeout
+// allows, and are refused then. The limit of promhttp would refuse at once.
 func (s slots) limit(next, refused http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.enter(r) {
@@ -191,11 +189,7 @@ func (s slots) enter(r *http.Request) bool {
 		return true
 	default:
 	}
-	patience := maxQueueTime
-	if timeout, ok := scrapeTimeout(r); ok {
-		patience = max(patience, timeout-scrapeMargin)
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), patience)
+	ctx, cancel := beforeTimeout(r)
 	defer cancel()
 	select {
 	case s <- struct{}{}:

@@ -117,22 +117,24 @@ func TestScrapeSyncsWhatItExposes(t *testing.T) {
 
 // All pages that grow with the number of projects share the limit of requests.
 func TestPiecesShareTheLimit(t *testing.T) {
-	p := newProjects("a")
-	entered, release := make(chan struct{}), make(chan struct{})
-	p.alone = held(entered, release)
-	h := newTestHandler(t, Config{MaxRequests: 1}, p, io.Discard, up())
-	done := make(chan int, 1)
-	go func() { done <- get(t, h, "/probe?target=a").Code }()
-	<-entered
-	for _, url := range []string{"/metrics/exporter", "/probe?target=a", "/metrics", "/sd", "/"} {
-		if w := get(t, h, url); w.Code != http.StatusServiceUnavailable {
-			t.Errorf("%s: %d beside another scrape", url, w.Code)
+	synctest.Test(t, func(t *testing.T) {
+		p := newProjects("a")
+		entered, release := make(chan struct{}), make(chan struct{})
+		p.alone = held(entered, release)
+		h := newTestHandler(t, Config{MaxRequests: 1}, p, io.Discard, up())
+		done := make(chan int, 1)
+		go func() { done <- get(t, h, "/probe?target=a").Code }()
+		<-entered
+		for _, url := range []string{"/metrics/exporter", "/probe?target=a", "/metrics", "/sd", "/"} {
+			if w := get(t, h, url); w.Code != http.StatusServiceUnavailable {
+				t.Errorf("%s: %d beside another scrape", url, w.Code)
+			}
 		}
-	}
-	close(release)
-	if got := <-done; got != http.StatusOK {
-		t.Errorf("status %d", got)
-	}
+		close(release)
+		if got := <-done; got != http.StatusOK {
+			t.Errorf("status %d", got)
+		}
+	})
 }
 
 // held returns a gatherer of nothing, which says when it is asked and waits.
@@ -147,36 +149,38 @@ func held(entered chan<- struct{}, release <-chan struct{}) prometheus.Gatherer 
 // Many scrapes of all projects at once do not multiply the memory that one takes, nor
 // hold others up.
 func TestFewScrapesOfAllProjectsAtOnce(t *testing.T) {
-	p := newProjects("a")
-	alone := prometheus.NewRegistry()
-	alone.MustRegister(up())
-	p.alone = alone
-	h := newTestHandler(t, Config{MaxRequests: 40}, p, io.Discard)
-	entered, release := make(chan struct{}), make(chan struct{})
-	p.metrics = held(entered, release)
-	done := make(chan int)
-	for range maxWhole + 3 {
-		go func() { done <- get(t, h, "/metrics").Code }()
-	}
-	for range maxWhole {
-		<-entered
-	}
-	for range 3 {
-		if got := <-done; got != http.StatusServiceUnavailable {
-			t.Errorf("status %d beside %d others", got, maxWhole)
+	synctest.Test(t, func(t *testing.T) {
+		p := newProjects("a")
+		alone := prometheus.NewRegistry()
+		alone.MustRegister(up())
+		p.alone = alone
+		h := newTestHandler(t, Config{MaxRequests: 40}, p, io.Discard)
+		entered, release := make(chan struct{}), make(chan struct{})
+		p.metrics = held(entered, release)
+		done := make(chan int)
+		for range maxWhole + 3 {
+			go func() { done <- get(t, h, "/metrics").Code }()
 		}
-	}
-	for _, url := range []string{"/metrics/exporter", "/probe?target=a", "/sd", "/"} {
-		if w := get(t, h, url); w.Code != http.StatusOK {
-			t.Errorf("%s: %d", url, w.Code)
+		for range maxWhole {
+			<-entered
 		}
-	}
-	close(release)
-	for range maxWhole {
-		if got := <-done; got != http.StatusOK {
-			t.Errorf("status %d", got)
+		for range 3 {
+			if got := <-done; got != http.StatusServiceUnavailable {
+				t.Errorf("status %d beside %d others", got, maxWhole)
+			}
 		}
-	}
+		for _, url := range []string{"/metrics/exporter", "/probe?target=a", "/sd", "/"} {
+			if w := get(t, h, url); w.Code != http.StatusOK {
+				t.Errorf("%s: %d", url, w.Code)
+			}
+		}
+		close(release)
+		for range maxWhole {
+			if got := <-done; got != http.StatusOK {
+				t.Errorf("status %d", got)
+			}
+		}
+	})
 }
 
 // A scrape of all projects waits for others as long as its timeout allows: two servers
