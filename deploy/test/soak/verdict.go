@@ -100,7 +100,7 @@ func (v *watcher) verdict() (broken bool) {
 			r.Lasting.Total("opper_usage_cost_usd_total", ""), v.leastCost, v.mostCost, r.Lasting.Total("opper_trace_cost_usd_total", ""),
 			r.Lasting.Total("opper_cost_usd_per_trace_count", ""), r.Lasting.Project("opper_exporter_trace_costs_unknown_total"), r.Lasting.Project("opper_exporter_usage_corrections_total"))
 	}
-	out("scrapes", "%d, slowest %s", v.scrapes, v.slowest.Round(time.Millisecond))
+	out("scrapes", "%d, slowest %s; without a timeout %d were refused", v.scrapes, v.slowest.Round(time.Millisecond), v.refused)
 	out("leaks", "%s; peak memory %.0f MiB", leaks, v.peak/(1<<20))
 	lines := v.promises.list()
 	if len(lines) == 0 {

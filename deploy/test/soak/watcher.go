@@ -32,6 +32,7 @@ type watcher struct {
 	syncs       []time.Time // ends of the syncs that were shown
 	gaps        []span      // when opper_exporter_gaps_total rose
 	scrapes     int
+	refused     int // scrapes without a timeout, which are told to try again later
 	slowest     time.Duration
 	good, bad   float64 // syncs
 	failures    float64 // since the last good one, while nothing was wrong
@@ -55,7 +56,9 @@ func newWatcher(s *settings, x *exporter, w *world, p *promises, tl *timeline) *
 	}
 }
 
-const scrapeTimeout = 10 * time.Second
+// scrapeTimeout is longer than a server's usual one, as the load of the machine is in it.
+// How long a scrape takes is a figure of the verdict.
+const scrapeTimeout = time.Minute
 
 // run watches until ctx ends, and closes what it returns then.
 func (v *watcher) run(ctx context.Context) <-chan struct{} {
@@ -116,7 +119,13 @@ func (v *watcher) get(ctx context.Context, accept string, scrape bool) (header h
 	after := v.exporter.view()
 	disturbed := before.paused || before.changes != after.changes || errors.Is(context.Cause(ctx), context.Canceled)
 	if err != nil {
-		if !disturbed {
+		switch {
+		case disturbed:
+		case errors.Is(err, errRefused) && !scrape:
+			v.mu.Lock()
+			v.refused++
+			v.mu.Unlock()
+		default:
 			v.promises.offend("scrape", "%v, after %s%s", err, took.Round(time.Millisecond), v.meanwhile())
 		}
 		return nil, nil, before, false
@@ -132,6 +141,8 @@ func (v *watcher) get(ctx context.Context, accept string, scrape bool) (header h
 	}
 	return header, body, before, true
 }
+
+var errRefused = errors.New("503 Service Unavailable")
 
 func (v *watcher) fetch(ctx context.Context, url, accept string, scrape bool) (http.Header, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
@@ -149,7 +160,11 @@ func (v *watcher) fetch(ctx context.Context, url, accept string, scrape bool) (h
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
+	switch {
+	case err != nil:
+	case resp.StatusCode == http.StatusServiceUnavailable:
+		err = fmt.Errorf("%w: %.200q", errRefused, body)
+	case resp.StatusCode != http.StatusOK:
 		err = fmt.Errorf("%s: %.200q", resp.Status, body)
 	}
 	return resp.Header, body, err
