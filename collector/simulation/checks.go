@@ -161,7 +161,10 @@ func (s *simulation) hasTurnedOver(start time.Time) bool {
 	return s.sawExpiry && start.Sub(s.savedAt) >= stay+stay/2+turnoverMargin
 }
 
-// recognizable reports whether another upstream can be distinguished from ours for certain: the
+// isKeyKnown reports whether the exporter knows which key leads to our list.
+func (s *simulation) isKeyKnown() bool { return s.project.Ledger().Listed() > 0 }
+
+// recognizable reports whether another list of our key can be distinguished from ours for certain: the
 // last good sync is so close that no known row has left since, of those that
 // arrived last.
 func (s *simulation) recognizable() bool {

@@ -110,11 +110,11 @@ func (s *simulation) start() {
 	}
 	s.project, s.running = nil, s.cfg.Aggregate
 	s.project = s.newProject(s.cfg, s.deps(s.found))
-	s.strangers = s.away > 0
-	if s.isWrongOverall() && !s.recognizable() {
+	if s.goElsewhere(s.away); s.away > 0 && !s.isKeyKnown() || s.isMadeUp() && !s.recognizable() {
 		// What tells the lists apart was not durable.
 		s.tell("the list is ours again")
-		s.strangers, s.away, s.wrong = false, 0, 0
+		s.goElsewhere(0)
+		s.wrong = 0
 	}
 	s.calm, s.full = calm, full
 	s.watch()
@@ -199,7 +199,7 @@ func (s *simulation) oneSync() bool {
 	}
 	s.syncs++
 	s.tell("sync")
-	succeeded, ours := false, s.recognizable()
+	succeeded, ours := false, s.recognizable() || s.away > 0 && s.isKeyKnown()
 	alive := s.survive(func() {
 		succeeded = s.project.Sync(context.Background())
 		if !succeeded && !isSame(s.project.Published(), shot) {
@@ -276,7 +276,8 @@ func (s *simulation) sweep(pages int) {
 
 // rest lets things settle, and compares what was counted with the truth.
 func (s *simulation) rest() {
-	s.calm, s.badness, s.down, s.strangers, s.away, s.wrong, s.full = true, 0, 0, false, 0, 0, 0
+	s.goElsewhere(0)
+	s.calm, s.badness, s.down, s.wrong, s.full = true, 0, 0, 0, 0
 	for id := range s.dims {
 		s.opper.Heal(id)
 	}

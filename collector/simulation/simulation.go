@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"flag"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"opper_exporter/collector/ledger"
 	"opper_exporter/collector/store"
 	"opper_exporter/collector/storetest"
+	"opper_exporter/opper"
 	"opper_exporter/opper/oppertest"
 	"opper_exporter/opper/oppertest/oracle"
 )
@@ -136,7 +138,7 @@ type world struct {
 	left         map[string]time.Time // deleted by hand, and when
 	arrived      map[string]time.Time // the latest of each
 	poisoned     map[string]bool      // rows that can't be read
-	denied       map[string]bool      // traces that need not be counted, such as those that an empty project was asked for: its answer can only be believed
+	denied       map[string]bool      // traces that need not be counted
 	made         int
 	listed       int       // at the last step
 	next         time.Time // when the next of the traces arrives that come at an interval
@@ -244,6 +246,11 @@ func newSimulation(t testing.TB, target Target, name string, pick func(n int) in
 			named: map[string]map[ledger.ID]bool{}, wasListed: map[string]time.Time{},
 		},
 	}
+	key, err := opper.FixedKey("key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.cfg.Opper = opper.Options{Key: key, Header: http.Header{}}
 	p.list.Now = func() time.Time { return s.at }
 	s.opper = oppertest.New(p.list)
 	s.reopen = func() Store { return s.inner }

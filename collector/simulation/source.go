@@ -38,9 +38,9 @@ func (s simulatedSource) List(_ context.Context, offset, limit int) (opper.Page,
 	switch {
 	case s.strangers:
 		from = s.other
-	case s.wrong == 0:
-	case s.wrongBy == endless:
+	case s.isMadeUp():
 		return s.madeUp(offset, limit), nil
+	case s.wrong == 0:
 	case s.wrongBy == longPage:
 		n += 1 + s.pick(50)
 	case s.wrongBy == sameFullPage:
@@ -158,9 +158,6 @@ func (s simulatedSource) Get(_ context.Context, id string) (opper.Trace, error) 
 		from, s.saidNo = s.other, true
 	}
 	tr, ok := from.Show(id)
-	if s.strangers && s.other.Len() == 0 {
-		s.denied[id] = true
-	}
 	s.tell("trace %s: %v", id, ok)
 	s.tick()
 	s.point()
@@ -222,14 +219,14 @@ func (s *simulation) request(limit int, list bool) error {
 		s.emptyTo, s.emptyAll = s.at.Add(time.Duration(s.pick(int(longestEmpty)))), s.pick(2) == 0
 		s.tell("nothing seems to be listed until %v, nor any single trace: %v", s.emptyTo.Sub(epoch), s.emptyAll)
 	}
-	if s.isWrongOverall() && s.mayMislead() {
+	if (s.strangers && s.away == 0 || s.isMadeUp()) && s.mayMislead() {
 		if s.saidNo {
 			// Ours would confirm what the other project said of a trace.
 			s.disturbed = true
 			return &opper.Error{Status: 503}
 		}
 		s.tell("the list is ours again")
-		s.strangers, s.away, s.wrong = false, 0, 0
+		s.strangers, s.wrong = false, 0
 	}
 	if !s.strangers && s.chance(s.foreign) && s.project.Ledger().Listed() > 20 && s.recognizable() {
 		s.strangers = true
@@ -238,10 +235,8 @@ func (s *simulation) request(limit int, list bool) error {
 	return nil
 }
 
-// isWrongOverall reports whether all that is listed is of another upstream.
-func (s *simulation) isWrongOverall() bool {
-	return s.strangers || s.wrong > 0 && s.wrongBy == endless
-}
+// isMadeUp reports whether the list is.
+func (s *simulation) isMadeUp() bool { return s.wrong > 0 && s.wrongBy == endless }
 
 // Read returns what a client makes of a row.
 func Read(tr *oppertest.Trace) opper.Trace {

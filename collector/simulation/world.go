@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"time"
 
 	"opper_exporter/opper"
@@ -219,9 +220,10 @@ func (s *simulation) beginTrouble() {
 	}
 	switch {
 	case s.away > 0 || s.wrong > 0:
-	case s.chance(s.moved) && s.recognizable():
+	case s.chance(s.moved) && s.isKeyKnown():
 		n := []int{0, 1 + s.pick(5), s.opper.Len(), 150 + s.pick(200)}[s.pick(4)]
-		s.other, s.away, s.strangers = s.otherProject(n), 1+s.pick(12), true
+		s.other = s.otherProject(n)
+		s.goElsewhere(1 + s.pick(12))
 		s.tell("the key belongs to another project of %d traces for %d syncs", n, s.away)
 	case s.chance(s.stuck):
 		s.wrong, s.wrongBy = 1+s.pick(3), []lie{samePage, sameFullPage, longPage}[s.pick(3)]
@@ -235,13 +237,20 @@ func (s *simulation) beginTrouble() {
 
 // relieve ends what lasted long enough.
 func (s *simulation) relieve() {
-	s.away, s.wrong = max(s.away-1, 0), max(s.wrong-1, 0)
-	s.strangers = s.away > 0
+	s.goElsewhere(max(s.away-1, 0))
+	s.wrong = max(s.wrong-1, 0)
 	if s.down > 0 {
 		if s.down--; s.down == 0 && s.pick(2) == 0 {
 			s.arriveAtOnce()
 		}
 	}
+}
+
+// goElsewhere makes the key, with the header that chooses its project, lead to another one
+// for some syncs.
+func (s *simulation) goElsewhere(syncs int) {
+	s.away, s.strangers = syncs, syncs > 0
+	s.cfg.Opper.Header.Set("X-Opper-Project", strconv.FormatBool(s.strangers))
 }
 
 // otherProject makes one of n traces.
