@@ -95,7 +95,7 @@ func (e *evidence) conclude(ctx context.Context) error {
 	if e.tied || len(e.runs) == 0 {
 		return nil
 	}
-	if e.mayHaveExpired() && !e.isForeign() && (e.syncer.isSameKey() || e.isNewer(e.runs)) {
+	if e.mayHaveExpired() && !e.isForeign() {
 		e.accept()
 		return nil
 	}
@@ -212,13 +212,6 @@ func (e *evidence) isForeign() bool {
 		}
 	}
 	return false
-}
-
-// isNewer reports whether most rows are newer than the last successful sync, as they
-// must be where all that was listed then has expired.
-func (e *evidence) isNewer(runs []ledger.Run) bool {
-	older, newer := e.ages(runs)
-	return newer > older || runs[0].Read.Sub(e.syncer.known.LastSuccess) >= ledger.MaxAge
 }
 
 // ages counts the rows that are older and newer than the last successful sync, as far

@@ -267,8 +267,6 @@ func TestOnlyNewestKnownIsLeft(t *testing.T) {
 func TestKeyTellsWhoseListItIs(t *testing.T) {
 	for _, isSame := range []bool{true, false} {
 		b := newBench(t, oppertest.Config{})
-		key := "ours"
-		b.syncer.cfg.Key = func() string { return key }
 		b.arrive("ours", 40, 100*time.Millisecond)
 		b.mustSync()
 		b.step(2 * time.Hour)
@@ -278,7 +276,7 @@ func TestKeyTellsWhoseListItIs(t *testing.T) {
 		other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
 		b.opper.Fail(oppertest.Fault{Times: -1, Answer: oppertest.OtherProject(other)})
 		if !isSame {
-			key = "another"
+			b.key = "another"
 			if err := b.sync(); !errors.Is(err, errForeign) {
 				t.Errorf("an empty list of another key: %v", err)
 			}
@@ -297,7 +295,7 @@ func TestKeyTellsWhoseListItIs(t *testing.T) {
 			t.Errorf("same key: %v, counted %d of 150, error %v", isSame, got, err)
 		}
 		if !isSame {
-			key = "ours"
+			b.key = "ours"
 			b.opper.Clear()
 			b.mustSync()
 		}
@@ -309,13 +307,12 @@ func TestKeyTellsWhoseListItIs(t *testing.T) {
 func TestOtherKeyInTheFirstInitialSync(t *testing.T) {
 	b := newBench(t, oppertest.Config{})
 	b.fill(800)
-	key, pages := "ours", 0
-	b.syncer.cfg.Key = func() string { return key }
+	pages := 0
 	other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
 	other.FillHistory(1000, 3, b.now().Add(-2*time.Hour), b.now())
 	b.opper.OnRequest(func(oppertest.Request) {
 		if pages++; pages == 4 {
-			key = "another"
+			b.key = "another"
 			b.opper.Fail(oppertest.Fault{Times: -1, Answer: oppertest.OtherProject(other)})
 		}
 	})
@@ -338,7 +335,7 @@ func TestOtherKeyInTheFirstInitialSync(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	key = "ours"
+	b.key = "ours"
 	b.opper.Clear()
 	b.mustSync()
 	b.quiet()

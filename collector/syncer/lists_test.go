@@ -217,7 +217,7 @@ func TestFetchingAheadEndsWithSync(t *testing.T) {
 	for _, src := range []rows{{3000, 0}, {3000, 1500}} {
 		synctest.Test(t, func(t *testing.T) {
 			led := ledger.New(ledger.Config{SettleDelay: settle, AbandonAfter: abandon})
-			w := New(Config{Now: time.Now, Concurrency: 4, Logger: log.NewNopLogger()}, led)
+			w := New(Config{Now: time.Now, Concurrency: 4, Key: func() string { return "ours" }, Logger: log.NewNopLogger()}, led)
 			_, err := syncAll(t.Context(), w, src)
 			if (err == nil) != (src.fails == 0) || led.Listed() < 1400 {
 				t.Errorf("%+v: listed %d, %v", src, led.Listed(), err)

@@ -50,7 +50,7 @@ type Config struct {
 	Concurrency   int           // concurrent requests in the initial sync
 	MaxTaken      int           // traces that are first seen or counted in one sync, or a page or two more; 0 is maxUntied
 	IsUnproven    bool          // the list may be another one than that of the ledger: only a known row shows that it is not
-	Key           func() string // tells the key that is used from others; nil if that is not known
+	Key           func() string // tells the key that is used from others
 	Logger        log.Logger
 }
 
@@ -181,26 +181,17 @@ func (s *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 		s.known.LastFullScan = now // it could not be complete: a sweep follows on schedule
 	}
 	s.ledger.EndInitialSync()
-	s.known.LastSuccess, s.known.Key = now, s.key()
+	s.known.LastSuccess, s.known.Key = now, s.cfg.Key()
 	if s.known.span = s.known.and(s.reading); isComplete {
 		s.known.span, s.reading = s.reading, span{}
 	}
 	return nil
 }
 
-// key tells the key that is used now from others, and is empty if nothing does.
-func (s *Syncer) key() string {
-	if s.cfg.Key == nil {
-		return ""
-	}
-	return s.cfg.Key()
-}
-
-// isSameKey reports whether the key is that of the last successful sync, whose list it
-// then is, and isOtherKey whether it is another one. Before the first success, it is
-// compared with that of the last page taken in.
-func (s *Syncer) isSameKey() bool  { return s.known.Key != "" && s.known.Key == s.key() }
-func (s *Syncer) isOtherKey() bool { return s.known.Key != "" && s.known.Key != s.key() }
+// isOtherKey reports whether the key is not that of the last successful sync, whose list
+// may then be another one. Before the first success, it is compared with that of the last
+// page taken in.
+func (s *Syncer) isOtherKey() bool { return s.known.Key != "" && s.known.Key != s.cfg.Key() }
 
 // ties reports whether one of the rows shows that they are of the list that we
 // know: the key may come to belong to another project between two requests.
@@ -242,6 +233,6 @@ func (s *Syncer) takeScanned(run ledger.Run) {
 		s.reading.add(startOf(row), run.Read)
 	}
 	if s.known.LastSuccess.IsZero() {
-		s.known.Key = s.key()
+		s.known.Key = s.cfg.Key()
 	}
 }

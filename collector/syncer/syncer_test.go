@@ -38,6 +38,7 @@ type bench struct {
 	mu      sync.Mutex // pages that are read at once share the clock
 	at      time.Time
 	opper   *oppertest.Server
+	key     string // says whose list is asked for
 	client  *opper.Client
 	ledger  *ledger.Ledger
 	syncer  *Syncer
@@ -54,7 +55,7 @@ type bench struct {
 
 func newBench(t testing.TB, cfg oppertest.Config) *bench {
 	t.Helper()
-	b := &bench{t: t, at: epoch}
+	b := &bench{t: t, at: epoch, key: "ours"}
 	cfg.Now = b.now
 	b.opper = oppertest.New(cfg)
 	server := httptest.NewServer(b.opper)
@@ -69,7 +70,8 @@ func newBench(t testing.TB, cfg oppertest.Config) *bench {
 	}
 	b.ledger = ledger.New(ledger.Config{SettleDelay: settle, AbandonAfter: abandon, RecheckInterval: time.Second})
 	b.syncer = New(Config{
-		Now: b.now, Interval: 30 * time.Second, SweepInterval: sweepEvery, Concurrency: 1, Logger: log.NewLogfmtLogger(&b.log),
+		Now: b.now, Interval: 30 * time.Second, SweepInterval: sweepEvery, Concurrency: 1,
+		Key: func() string { return b.key }, Logger: log.NewLogfmtLogger(&b.log),
 	}, b.ledger)
 	return b
 }
