@@ -54,6 +54,7 @@ func main() {
 	version.Version = config.Version() // the metric says what the log says
 	// Otherwise, a log line that cannot be written any more ends the process.
 	signal.Ignore(syscall.SIGPIPE)
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // there net/http quotes what Opper sent unasked
 	os.Exit(run(context.Background(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 

@@ -97,6 +97,15 @@ func TestCountsSurviveBadResponses(t *testing.T) {
 		"truncated":       {oppertest.Truncated, "200", []string{"list traces"}},
 		"empty object":    {oppertest.EmptyObject, "200", []string{"without a list of traces"}},
 		"nothing":         {oppertest.Respond(200, "application/json", ""), "200", []string{"list traces"}},
+		// net/http logs by itself what comes behind an answer.
+		"longer than it says": {func(w http.ResponseWriter, _ *http.Request, honest []byte) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				panic(err)
+			}
+			defer conn.Close()
+			_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}%s", honest)
+		}, "200", []string{"without a list of traces"}},
 		"redirect": {func(w http.ResponseWriter, r *http.Request, _ []byte) {
 			http.Redirect(w, r, elsewhere.URL+"/v2/traces?key="+testKey, http.StatusFound)
 		}, "302", []string{"opper answered 302", "not followed"}},
