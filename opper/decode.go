@@ -19,6 +19,10 @@ const (
 	maxID    = 256      // bytes of an id
 )
 
+// maxInterned is as many names and statuses as an honest page has. A key can be repeated
+// within a row for as long as an answer lasts.
+const maxInterned = 2 * PageSize
+
 // maxExact is the largest integer that every JSON reader represents exactly.
 const maxExact = 1 << 53 // 9007199254740992
 
@@ -93,7 +97,7 @@ func decodeTrace(r io.Reader) (Trace, error) {
 // decoder reads what we want of an answer, and remembers what repeats in it.
 type decoder struct {
 	*jsonscan.Scanner
-	interned map[string]string // names and statuses, at most two per row
+	interned map[string]string // names and statuses that were read last
 	day      string            // the last date that was read, as written
 	midnight int64             // its begin in Unix seconds
 }
@@ -246,6 +250,9 @@ func (d *decoder) label(limit int) (string, bool) {
 	}
 	label, ok := d.interned[string(text)]
 	if !ok {
+		if len(d.interned) == maxInterned {
+			clear(d.interned) // what rows hold stays with them
+		}
 		label = string(text)
 		d.interned[label] = label
 	}

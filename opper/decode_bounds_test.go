@@ -93,6 +93,41 @@ func TestDecodeIsBounded(t *testing.T) {
 	}
 }
 
+// What a row says of itself again and again is not held, either.
+func TestDecodeHoldsNoRepeatedKeys(t *testing.T) {
+	const size = 32 << 20
+	for name, of := range map[string]struct {
+		key    string
+		length int // of each value
+		decode func(io.Reader) error
+	}{
+		"names":    {"name", maxValue, func(r io.Reader) error { _, err := DecodePage(r, PageSize); return err }},
+		"statuses": {"status", maxValue, func(r io.Reader) error { _, err := DecodePage(r, PageSize); return err }},
+		"models":   {"model", maxID, func(r io.Reader) error { _, err := decodeUsage(r, hoursOf(allGroups), maxUsageRows); return err }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var start, end runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&start)
+			r, w := io.Pipe()
+			go func() {
+				_, _ = io.WriteString(w, `{"data":[{"time_bucket":"2026-10-01T10:00:00Z"`) // never fails, all is read
+				for i := range size / of.length {
+					_, _ = fmt.Fprintf(w, `,"%s":"%0*d"`, of.key, of.length, i)
+				}
+				runtime.GC()
+				runtime.ReadMemStats(&end)
+				_, _ = io.WriteString(w, `}]}`)
+				_ = w.Close()
+			}()
+			err := of.decode(r)
+			if holds := int64(end.HeapAlloc) - int64(start.HeapAlloc); err != nil || holds > size/2 {
+				t.Errorf("%v, %d bytes were held", err, holds)
+			}
+		})
+	}
+}
+
 // A page holds no more than its rows may.
 func TestDecodeFullPage(t *testing.T) {
 	row := `{"id":"` + strings.Repeat("i", 1000) + `","name":"` + strings.Repeat(`\u00e9`, maxValue) + `","status":"` + strings.Repeat("s", 2*maxValue) + `"}`
