@@ -78,8 +78,8 @@ func (s *Syncer) readStretch(ctx context.Context, c *cursor, current *stretch) (
 		if err != nil {
 			return false, err
 		}
-		below := s.lastIndex(current.Below)
-		done = run.AtEnd || below >= 0 && s.ledger.Index(c.last.row.ID) >= below && s.settledDown(run.Rows, maxLimit, nil)
+		below, settled := s.lastIndex(current.Below), s.settledDown(c, run, maxLimit, nil)
+		done = run.AtEnd || settled && below >= 0 && s.ledger.Index(c.last.row.ID) >= below
 		s.take(run)
 		s.note(c.total)
 		current.Above = lastOf(c.last.ids)

@@ -65,6 +65,7 @@ type cursor struct {
 	known   int // rows of the list that were read before; 0 in an initial sync
 	total   int // the newest meta.total_count, or -1
 	repeats int // pages in a row that led no further, by their weight
+	inPlace int // offset from which on all rows up to the last page's stand where they are believed to
 
 	firstTotal int               // the first meta.total_count that a page had; -1 before that
 	pages      int               // that were read
@@ -118,7 +119,7 @@ type waitingRows struct {
 }
 
 func newCursor(r *reader, led *ledger.Ledger, offset, total int) *cursor {
-	c := &cursor{reader: r, ledger: led, next: max(offset, 0), size: maxLimit, limit: maxLimit, overlap: overlap, total: total, firstTotal: -1, sample: map[ledger.ID]int{}}
+	c := &cursor{reader: r, ledger: led, next: max(offset, 0), inPlace: max(offset, 0), size: maxLimit, limit: maxLimit, overlap: overlap, total: total, firstTotal: -1, sample: map[ledger.ID]int{}}
 	if !led.IsInitialSync() {
 		c.known = led.Listed()
 	}

@@ -71,7 +71,7 @@ func (h *headReader) page(ctx context.Context) (done bool, err error) {
 		// and again: what it may miss is left to the next one.
 		moved = nil
 	}
-	settled := s.settledDown(run.Rows, limit, moved) // before its new rows are known
+	settled := s.settledDown(c, run, limit, moved) // before its new rows are known
 	err = h.evidence.add(ctx, run, c)
 	if errors.Is(err, errForeign) && h.skipped {
 		// The row that we know may be one that could not be read before.
@@ -160,13 +160,21 @@ func SweepReads(listed int) (pages, rows int) {
 	return pages, listed + (pages-1)*overlap
 }
 
-// settledDown reports whether the last rows stand where they are believed to be. Where
-// a page of fewer than maxLimit rows was asked for at the end where new rows are, they
-// must be the first ones that were listed before, without any missing.
-func (s *Syncer) settledDown(rows []ledger.Row, limit int, moved map[ledger.ID]struct{}) bool {
+// settledDown reports whether the last rows that a cursor read stand where they are
+// believed to be. Pages are small beside unreadable rows: one that has moved may be all that
+// is on one. Where a page of fewer than maxLimit rows was asked for at the end where new
+// rows are, they must be the first ones that were listed before, without any missing.
+func (s *Syncer) settledDown(c *cursor, run ledger.Run, limit int, moved map[ledger.ID]struct{}) bool {
+	rows := run.Rows
 	n := s.outOfPlace(rows, moved)
-	if limit == maxLimit || s.known.NewestLast {
+	if n > 0 || run.AtStart {
+		c.inPlace = c.last.end - len(rows) + n
+	}
+	switch {
+	case s.known.NewestLast:
 		return n <= max(len(rows)-overlap, 0)
+	case limit == maxLimit:
+		return c.last.end-c.inPlace >= overlap
 	}
 	return len(rows)-n > idleRows/2 && s.standFrom(0, rows[n:]) == len(rows)-n
 }

@@ -256,3 +256,32 @@ func TestMovedRowBeforeNewOnes(t *testing.T) {
 		}
 	}
 }
+
+// Nor does it end one that an unreadable row behind the new ones makes smaller.
+func TestMovedRowBeforeNewAndUnreadableOnes(t *testing.T) {
+	for _, listed := range []int{15, 200} {
+		for _, moved := range []int{1, 2, 7} {
+			for _, arrivals := range []int{1, 2, 5, 12, 60} {
+				t.Run(fmt.Sprintf("%d rows of %d before %d", moved, listed, arrivals), func(t *testing.T) {
+					b := newBench(t, oppertest.Config{SortBy: oppertest.ByUpdate})
+					b.arrive("old", listed, time.Second)
+					rows := b.opper.Snapshot()
+					b.mustSync()
+					b.quiet()
+					b.opper.Fail(oppertest.Fault{Row: rows[0].ID, Times: -1, Answer: oppertest.Cut})
+					b.arrive("new", arrivals, time.Second)
+					for i := range moved {
+						b.renew(rows[moved-i].ID)
+					}
+					b.step(time.Second)
+					b.mustSync()
+					for _, row := range b.opper.Snapshot() {
+						if row.ID != rows[0].ID && !b.ledger.HasSeen(ledger.KeyOf(row.ID)) {
+							t.Fatalf("a new trace was not read:\n%s", b.log.String())
+						}
+					}
+				})
+			}
+		}
+	}
+}
