@@ -49,12 +49,20 @@ func lastOf(ids []ledger.ID) []ledger.ID { return ids[max(len(ids)-overlap, 0):]
 // readUnread reads what earlier syncs have left, the last one first, which is the
 // closest to the start of the list.
 func (s *Syncer) readUnread(ctx context.Context, r *reader) error {
-	for len(s.known.Unread) > 0 && !s.isFull() {
+	for again := false; len(s.known.Unread) > 0 && !s.isFull(); {
 		last := len(s.known.Unread) - 1
 		current := &s.known.Unread[last]
 		c := newCursor(r, s.ledger, s.lastIndex(current.Above)+1-overlap, s.known.Total)
 		c.stitchTo(current.Above)
 		done, err := s.readStretch(ctx, c, current)
+		if errors.Is(err, errMoving) && !again {
+			// Another list may have answered, or an empty one.
+			if _, _, err := s.head(ctx, r); err != nil {
+				return err
+			}
+			again = true
+			continue
+		}
 		switch {
 		case errors.Is(err, errMoving): // rows beside it were deleted
 			s.known.FullScanWanted = true
@@ -65,7 +73,7 @@ func (s *Syncer) readUnread(ctx context.Context, r *reader) error {
 		case !done:
 			return nil
 		}
-		s.known.Unread = s.known.Unread[:last]
+		s.known.Unread, again = s.known.Unread[:last], false
 	}
 	return nil
 }

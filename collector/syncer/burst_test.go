@@ -91,3 +91,37 @@ func TestSweepEndsWithinABurst(t *testing.T) {
 	b.quiet()
 	b.check()
 }
+
+// Where a list that is not ours, or an empty one, answers for a while, what earlier syncs
+// have left is still read, without a sweep.
+func TestBurstWhileAnotherListAnswers(t *testing.T) {
+	for order, cfg := range orders {
+		for _, theirs := range []int{0, 40, 3000} {
+			for after := range 4 {
+				t.Run(fmt.Sprintf("%s/%d rows after %d requests", order, theirs, after), func(t *testing.T) {
+					b := newBench(t, cfg)
+					b.syncer.cfg.MaxTaken = 250
+					b.arrive("first", 900, time.Second)
+					b.mustSync()
+					b.quiet()
+					b.arrive("burst", 1000, 10*time.Millisecond)
+					b.step(time.Second)
+					if _, err := syncAll(t.Context(), b.syncer, b.client.WithRetries(0)); err != nil || !b.syncer.IsBehind() {
+						t.Fatalf("error %v, behind %v", err, b.syncer.IsBehind())
+					}
+					other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
+					other.FillHistory(theirs, 3, b.now().Add(-2*time.Hour), b.now())
+					b.opper.Fail(oppertest.Fault{After: after, Times: -1, Answer: oppertest.OtherProject(other)})
+					if err := b.sync(); err == nil {
+						t.Error("no error")
+					}
+					b.opper.Clear()
+					b.mustSync()
+					if n := b.ledger.Listed(); n != 1900 {
+						t.Errorf("%d listed, want 1900", n)
+					}
+				})
+			}
+		}
+	}
+}
