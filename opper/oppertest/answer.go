@@ -42,7 +42,7 @@ func (a *answer) take(lives []*life) {
 
 // write sends the body row by row: a page with large bodies is never whole
 // in memory. An error of w means that the client went away.
-func (a *answer) write(w io.Writer, body string) {
+func (a *answer) write(w io.Writer, body []byte) {
 	if a.status != http.StatusOK {
 		_, _ = io.WriteString(w, a.refusal())
 		return
@@ -88,17 +88,18 @@ func (a *answer) refusal() string {
 	}
 }
 
-func (l *listed) append(b []byte, v3 bool, body string, spans bool) []byte {
+func (l *listed) append(b []byte, v3 bool, body []byte, spans bool) []byte {
 	if l.raw != nil {
 		return append(b, *l.raw...)
 	}
 	b = append(b, '{')
-	field := func(name, value string) {
-		if value == "" {
+	var v [64]byte // most values are short, and there are very many
+	field := func(name string, value []byte) {
+		if len(value) == 0 {
 			if v3 {
 				return
 			}
-			value = "null"
+			value = null
 		}
 		if b[len(b)-1] != '{' {
 			b = append(b, ',')
@@ -110,43 +111,60 @@ func (l *listed) append(b []byte, v3 bool, body string, spans bool) []byte {
 	}
 	// A trace without an id has no key for one, in both versions.
 	if l.id != "" {
-		field("id", quote(l.id))
+		field("id", appendQuoted(v[:0], &l.id))
 	}
-	field("start_time", l.time(l.start, hasStart))
-	field("end_time", l.time(l.end, hasEnd))
-	field("duration_ms", l.number(l.ms, hasMS))
-	field("status", quoteOr(l.status))
-	field("name", quoteOr(l.name))
+	field("start_time", l.appendTime(v[:0], l.start, hasStart))
+	field("end_time", l.appendTime(v[:0], l.end, hasEnd))
+	field("duration_ms", l.appendNumber(v[:0], l.ms, hasMS))
+	field("status", appendQuoted(v[:0], l.status))
+	field("name", appendQuoted(v[:0], l.name))
 	if v3 {
-		field("span_count", "1")
+		field("span_count", []byte("1"))
 	} else {
 		field("input", body)
 		field("output", body)
-		field("total_tokens", l.number(float64(l.tokens), hasTokens))
+		field("total_tokens", l.appendNumber(v[:0], float64(l.tokens), hasTokens))
 	}
 	if spans {
 		private := quote("span " + Secret)
-		field("spans", `[{"id":`+quote(l.id+"-0")+`,"parent_id":null,"type":"generation","name":"root","error":null,"input":`+
-			private+`,"output":`+private+`,"data":{"model":"oppertest/model","prompt":`+private+`}}]`)
+		field("spans", []byte(`[{"id":`+quote(l.id+"-0")+`,"parent_id":null,"type":"generation","name":"root","error":null,"input":`+
+			private+`,"output":`+private+`,"data":{"model":"oppertest/model","prompt":`+private+`}}]`))
 	}
 	return append(b, '}')
 }
 
-// time writes a time in one of the shapes that occur, always the same one
+var null = []byte("null")
+
+// appendTime writes a time in one of the shapes that occur, always the same one
 // for the same trace.
-func (l *listed) time(us int64, has uint8) string {
+func (l *listed) appendTime(b []byte, us int64, has uint8) []byte {
 	if l.has&has == 0 {
-		return ""
+		return b
 	}
-	zone := [...]string{"Z", "+00:00", ""}[l.seq%3]
-	return `"` + fromMicros(us).Format("2006-01-02T15:04:05.999999") + zone + `"`
+	zone := [...]string{`Z"`, `+00:00"`, `"`}[l.seq%3]
+	return append(fromMicros(us).AppendFormat(append(b, '"'), "2006-01-02T15:04:05.999999"), zone...)
 }
 
-func (l *listed) number(f float64, has uint8) string {
+func (l *listed) appendNumber(b []byte, f float64, has uint8) []byte {
 	if l.has&has == 0 {
-		return ""
+		return b
 	}
-	return strconv.FormatFloat(f, 'f', -1, 64)
+	return strconv.AppendFloat(b, f, 'f', -1, 64)
+}
+
+func appendQuoted(b []byte, s *string) []byte {
+	switch {
+	case s == nil:
+		return b
+	case strings.IndexFunc(*s, isEscaped) >= 0:
+		return append(b, quote(*s)...)
+	}
+	return append(append(append(b, '"'), *s...), '"')
+}
+
+// isEscaped reports whether the character may not stand for itself.
+func isEscaped(c rune) bool {
+	return c < ' ' || c > '~' || strings.ContainsRune(`"\<>&`, c)
 }
 
 func quoteOr(s *string) string {
@@ -166,12 +184,12 @@ func quote(s string) string {
 
 // body makes one input or output of at least n bytes, as JSON: with escapes,
 // with UTF-8 of every length, and with text that looks like a row.
-func body(n int) string {
+func body(n int) []byte {
 	if n == 0 {
-		return ""
+		return nil
 	}
 	const piece = Secret + ` "quoted" \ back, é, 日本, 🙂, ` + "tab\tline\n\u2028" +
 		`{"id":"not-a-trace","total_tokens":999999999}],"data":[` + " "
 	pieces := slices.Repeat([]string{piece}, n/len(piece)+1)
-	return quote(strings.Join(pieces, ""))
+	return []byte(quote(strings.Join(pieces, "")))
 }

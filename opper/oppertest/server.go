@@ -89,7 +89,7 @@ func Sample() Trace {
 // Server is an Opper with one project. It may be used by many goroutines.
 type Server struct {
 	cfg   Config
-	body  string // one input or output, as JSON
+	body  []byte // one input or output, as JSON
 	usage *Usage
 
 	mu         sync.Mutex
