@@ -164,9 +164,9 @@ func (s *simulation) hasTurnedOver(start time.Time) bool {
 // isKeyKnown reports whether the exporter knows which key leads to our list.
 func (s *simulation) isKeyKnown() bool { return s.project.Ledger().Listed() > 0 }
 
-// recognizable reports whether another list of our key can be distinguished from ours for certain: the
-// last good sync is so close that no known row has left since, of those that
-// arrived last.
+// recognizable reports whether another list that our key leads to can be distinguished
+// from ours for certain: the last good sync is so close that no known row has left since,
+// of those that arrived last.
 func (s *simulation) recognizable() bool {
 	if s.project.Ledger().IsInitialSync() || s.mayMislead() {
 		return false

@@ -302,42 +302,68 @@ func TestKeyTellsWhoseListItIs(t *testing.T) {
 	}
 }
 
-// A key that changes to that of another project in the middle of the first initial sync
-// takes in nothing of that, neither at once nor after a restart.
+// A key that changes to that of another project in the middle of the first initial sync,
+// between two requests or during one, takes in nothing of that, neither at once nor after
+// a restart.
 func TestOtherKeyInTheFirstInitialSync(t *testing.T) {
-	b := newBench(t, oppertest.Config{})
-	b.fill(800)
-	pages := 0
-	other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
-	other.FillHistory(1000, 3, b.now().Add(-2*time.Hour), b.now())
-	b.opper.OnRequest(func(oppertest.Request) {
-		if pages++; pages == 4 {
-			b.key = "another"
-			b.opper.Fail(oppertest.Fault{Times: -1, Answer: oppertest.OtherProject(other)})
+	for _, answered := range []int{0, 1} { // requests that still read our list
+		b := newBench(t, oppertest.Config{})
+		b.fill(800)
+		pages := 0
+		other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
+		other.FillHistory(1000, 3, b.now().Add(-2*time.Hour), b.now())
+		b.opper.OnRequest(func(oppertest.Request) {
+			if pages++; pages == 4 {
+				b.key = "another"
+				b.opper.Fail(oppertest.Fault{After: answered, Times: -1, Answer: oppertest.OtherProject(other)})
+			}
+		})
+		for i := range 4 {
+			b.step(settle + time.Second)
+			if err := b.sync(); !errors.Is(err, errForeign) {
+				t.Errorf("error %v", err)
+			}
+			for _, theirs := range other.Snapshot() {
+				if b.ledger.HasSeen(ledger.KeyOf(theirs.ID)) {
+					t.Fatalf("sync %d: a row of another list is taken in", i)
+				}
+			}
+			state, err := b.syncer.State()
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.syncer = New(b.syncer.cfg, b.ledger)
+			if err := b.syncer.Restore(state); err != nil {
+				t.Fatal(err)
+			}
 		}
-	})
-	for i := range 4 {
-		b.step(settle + time.Second)
+		b.key = "ours"
+		b.opper.Clear()
+		b.mustSync()
+		b.quiet()
+		b.check()
+	}
+}
+
+// A key that changes while the last page of a sync is read is not the one of its list.
+func TestKeyChangesAtTheEndOfASync(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	b.arrive("ours", 150, 100*time.Millisecond)
+	b.mustSync()
+	b.quiet()
+	other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
+	other.FillHistory(150, 3, b.now().Add(-time.Minute), b.now())
+	b.opper.OnRequest(func(oppertest.Request) { b.key = "another" })
+	b.opper.Fail(oppertest.Fault{After: 2, Times: -1, Answer: oppertest.OtherProject(other)})
+	b.mustSync()
+	counted := len(b.counted)
+	for range 3 {
+		b.step(24 * time.Hour)
 		if err := b.sync(); !errors.Is(err, errForeign) {
 			t.Errorf("error %v", err)
 		}
-		for _, theirs := range other.Snapshot() {
-			if b.ledger.HasSeen(ledger.KeyOf(theirs.ID)) {
-				t.Fatalf("sync %d: a row of another list is taken in", i)
-			}
-		}
-		state, err := b.syncer.State()
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.syncer = New(b.syncer.cfg, b.ledger)
-		if err := b.syncer.Restore(state); err != nil {
-			t.Fatal(err)
-		}
 	}
-	b.key = "ours"
-	b.opper.Clear()
-	b.mustSync()
-	b.quiet()
-	b.check()
+	if len(b.counted) != counted || b.ledger.Listed() != 150 {
+		t.Errorf("counted %d more, %d listed", len(b.counted)-counted, b.ledger.Listed())
+	}
 }

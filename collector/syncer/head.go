@@ -161,9 +161,10 @@ func SweepReads(listed int) (pages, rows int) {
 }
 
 // settledDown reports whether the last rows that a cursor read stand where they are
-// believed to be. Pages are small beside unreadable rows: one that has moved may be all that
-// is on one. Where a page of fewer than maxLimit rows was asked for at the end where new
-// rows are, they must be the first ones that were listed before, without any missing.
+// believed to be. They add up over pages: one beside an unreadable row may hold nothing but
+// a row that has moved. Where a page of fewer than maxLimit rows was asked for at the end
+// where new rows are, they must be the first ones that were listed before, without any
+// missing.
 func (s *Syncer) settledDown(c *cursor, run ledger.Run, limit int, moved map[ledger.ID]struct{}) bool {
 	rows := run.Rows
 	n := s.outOfPlace(rows, moved)

@@ -25,7 +25,7 @@ type state struct {
 	Sweep          *sweep    // running, or done and to be completed by a sync; else nil
 
 	LastSuccess time.Time
-	Key         string        // see Config, of that sync or, before it, the last page
+	Key         string        // see Config, of that sync or, before it, the last one that took in a page
 	span                      // of the rows read by the last successful sync
 	Retention   time.Duration // age at which rows were last seen to expire
 	Expiries    int           // how often they were

@@ -60,7 +60,8 @@ type Syncer struct {
 	ledger *ledger.Ledger
 	ev     ledger.Events
 
-	unproven bool // until a row of the list is known, see Config
+	unproven bool   // until a row of the list is known, see Config
+	key      string // that the sync began with: it may change meanwhile
 
 	known    state
 	minTotal int // the minimum of total_count since the head was read, for the balance
@@ -127,6 +128,7 @@ func (s *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 	var headEnd int
 	var err error
 	began, initialSync := s.cfg.Now(), s.ledger.IsInitialSync()
+	s.key = s.cfg.Key()
 	if !initialSync || s.ledger.Listed() > 0 {
 		if whole, headEnd, err = s.head(ctx, r); err != nil {
 			return err
@@ -181,7 +183,7 @@ func (s *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 		s.known.LastFullScan = now // it could not be complete: a sweep follows on schedule
 	}
 	s.ledger.EndInitialSync()
-	s.known.LastSuccess, s.known.Key = now, s.cfg.Key()
+	s.known.LastSuccess, s.known.Key = now, s.key
 	if s.known.span = s.known.and(s.reading); isComplete {
 		s.known.span, s.reading = s.reading, span{}
 	}
@@ -190,7 +192,7 @@ func (s *Syncer) sync(ctx context.Context, r *reader, yield func(Part) bool) err
 
 // isOtherKey reports whether the key is not that of the last successful sync, whose list
 // may then be another one. Before the first success, it is compared with that of the last
-// page taken in.
+// sync that took in a page.
 func (s *Syncer) isOtherKey() bool { return s.known.Key != "" && s.known.Key != s.cfg.Key() }
 
 // ties reports whether one of the rows shows that they are of the list that we
@@ -233,6 +235,6 @@ func (s *Syncer) takeScanned(run ledger.Run) {
 		s.reading.add(startOf(row), run.Read)
 	}
 	if s.known.LastSuccess.IsZero() {
-		s.known.Key = s.cfg.Key()
+		s.known.Key = s.key
 	}
 }
