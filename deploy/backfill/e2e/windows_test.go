@@ -31,26 +31,32 @@ func (w window) String() string {
 }
 
 // windows returns n windows: of 10 minutes, of 20 days, of any length, and across the
-// end of the history, which end at now. The history is between begin and end.
+// end of the history, which end at now. The history is between begin and end. Lengths
+// are of any order of magnitude: otherwise most were weeks, in which a sample too many
+// is hard to see, and of which the server reads every sample.
 func windows(n int, begin, end, now time.Time) (all []window) {
 	between := func(from, to time.Time) int64 {
 		return from.UnixMilli() + rand.Int64N(to.UnixMilli()-from.UnixMilli())
 	}
+	length := func(from, to time.Duration) time.Duration {
+		return time.Duration(float64(from) * math.Pow(float64(to)/float64(from), rand.Float64()))
+	}
+	within := func(length time.Duration) window {
+		from := between(begin, end.Add(-length-step))
+		return window{from: from, to: from + length.Milliseconds()}
+	}
 	for i := range n {
 		var w window
-		switch i % 4 {
-		case 0:
-			w.from = between(begin, end.Add(-11*time.Minute))
-			w.to = w.from + (10 * time.Minute).Milliseconds()
+		switch i % 8 { // the first five are aligned
+		case 0, 4:
+			w = within(10 * step)
 		case 1:
-			w.from = between(begin, end.Add(-20*24*time.Hour-step))
-			w.to = w.from + (20 * 24 * time.Hour).Milliseconds()
-		case 2:
-			w.to = between(begin.Add(time.Hour), end)
-			w.from = between(begin, time.UnixMilli(w.to).Add(-10*step))
-		case 3:
-			// Later there is no sample of the history in it.
-			w.from, w.to = between(begin, end.Add(-2*step)), now.UnixMilli()
+			w = within(20 * 24 * time.Hour)
+		case 2, 5, 6:
+			w = within(length(10*step, end.Sub(begin)-2*step))
+		case 3, 7:
+			// An increase over less than hours says more of the last scrape than of the history.
+			w = window{from: end.Add(-length(2*time.Hour, end.Sub(begin))).UnixMilli(), to: now.UnixMilli()}
 		}
 		if w.isAligned = i%8 < 5; w.isAligned {
 			w.from -= w.from % step.Milliseconds()
@@ -58,8 +64,6 @@ func windows(n int, begin, end, now time.Time) (all []window) {
 				w.to -= w.to % step.Milliseconds()
 			}
 		}
-		// As a number of seconds, a step of others may be rounded.
-		w.to -= (w.to - w.from) % time.Second.Milliseconds()
 		all = append(all, w)
 	}
 	return all
@@ -76,9 +80,7 @@ func (w *world) check(t *testing.T, all []window) error {
 		wrong = append(wrong, w.checkRaw(t, native, "histogram_count("+native.expr+"%s)", window))
 		if window.isAligned {
 			name := w.truth.names[rand.IntN(len(w.truth.names))]
-			for _, q := range []float64{0.5, 0.95} {
-				wrong = append(wrong, w.checkQuantiles(t, q, name, window))
-			}
+			wrong = append(wrong, w.checkQuantiles(t, name, window))
 		}
 		if err := errors.Join(wrong...); err != nil {
 			return fmt.Errorf("window of %v: %w", window, err)
@@ -87,25 +89,30 @@ func (w *world) check(t *testing.T, all []window) error {
 	return nil
 }
 
-// checkRaw compares the last sample of a window with the one at or before its start.
-func (w *world) checkRaw(t *testing.T, c counter, expr string, window window) error {
+// query asks the server at a time, in milliseconds.
+func (w *world) query(t *testing.T, promql string, at int64) model.Vector {
 	t.Helper()
-	from, to := time.UnixMilli(window.from), time.UnixMilli(window.to)
-	got, err := w.QueryRange(t.Context(), withJob(expr), from, to, to.Sub(from))
+	v, err := w.Query(t.Context(), promql, time.UnixMilli(at))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return v
+}
+
+// checkRaw compares the last sample of a window with the one at or before its start.
+func (w *world) checkRaw(t *testing.T, c counter, expr string, window window) error {
+	t.Helper()
+	// A query over the range would read all that is between the two.
 	found := map[key]float64{}
-	for _, series := range got {
-		last := series.Values[len(series.Values)-1]
-		if last.Timestamp.Time().UnixMilli() != window.to {
-			return fmt.Errorf("%v has no sample at its end", series.Metric)
+	for _, sample := range w.query(t, withJob(expr), window.to) {
+		found[keyOf(sample.Metric)] = float64(sample.Value)
+	}
+	for _, sample := range w.query(t, withJob(expr), window.from) {
+		k := keyOf(sample.Metric)
+		if _, ok := found[k]; !ok {
+			return fmt.Errorf("%v has no sample at its end", sample.Metric)
 		}
-		v := float64(last.Value)
-		if len(series.Values) == 2 {
-			v -= float64(series.Values[0].Value)
-		}
-		found[keyOf(series.Metric)] = v
+		found[k] -= float64(sample.Value)
 	}
 	return w.compare(c, found, window, func(k key) (lower, upper float64) {
 		v := c.sum(w.truth.between(k, window.from, window.to))
@@ -121,12 +128,8 @@ func (w *world) checkIncrease(t *testing.T, c counter, expr string, window windo
 		query.from-- // a range leaves out its start
 	}
 	width := float64(query.to - query.from)
-	got, err := w.Query(t.Context(), fmt.Sprintf("increase(%s[%.0fms])", withJob(expr), width), time.UnixMilli(query.to))
-	if err != nil {
-		t.Fatal(err)
-	}
 	found := map[key]float64{}
-	for _, sample := range got {
+	for _, sample := range w.query(t, fmt.Sprintf("increase(%s[%.0fms])", withJob(expr), width), query.to) {
 		found[keyOf(sample.Metric)] = float64(sample.Value)
 	}
 	return w.compare(c, found, window, func(k key) (lower, upper float64) {
@@ -166,33 +169,49 @@ func (w *world) compare(c counter, found map[key]float64, window window, bounds 
 	return nil
 }
 
-// checkQuantiles wants the quantile of each kind of histogram in the bucket in which
-// the true one is.
-func (w *world) checkQuantiles(t *testing.T, q float64, name string, window window) error {
+// checkQuantiles wants the quantiles of each kind of histogram in the bucket in which
+// the true ones are.
+func (w *world) checkQuantiles(t *testing.T, name string, window window) error {
 	t.Helper()
 	durations := w.truth.durations(name, window.from, window.to)
 	if len(durations) == 0 {
 		return nil
 	}
-	at := time.UnixMilli(window.to)
 	increase := func(metric string) string {
 		return fmt.Sprintf("increase(%s{job=\"opper\",trace_name=%q}[%dms])", metric, name, window.to-window.from+1)
 	}
-	// Where the rank is a whole number it is on the border of two durations.
-	rank := q * float64(len(durations))
-	lowest := durations[max(0, int(math.Ceil(rank-1e-6))-1)]
-	highest := durations[min(len(durations), int(math.Floor(rank+1e-6))+1)-1]
-	check := func(kind, query string, lower, upper float64) error {
-		v, err := w.Query(t.Context(), query, at)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(v) != 1 || !(lower <= float64(v[0].Value) && float64(v[0].Value) <= upper) {
-			return fmt.Errorf("%s p%v of %s is %v, want %v to %v: of %d durations it is %v to %v", kind, 100*q, name, v, lower, upper, len(durations), lowest, highest)
-		}
-		return nil
+	summed := fmt.Sprintf("sum(%s)", increase(native.expr))
+	v := w.query(t, summed, window.to)
+	if len(v) != 1 || v[0].Histogram == nil {
+		return fmt.Errorf("%s is %v, want a histogram", summed, v)
 	}
-	classic := func(v float64) (lower, upper float64) {
+	for _, q := range []float64{0.5, 0.95} {
+		// Where the rank is a whole number it is on the border of two durations.
+		rank := q * float64(len(durations))
+		lowest := durations[max(0, int(math.Ceil(rank-1e-6))-1)]
+		highest := durations[min(len(durations), int(math.Floor(rank+1e-6))+1)-1]
+		for kind, within := range map[string]struct {
+			expr   string
+			bounds func(lowest, highest float64) (lower, upper float64)
+		}{
+			"classic": {fmt.Sprintf("sum by (le) (%s)", increase(native.expr+"_bucket")), classicBounds},
+			"native": {summed, func(lowest, highest float64) (lower, upper float64) {
+				return nativeBounds(v[0].Histogram, lowest, highest)
+			}},
+		} {
+			lower, upper := within.bounds(lowest, highest)
+			got := w.query(t, fmt.Sprintf("histogram_quantile(%v, %s)", q, within.expr), window.to)
+			if len(got) != 1 || !(lower <= float64(got[0].Value) && float64(got[0].Value) <= upper) {
+				return fmt.Errorf("%s p%v of %s is %v, want %v to %v: of %d durations it is %v to %v", kind, 100*q, name, got, lower, upper, len(durations), lowest, highest)
+			}
+		}
+	}
+	return nil
+}
+
+// classicBounds returns those of the buckets that two durations are in.
+func classicBounds(lowest, highest float64) (lower, upper float64) {
+	bucket := func(v float64) (lower, upper float64) {
 		for _, upper = range exportertest.DurationBuckets {
 			if v <= upper {
 				return lower, upper
@@ -201,29 +220,21 @@ func (w *world) checkQuantiles(t *testing.T, q float64, name string, window wind
 		}
 		return lower, upper // a quantile is never above the last bound
 	}
-	lower, _ := classic(lowest)
-	_, upper := classic(highest)
-	if err := check("classic", fmt.Sprintf("histogram_quantile(%v, sum by (le) (%s))", q, increase(native.expr+"_bucket")), lower, upper); err != nil {
-		return err
-	}
+	lower, _ = bucket(lowest)
+	_, upper = bucket(highest)
+	return lower, upper
+}
 
-	summed := fmt.Sprintf("sum(%s)", increase(native.expr))
-	v, err := w.Query(t.Context(), summed, at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(v) != 1 || v[0].Histogram == nil {
-		return fmt.Errorf("%s is %v, want a histogram", summed, v)
-	}
+func nativeBounds(h *model.SampleHistogram, lowest, highest float64) (lower, upper float64) {
 	lower, upper = math.Inf(1), math.Inf(-1)
-	for _, b := range v[0].Histogram.Buckets {
+	for _, b := range h.Buckets {
 		for _, d := range []float64{lowest, highest} {
 			if float64(b.Lower) <= d && d <= float64(b.Upper) {
 				lower, upper = min(lower, float64(b.Lower)), max(upper, float64(b.Upper))
 			}
 		}
 	}
-	return check("native", fmt.Sprintf("histogram_quantile(%v, %s)", q, summed), lower, upper)
+	return lower, upper
 }
 
 // Series that a server has of histograms in either form, and of all others.
