@@ -40,7 +40,7 @@ const (
 // inPlace returns the file's metadata if its path still leads to the open file.
 func (s *Store) inPlace() (fs.FileInfo, error) {
 	at, err := os.Stat(s.path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
 		return nil, errRemoved
 	}
 	if err != nil {

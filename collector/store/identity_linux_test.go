@@ -84,6 +84,9 @@ func TestFileLost(t *testing.T) {
 	}{
 		"file removed":      {func(path string, _ []byte) error { return os.Remove(path) }, removed},
 		"file renamed":      {func(path string, _ []byte) error { return os.Rename(path, path+".old") }, removed},
+		"link to itself": {func(path string, _ []byte) error {
+			return errors.Join(os.Remove(path), os.Symlink(filepath.Base(path), path))
+		}, removed},
 		"directory removed": {func(path string, _ []byte) error { return os.RemoveAll(filepath.Dir(path)) }, removed},
 		"directory renamed": {func(path string, _ []byte) error {
 			return os.Rename(filepath.Dir(path), filepath.Dir(path)+".old")
