@@ -32,7 +32,7 @@ type httpClient struct {
 // the environment. An error is one line that names the file and the field, and
 // quotes no value.
 func loadHTTPClient(path string) (httpClient, error) {
-	content, err := os.ReadFile(path)
+	content, err := readConfigFile(path)
 	client := httpClient{}
 	if err == nil {
 		client, err = parseHTTPClient(content, path)
@@ -149,9 +149,9 @@ func httpHeader(file *promconfig.Headers) (http.Header, error) {
 			header.Add(name, string(value))
 		}
 		for _, path := range from.Files {
-			value, err := os.ReadFile(path)
+			value, err := readConfigFile(path)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", name, err)
+				return nil, fmt.Errorf("%s: %s: %w", name, path, err)
 			}
 			header.Add(name, strings.TrimSpace(string(value)))
 		}

@@ -300,9 +300,10 @@ func TestHTTPClientRefuses(t *testing.T) {
 		"proxy_url: 'http://a:SECRET@b:port'":                    "proxy_url: not a valid URL",
 		"proxy_url: http://p\nproxy_from_environment: true":      "if proxy_from_environment is configured, proxy_url must not be configured",
 		"http_headers: {Authorization: {values: [SECRET]}}":      `setting header "Authorization" is not allowed`,
-		"http_headers: {X-A: {files: [missing]}}":                "http_headers: X-A: open ",
-		"- SECRET":     "line 1: cannot unmarshal !!seq into map[string]interface {}",
-		"a: b: SECRET": "yaml: mapping values are not allowed in this context",
+		"http_headers: {X-A: {files: [missing]}}":                "http_headers: X-A: " + dir + "/missing: no such file or directory",
+		"http_headers: {X-A: {files: [.]}}":                      "http_headers: X-A: " + dir + ": expected a regular file of at most 8 MiB",
+		"- SECRET":                                               "line 1: cannot unmarshal !!seq into map[string]interface {}",
+		"a: b: SECRET":                                           "yaml: mapping values are not allowed in this context",
 	} {
 		write(t, path, []byte(content))
 		_, err := loadHTTPClient(path)
@@ -315,7 +316,9 @@ func TestHTTPClientRefuses(t *testing.T) {
 		}
 	}
 	missing := filepath.Join(dir, "none.yml")
-	if _, err := loadHTTPClient(missing); err == nil || err.Error() != missing+": no such file or directory" {
-		t.Errorf("got %v", err)
+	for path, want := range map[string]string{missing: "no such file or directory", dir: "expected a regular file of at most 8 MiB", os.DevNull: "expected a regular file of at most 8 MiB"} {
+		if _, err := loadHTTPClient(path); err == nil || err.Error() != path+": "+want {
+			t.Errorf("got %v, want %s", err, want)
+		}
 	}
 }
