@@ -29,7 +29,7 @@ const maxExact = 1 << 53 // 9007199254740992
 var (
 	// ErrTooManyRows is a page with more rows than were asked for: limit is
 	// ignored, so asking for fewer does not help. Of usage, it is an answer with more
-	// than 1<<18 rows: a shorter window helps.
+	// than 1<<17 rows, fewer if they are long: a shorter window helps.
 	ErrTooManyRows = errors.New("more rows than the limit")
 
 	errNoList = errors.New(`JSON without a list of traces ("data" or "traces")`)

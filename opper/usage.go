@@ -65,8 +65,12 @@ type UsagePage struct {
 	Total int     // how many rows there are, if Opper says so; else -1
 }
 
-// maxUsageRows bounds one answer, as nothing in the request does.
-const maxUsageRows = 1 << 18
+// maxUsageRows bounds one answer by the Weight of its rows, as nothing in the request does.
+const maxUsageRows = 1 << 17
+
+// Weight is as how many rows a row counts where memory is bounded. It is 1 without texts
+// that are longer than a UUID or the name of a model ever is.
+func (u *Usage) Weight() int { return 1 + len(u.Model)/64 + len(u.Project)/64 + len(u.Trace)/64 }
 
 var (
 	// ErrNoGroup is usage of which no row has the key of a group that was asked for:
@@ -118,7 +122,7 @@ func (a *usageAnswer) missingGroup(groups []UsageGroup) error {
 	return nil
 }
 
-// decodeUsage reads an answer to its end. A row whose bucket cannot be read is an error,
+// decodeUsage reads an answer to its end, up to a limit of weight. A row whose bucket cannot be read is an error,
 // as nobody could tell later whether it has been counted.
 func decodeUsage(r io.Reader, q *UsageQuery, limit int) (usageAnswer, error) {
 	answer := usageAnswer{groups: map[UsageGroup]bool{}}
@@ -129,11 +133,13 @@ func decodeUsage(r io.Reader, q *UsageQuery, limit int) (usageAnswer, error) {
 		list := func() {
 			answer.Rows = nil
 			hasList = d.Array(func() {
-				if read++; read > limit {
+				if read >= limit {
 					d.tooMany(limit)
 					return
 				}
-				answer.Rows = append(answer.Rows, d.usage(q, answer.groups, len(answer.Rows)+1))
+				row := d.usage(q, answer.groups, len(answer.Rows)+1)
+				read += row.Weight()
+				answer.Rows = append(answer.Rows, row)
 			})
 		}
 		if d.Peek() == '[' {

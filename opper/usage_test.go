@@ -250,13 +250,26 @@ func TestUsageTooManyRows(t *testing.T) {
 			}
 		}
 	}
-	for extra, want := range map[int]string{0: "", 1: "read usage: more rows than the limit of 262144"} {
+	for extra, want := range map[int]string{0: "", 1: "read usage: more rows than the limit of 131072"} {
 		f := newFixture(t, func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.Copy(w, io.MultiReader(strings.NewReader("["+row), &repeated{"," + row, maxUsageRows - 1 + extra, 0}, strings.NewReader("]")))
 		})
 		page, err := f.Usage(t.Context(), UsageQuery{})
 		if want == "" && (err != nil || len(page.Rows) != maxUsageRows) || want != "" && (!errors.Is(err, ErrTooManyRows) || err.Error() != want) || f.requests.Load() != 1 {
 			t.Errorf("%d rows more than the maximum: got %d, %v after %d requests", extra, len(page.Rows), err, f.requests.Load())
+		}
+	}
+}
+
+// Long texts count as several rows.
+func TestUsageTooLong(t *testing.T) {
+	row := func(length int) string {
+		return `{"time_bucket":"2026-10-01T10:00:00Z","cost":"1","model":"m","trace_uuid":"` + strings.Repeat("t", length) + `"}`
+	}
+	for length, want := range map[int]error{63: nil, 64: ErrTooManyRows} {
+		body := "[" + strings.Repeat(row(length)+",", 9) + row(length) + "]"
+		if answer, err := decodeUsage(strings.NewReader(body), hoursOf(allGroups), 10); !errors.Is(err, want) || err == nil && len(answer.Rows) != 10 {
+			t.Errorf("%d bytes: got %d rows, %v, want %v", length, len(answer.Rows), err, want)
 		}
 	}
 }

@@ -82,8 +82,8 @@ func TestFileLost(t *testing.T) {
 		lose func(path string, older []byte) error
 		text string
 	}{
-		"file removed":      {func(path string, _ []byte) error { return os.Remove(path) }, removed},
-		"file renamed":      {func(path string, _ []byte) error { return os.Rename(path, path+".old") }, removed},
+		"file removed": {func(path string, _ []byte) error { return os.Remove(path) }, removed},
+		"file renamed": {func(path string, _ []byte) error { return os.Rename(path, path+".old") }, removed},
 		"link to itself": {func(path string, _ []byte) error {
 			return errors.Join(os.Remove(path), os.Symlink(filepath.Base(path), path))
 		}, removed},

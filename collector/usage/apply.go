@@ -99,8 +99,13 @@ type total struct {
 // hourTotals are the totals of an hour. Where it is but a part, that is so of all cells.
 type hourTotals struct {
 	cells  map[cell]total
+	added  int // cells that are new in the hour
 	isPart bool
 }
+
+// maxCells is how many cells an hour has. More are one, of aggregate.Other: the name of a
+// model may be a client's, and another one in each call.
+const maxCells = 4096
 
 func (h hourTotals) of(c cell) total {
 	sum := h.cells[c]
@@ -123,6 +128,13 @@ func (s *Set) sum(rows []opper.Usage) map[int64]hourTotals {
 			h.cells = map[cell]total{}
 		}
 		c := cell{project, aggregate.LabelOr(rows[i].Model, None)}
+		if _, ok := h.cells[c]; !ok && !s.hasMark(hour, c) {
+			if len(s.hours[hour])+h.added >= maxCells {
+				c.model = aggregate.Other
+			} else {
+				h.added++
+			}
+		}
 		sum := h.cells[c]
 		sum.add(amounts(&rows[i]))
 		sum.isUnreadable = sum.isUnreadable || rows[i].IsUnreadable()
@@ -130,6 +142,11 @@ func (s *Set) sum(rows []opper.Usage) map[int64]hourTotals {
 		sums[hour] = h
 	}
 	return sums
+}
+
+func (s *Set) hasMark(hour int64, c cell) bool {
+	_, ok := slices.BinarySearchFunc(s.hours[hour], c, compareMark)
+	return ok
 }
 
 // givePlaces gives the places to the models of the first read with the highest cost, ties

@@ -3,6 +3,7 @@ package usage
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -18,6 +19,8 @@ type Source interface {
 var (
 	// errNoMinutes is that Opper has no usage by minutes.
 	errNoMinutes = errors.New("no usage by the minute")
+	// errTooMuch is usage that takes too much memory.
+	errTooMuch = fmt.Errorf("more rows of usage than the limit of %d, with all windows", maxWeight)
 	// errUnreadable is usage of another shape, where an unreadable row is only one.
 	errUnreadable = errors.New("usage without a readable row (expected costs, counts and tokens as decimal numbers in range)")
 )
@@ -30,7 +33,12 @@ type Pages struct {
 	most  int   // rows of an answer; one with fewer is not cut
 	end   int64 // hour: of the window
 	parts int   // answers that lack rows, of the present read
+	held  int   // rows by weight, of the present read
 }
+
+// maxWeight bounds what one read holds, by the Weight of rows. A month of 250 models is less,
+// and so are 200,000 traces that wait for their costs.
+const maxWeight = 200_000
 
 // maxParts bounds the requests where many minutes have more rows than an answer: after
 // that many, hours are not read by the minute any more.
@@ -56,7 +64,7 @@ func (p *Pages) Read(ctx context.Context, src Source, from, to time.Time, groups
 	if end := hourOf(to); end != p.end {
 		p.most, p.end = 0, end
 	}
-	p.parts = 0
+	p.parts, p.held = 0, 0
 	rows, err := p.read(ctx, src, opper.UsageQuery{From: from, To: to, GroupBy: groups})
 	if len(rows) > 0 && !slices.ContainsFunc(rows, func(u opper.Usage) bool { return !u.IsUnreadable() }) {
 		return nil, errUnreadable
@@ -88,20 +96,34 @@ func (p *Pages) read(ctx context.Context, src Source, query opper.UsageQuery) ([
 	middle := middleOf(query, present)
 	switch {
 	case isComplete:
-		return present, nil
+		return p.hold(present)
 	case size <= time.Minute && err != nil:
 		return nil, err
 	case size <= time.Minute, size == time.Hour && err == nil && p.parts >= maxParts:
-		return p.part(present), nil
+		return p.hold(p.part(present))
+	}
+	if size != time.Hour {
+		present = nil // not held meanwhile
 	}
 	rows, narrower := p.halves(ctx, src, query, middle)
 	switch {
-	case size > time.Hour || !errors.Is(narrower, errNoMinutes):
+	case size != time.Hour || !errors.Is(narrower, errNoMinutes):
 		return rows, narrower
 	case err != nil:
 		return nil, err
 	}
-	return p.part(present), nil
+	return p.hold(p.part(present))
+}
+
+// hold returns rows unless the present read holds too many.
+func (p *Pages) hold(rows []opper.Usage) ([]opper.Usage, error) {
+	for i := range rows {
+		p.held += rows[i].Weight()
+	}
+	if p.held > maxWeight {
+		return nil, errTooMuch
+	}
+	return rows, nil
 }
 
 // halves reads a window as two.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,6 +60,36 @@ func (s *cutSource) Usage(_ context.Context, q opper.UsageQuery) (opper.UsagePag
 		page.Rows = page.Rows[:min(s.cut, len(page.Rows))]
 	}
 	return page, nil
+}
+
+// What one read holds is bounded: by the number of rows, and by their texts.
+func TestReadIsBounded(t *testing.T) {
+	for name, c := range map[string]struct {
+		rows  int // of each hour
+		trace string
+		fails bool
+	}{
+		"rows":               {maxWeight / 2, "", false},
+		"too many rows":      {maxWeight/2 + 1, "", true},
+		"UUIDs":              {maxWeight / 2, "3c90c3cc-0d44-4b50-8888-8dd25736052a", false},
+		"long texts":         {maxWeight / 10, strings.Repeat("t", 300), false},
+		"too much long text": {maxWeight/10 + 1, strings.Repeat("t", 300), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			src := &cutSource{announces: true, maxRows: 2*c.rows - 1} // each hour has to be read alone
+			for h := range 2 {
+				for range c.rows {
+					u := row(h, "X", "m", 1)
+					u.Trace = c.trace
+					src.rows = append(src.rows, u)
+				}
+			}
+			rows, err := new(Pages).Read(t.Context(), src, noon, noon.Add(2*time.Hour), opper.GroupTrace)
+			if want := 2 * c.rows; c.fails != errors.Is(err, errTooMuch) || !c.fails && (err != nil || len(rows) != want) {
+				t.Errorf("got %d rows and %v, want %d, or an error: %t", len(rows), err, want, c.fails)
+			}
+		})
+	}
 }
 
 // All rows of a window are read, or an error says that they are not, whatever answers are

@@ -1,6 +1,7 @@
 package usage
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -222,5 +223,49 @@ func sumSchedule(t *testing.T, seed int64) {
 	}
 	if counting := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return len(p.projects[name].set.Models()) == 0 }); isWide && len(counting) != 1 {
 		t.Errorf("counted by %v", counting)
+	}
+}
+
+// An hour has a bounded number of models. What further ones cost is counted once, too, also
+// after a restart.
+func TestModelsOfAnHourAreBounded(t *testing.T) {
+	f := newFixture(t, Config{MaxModels: 1})
+	var rows []opper.Usage
+	add := func(n int) {
+		for range n {
+			rows = append(rows, row(0, "X", fmt.Sprintf("m%05d", len(rows)), 1))
+		}
+	}
+	sum := func() (sum int64) {
+		for _, z := range f.set.ZeroPending() {
+			z.EndZero()
+		}
+		for _, m := range f.set.Models() {
+			sum += m.Exposed()[Cost]
+		}
+		return sum
+	}
+	for i, n := range []int{maxCells - 1, 3, 100, 0, 7} {
+		add(n)
+		rows[0].Cost++ // one that has a mark of its own
+		if i > 1 {
+			rows[maxCells+1].Cost += 2 // and one that has none
+		}
+		slices.Reverse(rows[maxCells/2 : maxCells-1])
+		f.mustRead(rows...)
+		f.restart()
+		want := int64(0)
+		for _, u := range rows {
+			want += u.Cost
+		}
+		if got, marks := sum(), len(f.set.hours[hourOf(noon)]); got != want || marks > maxCells+1 {
+			t.Errorf("read %d: cost %d with %d marks, want %d with %d", i, got, marks, want, maxCells+1)
+		}
+	}
+	f.now = f.now.Add(time.Hour)
+	slices.Reverse(rows)
+	before := sum()
+	if f.later(rows...); sum() != before {
+		t.Errorf("in another order %d was counted, want %d", sum(), before)
 	}
 }
