@@ -82,6 +82,9 @@ func (c *cursor) progress(p page) error {
 	if p.asked == maxLimit {
 		weight = maxLimit/maxRepeats + 1
 	}
+	if c.isStalled(p, weight) {
+		return errMoving
+	}
 	switch {
 	case len(p.rows) == 0 || p.rows[0].Kind == ledger.Unreadable:
 		return nil
@@ -99,6 +102,17 @@ func (c *cursor) progress(p page) error {
 		return fmt.Errorf("%w, the last of them at %d", errRepeated, p.offset)
 	}
 	return nil
+}
+
+// isStalled reports whether pages have led no further for long, each following another one
+// that was read before. From the start of the list, it may be shorter by now.
+func (c *cursor) isStalled(p page, weight int) bool {
+	if end := p.offset + len(p.rows); p.offset == 0 || end > c.furthest {
+		c.furthest, c.stalled = end, 0
+	} else {
+		c.stalled += weight
+	}
+	return c.stalled > maxStalled*maxLimit/maxRepeats
 }
 
 // maxEnd returns how far the list can go, by the total_count of the first page that says

@@ -36,6 +36,7 @@ const (
 	totalFactor  = 10
 	totalSlack   = 20_000
 	maxUncounted = 5_000_000 // without a total_count
+	maxStalled   = 100       // whole pages in a row that end before another one did
 	maxRepeats   = 3         // whole pages in a row that lead no further; of smaller ones, maxLimit
 	sampleOf     = 16        // how many rows one stands for, in the search for a list without an end
 	minRound     = 5         // pages after which a row is taken to come again
@@ -66,6 +67,9 @@ type cursor struct {
 	total   int // the newest meta.total_count, or -1
 	repeats int // pages in a row that led no further, by their weight
 	inPlace int // offset from which on all rows up to the last page's stand where they are believed to
+	stalled int // pages in a row that ended before furthest, by their weight
+	// furthest is the end of the page that ended furthest down since the start was read.
+	furthest int
 
 	firstTotal int               // the first meta.total_count that a page had; -1 before that
 	pages      int               // that were read

@@ -3,6 +3,7 @@ package syncer
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -108,6 +109,37 @@ func TestOffsetIgnoredIsAnError(t *testing.T) {
 					b.check()
 				})
 			}
+		}
+	}
+}
+
+// Pages that hold each of their rows twice follow each other where one leads back to the
+// other, and each of them has rows that the one before it had not.
+func TestPagesThatLeadBackEnd(t *testing.T) {
+	for _, when := range []string{"initial sync", "sync after a burst"} {
+		for _, total := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/total %t", when, total), func(t *testing.T) {
+				b := newBench(t, oppertest.Config{})
+				b.fill(350)
+				if when != "initial sync" {
+					b.mustSync()
+					b.quiet()
+					b.arrive("burst", 250, time.Millisecond)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				src := &wrongLists{inner: b.client.WithRetries(0), list: func(n, offset, limit int) opper.Page {
+					if n > 1000 {
+						cancel() // it would go on for ever
+					}
+					all := b.opper.Snapshot()
+					rows := all[min(offset, len(all)):min(offset+limit/2, len(all))]
+					return pageOf(slices.Concat(rows, rows), len(all), total)
+				}}
+				if _, err := syncAll(ctx, b.syncer, src); err == nil || src.n > 1000 {
+					t.Errorf("%v after %d requests", err, src.n)
+				}
+			})
 		}
 	}
 }
