@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"runtime"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"opper_exporter/collector/config"
+	"opper_exporter/collector/usage"
 	"opper_exporter/opper"
 )
 
@@ -42,8 +44,16 @@ func (c *Collector) Apply(projects []config.Project) (err error) {
 	}
 	// Those that are restored continue to count what they have counted, and those that
 	// are removed count until they have stopped.
-	c.shareUsage(c.all(), ch.next)
-	defer func() { c.shareUsage(c.all()) }()
+	before, err := c.removedBefore(ch.next)
+	if err != nil {
+		return err
+	}
+	c.deps.owners.SetProjects(slices.Concat(before, namesOf(c.all()), namesOf(ch.next)))
+	defer func() { c.shareUsage() }()
+	left, err := c.restoreUsage(before)
+	if err != nil {
+		return err
+	}
 	if err := each(ch.added, (*project).restore); err != nil {
 		return err
 	}
@@ -57,6 +67,15 @@ func (c *Collector) Apply(projects []config.Project) (err error) {
 	c.projects.Store(&ch.next)
 	keepKeysApart(ch.next)
 	stopAll(ch.removed)
+	for _, p := range slices.Concat(ch.removed, opened) {
+		if !p.usage.isOn() || slices.Contains(ch.removed, p) {
+			left = append(left, p.usage.set)
+		}
+	}
+	for _, set := range left {
+		set.HandOver()
+	}
+	c.shareUsage()
 	c.startAll(opened)
 	closeClients(ch.replaced, ch.removed)
 	if c.start != nil {
@@ -79,15 +98,47 @@ func keepKeysApart(projects []*project) {
 	}
 }
 
-// shareUsage makes each Opper project one whose usage one of these projects counts.
-func (c *Collector) shareUsage(lists ...[]*project) {
-	var names []string
-	for _, p := range slices.Concat(lists...) {
-		if p.usage.isOn() {
-			names = append(names, p.cfg.Name)
-		}
+// shareUsage makes each Opper project one whose usage one of the projects counts.
+func (c *Collector) shareUsage() {
+	isOff := func(p *project) bool { return !p.usage.isOn() }
+	c.deps.owners.SetProjects(namesOf(slices.DeleteFunc(slices.Clone(c.all()), isOff)))
+}
+
+// removedBefore returns the names of the projects that are stored and not configured when
+// the Collector is made.
+func (c *Collector) removedBefore(next []*project) ([]string, error) {
+	if c.deps.Store == nil || len(c.all()) > 0 || !slices.ContainsFunc(next, func(p *project) bool { return p.usage.isOn() }) {
+		return nil, nil
 	}
-	c.deps.owners.SetProjects(names)
+	names, err := c.deps.Store.Projects()
+	if err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
+	configured := namesOf(next)
+	return slices.DeleteFunc(names, func(name string) bool { return slices.Contains(configured, name) }), nil
+}
+
+// restoreUsage restores the usage of projects that are not configured any more: others must
+// not count it again.
+func (c *Collector) restoreUsage(names []string) (sets []*usage.Set, err error) {
+	for _, name := range names {
+		entries := map[string][]byte{}
+		_, err := c.deps.Store.Load(name, func(key string, body []byte) error {
+			if key, ok := strings.CutPrefix(key, partUsage); ok {
+				entries[key] = bytes.Clone(body)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, stateError(name, err)
+		}
+		set, err := usage.Restore(usage.Config{Project: name, Owners: c.deps.owners}, entries)
+		if err != nil {
+			return nil, stateError(name, fmt.Errorf("usage: %w", err))
+		}
+		sets = append(sets, set)
+	}
+	return sets, nil
 }
 
 // plan makes the projects that are new or have other settings, and checks all that
@@ -162,6 +213,14 @@ func closeClients(lists ...[]*project) {
 			p.client.Close()
 		}
 	}
+}
+
+func namesOf(projects []*project) []string {
+	names := make([]string, len(projects))
+	for i, p := range projects {
+		names[i] = p.cfg.Name
+	}
+	return names
 }
 
 // names lists the names of projects for the log.

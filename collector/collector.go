@@ -51,6 +51,8 @@ type Store interface {
 	// When it returns nil, they are durable. store.ErrBroken is final: what is on
 	// disk is not, or no longer, what was committed.
 	Commit(project string, changes map[string][]byte, fresh bool) error
+	// Projects returns the names of the projects of which something is stored.
+	Projects() ([]string, error)
 }
 
 // Collector exposes what the last sync of each project published. It is a
@@ -123,11 +125,7 @@ func (c *Collector) setStart(start func(*project)) {
 
 // Projects returns the names of the projects, sorted.
 func (c *Collector) Projects() []string {
-	var names []string
-	for _, p := range c.all() {
-		names = append(names, p.cfg.Name)
-	}
-	return names
+	return namesOf(c.all())
 }
 
 // Refresh syncs a project, or all if project is empty, and returns when that is done

@@ -45,6 +45,9 @@ func (s *hangingStore) Load(project string, visit func(string, []byte) error) (b
 	return s.of(project).Load(project, visit)
 }
 
+// Projects implements Store.
+func (*hangingStore) Projects() ([]string, error) { return nil, nil }
+
 // Commit implements Store.
 func (s *hangingStore) Commit(project string, changes map[string][]byte, fresh bool) error {
 	if project == s.hangs {

@@ -255,17 +255,25 @@ func TestTwoKeysOfOneOrganizationWithoutTraces(t *testing.T) {
 	o.expect(map[[2]string]float64{{"a", uuidOf("a")}: 1, {"a", uuidOf("b")}: 2})
 }
 
-// A project that is added while another counts all of the organization finds its own
-// usage taken.
+// A project that is added while another counts all of the organization counts its own
+// from then on.
 func TestProjectAddedToAnOrganization(t *testing.T) {
-	o := newUsageOrganization(t, oppertest.UsageTroubles{OrganizationWide: true}, "a", "b")
+	o := newUsageOrganization(t, oppertest.UsageTroubles{OrganizationWide: true}, "a", "b", "c")
 	o.configure("a")
 	o.call("a", dollar, true)
 	o.call("b", 2*dollar, true)
+	o.call("c", 4*dollar, true)
 	o.run(3)
 	o.configure("a", "b")
-	o.run(20)
-	o.expect(map[[2]string]float64{{"a", ""}: 1, {"a", uuidOf("b")}: 2})
+	for range 20 {
+		o.call("b", dollar, true)
+		o.run(1)
+	}
+	o.run(3)
+	costs := o.costs()
+	if moved := costs[[2]string{"b", ""}]; moved < 15 || moved+costs[[2]string{"a", uuidOf("b")}] != 22 {
+		t.Errorf("costs are %v, want most of b's 22 dollars at b, and the rest at a", costs)
+	}
 }
 
 // Two keys that both see the whole organization, of which Opper tells no projects apart:

@@ -20,6 +20,8 @@ func (s scheduledStore) Load(project string, visit func(string, []byte) error) (
 	return s.disk.Load(project, visit)
 }
 
+func (s scheduledStore) Projects() ([]string, error) { return s.disk.Projects() }
+
 func (s scheduledStore) Commit(project string, changes map[string][]byte, fresh bool) error {
 	s.applied()
 	s.kill()

@@ -17,6 +17,8 @@ func (d disk) Load(project string, visit func(string, []byte) error) (bool, erro
 	return d.inner.Load(project, visit)
 }
 
+func (d disk) Projects() ([]string, error) { return d.inner.Projects() }
+
 func (d disk) Commit(project string, changes map[string][]byte, fresh bool) error {
 	d.point()
 	refused := d.full > 0

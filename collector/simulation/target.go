@@ -64,4 +64,5 @@ type Deps struct {
 type Store interface {
 	Load(project string, visit func(key string, body []byte) error) (bool, error)
 	Commit(project string, changes map[string][]byte, fresh bool) error
+	Projects() ([]string, error)
 }

@@ -25,6 +25,9 @@ func (m *Memory) Load(_ string, visit func(string, []byte) error) (bool, error) 
 	return m.Entries != nil, nil
 }
 
+// Projects implements collector.Store.
+func (*Memory) Projects() ([]string, error) { return nil, nil }
+
 // Commit implements collector.Store.
 func (m *Memory) Commit(_ string, changes map[string][]byte, fresh bool) error {
 	if fresh || m.Entries == nil {

@@ -56,8 +56,15 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Pr
 			return nil
 		}
 	}
-	excluded := s.assign(rows, seen, newest, isFull, proof, now)
+	if s.own == "" {
+		s.own = proof.Own
+	}
+	taken := s.assign(rows, seen, newest, isFull, proof, now)
 	if s.undecided && !s.begun {
+		for id := range taken { // later, as nothing is counted yet
+			delete(s.accounts, id)
+			s.others[id] = ""
+		}
 		return nil
 	}
 	sums := s.sum(rows)
@@ -65,7 +72,7 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Pr
 		s.givePlaces(sums)
 	}
 	present := min(newest, hourOf(now))
-	s.count(sums, first, present, excluded, now)
+	s.count(sums, s.bases(rows, taken), first, present, now)
 	s.expire(present)
 	s.begun, s.newest, s.lastRead = true, newest, now
 	switch {
@@ -76,6 +83,7 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Pr
 	default:
 		s.fullAt = fullAt
 	}
+	s.giveUpWanted()
 	return nil
 }
 
@@ -166,8 +174,9 @@ func (s *Set) givePlaces(sums map[int64]hourTotals) {
 	}
 }
 
-// count adds what each hour from first on has more than before. That is seen in an hour.
-func (s *Set) count(sums map[int64]hourTotals, first, seen int64, excluded map[string]bool, now time.Time) {
+// count adds what each hour from first on has more than before, also by others. That is
+// seen in an hour.
+func (s *Set) count(sums map[int64]hourTotals, bases map[int64]map[cell]Amounts, first, seen int64, now time.Time) {
 	read, shared := map[int64]bool{}, map[cell]*cell{}
 	for hour, marks := range s.hours {
 		read[hour] = hour >= first
@@ -178,12 +187,15 @@ func (s *Set) count(sums map[int64]hourTotals, first, seen int64, excluded map[s
 	for hour := range sums {
 		read[hour] = true
 	}
+	for hour := range bases {
+		read[hour] = true
+	}
 	for _, hour := range slices.Sorted(maps.Keys(read)) {
 		if !read[hour] {
 			continue
 		}
 		known, present := s.hours[hour], sums[hour]
-		cells := slices.Collect(maps.Keys(present.cells))
+		cells := slices.AppendSeq(slices.Collect(maps.Keys(present.cells)), maps.Keys(bases[hour]))
 		for _, m := range known {
 			cells = append(cells, *m.cell) // it may be gone
 		}
@@ -201,15 +213,21 @@ func (s *Set) count(sums map[int64]hourTotals, first, seen int64, excluded map[s
 				before = known[i]
 				before.cell = shared[c]
 			}
+			if isHandedOver(c.project) {
+				marks[n] = before
+				continue
+			}
+			base, isTaken := bases[hour][c]
+			before.high.add(base)
 			after, increase := before.raise(present.of(c))
 			s.note(before, after)
-			if !isKnown || after != before {
+			if !isKnown || isTaken || after != before {
 				s.changed[hour] = true
 			}
 			if !isKnown || increase != (Amounts{}) {
 				m := s.model(c, hour, now)
 				m.used = seen
-				if !excluded[c.project] && (s.begun || !s.countsNothing()) {
+				if s.begun || !s.countsNothing() {
 					m.counted.add(increase)
 				}
 			}

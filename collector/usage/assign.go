@@ -56,10 +56,10 @@ func (s *Set) isSum(first int64) bool {
 }
 
 // assign decides where to count the Opper projects seen in an answer; the empty one
-// stands for rows without any. It returns the labels whose amounts so far are not to be
-// counted, as they were counted elsewhere.
-func (s *Set) assign(rows []opper.Usage, seen map[string]int64, newest int64, isFull bool, proof Proof, now time.Time) (excluded map[string]bool) {
-	excluded = map[string]bool{}
+// stands for rows without any. It returns those that were counted elsewhere, and what was
+// counted of them, or nil if that is not known.
+func (s *Set) assign(rows []opper.Usage, seen map[string]int64, newest int64, isFull bool, proof Proof, now time.Time) (taken map[string]*handover) {
+	taken = map[string]*handover{}
 	counted, foreign := s.named()
 	isFirst, homes := len(counted)+len(foreign) == 0, 0
 	for _, id := range counted {
@@ -84,16 +84,16 @@ func (s *Set) assign(rows []opper.Usage, seen map[string]int64, newest int64, is
 			continue
 		}
 		if !isFull {
-			s.undecided = s.undecided || !isOther || id != "" && s.cfg.Owners.isFree(id)
+			s.undecided = s.undecided || !isOther || id != "" && s.cfg.Owners.isFree(s.cfg.Project, id)
 			continue
 		}
-		claims, isProven := []string{id}, id == proof.Own
+		claims, isProven := []string{id}, id != "" && id == s.own
 		isAlone := isFirst && (len(ids) == 1 || len(ids) == 2 && hasNull)
 		if id == "" {
 			if len(ids) == 1 && len(foreign) == 0 && len(counted) == homes {
 				s.assignSum(rows, newest, now)
-				if isOther {
-					excluded[""] = true
+				if _, isCounted = s.accounts[""]; isCounted && isOther {
+					taken[""] = s.cfg.Owners.handedOver(s.sumID)
 				}
 				continue
 			}
@@ -108,7 +108,9 @@ func (s *Set) assign(rows []opper.Usage, seen map[string]int64, newest int64, is
 			continue
 		}
 		if v == notMine {
-			s.others[id] = ""
+			if !isOther {
+				s.others[id] = ""
+			}
 			continue
 		}
 		label := aggregate.LabelOr(id, None)
@@ -122,13 +124,14 @@ func (s *Set) assign(rows []opper.Usage, seen map[string]int64, newest int64, is
 		case id != "":
 			places--
 		}
-		if isOther || wasSum && (label != "" || s.CountedBy() != "") {
-			excluded[label] = true
+		h := s.cfg.Owners.handedOver(claims...)
+		if h != nil || isOther || wasSum && (label != "" || s.CountedBy() != "") {
+			taken[id] = h
 		}
 		delete(s.others, id)
 		s.accounts[id] = label
 	}
-	return excluded
+	return taken
 }
 
 // ofOthers returns how many Opper projects beside the project's own have counters.
@@ -150,6 +153,17 @@ func (s *Set) isOwn(ids []string) bool {
 		}
 	}
 	return !s.hasOthers()
+}
+
+// claims returns as what an Opper project is claimed that is counted here.
+func (s *Set) claims(id string) []string {
+	if id != "" {
+		return []string{id}
+	}
+	if claims := s.beside(nil); len(claims) > 0 {
+		return claims
+	}
+	return []string{s.sumID}
 }
 
 // beside returns as what rows without an Opper project are claimed: they are the same

@@ -25,13 +25,17 @@ type Owners struct {
 	claims    map[string]claim     // by Opper project
 	seen      map[string]*sighting // Opper projects without a claim
 	sums      map[string]*sum      // by configured project
+	// handovers are what has been counted of Opper projects that have been handed over.
+	handovers map[string]*handover
 }
 
 type claim struct {
 	project   string
-	isDurable bool  // others may rely on it
-	seen      reach // of what is claimed
-	isGuess   bool  // nothing showed that the Opper project is the configured one
+	isDurable bool   // others may rely on it
+	seen      reach  // of what is claimed
+	isGuess   bool   // nothing showed that the Opper project is the configured one
+	isProven  bool   // the Opper project is the configured one
+	wantedBy  string // another one that has proven that it is that; empty if there is none
 }
 
 // reach is how far usage has been seen.
@@ -67,7 +71,7 @@ const (
 
 // NewOwners returns the Owners of these configured projects.
 func NewOwners(projects ...string) *Owners {
-	o := &Owners{claims: map[string]claim{}, seen: map[string]*sighting{}, sums: map[string]*sum{}}
+	o := &Owners{claims: map[string]claim{}, seen: map[string]*sighting{}, sums: map[string]*sum{}, handovers: map[string]*handover{}}
 	o.SetProjects(projects)
 	return o
 }
@@ -89,6 +93,9 @@ func (o *Owners) SetProjects(names []string) {
 	for id, c := range o.claims {
 		if _, ok := o.isAwaited[c.project]; !ok {
 			delete(o.claims, id)
+		} else if _, ok := o.isAwaited[c.wantedBy]; !ok {
+			c.wantedBy = ""
+			o.claims[id] = c
 		}
 	}
 	for name := range o.sums {
@@ -103,12 +110,12 @@ func (o *Owners) SetProjects(names []string) {
 	}
 }
 
-// isFree reports whether no configured project has claimed an Opper project.
-func (o *Owners) isFree(id string) bool {
+// isFree reports whether no other project has claimed an Opper project.
+func (o *Owners) isFree(project, id string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	_, isClaimed := o.claims[id]
-	return !isClaimed
+	c, isClaimed := o.claims[id]
+	return !isClaimed || c.project == project && c.wantedBy == ""
 }
 
 // endAwait says that others need not wait any more for what a project proves.
@@ -130,6 +137,8 @@ func (o *Owners) decide(project string, ids []string, isProven, isAlone, awaitsP
 	for _, id := range ids {
 		switch c, ok := o.claims[id]; {
 		case !ok:
+		case c.project == project && c.wantedBy != "":
+			return notMine
 		case c.project == project:
 			return c.verdict()
 		case c.isDurable:
@@ -188,19 +197,81 @@ func (o *Owners) mustWait(s *sighting, isFirst bool, now time.Time) bool {
 // keep makes claims durable, or returns false if other projects have them all. Two may
 // have one in their state: while the first one was not configured, the other has taken
 // over and has seen more.
-func (o *Owners) keep(project string, ids []string, seen reach) bool {
+func (o *Owners) keep(project string, ids []string, seen reach, isProven bool) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	hasClaim := false
 	_, isConfigured := o.isAwaited[project]
 	for _, id := range ids {
-		if c, isClaimed := o.claims[id]; isClaimed && c.project != project && !c.seen.isBehind(seen) {
+		c, isClaimed := o.claims[id]
+		if isClaimed && c.project != project && !c.seen.isBehind(seen) {
 			continue
 		}
 		if hasClaim = true; isConfigured {
-			o.claims[id] = claim{project: project, isDurable: true, seen: seen}
+			if c.project != project {
+				c.wantedBy = ""
+			}
+			o.claims[id] = claim{project: project, isDurable: true, seen: seen, isProven: isProven, wantedBy: c.wantedBy}
 			delete(o.seen, id)
+			delete(o.handovers, id)
 		}
 	}
 	return hasClaim
+}
+
+// ownerOf returns which project has claimed an Opper project.
+func (o *Owners) ownerOf(id string) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.claims[id].project
+}
+
+// want says that an Opper project has been proven to be this one, so that another one
+// gives it up.
+func (o *Owners) want(project, id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, isConfigured := o.isAwaited[project]
+	if c, isClaimed := o.claims[id]; isClaimed && isConfigured && c.isDurable && !c.isProven && c.project != project && c.wantedBy == "" {
+		c.wantedBy = project
+		o.claims[id] = c
+	}
+}
+
+// isWanted reports whether another project wants what this one has claimed.
+func (o *Owners) isWanted(project, id string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.claims[id].project == project && o.claims[id].wantedBy != ""
+}
+
+// handOver gives up claims, of which this has been counted, to whom wants them.
+func (o *Owners) handOver(project string, ids []string, counted *handover) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, id := range ids {
+		o.handovers[id] = o.handovers[id].merge(counted)
+		c, isClaimed := o.claims[id]
+		switch {
+		case !isClaimed || c.project != project:
+		case c.wantedBy != "":
+			o.claims[id] = claim{project: c.wantedBy, isDurable: true, isProven: true}
+		default:
+			delete(o.claims, id)
+		}
+	}
+}
+
+// handedOver returns what has been counted of what is claimed as these, or nil if that is
+// not known.
+func (o *Owners) handedOver(ids ...string) *handover {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var all *handover
+	for _, id := range ids {
+		if h := o.handovers[id]; h != nil {
+			all = all.merge(h)
+		}
+	}
+	return all
 }

@@ -48,6 +48,8 @@ func (s *Set) PutAll() {
 func (s *Set) Committed() {
 	clear(s.changed)
 	s.stored = s.put
+	s.handOverGivenUp()
+	clear(s.givenUp)
 	s.removeExpired()
 	s.keepClaims()
 }
@@ -56,18 +58,18 @@ func (s *Set) Committed() {
 // by now are that one's from now on.
 func (s *Set) keepClaims() {
 	for id, label := range s.accounts {
-		claims := []string{id}
-		if id == "" {
-			claims = s.beside(nil)
-		}
-		if id == "" && label == "" {
+		claims := s.claims(id)
+		if !s.cfg.Owners.keep(s.cfg.Project, claims, s.reach(label), id != "" && id == s.own) {
+			s.giveUp(id)
+			if claims[0] == s.sumID {
+				s.others[""] = s.cfg.Owners.ownerOf(s.sumID)
+			}
+		} else if id == "" && label == "" {
 			s.keepSum()
 		}
-		if len(claims) > 0 && !s.cfg.Owners.keep(s.cfg.Project, claims, s.reach(label)) {
-			delete(s.accounts, id)
-			s.others[id] = ""
-			s.dropForeignMarks()
-		}
+	}
+	if _, isOther := s.others[s.own]; isOther && s.own != "" {
+		s.cfg.Owners.want(s.cfg.Project, s.own)
 	}
 }
 
@@ -105,6 +107,7 @@ func Restore(cfg Config, entries map[string][]byte) (*Set, error) {
 			return nil, fmt.Errorf("%.24q: %w", key, err)
 		}
 	}
+	s.restoreGivenUp()
 	s.keepClaims()
 	if s.begun {
 		s.cfg.Owners.endAwait(cfg.Project) // its list had been read before
@@ -130,27 +133,14 @@ func (s *Set) restore(key string, body []byte) error {
 	return codec.Decode(body, s.code)
 }
 
-// dropForeignMarks removes the marks of Opper projects that are not counted here any
-// more: their amounts did not fall.
-func (s *Set) dropForeignMarks() {
-	counted := map[string]bool{}
-	for _, label := range s.accounts {
-		counted[label] = true
-	}
-	for hour, marks := range s.hours {
-		s.hours[hour] = slices.DeleteFunc(marks, func(m mark) bool { return !counted[m.project] })
-		if len(s.hours[hour]) < len(marks) {
-			s.changed[hour] = true
-		}
-	}
-}
-
 func (s *Set) code(c *codec.Coder) {
 	c.Bools(&s.begun)
 	codec.Int(c, &s.border)
 	codec.Int(c, &s.newest)
 	codec.Int(c, &s.Corrections)
 	codec.Int(c, &s.Incomplete)
+	c.Text(&s.own)
+	c.Text(&s.sumID)
 	expired := s.Expired()
 	if expired.code(c); c.IsDecoding() {
 		s.expired = expired

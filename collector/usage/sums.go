@@ -14,6 +14,7 @@ import (
 // are the same.
 type sum struct {
 	sighting
+	id        string   // see Set.sumID
 	hours     []uint64 // digests, sorted
 	isCounted bool     // by that project
 	isDurable bool     // others may rely on it
@@ -22,12 +23,12 @@ type sum struct {
 }
 
 // decideSum returns whose the usage of these hours is that a configured project sees
-// without Opper projects, and the other one that counts it.
-func (o *Owners) decideSum(project string, hours []uint64, now time.Time) (v verdict, owner string) {
+// without Opper projects, and the other one that counts it, as which sum.
+func (o *Owners) decideSum(project string, hours []uint64, now time.Time) (v verdict, owner, id string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if _, isConfigured := o.isAwaited[project]; !isConfigured {
-		return undecided, ""
+		return undecided, "", ""
 	}
 	own := o.sums[project]
 	if own == nil {
@@ -49,10 +50,10 @@ func (o *Owners) decideSum(project string, hours []uint64, now time.Time) (v ver
 			continue
 		}
 		if other.isDurable {
-			return notMine, name
+			return notMine, name, other.id
 		}
 		if other.isCounted {
-			return undecided, ""
+			return undecided, "", ""
 		}
 		isFirst = isFirst && project < name
 	}
@@ -60,19 +61,19 @@ func (o *Owners) decideSum(project string, hours []uint64, now time.Time) (v ver
 	wasDue := own.isDue
 	own.isDue = !mustWait
 	if len(o.isAwaited) > 1 && (mustWait || !wasDue) {
-		return undecided, ""
+		return undecided, "", ""
 	}
 	own.isCounted = true
-	return mine, ""
+	return mine, "", ""
 }
 
 // keepSum makes it durable that a project counts the usage of these hours, as it has read
 // it at a time.
-func (o *Owners) keepSum(project string, hours []uint64, readAt time.Time) {
+func (o *Owners) keepSum(project, id string, hours []uint64, readAt time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if _, isConfigured := o.isAwaited[project]; isConfigured {
-		o.sums[project] = &sum{hours: hours, isCounted: true, isDurable: true, readAt: readAt}
+		o.sums[project] = &sum{id: id, hours: hours, isCounted: true, isDurable: true, readAt: readAt}
 	}
 }
 
@@ -129,13 +130,16 @@ func (s *Set) assignSum(rows []opper.Usage, newest int64, now time.Time) {
 	for i := range rows {
 		d.add(hourOf(rows[i].Bucket), aggregate.LabelOr(rows[i].Model, None), amounts(&rows[i]))
 	}
-	v, owner := s.cfg.Owners.decideSum(s.cfg.Project, d.complete(newest, hourOf(now)), now)
+	v, owner, id := s.cfg.Owners.decideSum(s.cfg.Project, d.complete(newest, hourOf(now)), now)
 	switch v {
 	case undecided:
 		s.undecided = true
 	case notMine:
-		s.others[""] = owner
+		s.others[""], s.sumID = owner, id
 	case mine, guessedMine:
+		if s.sumID == "" {
+			s.sumID = "sum of " + s.cfg.Project
+		}
 		delete(s.others, "")
 		s.accounts[""] = ""
 	}
@@ -149,7 +153,7 @@ func (s *Set) keepSum() {
 			d.add(hour, m.model, m.high)
 		}
 	}
-	s.cfg.Owners.keepSum(s.cfg.Project, d.complete(s.newest, hourOf(s.lastRead)), s.lastRead)
+	s.cfg.Owners.keepSum(s.cfg.Project, s.sumID, d.complete(s.newest, hourOf(s.lastRead)), s.lastRead)
 }
 
 // isCountedElsewhere reports whether another project counts the same usage, as long as

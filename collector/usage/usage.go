@@ -133,16 +133,22 @@ type Set struct {
 	expired  Model             // see Expired
 	places   map[string]bool   // labels of models that have one
 	accounts map[string]string // OpperProject labels of the Opper projects that are counted here
-	// others are Opper projects that other configured projects count. If usage without
-	// any may be the sum of all, the empty one has the name of the project that counts it.
+	own      string            // Opper project that was first proven to be the configured one
+	// sumID is as what the usage without any Opper project is claimed, by the name of the
+	// configured project that counted it first.
+	sumID string
+	// others are Opper projects that other configured projects count, givenUp or not. If
+	// usage without any may be the sum of all, the empty one has the name of the project
+	// that counts it.
 	others map[string]string
 	hours  map[int64][]mark
 
-	changed   map[int64]bool // hours, since the last commit
-	put       []byte         // keyCounters, as it was put last
-	stored    []byte         // and as it is committed
-	fullAt    int64          // our hour in which all that is not final was read; 0 if that is due
-	undecided bool           // whose some of the last answer is
+	givenUp   map[string]*handover // of Opper projects, since the last commit
+	changed   map[int64]bool       // hours, since the last commit
+	put       []byte               // keyCounters, as it was put last
+	stored    []byte               // and as it is committed
+	fullAt    int64                // our hour in which all that is not final was read; 0 if that is due
+	undecided bool                 // whose some of the last answer is
 	lastRead  time.Time
 }
 
@@ -153,7 +159,7 @@ func New(cfg Config) *Set {
 	}
 	return &Set{
 		cfg: cfg, models: map[cell]*Model{}, places: map[string]bool{}, accounts: map[string]string{}, others: map[string]string{},
-		hours: map[int64][]mark{}, changed: map[int64]bool{},
+		hours: map[int64][]mark{}, changed: map[int64]bool{}, givenUp: map[string]*handover{},
 	}
 }
 
