@@ -61,3 +61,33 @@ func TestTwoKeysOfTheSameOpperProject(t *testing.T) {
 	}
 	p.expect("a: ; b: /m=29")
 }
+
+// Of two keys of the same Opper project that another key counts, one takes it over.
+func TestTwoKeysTakeOverTheSameOpperProject(t *testing.T) {
+	p := newProcess(t, "a")
+	p.read("a", "X", row(0, "X", "m", 1), row(0, "Y", "m", 1))
+	p.configure("a", "b", "c")
+	for cost := range int64(20) {
+		for _, name := range p.names {
+			p.read(name, map[string]string{"a": "X", "b": "Y", "c": "Y"}[name], row(0, "X", "m", 1), row(0, "Y", "m", 1+cost))
+		}
+	}
+	p.expect("a: /m=1 Y/m=2; b: /m=18; c: ")
+}
+
+// The first read counts nothing until all is decided, and what was taken over meanwhile is
+// not counted again.
+func TestTakeOverBeforeTheFirstReadIsCounted(t *testing.T) {
+	p := newProcess(t, "a", "b")
+	p.read("a", "X", row(0, "X", "m", 1), row(0, "Y", "m", 10))
+	p.projects["b"].set.Failed()
+	p.read("a", "X", row(0, "X", "m", 1), row(0, "Y", "m", 10))
+	p.pass(2 * undecidedFor)
+	p.read("a", "X", row(0, "X", "m", 1), row(0, "Y", "m", 10))
+	p.expect("a: /m=1 Y/m=10; b: ")
+	for range 60 { // whose U is waits for 15 minutes
+		p.read("b", "Y", row(0, "X", "m", 1), row(0, "Y", "m", 13), row(0, "U", "m", 100))
+		p.read("a", "X", row(0, "X", "m", 1), row(0, "Y", "m", 12), row(0, "U", "m", 100))
+	}
+	p.expect("a: /m=1 U/m=100 Y/m=12; b: /m=1")
+}
