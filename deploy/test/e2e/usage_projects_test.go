@@ -225,7 +225,33 @@ func TestSecondKeyOfAnOrganization(t *testing.T) {
 	p.Stop(t)
 	p = o.run()
 	o.spend(3, 0)
-	eventually(t, p, o.counted("desk", "shop"))
+	last := eventually(t, p, o.counted("desk", "shop"))
 	check()
 	p.Stop(t)
+	// Each takes over from the other while the exporter is stopped.
+	calls := map[string]float64{}
+	for _, name := range []string{"desk", "shop"} {
+		calls[name] = last.Lasting.Total("opper_usage_calls_total", fmt.Sprintf("project=%q", name))
+	}
+	for _, name := range []string{"desk", "shop", "desk"} {
+		o.configure(name)
+		o.spend(4, 0)
+		p = o.run()
+		o.spend(5, 0)
+		eventually(t, p, func(r *exportertest.Reading) error {
+			calls[name] = r.Lasting.Total("opper_usage_calls_total", fmt.Sprintf("project=%q", name))
+			var want float64
+			for _, amounts := range o.ByModel() {
+				want += float64(amounts.Calls)
+			}
+			switch got := calls["desk"] + calls["shop"]; {
+			case got > want:
+				return fmt.Errorf("%w: %v calls, want %v", errTooMuch, calls, want)
+			case got < want:
+				return fmt.Errorf("%v calls, want %v", calls, want)
+			}
+			return nil
+		})
+		p.Stop(t)
+	}
 }
