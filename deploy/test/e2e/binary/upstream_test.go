@@ -103,7 +103,7 @@ func TestCountsSurviveBadResponses(t *testing.T) {
 			if err != nil {
 				panic(err)
 			}
-			defer conn.Close()
+			defer func() { _ = conn.Close() }()
 			_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}%s", honest)
 		}, "200", []string{"without a list of traces"}},
 		"redirect": {func(w http.ResponseWriter, r *http.Request, _ []byte) {
