@@ -56,7 +56,7 @@ tools: ## the tools that the tests and the linters use
 # What one goroutine does in these packages, and what other processes do, the race
 # detector cannot watch, and it makes them several times slower.
 UNRACED := deploy/test/e2e deploy/prometheus deploy/grafana deploy/test/packages deploy deploy/docs/generate \
-	collector/syncer collector/aggregate collector/ledger opper/jsonscan opper/oppertest/oracle
+	collector/syncer collector/aggregate collector/ledger collector/usage opper/jsonscan opper/oppertest/oracle
 # So it is with these tests of the collector. Many projects at once are as well with it.
 UNRACED_TESTS := TestSchedules|TestHistoryIsCountedExactly|TestLiveTracesAreCountedOnceSettled|TestCalmProjectsKeepTheirInterval|TestSweepsWaitForNoSync|TestProjectIsUpWhileItWaitsForASlot|TestReloadThatMovesUsage|TestReloadOfTheUsageInterval
 # Schedules make much garbage and keep little.
