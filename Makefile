@@ -88,8 +88,8 @@ test-collector:
 	$(GO) test -race -timeout 30m ./collector -skip '$(UNRACED_TESTS)' -schedules 50
 
 test-schedules:
-	@echo '=== running 1000 random schedules'
-	$(SCHEDULES) ./collector -run 'TestSimulation|$(UNRACED_TESTS)' -schedules 1000
+	@echo '=== running 500 random schedules'
+	$(SCHEDULES) ./collector -run 'TestSimulation|$(UNRACED_TESTS)' -schedules 500
 
 # The soak and the servers with a history mostly wait, so the rest runs beside them.
 test-long: ## many more random schedules and kills, fuzzing, and ten minutes of soak
