@@ -20,6 +20,7 @@ type spendModel struct {
 
 	begun                 bool
 	first, newest, border int64                // hours: where the first read began, the newest one seen, those before are final
+	own                   string               // Opper project that was proven to be the project's own first
 	projects              map[string]string    // labels by Opper project
 	sighted               map[string]time.Time // since when those without one are known
 	hours                 map[spendCell]spendMark
@@ -106,6 +107,9 @@ var modelLabels = map[string]string{
 
 // read counts an answer about usage by model, under the labels that are exposed.
 func (m *spendModel) read(rows []opper.Usage, from time.Time, proof usage.Proof, now time.Time, exposed map[spendCell]bool) {
+	if m.own != "" {
+		proof = usage.Proof{Own: m.own}
+	}
 	first := from.Unix() / 3600
 	if m.newest == 0 {
 		m.first, m.border = first, first
@@ -118,6 +122,7 @@ func (m *spendModel) read(rows []opper.Usage, from time.Time, proof usage.Proof,
 	if len(seen) == 1 && seen[""] && !isFull && m.hasOthers() {
 		return // it may be the sum of all, which a full read shows
 	}
+	m.own = proof.Own
 	isDecided := m.take(seen, isFull, proof, now)
 	if !isDecided && !m.begun {
 		return

@@ -30,6 +30,9 @@ type Proof struct {
 // counts it, no hour becomes final. The first read counts nothing until all is decided,
 // so that history appears at once.
 func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Proof, now time.Time) error {
+	if s.own != "" {
+		proof = Proof{Own: s.own}
+	}
 	if !proof.IsAhead {
 		s.cfg.Owners.endAwait(s.cfg.Project)
 	}
@@ -56,9 +59,7 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Pr
 			return nil
 		}
 	}
-	if s.own == "" {
-		s.own = proof.Own
-	}
+	s.own = proof.Own
 	taken := s.assign(rows, seen, newest, isFull, proof, now)
 	if s.undecided && !s.begun {
 		for id := range taken { // later, as nothing is counted yet

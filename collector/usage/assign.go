@@ -87,7 +87,7 @@ func (s *Set) assign(rows []opper.Usage, seen map[string]int64, newest int64, is
 			s.undecided = s.undecided || !isOther || id != "" && s.cfg.Owners.isFree(s.cfg.Project, id)
 			continue
 		}
-		claims, isProven := []string{id}, id != "" && id == s.own
+		claims, isProven := []string{id}, id == proof.Own
 		isAlone := isFirst && (len(ids) == 1 || len(ids) == 2 && hasNull)
 		if id == "" {
 			if len(ids) == 1 && len(foreign) == 0 && len(counted) == homes {
