@@ -83,7 +83,9 @@ func (w *world) noteMoves(k *key) {
 	for id, before := range w.counts {
 		if _, isCounted := k.set.accounts[id]; isCounted != (before == k) {
 			w.moved[k], w.moved[before] = true, true
-			w.givenUp[id] = w.now
+			if w.givenUp[id].IsZero() {
+				w.givenUp[id] = w.now
+			}
 		}
 	}
 	for id := range k.set.accounts {
