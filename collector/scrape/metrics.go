@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -27,6 +28,7 @@ type metrics struct {
 	opts     promhttp.HandlerOpts
 	places   slots        // of all requests; nil if there is no limit
 	all      slots        // of scrapes of all projects
+	known    slots        // of those of scrapers, beside all
 	waiting  slots        // of those that wait for a sync; nil if none does
 	buffered http.Handler // serves the page in the context of a request
 	counted  http.Handler // does the same with a scrape, which is counted
@@ -36,7 +38,7 @@ type metrics struct {
 type pageKey struct{}
 
 func newMetrics(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometheus.Registry, logger log.Logger) *metrics {
-	m := &metrics{syncer: syncer, scrapers: scrapers, registry: registry, all: make(slots, maxWhole)}
+	m := &metrics{syncer: syncer, scrapers: scrapers, registry: registry, all: make(slots, maxWhole), known: make(slots, 1)}
 	if cfg.SyncOnScrape {
 		m.waiting = make(slots, maxWaiting)
 	}
@@ -64,10 +66,15 @@ func newMetrics(cfg Config, syncer Syncer, scrapers *Scrapers, registry *prometh
 }
 
 // whole serves everything. What waits for another scrape of all projects takes no other
-// place.
+// place. Scrapers need not wait for clients that have not read anything yet, of which there
+// may be thousands.
 func (m *metrics) whole(w http.ResponseWriter, r *http.Request) {
+	var known slots
+	if conn, ok := r.Context().Value(connKey{}).(net.Conn); ok && m.scrapers.IsScraper(conn) {
+		known = m.known
+	}
 	page := promhttp.HandlerFor(concatenated{m.registry, m.syncer.Gatherer(allProjects)}, m.opts)
-	m.projects(w, r, allProjects, m.all.limit(m.limited(page), refuse(fmt.Sprintf("Limit of concurrent scrapes of all projects reached (%d), try again later.", maxWhole), http.StatusServiceUnavailable)))
+	m.projects(w, r, allProjects, m.all.limitOr(known, m.limited(page), refuse(fmt.Sprintf("Limit of concurrent scrapes of all projects reached (%d), try again later.", maxWhole), http.StatusServiceUnavailable)))
 }
 
 // process serves what is not about a project.
@@ -170,32 +177,40 @@ type slots chan struct{}
 
 // limit handles requests that have a place. Others wait for as long as their timeout
 // allows, and are refused then. The limit of promhttp would refuse at once.
-func (s slots) limit(next, refused http.Handler) http.Handler {
+func (s slots) limit(next, refused http.Handler) http.Handler { return s.limitOr(nil, next, refused) }
+
+// limitOr is limit with further places; nil are none.
+func (s slots) limitOr(more slots, next, refused http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !s.enter(r) {
+		taken := s.enter(more, r)
+		if taken == nil {
 			refused.ServeHTTP(w, r)
 			return
 		}
-		defer func() { <-s }()
+		defer func() { <-taken }()
 		next.ServeHTTP(w, r)
 	})
 }
 
-// enter reports whether there was a place in time. A free one is taken also when the
+// enter returns where there was a place in time, or nil. A free one is taken also when the
 // context has ended: during the shutdown, scrapes in flight are answered.
-func (s slots) enter(r *http.Request) bool {
+func (s slots) enter(more slots, r *http.Request) (taken slots) {
 	select {
 	case s <- struct{}{}:
-		return true
+		return s
+	case more <- struct{}{}:
+		return more
 	default:
 	}
 	ctx, cancel := beforeTimeout(r)
 	defer cancel()
 	select {
 	case s <- struct{}{}:
-		return true
+		return s
+	case more <- struct{}{}:
+		return more
 	case <-ctx.Done():
-		return false
+		return nil
 	}
 }
 

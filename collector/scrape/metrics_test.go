@@ -2,8 +2,10 @@ package scrape
 
 import (
 	"context"
+	"errors"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -179,6 +181,51 @@ func TestFewScrapesOfAllProjectsAtOnce(t *testing.T) {
 			if got := <-done; got != http.StatusOK {
 				t.Errorf("status %d", got)
 			}
+		}
+	})
+}
+
+// However many clients wait for a scrape of all projects, scrapers wait for each other alone.
+func TestScrapersWaitForNoOtherClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProjects("a")
+		free := prometheus.NewRegistry()
+		p.metrics = free
+		h := newTestHandler(t, Config{MaxRequests: 100}, p, io.Discard)
+		conn, other := net.Pipe()
+		defer func() { _ = errors.Join(conn.Close(), other.Close()) }()
+		scrape := func(conn net.Conn) int {
+			r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+			r.Header.Set("X-Prometheus-Scrape-Timeout-Seconds", "10")
+			if conn != nil {
+				r = r.WithContext(context.WithValue(r.Context(), connKey{}, conn))
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			return w.Code
+		}
+		for range 2 {
+			if got := scrape(conn); got != http.StatusOK {
+				t.Fatal(got)
+			}
+		}
+		entered, release := make(chan struct{}, 50), make(chan struct{})
+		p.metrics = held(entered, release)
+		done := make(chan int, 50)
+		for range 50 {
+			go func() { done <- scrape(nil) }()
+		}
+		for range maxWhole {
+			<-entered
+		}
+		synctest.Wait() // the others wait
+		p.metrics = free
+		if got := scrape(conn); got != http.StatusOK {
+			t.Errorf("the scraper got %d", got)
+		}
+		close(release)
+		for range 50 {
+			<-done
 		}
 	})
 }
