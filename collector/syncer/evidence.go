@@ -31,9 +31,11 @@ type evidence struct {
 	runs   []ledger.Run // read before that
 	rows   int          // of these runs
 	isLong bool         // there were more, which are to be read again once they are tied
-	again  bool         // a known row has tied them: the list, which is ours, is read again from its start
+	again  bool         // they are tied: the list is read again from its start
 	found  verdict      // what asking for known ids said
 	loose  bool         // some of these runs share no row that was read with both
+
+	proven map[ledger.ID]struct{} // rows that are known to be of our list since it was read before
 }
 
 // verdict is what Opper says of known ids.
@@ -52,7 +54,7 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
 	s := e.syncer
 	if run.AtStart {
 		// Nothing ties what was read before to this.
-		*e = evidence{syncer: s, reader: e.reader, tied: e.again || s.ledger.Listed() == 0}
+		*e = evidence{syncer: s, reader: e.reader, proven: e.proven, tied: s.ledger.Listed() == 0}
 	}
 	if len(run.Rows) > 0 {
 		s.emptySince = time.Time{}
@@ -67,7 +69,7 @@ func (e *evidence) add(ctx context.Context, run ledger.Run, c *cursor) error {
 	}
 	e.rows += len(run.Rows)
 	switch {
-	case s.anyKnown(run.Rows):
+	case e.anyKnown(run.Rows):
 		if e.loose {
 			if has, err := e.hasRowSurely(ctx, e.runs[0].Rows); err != nil || has == absent {
 				if err == nil {
@@ -128,12 +130,25 @@ func (e *evidence) areOurs(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
+func (e *evidence) anyKnown(rows []ledger.Row) bool {
+	return slices.ContainsFunc(rows, func(row ledger.Row) bool {
+		_, isProven := e.proven[row.ID]
+		return row.Kind == ledger.Normal && (isProven || e.syncer.ledger.HasSeen(row.ID))
+	})
+}
+
 // accept takes in what waited, or has it read again if not all of it is in memory.
 func (e *evidence) accept() {
-	e.syncer.unproven = false
 	if e.again = e.isLong; e.again {
+		e.proven = map[ledger.ID]struct{}{}
+		for _, run := range e.runs {
+			for _, row := range run.Rows {
+				e.proven[row.ID] = struct{}{}
+			}
+		}
 		return
 	}
+	e.syncer.unproven = false
 	for _, run := range e.runs {
 		e.syncer.take(run)
 	}

@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"testing"
@@ -73,6 +74,41 @@ func TestForeignPagesBeforeOurs(t *testing.T) {
 				b.quiet()
 				b.check()
 			})
+		}
+	}
+}
+
+// Nor is any where another upstream answers from some page of a burst on, also one of which
+// a sync takes in a part.
+func TestForeignPagesBehindOurs(t *testing.T) {
+	for _, taken := range []int{0, 250} {
+		for _, noGet := range []int{0, 405} {
+			for _, rows := range []int{3, 2000} {
+				t.Run(fmt.Sprintf("%d taken/%d/%d rows", taken, noGet, rows), func(t *testing.T) {
+					for after := 1; after <= 16; after++ {
+						b := newBench(t, oppertest.Config{NoGet: noGet})
+						b.syncer.cfg.MaxTaken = cmp.Or(taken, maxUntied)
+						b.arrive("ours", 150, 100*time.Millisecond)
+						b.mustSync()
+						b.quiet()
+						b.arrive("burst", 800, time.Millisecond)
+						b.step(time.Second)
+						other := oppertest.New(oppertest.Config{Now: b.now, Seed: 99})
+						other.FillHistory(rows, 3, b.now().Add(-2*time.Hour), b.now())
+						b.opper.Fail(oppertest.Fault{After: after, Times: -1, Answer: oppertest.OtherProject(other)})
+						_ = b.sync() // it may fail
+						for _, theirs := range other.Snapshot() {
+							if b.ledger.HasSeen(ledger.KeyOf(theirs.ID)) {
+								t.Fatalf("after %d requests: a row of another upstream is taken in", after)
+							}
+						}
+						b.opper.Clear()
+						b.mustSync()
+						b.quiet()
+						b.check()
+					}
+				})
+			}
 		}
 	}
 }

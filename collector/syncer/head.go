@@ -83,7 +83,7 @@ func (h *headReader) page(ctx context.Context) (done bool, err error) {
 		return false, err
 	}
 	if h.evidence.again {
-		h.evidence, h.cursor = evidence{syncer: s, reader: c.reader, again: true}, s.headCursor(c.reader, c.total)
+		h.evidence.again, h.cursor = false, s.headCursor(c.reader, c.total)
 		return false, nil
 	}
 	if h.evidence.tied {
@@ -112,15 +112,6 @@ func (s *Syncer) skipUnreadable(c *cursor) int {
 	}
 	c.next, c.unreadable.skipped = n, n > 0
 	return n
-}
-
-func (s *Syncer) anyKnown(rows []ledger.Row) bool {
-	for _, row := range rows {
-		if row.Kind == ledger.Normal && s.ledger.HasSeen(row.ID) {
-			return true
-		}
-	}
-	return false
 }
 
 // headLimit returns how many rows the first page of a head asks for. An idle list
