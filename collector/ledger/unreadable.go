@@ -12,14 +12,14 @@ func (id ID) IsUnreadable() bool { return [8]byte(id[:8]) == unreadableSpace }
 // reach by accident.
 var unreadableSpace = [8]byte{0xff, 0xff, 0xff, 0xff, 'n', 'o', 'n', 'e'}
 
-// identifyUnreadable gives unreadable rows their ids: that of the one that is
-// believed to stand beside the same neighbour, or a new one. It returns how many
-// stretches of new ones there are.
+// identifyUnreadable gives unreadable rows their ids: those that are believed to stand
+// between the same neighbours, that of the unreadable one beside the same neighbour, or
+// a new one. It returns how many stretches of new ones there are.
 func (l *Ledger) identifyUnreadable(rows []Row) (stretches uint64) {
 	if !slices.ContainsFunc(rows, func(r Row) bool { return r.Kind == Unreadable }) {
 		return 0
 	}
-	taken := map[ID]bool{}
+	taken := l.identifyBetween(rows)
 	match := func(i, neighbour, step int) {
 		if rows[i].Kind != Unreadable || rows[i].ID != (ID{}) {
 			return
@@ -46,6 +46,33 @@ func (l *Ledger) identifyUnreadable(rows []Row) (stretches uint64) {
 		}
 	}
 	return stretches
+}
+
+// identifyBetween takes unreadable rows for those that are believed to stand between the
+// same neighbours, if these are as many and have not moved, and returns their ids.
+func (l *Ledger) identifyBetween(rows []Row) (taken map[ID]bool) {
+	taken = map[ID]bool{}
+	listed := map[ID]bool{}
+	for _, r := range rows {
+		listed[r.ID] = true
+	}
+	last := 0 // readable row
+	for i := range rows {
+		if rows[i].Kind == Unreadable {
+			continue
+		}
+		from, to := l.order.index(rows[last].ID)+1, l.order.index(rows[i].ID)
+		if n := i - last - 1; n > 0 && from > 0 && to-from == n {
+			ids := l.order.slice(from, to)
+			if !slices.ContainsFunc(ids, func(id ID) bool { return listed[id] }) {
+				for k, id := range ids {
+					rows[last+1+k].ID, taken[id] = id, true
+				}
+			}
+		}
+		last = i
+	}
+	return taken
 }
 
 // unreadableAt returns the unreadable row believed to stand next to id.

@@ -37,6 +37,35 @@ func TestUnreadableRows(t *testing.T) {
 	}
 }
 
+// A row that was read before and cannot be read now is no gap where it stood between the
+// same neighbours. Elsewhere another one may stand there.
+func TestKnownRowBecomesUnreadable(t *testing.T) {
+	unread := Row{Kind: Unreadable}
+	for name, c := range map[string]struct {
+		rows []Row
+		want string
+	}{
+		"one":                  {[]Row{ended(1), unread, ended(3), ended(4), ended(5)}, ""},
+		"a stretch":            {[]Row{ended(1), unread, unread, ended(4), ended(5)}, ""},
+		"behind a new one":     {[]Row{ended(6), ended(1), unread, ended(3), ended(4), ended(5)}, "seen 6"},
+		"more than there were": {[]Row{ended(1), unread, unread, ended(3), ended(4), ended(5)}, "gaps 1"},
+		"fewer":                {[]Row{ended(1), unread, ended(4), ended(5)}, "gaps 1"},
+		"one that has moved":   {[]Row{ended(2), ended(1), unread, ended(3), ended(4), ended(5)}, "gaps 1"},
+		"beside a new one":     {[]Row{ended(1), ended(6), unread, ended(3), ended(4), ended(5)}, "seen 6 gaps 1"},
+		"at the start":         {[]Row{unread, ended(2), ended(3), ended(4), ended(5)}, "gaps 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBook(t, 0)
+			b.list(0, ended(1), ended(2), ended(3), ended(4), ended(5))
+			b.is(b.list(0, c.rows...), c.want)
+			b.is(b.list(0, c.rows...), "")
+			if b.Listed() != len(c.rows) {
+				t.Errorf("%d listed", b.Listed())
+			}
+		})
+	}
+}
+
 func TestRowsWithoutID(t *testing.T) {
 	x, y := Row{ID: KeyWithoutID("x", epoch), Kind: NoID}, Row{ID: KeyWithoutID("x", epoch.Add(1)), Kind: NoID}
 	b := newBook(t, 0)
