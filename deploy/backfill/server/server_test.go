@@ -116,7 +116,7 @@ func TestLookAtAServer(t *testing.T) {
 	}
 	p := promtest.Start(t, promtest.Config{
 		YAML: strings.NewReplacer("BOTH", both, "ONE", probed["one"], "TWO", probed["two"]).Replace(`
-global: {scrape_interval: 1s, scrape_timeout: 1s}
+global: {scrape_interval: 3s, scrape_timeout: 3s}
 scrape_configs:
 - job_name: opper
   scrape_native_histograms: true
