@@ -68,12 +68,13 @@ func (s *Set) Apply(rows []opper.Usage, from time.Time, byProject bool, proof Pr
 		}
 		return nil
 	}
-	sums := s.sum(rows)
+	bases := s.bases(rows, taken)
+	sums := s.sum(rows, bases)
 	if !s.begun {
 		s.givePlaces(sums)
 	}
 	present := min(newest, hourOf(now))
-	s.count(sums, s.bases(rows, taken), first, present, now)
+	s.count(sums, bases, first, present, now)
 	s.expire(present)
 	s.begun, s.newest, s.lastRead = true, newest, now
 	switch {
@@ -124,7 +125,7 @@ func (h hourTotals) of(c cell) total {
 
 // sum adds up the rows that are to be counted here, as an hour may have several of the
 // same model.
-func (s *Set) sum(rows []opper.Usage) map[int64]hourTotals {
+func (s *Set) sum(rows []opper.Usage, bases map[int64]map[cell]Amounts) map[int64]hourTotals {
 	sums := map[int64]hourTotals{}
 	for i := range rows {
 		hour := hourOf(rows[i].Bucket)
@@ -135,9 +136,15 @@ func (s *Set) sum(rows []opper.Usage) map[int64]hourTotals {
 		h := sums[hour]
 		if h.cells == nil {
 			h.cells = map[cell]total{}
+			for c := range bases[hour] { // what others have counted has a mark of its own, too
+				if !s.hasMark(hour, c) {
+					h.added++
+				}
+			}
 		}
 		c := cell{project, aggregate.LabelOr(rows[i].Model, None)}
-		if _, ok := h.cells[c]; !ok && !s.hasMark(hour, c) {
+		_, hasBase := bases[hour][c]
+		if _, ok := h.cells[c]; !ok && !hasBase && !s.hasMark(hour, c) {
 			if len(s.hours[hour])+h.added >= maxCells {
 				c.model = aggregate.Other
 			} else {

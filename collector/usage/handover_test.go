@@ -1,6 +1,8 @@
 package usage
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -90,4 +92,38 @@ func TestTakeOverBeforeTheFirstReadIsCounted(t *testing.T) {
 		p.read("a", "X", row(0, "X", "m", 1), row(0, "Y", "m", 12), row(0, "U", "m", 100))
 	}
 	p.expect("a: /m=1 U/m=100 Y/m=12; b: /m=1")
+}
+
+// Models that share a mark share it with the next project, too, in whichever order it reads
+// them.
+func TestModelsBeyondTheBoundAreHandedOver(t *testing.T) {
+	p := newProcess(t, "a")
+	rows := make([]opper.Usage, maxCells+100)
+	for i := range rows {
+		rows[i] = row(0, "X", fmt.Sprintf("m%05d", i), 1)
+	}
+	p.read("a", "X", rows...)
+	spent := int64(len(rows))
+	counted := func() (sum int64) {
+		for _, f := range p.projects {
+			for _, m := range f.set.Models() {
+				sum += m.counted[Cost]
+			}
+		}
+		return sum
+	}
+	for _, name := range []string{"b", "c", "d"} {
+		p.configure(name)
+		slices.Reverse(rows)
+		for range 2 {
+			p.read(name, "X", rows...)
+			rows[0].Cost++
+			rows[len(rows)-1].Cost++
+			spent += 2
+			p.read(name, "X", rows...)
+		}
+		if got := counted(); got != spent {
+			t.Errorf("%s: %d is counted of %d", name, got, spent)
+		}
+	}
 }
