@@ -8,8 +8,8 @@ import (
 	"opper_exporter/opper"
 )
 
-// handover is what has been counted of an Opper project by a configured project that does
-// not count it any more. Whoever counts it from then on counts what is above.
+// handover is what a configured project has counted of an Opper project that it no longer
+// counts. The next one begins with these amounts and counts only increases.
 type handover struct {
 	border int64                        // all of the hours before it has been counted
 	high   map[int64]map[string]Amounts // by hour and model
@@ -99,8 +99,8 @@ func (s *Set) giveUpWanted() {
 }
 
 // giveUp leaves an Opper project to another one. What was counted of it is handed over
-// once that is durable, and kept until its hours are final; but not that of rows without
-// an Opper project, which whoever counts them has seen as well.
+// once that is durable, and kept until its hours are final. Rows without an Opper project
+// need none of that: the project that counts them has read the same rows.
 func (s *Set) giveUp(id string) {
 	label, isShared := s.accounts[id], s.isLabelShared(id)
 	delete(s.accounts, id)
@@ -130,8 +130,8 @@ func (s *Set) handOverGivenUp() {
 	}
 }
 
-// restoreGivenUp hands over once more what had been given up: whoever was to count it may
-// not have begun.
+// restoreGivenUp hands over once more what had been given up: the next project may not
+// have begun to count it.
 func (s *Set) restoreGivenUp() {
 	for id, owner := range s.others {
 		if owner == givenUp {

@@ -158,7 +158,7 @@ func monthOfTroubles(t *testing.T, seed int64) {
 	for k, a := range truth {
 		project, isCounted := f.set.accounts[k.Project]
 		if !isCounted && troubles.NoGroups == nil {
-			t.Errorf("nobody counts %q", k.Project)
+			t.Errorf("no project counts %q", k.Project)
 		}
 		c := cell{project, aggregate.LabelOr(k.Model, None)}
 		sum := want[c]

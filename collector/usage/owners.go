@@ -16,7 +16,7 @@ const (
 
 // Owners decides for all configured projects of the process which of them counts an
 // Opper project, as the keys of several may show the same usage. A claim is for good:
-// whoever made it first keeps it until it is not configured any more. It is safe for
+// the project that made it first keeps it until it is not configured any more. It is safe for
 // concurrent use.
 type Owners struct {
 	mu        sync.Mutex
@@ -245,7 +245,8 @@ func (o *Owners) isWanted(project, id string) bool {
 	return o.claims[id].project == project && o.claims[id].wantedBy != ""
 }
 
-// handOver gives up claims, of which this has been counted, to whom wants them.
+// handOver releases claims, and keeps what has been counted of them for the next project:
+// the one that wants them, or the first to claim them.
 func (o *Owners) handOver(project string, ids []string, counted *handover) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

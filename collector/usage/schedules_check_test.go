@@ -25,7 +25,7 @@ func (w *world) check() {
 	for b := range w.rows {
 		isVisible := slices.ContainsFunc(w.keys, func(k *key) bool { return w.isVisible(k, b.project) })
 		if k := countedBy[b.project]; k == nil && isVisible && b.hour >= hourOf(w.now)-finalAfter {
-			w.failf("nobody counts %q", b.project)
+			w.failf("no project counts %q", b.project)
 		}
 	}
 	for _, k := range w.keys {

@@ -43,7 +43,7 @@ type world struct {
 	keys    []*key
 	counts  map[string]*key      // by Opper project: who counted it last
 	moved   map[*key]bool        // an Opper project has gone from it, or to it
-	givenUp map[string]time.Time // when, of those that nobody has taken over
+	givenUp map[string]time.Time // when, of those that no project has taken over
 	lacks   bool                 // some of what has moved may not be counted
 }
 
@@ -236,7 +236,7 @@ func (w *world) restore(k *key) {
 
 func (w *world) kill() {
 	w.logf("kill")
-	for _, at := range w.givenUp { // whoever is to take over has not read for long
+	for _, at := range w.givenUp { // the next project has not read for long
 		w.lacks = w.lacks || w.now.Sub(at) > 40*time.Hour
 	}
 	w.owners = NewOwners()
