@@ -13,10 +13,10 @@ const (
 	// progressInterval is how often a long initial sync logs its progress and
 	// commits.
 	progressInterval = 10 * time.Second
-	// progressRows and progressEntries are the numbers of rows, and of entries of
-	// open and abandoned traces, after which the initial sync commits, however
-	// little time has passed: the memory of a transaction grows with the pages that
-	// its entries fall on, and those of traces have no order.
+	// progressRows and progressEntries are the numbers of rows, and of abandoned
+	// traces, after which the initial sync commits, however little time has passed:
+	// the memory of a transaction grows with the pages that its entries fall on, and
+	// those of abandoned traces have no order.
 	progressRows    = 1 << 12
 	progressEntries = 1 << 10
 )

@@ -58,8 +58,11 @@ type Ledger struct {
 	// they were last seen. Not stored: a restart gives it as long again.
 	unanswered map[ID]time.Time
 
+	arrivals uint64 // the number of the last pending trace
+
 	// What has changed since the last commit.
-	touchedPending, touchedAbandoned map[ID]struct{}
+	touchedPending   map[uint64]ID // by number
+	touchedAbandoned map[ID]struct{}
 
 	// Of the rows of one observation, to be used again: where they are believed
 	// to stand, and whether they were seen before.
@@ -77,7 +80,7 @@ func New(cfg Config) *Ledger {
 		delisted:         newOrder(),
 		abandoned:        map[ID]struct{}{},
 		initialSync:      true,
-		touchedPending:   map[ID]struct{}{},
+		touchedPending:   map[uint64]ID{},
 		touchedAbandoned: map[ID]struct{}{},
 
 		unanswered: map[ID]time.Time{},

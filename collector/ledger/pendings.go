@@ -215,9 +215,15 @@ func (ps *pendings) share(text string) uint {
 	return place
 }
 
-// code codes all but the id. Texts are shared within ps, or not if that is nil.
+// code codes all but the id. Texts are shared within ps. If that is nil, it is for a store,
+// with the id and without the number, which is the key there.
 func (p *Pending) code(c *codec.Coder, ps *pendings) {
 	r := &p.Row
+	if ps == nil {
+		c.Fixed(r.ID[:])
+	} else {
+		codec.Int(c, &p.number)
+	}
 	c.Bools(&r.HasStatus, &r.HasDuration, &r.HasTokens, &p.OutOfPlace, &p.unstored)
 	codec.Int(c, &r.Kind)
 	c.Times(&r.Start, &p.Since, &p.FirstSeen, &p.Seen, &r.End, &p.Ended, &p.EndBy)

@@ -32,7 +32,7 @@ func randomPending(rng *rand.Rand, id ID) *Pending {
 			ID: id, Ref: text(), Name: text(), Status: text(), HasStatus: rng.IntN(2) == 0, Start: some(), End: some(),
 			Duration: time.Duration(rng.Int64() - rng.Int64()), HasDuration: rng.IntN(2) == 0, Tokens: rng.Int64(), HasTokens: rng.IntN(2) == 0, Kind: Kind(rng.IntN(3)),
 		},
-		FirstSeen: some(), Since: some(), Ended: some(), EndBy: some(), Seen: some(), OutOfPlace: rng.IntN(2) == 0, unstored: rng.IntN(2) == 0,
+		FirstSeen: some(), Since: some(), Ended: some(), EndBy: some(), Seen: some(), OutOfPlace: rng.IntN(2) == 0, number: rng.Uint64(), unstored: rng.IntN(2) == 0,
 	}
 	return p
 }

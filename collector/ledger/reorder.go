@@ -88,8 +88,7 @@ func (l *Ledger) removedFromOrder(id ID) {
 	case id.IsUnreadable():
 	case p != nil:
 		p.OutOfPlace, p.Seen = true, time.Time{}
-		l.pending.put(p)
-		l.touchedPending[id] = struct{}{}
+		l.put(p)
 	default:
 		l.delisted.push(id)
 	}

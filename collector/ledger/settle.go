@@ -22,7 +22,8 @@ type Pending struct {
 	Seen       time.Time // when it was last checked; zero if it is due at once
 	OutOfPlace bool      // not where it was: only Opper can say whether it is still listed
 
-	unstored bool // Changes has not put it yet
+	number   uint64 // by arrival, from 1 on: its key among the stored ones
+	unstored bool   // Changes has not put it yet
 }
 
 // Due is a pending trace that is to be checked.
@@ -150,7 +151,7 @@ func (l *Ledger) recheck(r *Row, when When, ev *Events) {
 	// a commit by itself.
 	if outOfPlace := !l.order.has(r.ID); p.Row != *r || p.OutOfPlace != outOfPlace {
 		p.Row, p.OutOfPlace = *r, outOfPlace
-		l.touchedPending[r.ID] = struct{}{}
+		l.touchedPending[p.number] = r.ID
 	}
 	switch l.decide(p, when) {
 	case settled:
@@ -173,10 +174,8 @@ func (l *Ledger) firstSee(r *Row, when When, ev *Events) {
 	if r.Start.After(when.Asked) {
 		seen.Start = time.Time{} // it says nothing about the age of the trace
 	}
-	// Most traces of an initial sync have settled, and are never pending. One that was
-	// forgotten may still be stored.
-	_, isStored := l.touchedPending[r.ID]
-	p := Pending{Row: *r, FirstSeen: when.Asked, Since: when.Read, unstored: !isStored}
+	// Most traces of an initial sync have settled, and are never pending.
+	p := Pending{Row: *r, FirstSeen: when.Asked, Since: when.Read, unstored: true}
 	if l.initialSync {
 		// Without a start it is old: history is classified at once.
 		p.Since = when.Asked.Add(-l.cfg.AbandonAfter)
@@ -191,9 +190,16 @@ func (l *Ledger) firstSee(r *Row, when When, ev *Events) {
 		l.add(&p, true, ev)
 	case beforeLookback:
 	case waits:
-		l.pending.put(&p)
-		l.touchedPending[r.ID] = struct{}{}
+		l.arrivals++
+		p.number = l.arrivals
+		l.put(&p)
 	}
+}
+
+// put takes a pending trace in, and has it stored.
+func (l *Ledger) put(p *Pending) {
+	l.pending.put(p)
+	l.touchedPending[p.number] = p.Row.ID
 }
 
 // decision is what becomes of a pending trace when it is checked.
@@ -270,9 +276,9 @@ func (l *Ledger) settle(p *Pending) {
 	id := p.Row.ID
 	// Most traces of an initial sync settle before they are ever stored.
 	if !p.unstored {
-		l.touchedPending[id] = struct{}{}
+		l.touchedPending[p.number] = id
 	} else {
-		delete(l.touchedPending, id)
+		delete(l.touchedPending, p.number)
 	}
 	l.pending.remove(id)
 	delete(l.unanswered, id)

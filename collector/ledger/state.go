@@ -14,7 +14,7 @@ const (
 	kindAbandoned = "a" // the id
 	kindDelisted  = "d" // the key of the chunk, big-endian: the order of the list
 	kindListed    = "l" // the same
-	kindPending   = "p" // the id
+	kindPending   = "p" // the number, big-endian: those that arrive together stand together
 	kindScalars   = "s" // nothing
 )
 
@@ -23,16 +23,17 @@ const (
 func (l *Ledger) Changes(put func(key string, body []byte)) {
 	l.order.changes(kindListed, put)
 	l.delisted.changes(kindDelisted, put)
-	for id := range l.touchedPending {
+	for number, id := range l.touchedPending {
 		var body []byte
-		if p := l.pending.get(id); p != nil {
+		// A trace that was forgotten may be pending again, under another number.
+		if p := l.pending.get(id); p != nil && p.number == number {
 			if p.unstored {
 				p.unstored = false
 				l.pending.put(p)
 			}
 			body = codec.Encode(func(c *codec.Coder) { p.code(c, nil) })
 		}
-		put(kindPending+string(id[:]), body)
+		put(kindPending+bigEndian(number), body)
 	}
 	for id := range l.touchedAbandoned {
 		var body []byte
@@ -49,9 +50,9 @@ func (l *Ledger) codeScalars(c *codec.Coder) {
 	c.Bools(&l.initialSync)
 }
 
-// Unsaved returns how many entries with an id of their own Changes would put.
-// They have no order, so each falls on another page of a store.
-func (l *Ledger) Unsaved() int { return len(l.touchedPending) + len(l.touchedAbandoned) }
+// Unsaved returns how many entries Changes would put whose key is an id. They have no
+// order, so each falls on another page of a store.
+func (l *Ledger) Unsaved() int { return len(l.touchedAbandoned) }
 
 // Committed says that all that Changes has put is stored.
 func (l *Ledger) Committed() {
@@ -75,15 +76,27 @@ func (l *Ledger) Restore(key string, body []byte) error {
 	case kind == kindAbandoned && len(rest) == len(ID{}):
 		l.abandoned[ID(rest)] = struct{}{}
 		return codec.Decode(body, func(*codec.Coder) {})
-	case kind == kindPending && len(rest) == len(ID{}):
-		p := &Pending{Row: Row{ID: ID(rest)}}
-		err := codec.Decode(body, func(c *codec.Coder) { p.code(c, nil) })
-		p.unstored = false
-		l.pending.put(p)
-		return err
+	case kind == kindPending && len(rest) == 8:
+		return l.restorePending(binary.BigEndian.Uint64(rest), body)
 	}
 	return errors.New("unknown key")
 }
+
+func (l *Ledger) restorePending(number uint64, body []byte) error {
+	p := new(Pending)
+	if err := codec.Decode(body, func(c *codec.Coder) { p.code(c, nil) }); err != nil {
+		return err
+	}
+	if l.pending.has(p.Row.ID) {
+		return fmt.Errorf("%s appears twice: %w", p.Row.ID, codec.ErrDamaged)
+	}
+	p.number, p.unstored = number, false
+	l.arrivals = max(l.arrivals, number)
+	l.pending.put(p)
+	return nil
+}
+
+func bigEndian(n uint64) string { return string(binary.BigEndian.AppendUint64(nil, n)) }
 
 // EndRestore makes the ledger usable. Times later than now are taken to be now:
 // the clock may have been set back meanwhile.
@@ -126,7 +139,7 @@ func (o *order) changes(kind string, put func(key string, body []byte)) {
 		if c := live[key]; c != nil {
 			body = codec.Encode(c.code)
 		}
-		put(kind+string(binary.BigEndian.AppendUint64(nil, key)), body)
+		put(kind+bigEndian(key), body)
 	}
 }
 

@@ -33,6 +33,35 @@ func restore(t *testing.T, cfg Config, stored map[string][]byte, now time.Time) 
 	return l
 }
 
+// What arrives together is stored together, whatever its ids, also after a restart: each
+// page of a store that a commit writes takes memory.
+func TestPendingTracesAreStoredByArrival(t *testing.T) {
+	stored, last := map[string][]byte{}, ""
+	cfg := Config{SettleDelay: settle, AbandonAfter: abandon}
+	l := New(cfg)
+	l.EndInitialSync()
+	for burst := range 5 {
+		var rows []Row
+		for i := range 300 {
+			rows = append(rows, open(1000*burst+i*7919%1000))
+		}
+		l.Observe(Run{Rows: rows, AtStart: true, When: When{epoch, epoch}}, new(Events))
+		var keys []string
+		l.Changes(func(key string, _ []byte) {
+			if key[:1] == kindPending {
+				keys = append(keys, key)
+			}
+		})
+		save(l, stored)
+		slices.Sort(keys)
+		if n := len(keys); n != 300 || keys[0] <= last || keys[n-1] != kindPending+bigEndian(uint64(300*(burst+1))) {
+			t.Fatalf("burst %d: %d keys of %q to %q, after %q", burst, n, keys[0], keys[n-1], last)
+		}
+		last = keys[len(keys)-1]
+		l = restore(t, cfg, stored, epoch)
+	}
+}
+
 // A pending trace that is forgotten, and seen again and counted before that is saved, is not
 // pending any more.
 func TestForgottenTraceIsNotRestored(t *testing.T) {
@@ -140,8 +169,7 @@ func TestRestorePending(t *testing.T) {
 	l.unreadable, l.initialSync = 7, false
 	for i := range 2000 {
 		p := randomPending(rng, num(i))
-		l.pending.put(p)
-		l.touchedPending[p.Row.ID] = struct{}{}
+		l.put(p)
 		want[p.Row.ID] = p
 	}
 	save(l, stored)
@@ -172,8 +200,7 @@ func FuzzRestore(f *testing.F) {
 	for i := range 3 {
 		p := randomPending(rng, num(i))
 		p.Row.Name, p.Row.Status, p.Row.Ref = "n", "s", "r"
-		l.pending.put(p)
-		l.touchedPending[p.Row.ID] = struct{}{}
+		l.put(p)
 		l.order.insert(i, []ID{num(i)})
 		l.delisted.push(num(i + 2)) // of which one is listed too
 		l.setAbandoned(num(i), true)
