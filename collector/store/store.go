@@ -27,7 +27,7 @@ const (
 	fileName = "opper_exporter.db"
 	// Version is that of all that is in the file: it grows when the encoding of
 	// an entry changes.
-	Version = 9
+	Version = 10
 
 	// lockWait is long enough for another start to check the file and to find that
 	// it comes second.

@@ -279,10 +279,10 @@ func TestOpenRefused(t *testing.T) {
 		"another version": {
 			func(dir string) {
 				edit(t, dir, func(tx *bbolt.Tx) error {
-					return tx.Bucket(metaBucket).Put(versionKey, seal(versionKey, []byte{10}))
+					return tx.Bucket(metaBucket).Put(versionKey, seal(versionKey, []byte{11}))
 				})
 			},
-			[]string{fileName, "is of version 10, and this program reads version 9 only: use the program that wrote it"},
+			[]string{fileName, "is of version 11, and this program reads version 10 only: use the program that wrote it"},
 		},
 		"version 1": {
 			func(dir string) {
@@ -293,7 +293,7 @@ func TestOpenRefused(t *testing.T) {
 				}
 				writeFile(t, filepath.Join(dir, fileName), string(content))
 			},
-			[]string{fileName, "is of version 1, and this program reads version 9 only: use the program that wrote it, or move the file away to start from zero"},
+			[]string{fileName, "is of version 1, and this program reads version 10 only: use the program that wrote it, or move the file away to start from zero"},
 		},
 		"version without a checksum": {
 			func(dir string) {

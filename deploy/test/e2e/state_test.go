@@ -192,15 +192,15 @@ func TestUnusableStateIsRefused(t *testing.T) {
 			[]string{database, "is damaged (it is cut short", "move it away to start from zero"},
 		},
 		"newer": {
-			func(_, file string) error { return setVersion(file, 10) },
-			[]string{database, "is of version 10, and this program reads version 9 only", "use the program that wrote it"},
+			func(_, file string) error { return setVersion(file, 11) },
+			[]string{database, "is of version 11, and this program reads version 10 only", "use the program that wrote it"},
 		},
 		"older": {
 			func(_, file string) error {
 				older, err := os.ReadFile(filepath.Join("..", "..", "..", "collector", "store", "testdata", "version1.db"))
 				return errors.Join(err, os.WriteFile(file, older, 0o600))
 			},
-			[]string{database, "is of version 1, and this program reads version 9 only", "use the program that wrote it"},
+			[]string{database, "is of version 1, and this program reads version 10 only", "use the program that wrote it"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
