@@ -10,7 +10,7 @@ import (
 // the indices in at, or nowhere. It reports false if nothing says where in the
 // order they belong.
 func (l *Ledger) place(rows []Row, at []int, atStart, atEnd bool) bool {
-	kept := rising(at)
+	kept := together(rising(at), at)
 	if len(kept) == 0 && !atStart && (!atEnd || l.order.len() > 0) {
 		return false
 	}
@@ -92,6 +92,29 @@ func (l *Ledger) removedFromOrder(id ID) {
 	default:
 		l.delisted.push(id)
 	}
+}
+
+// A row that is moved by an update or listed again may come to stand beside a page.
+const (
+	maxStray = 2  // so few rows at an end of a page
+	farOff   = 10 // behind a gap of so many have rather moved than all in it been delisted
+)
+
+// together returns the positions in at without those at both ends that lie far from the
+// others.
+func together(kept, at []int) []int {
+	gap := func(k int) bool { return at[kept[k]]-at[kept[k-1]] > farOff }
+	for k := len(kept) - 1; k > maxStray && k >= len(kept)-maxStray; k-- {
+		if gap(k) {
+			kept = kept[:k]
+		}
+	}
+	for k := min(maxStray, len(kept)-maxStray-1); k > 0; k-- {
+		if gap(k) {
+			return kept[k:]
+		}
+	}
+	return kept
 }
 
 // rising returns the positions in at of a longest rising run of the values that

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -39,6 +40,34 @@ func TestInsertInTheMiddle(t *testing.T) {
 	if got := b.Due(epoch, maxDue); len(got) != 1 || got[0].ID != num(7) || got[0].Index != -1 {
 		t.Errorf("due are %v", got)
 	}
+}
+
+// A row that stands beside a page has rather moved there than all before it been delisted.
+func TestStrayRowDelistsNothing(t *testing.T) {
+	rows := func(from, to int) (rows []Row) {
+		for n := from; n <= to; n++ {
+			rows = append(rows, ended(n))
+		}
+		return rows
+	}
+	numbers := func(from, to int) (all []int) {
+		for n := from; n <= to; n++ {
+			all = append(all, n)
+		}
+		return all
+	}
+	b := newBook(t, 60)
+	b.is(b.part(0, append(rows(10, 30), ended(55), ended(59))...), "")
+	b.listed(slices.Concat(numbers(1, 30), []int{55, 59}, numbers(31, 54), numbers(56, 58), numbers(60, 60))...)
+
+	b = newBook(t, 60)
+	b.is(b.part(0, append([]Row{ended(2), ended(4)}, rows(30, 50)...)...), "")
+	b.listed(slices.Concat(numbers(1, 1), numbers(3, 3), numbers(5, 29), []int{2, 4}, numbers(30, 60))...)
+
+	// Three have not.
+	b = newBook(t, 60)
+	b.is(b.part(0, append(rows(10, 20), rows(50, 52)...)...), "")
+	b.listed(slices.Concat(numbers(1, 20), numbers(50, 60))...)
 }
 
 // Rows that nothing ties to the list may be of another one: they are not taken in.
