@@ -164,6 +164,9 @@ func (s *simulation) hasTurnedOver(start time.Time) bool {
 // isKeyKnown reports whether the exporter knows which key leads to our list.
 func (s *simulation) isKeyKnown() bool { return s.project.Ledger().Listed() > 0 }
 
+// isCertain reports whether another list must be told from ours.
+func (s *simulation) isCertain() bool { return s.recognizable() || s.away > 0 && s.isKeyKnown() }
+
 // recognizable reports whether another list that our key leads to can be distinguished
 // from ours for certain: the last good sync is so close that no known row has left since,
 // of those that arrived last.

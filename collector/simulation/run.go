@@ -192,14 +192,14 @@ func (s *simulation) oneSync() bool {
 	if initialSync && s.initialSync.IsZero() {
 		s.initialSync = start
 	}
-	s.look = look{wasUnsorted: s.project.Syncer().IsUnsorted()}
+	s.look = look{certain: s.isCertain(), wasUnsorted: s.project.Syncer().IsUnsorted()}
 	wasOurs := s.isOurs()
 	if s.opper.Len() == 0 && s.emptySince.IsZero() {
 		s.emptySince = start
 	}
 	s.syncs++
 	s.tell("sync")
-	succeeded, ours := false, s.recognizable() || s.away > 0 && s.isKeyKnown()
+	succeeded := false
 	alive := s.survive(func() {
 		succeeded = s.project.Sync(context.Background())
 		if !succeeded && !isSame(s.project.Published(), shot) {
@@ -225,7 +225,7 @@ func (s *simulation) oneSync() bool {
 	s.tell("sync ends: %v", succeeded)
 	s.checkRefusal(start, succeeded, wasOurs)
 	s.leaveOutRefused()
-	if succeeded && ours && s.gotOther && !s.gotOurs {
+	if succeeded && s.certain && s.gotOther && !s.gotOurs {
 		s.fail("another upstream is taken for ours")
 	}
 	// One that changed nothing publishes the same again, and has looked all the same.

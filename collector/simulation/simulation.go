@@ -217,6 +217,7 @@ type look struct {
 	disturbed         bool // it was, or a request failed
 	gotOurs, gotOther bool // some list was ours, or another one
 	untied            bool // a page had no row that was believed to be listed
+	certain           bool // another list can be told from ours, however long it took so far
 	wasUnsorted       bool // the list was, when the sync began
 	saidNo            bool // another project was asked for a trace
 	committed         bool // the last commit is durable, and known to be

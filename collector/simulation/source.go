@@ -179,6 +179,7 @@ func (s *simulation) request(limit int, list bool) error {
 		s.tell("the process stands still for %v", d)
 		s.disturbed = true // all may have moved between two pages
 		s.wait(d)
+		s.certain = s.certain && s.isCertain()
 	}
 	for !s.idle && s.chance(s.change) {
 		s.changeList()
