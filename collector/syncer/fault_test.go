@@ -96,7 +96,7 @@ func TestOutageChangesNothing(t *testing.T) {
 			if err := b.sync(); err == nil {
 				t.Fatal("no error")
 			}
-			if n := b.opper.RequestCount(); n > 4 {
+			if n := b.opper.RequestCount(); n > 5 {
 				t.Errorf("%d requests in an outage", n)
 			}
 			b.opper.Clear()

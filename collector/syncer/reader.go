@@ -39,12 +39,21 @@ type reader struct {
 	src  Source
 	now  func() time.Time
 	end  int // where the list is believed to end
+	any  int // a place in it, another one in each sync
 	good int // where a row was last read, -1 at first
 	bad  int // failures since
 }
 
 func (s *Syncer) newReader(src Source) *reader {
-	return &reader{src: src, now: s.cfg.Now, end: max(s.ledger.Listed(), s.known.Total), good: -1}
+	listed, refused := s.ledger.Listed(), s.known.Refused
+	r := &reader{src: src, now: s.cfg.Now, end: max(listed, s.known.Total), good: -1}
+	if refused > 0 {
+		listed, r.end = min(listed, refused), min(r.end, refused-1)
+	}
+	s.readers++
+	spread := uint64(s.readers * 2654435769) // 2^32 by the golden ratio: close to none before
+	r.any = int(spread * uint64(listed) >> 32)
+	return r
 }
 
 // provenFor is how many failures after a success are still blamed on the rows that were
@@ -126,9 +135,9 @@ func (r *reader) well(ctx context.Context, offset, beyond int) bool {
 	if r.good >= 0 && r.bad <= provenFor {
 		return true
 	}
-	places := []int{beyond, r.end} // nothing is unreadable where nothing is listed
+	places := []int{beyond, r.end, r.any} // nothing is unreadable where nothing is listed
 	if r.good >= 0 {
-		places = []int{r.good, r.end}
+		places[0] = r.good
 	}
 	for _, at := range places {
 		_, err := r.list(ctx, at, 1)

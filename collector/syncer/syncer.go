@@ -78,6 +78,8 @@ type Syncer struct {
 
 	emptySince time.Time // when the list was first empty where rows are known; zero if it had one since
 
+	readers uint32 // made so far
+
 	retryAt   time.Time     // when unreadable rows are read again; zero if there are none
 	retryWait time.Duration // since they were last read
 	retried   int           // stretches of them read again
