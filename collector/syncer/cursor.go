@@ -102,6 +102,7 @@ type border struct {
 	shared  int          // rows of the last page that the next one is to begin with
 	carried []ledger.Row // the last row if the next page does not share it, and unreadable rows
 	rereads int          // how often it was read again beside an unreadable row
+	wasEnd  bool         // no row stood behind the last page
 }
 
 // unreadableRows is what a cursor knows of rows that can't be read.
@@ -159,6 +160,7 @@ func (c *cursor) page(ctx context.Context) (ledger.Run, error) {
 		case c.isLastUnshared() && c.unreadable.returns < maxBacks:
 			c.stitchTo(c.last.ids)
 			c.border.carried, c.border.shared, c.next, c.size, c.unreadable.retry = nil, 1, c.next-1, max(c.size, 2), true
+			c.border.wasEnd = len(p.rows) == 0
 			c.unreadable.returns++
 		case c.border.ids == nil || c.stitched(p.rows) || p.offset == 0 && (c.canRestart || hasListed(c.ledger, p.rows)):
 			return c.take(p), nil
@@ -218,15 +220,16 @@ func (c *cursor) take(p page) ledger.Run {
 		Rows:    rows,
 		AtStart: p.offset == len(c.border.carried),
 		// A server may give fewer rows than asked for before the list ends, and
-		// rows that have moved down make a page that holds nothing new.
-		AtEnd: n == 0 || (n < p.asked && (c.total <= end || end <= c.last.end && !hasNew(p.rows, c.border.ids))),
+		// rows that have moved down make a page that holds nothing new. So does one that is
+		// read again.
+		AtEnd: n == 0 || (n < p.asked && (c.total <= end || end <= c.last.end && (p.offset > c.last.offset || c.border.wasEnd) && !hasNew(p.rows, c.border.ids))),
 		When:  p.when,
 	}
 	if len(c.border.carried) > 0 && !c.last.asked.IsZero() {
 		run.Asked = c.last.asked
 	}
 	before := c.last.ids
-	c.border.carried, c.border.ids, c.waiting.isReturning = nil, nil, false
+	c.border.carried, c.border.ids, c.border.wasEnd, c.waiting.isReturning = nil, nil, false, false
 	if n == 0 {
 		return run
 	}

@@ -51,3 +51,31 @@ func TestBurstInInitialSync(t *testing.T) {
 		t.Errorf("%d are listed, error %v", got, err)
 	}
 }
+
+// brieflyUnreadable is a Source of pages of up to 21 rows, of which some in a row cannot
+// be read.
+type brieflyUnreadable struct {
+	Source
+	n *int
+}
+
+// List implements Source.
+func (s brieflyUnreadable) List(ctx context.Context, offset, limit int) (opper.Page, error) {
+	if *s.n++; 2 <= *s.n && *s.n <= 10 {
+		return opper.Page{}, opper.ErrTooLarge
+	}
+	return s.Source.List(ctx, offset, min(limit, 21))
+}
+
+// A small page that is read again does not show the end of the list.
+func TestSmallPageReadAgain(t *testing.T) {
+	b := newBench(t, oppertest.Config{})
+	b.syncer.cfg.MaxTaken = 50 // the rest would be taken for new ones
+	b.fill(280)
+	if _, err := syncAll(t.Context(), b.syncer, brieflyUnreadable{b.client.WithRetries(0), new(int)}); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.ledger.Listed(); got < 280 {
+		t.Errorf("%d of 280 rows are believed to be listed", got)
+	}
+}
