@@ -94,14 +94,15 @@ func (l *Ledger) removedFromOrder(id ID) {
 	}
 }
 
-// A row that is moved by an update or listed again may come to stand beside a page.
+// Up to maxStray rows at an end of a page which are believed to stand farOff the others
+// have rather been moved, by an update, than all between them been delisted.
 const (
-	maxStray = 2  // so few rows at an end of a page
-	farOff   = 10 // behind a gap of so many have rather moved than all in it been delisted
+	maxStray = 2
+	farOff   = 10
 )
 
-// together returns the positions in at without those at both ends that lie far from the
-// others.
+// together returns the positions in kept without those at both ends of which the values
+// in at are far from the others.
 func together(kept, at []int) []int {
 	gap := func(k int) bool { return at[kept[k]]-at[kept[k-1]] > farOff }
 	for k := len(kept) - 1; k > maxStray && k >= len(kept)-maxStray; k-- {
