@@ -94,25 +94,20 @@ func (l *Ledger) removedFromOrder(id ID) {
 	}
 }
 
-// Up to maxStray rows at an end of a page which are believed to stand farOff the others
-// have rather been moved, by an update, than all between them been delisted.
+// Up to maxStray rows at the end of a page which are believed to stand farOff the others
+// have rather been moved, by an update, than all between them been delisted. If they have
+// not, the next page shows it: it begins with some of them.
 const (
 	maxStray = 2
 	farOff   = 10
 )
 
-// together returns the positions in kept without those at both ends of which the values
-// in at are far from the others.
+// together returns the positions in kept without those at the end of which the values in
+// at are far from the others.
 func together(kept, at []int) []int {
-	gap := func(k int) bool { return at[kept[k]]-at[kept[k-1]] > farOff }
 	for k := len(kept) - 1; k > maxStray && k >= len(kept)-maxStray; k-- {
-		if gap(k) {
+		if at[kept[k]]-at[kept[k-1]] > farOff {
 			kept = kept[:k]
-		}
-	}
-	for k := min(maxStray, len(kept)-maxStray-1); k > 0; k-- {
-		if gap(k) {
-			return kept[k:]
 		}
 	}
 	return kept
