@@ -203,6 +203,32 @@ func TestUnreadableRowReadAgainSoon(t *testing.T) {
 	}
 }
 
+// So is one before which rows were deleted meanwhile that the exporter believes listed.
+func TestUnreadableRowMovesUpBeforeItIsRead(t *testing.T) {
+	for deleted, place := range map[int]int{25: 200, 120: 260, 150: 498} {
+		t.Run(fmt.Sprintf("%d deleted before %d", deleted, place), func(t *testing.T) {
+			b := newBench(t, oppertest.Config{TotalCount: func(int) *int { return nil }})
+			b.syncer.cfg.SweepInterval = 24 * time.Hour
+			rows := b.fill(500)
+			b.opper.Fail(oppertest.Fault{Row: rows[place].ID, Times: -1, Answer: oppertest.Cut})
+			b.mustSync()
+			for _, row := range rows[110 : 110+deleted] {
+				b.opper.Delete(row.ID)
+			}
+			b.step(10 * time.Second)
+			b.opper.Clear()
+			for range 20 {
+				b.step(30 * time.Second)
+				b.mustSync()
+				b.sweep(10)
+			}
+			if got := len(b.counted); got != 500 {
+				t.Errorf("counted %d, want 500\n%s", got, b.log.String())
+			}
+		})
+	}
+}
+
 // wrongLists is a Source whose lists are made up.
 type wrongLists struct {
 	inner Source

@@ -41,15 +41,14 @@ func (s *Syncer) retryUnreadable(ctx context.Context, r *reader) error {
 	for range min(len(stretches), maxStretches) {
 		stretch := stretches[s.retried%len(stretches)]
 		s.retried++
-		// One request tells whether the rows around it are worth reading, too.
-		_, err := r.list(ctx, stretch.Index, 1)
+		at, err := s.find(ctx, r, stretch.Index)
 		if opper.Unreadable(err) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		c := newCursor(r, s.ledger, stretch.Index-overlap, s.known.Total)
+		c := newCursor(r, s.ledger, at-overlap, s.known.Total)
 		c.unreadable.retry = true
 		c.size = min(stretch.Rows+2*overlap, maxLimit)
 		for read := 0; read < stretch.Rows+overlap; {
@@ -69,6 +68,32 @@ func (s *Syncer) retryUnreadable(ctx context.Context, r *reader) error {
 		level.Info(s.cfg.Logger).Log("msg", "unreadable rows read", "rows", read)
 	}
 	return nil
+}
+
+// find asks for the row that is believed to stand at an index, and returns where it does
+// by that: what was delisted before it may not be known yet. One request also tells
+// whether the rows around it are worth reading.
+func (s *Syncer) find(ctx context.Context, r *reader, index int) (at int, err error) {
+	at = index
+	for range maxSteps {
+		p, err := r.list(ctx, at, 1)
+		if err != nil {
+			return 0, err
+		}
+		moved := (at + 1) / 2 // if the list ends before it
+		if len(p.rows) > 0 {
+			i := s.ledger.Index(p.rows[0].ID)
+			if i < 0 {
+				break
+			}
+			moved = i - index
+		}
+		if moved == 0 || moved > at {
+			break
+		}
+		at -= moved
+	}
+	return at, nil
 }
 
 func unreadable(stretches []ledger.Stretch) (rows int) {
