@@ -89,15 +89,20 @@ func (ps *pendings) get(id ID) *Pending {
 	if !ok {
 		return nil
 	}
-	return ps.decode(ps.blocks[number][at:])
+	p := &Pending{}
+	ps.decode(p, ps.blocks[number][at:])
+	return p
 }
 
-// all calls f with a copy of each pending trace.
+// all calls f with a copy of each pending trace, one after the other in the same place:
+// each sync looks at all of them, which may be a million.
 func (ps *pendings) all(f func(*Pending)) {
+	p := &Pending{}
 	for _, b := range ps.blocks {
 		for len(b) > 0 {
-			f(ps.decode(b))
-			_, b = entryAt(b)
+			*p = Pending{}
+			b = ps.decode(p, b)
+			f(p)
 		}
 	}
 }
@@ -173,12 +178,12 @@ func (ps *pendings) encode(p *Pending) []byte {
 	return ps.entry
 }
 
-// decode returns the pending trace of the entry at the start of b.
-func (ps *pendings) decode(entry []byte) *Pending {
-	body, _ := bodyOf(entry)
-	p := &Pending{Row: Row{ID: ID(entry[:len(ID{})])}}
+// decode sets a pending trace to the entry at the start of b, and returns what follows it.
+func (ps *pendings) decode(p *Pending, b []byte) (rest []byte) {
+	body, rest := bodyOf(b)
+	p.Row.ID = ID(b[:len(ID{})])
 	p.code(codec.NewDecoder(body), ps)
-	return p
+	return rest
 }
 
 // codeShared codes the place of a text among the shared ones, from 1 on, or the

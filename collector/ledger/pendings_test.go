@@ -60,9 +60,21 @@ func TestPendingsLikeMap(t *testing.T) {
 		}
 	}
 	all := map[ID]*Pending{}
-	ps.all(func(p *Pending) { all[p.Row.ID] = p })
+	ps.all(func(p *Pending) {
+		each := *p
+		all[p.Row.ID] = &each
+	})
 	if !reflect.DeepEqual(all, want) {
 		t.Errorf("%d are listed, want %d", len(all), len(want))
+	}
+	clear(want)
+	for _, p := range all {
+		p.Row.Name, p.Row.Status, p.Row.Ref = "agent", "", ""
+		ps.put(p)
+		want[p.Row.ID] = p
+	}
+	if n := testing.AllocsPerRun(10, func() { ps.all(func(*Pending) {}) }); n > 1 {
+		t.Errorf("to look at %d takes %v allocations", len(want), n)
 	}
 	for _, id := range slices.Collect(maps.Keys(want)) {
 		ps.remove(id)

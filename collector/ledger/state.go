@@ -113,7 +113,8 @@ func (l *Ledger) EndRestore(now time.Time) error {
 			*t = earliest(*t, now)
 		}
 		if *p != before {
-			ahead = append(ahead, p)
+			changed := *p
+			ahead = append(ahead, &changed)
 		}
 	})
 	for _, p := range ahead {
