@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -190,4 +191,35 @@ func TestShutdownTimeout(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	close(never)
+}
+
+// A second signal ends a shutdown that hangs, before its timeout.
+func TestSecondSignalEndsTheShutdown(t *testing.T) {
+	serving, stopping, never := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	defer close(never)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- supervise(t.Context(), func(ctx context.Context) error {
+			close(serving)
+			<-ctx.Done()
+			close(stopping)
+			<-never
+			return nil
+		})
+	}()
+	self, err := os.FindProcess(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-serving
+	if err := self.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	<-stopping
+	if err := self.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err == nil || err.Error() != `signal "terminated" during the shutdown` {
+		t.Errorf("%v", err)
+	}
 }
