@@ -20,13 +20,13 @@ import (
 	"opper_exporter/opper/oppertest/oracle"
 )
 
-// Without any trouble, all promises are kept.
+// Without any trouble, all promises are kept. What the slowest scrape took is measured.
 func TestCalmSoakKeepsAllPromises(t *testing.T) {
 	promtest.DependOnSources(t)
 	t.Setenv("TMPDIR", t.TempDir())
 	var out bytes.Buffer
 	code, err := run(t.Context(), []string{"--for=10s", "--seed=1", "--calm"}, &out)
-	if err != nil || code != 0 || !strings.Contains(out.String(), "all promises were kept") {
+	if err != nil || code != 0 || !strings.Contains(out.String(), "all promises were kept") || strings.Contains(out.String(), "slowest 0s") {
 		t.Errorf("status %d, error %v\n%s", code, err, &out)
 	}
 }
@@ -201,6 +201,43 @@ func TestBrokenPromisesAreFound(t *testing.T) {
 		if got := strings.Join(v.promises.list(), "\n"); (got == "") != (want == "") || !strings.HasPrefix(got, want) {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+}
+
+// A soak succeeds only if it kept all promises and proves something; it ends with its figures.
+func TestVerdict(t *testing.T) {
+	grow := func(v *watcher) {
+		for i := range 100 {
+			v.samples = append(v.samples, sample{life: 1, at: time.Unix(int64(10*i), 0), values: [3]float64{float64(10 * i)}})
+		}
+	}
+	for name, c := range map[string]struct {
+		change func(*watcher)
+		want   string
+	}{
+		"all kept":           {func(*watcher) {}, "all promises were kept"},
+		"a promise broken":   {func(v *watcher) { v.promises.offend("fell", "a") }, "fell: a"},
+		"a leak":             {grow, "leak: goroutines"},
+		"down in the end":    {func(v *watcher) { v.last.Rest[`opper_up{project="default"}`] = 0 }, "up: opper_up is 0"},
+		"little was certain": {func(v *watcher) { v.most = 4 * v.least }, "soak: only 60 of up to 240"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := newTestWatcher(t, 60)
+			var out strings.Builder
+			v.settings.out = &out
+			v.last.Rest = series{`opper_up{project="default"}`: 1}
+			v.slowest = 1234 * time.Millisecond
+			v.check(true)
+			c.change(v)
+			if broken := v.verdict(); broken != (name != "all kept") {
+				t.Errorf("broken: %t", broken)
+			}
+			for _, want := range []string{c.want, "counted          60; certain are 60,", "slowest 1.234s;", "leaks  "} {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("no %q in\n%s", want, &out)
+				}
+			}
+		})
 	}
 }
 
