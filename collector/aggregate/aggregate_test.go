@@ -75,6 +75,20 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
+// A histogram takes memory from its first value on: most names have values of one outcome.
+func TestHistogramsAreAllocatedByValues(t *testing.T) {
+	r := row("a")
+	r.HasTokens = false
+	s := summed(testConfig(), counted(r))
+	n := s.Find("a")
+	equal(t, n.Tokens, Histogram{})
+	for _, o := range Outcomes {
+		if h := n.ByOutcome[o].Durations; (h.Classic != nil) != (o == Success) || (h.Exemplars != nil) != (o == Success) {
+			t.Errorf("%s: %+v", o, h)
+		}
+	}
+}
+
 func TestDurations(t *testing.T) {
 	good, zero, missing, negative := row("a"), row("a"), row("a"), row("a")
 	good.Duration = 1_234_567 * time.Microsecond
