@@ -168,7 +168,8 @@ func TestStatusPageLinksToAllPages(t *testing.T) {
 // A body that does not come occupies neither a slot nor the response.
 func TestBodyIsNotAwaited(t *testing.T) {
 	t.Parallel()
-	address := listen(t, newTestHandler(t, Config{MaxRequests: 1}, newProjects(), io.Discard, up()))
+	// The timeout for a request would end the waiting.
+	address := listen(t, newTestHandler(t, Config{MaxRequests: 1}, newProjects(), io.Discard, up()), readWithin(time.Hour))
 	for i := range 40 {
 		body := []string{"Content-Length: 1000", "Content-Length: 100000000", "Transfer-Encoding: chunked"}[i%3]
 		method, want := "GET", "HTTP/1.1 200 OK"
