@@ -2,6 +2,7 @@ package collector
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -157,4 +158,37 @@ func TestUpIsZeroWhileSyncHangs(t *testing.T) {
 	}
 	cancel()
 	<-ended
+}
+
+// failingSource fails after a time, however little it is asked for.
+type failingSource struct {
+	b   *bench
+	ups []float64 // as exposed when each request has failed
+}
+
+func (s *failingSource) fail() error {
+	s.b.step(minStall / 2)
+	s.ups = append(s.ups, s.b.gather()["opper_up{}"])
+	return opper.ErrTooLarge
+}
+
+// List implements syncer.Source.
+func (s *failingSource) List(context.Context, int, int) (opper.Page, error) {
+	return opper.Page{}, s.fail()
+}
+
+// Get implements syncer.Source.
+func (s *failingSource) Get(context.Context, string) (opper.Trace, error) {
+	return opper.Trace{}, s.fail()
+}
+
+// A request that fails is no progress, as a sync may go on to make others.
+func TestUpIsZeroWhileRequestsFail(t *testing.T) {
+	b := newBench(t, oppertest.Config{}, testConfig())
+	b.sync()
+	src := &failingSource{b: b}
+	b.project.source = func(opper.Priority, time.Time) syncer.Source { return src }
+	if b.project.sync(t.Context()) || len(src.ups) < 2 || src.ups[0] != 1 || slices.Contains(src.ups[1:], 1) {
+		t.Errorf("opper_up as each request fails: %v", src.ups)
+	}
 }
