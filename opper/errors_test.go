@@ -26,6 +26,7 @@ func TestErrorReasons(t *testing.T) {
 	}{
 		"v2":                  {422, "", fmt.Sprintf(v2, `"NotFound"`), "parameter refused", "NotFound"},
 		"v2 other type":       {404, "", fmt.Sprintf(v2, `"`+private+`"`), "", ""},
+		"v2 message":          {404, "", `{"message":"not_found","detail":"not_found"}`, "", ""},
 		"v2 type object":      {404, "", fmt.Sprintf(v2, `{"a":"`+private+`"}`), "", ""},
 		"v3":                  {401, "", `{"error":{"code":"invalid_api_key","message":"` + private + `"}}`, "invalid key", "invalid_api_key"},
 		"v3 type":             {403, "", `{"error":{"code":null,"type":"account.suspended"}}`, "key has no access, or the account is suspended", "account.suspended"},
