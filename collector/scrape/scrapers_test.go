@@ -284,6 +284,27 @@ func TestScraperThatClosesIsReadOnceItReturns(t *testing.T) {
 	}
 }
 
+// What was sent over a connection that is closed by now may not have been read, unless
+// the scraper had announced that.
+func TestComingBackIsNoEvidence(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		p := newPage(t, secure)
+		since, c := p.now(), p.scraper()
+		for range 3 {
+			p.scrape(t, c)
+			p.leave(t, c)
+		}
+		if p.scrapers.AllRead("", since) {
+			t.Errorf("TLS %t: read by coming back", secure)
+		}
+		p.scrape(t, c)
+		p.scrape(t, c)
+		if !p.scrapers.AllRead("", since) {
+			t.Errorf("TLS %t: not read over one connection", secure)
+		}
+	}
+}
+
 // A client that closes its connections does so as soon as it has read everything,
 // which may be before the handler has returned.
 func TestHangUpAfterReading(t *testing.T) {
