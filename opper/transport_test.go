@@ -260,6 +260,19 @@ func TestAnswersAreBounded(t *testing.T) {
 	}
 }
 
+// So are its headers: net/http takes 10 MB of them.
+func TestHeadersAreBounded(t *testing.T) {
+	for size, want := range map[int]string{maxHeader / 2: "", 2 * maxHeader: "list traces: malformed HTTP"} {
+		f := newFixture(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Long", strings.Repeat("x", size))
+			answer(200, samplePage)(w, r)
+		})
+		if _, err := f.WithRetries(0).List(t.Context(), 0, 100); (err == nil) != (want == "") || err != nil && err.Error() != want {
+			t.Errorf("%d bytes: got %v, want %q", size, err, want)
+		}
+	}
+}
+
 func TestLimitIsIgnored(t *testing.T) {
 	f := newFixture(t, answer(200, `{"data":[{"id":"a"},{"id":"b"}]}`))
 	for limit, want := range map[int]string{1: "list traces: more rows than the limit of 1", 2: ""} {
