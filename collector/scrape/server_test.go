@@ -76,7 +76,7 @@ func listen(t *testing.T, h http.Handler, changes ...change) (address string) {
 func TestIdleConnectionsAreClosed(t *testing.T) {
 	t.Parallel()
 	server := NewServer(http.NotFoundHandler(), NewScrapers(time.Now))
-	for what, timeout := range map[string]time.Duration{"read": server.ReadTimeout, "header": server.ReadHeaderTimeout, "write": server.WriteTimeout, "idle": server.IdleTimeout} {
+	for what, timeout := range map[string]time.Duration{"read": server.ReadTimeout, "header": server.ReadHeaderTimeout, "write": server.WriteTimeout, "idle": server.IdleTimeout, "HTTP/2 write": server.HTTP2.WriteByteTimeout} {
 		if timeout <= 0 || timeout > 5*time.Minute {
 			t.Errorf("%s timeout %v", what, timeout)
 		}
