@@ -133,6 +133,8 @@ func FuzzRestore(f *testing.F) {
 	save(s, stored)
 	for key, b := range stored {
 		f.Add(key, b)
+		f.Add(key, b[:len(b)/2])
+		f.Add(key, []byte("\xff\xff\xff\xff\xff\x7f")) // very many values follow
 	}
 	f.Fuzz(func(t *testing.T, key string, b []byte) {
 		entries := maps.Clone(stored)

@@ -211,6 +211,7 @@ func FuzzRestore(f *testing.F) {
 	for _, key := range slices.Sorted(maps.Keys(stored)) {
 		all = append(all, entry(key, stored[key])...)
 		f.Add(entry(key, stored[key]))
+		f.Add(entry(key, stored[key][:len(stored[key])/2]))
 	}
 	f.Add(append(all, all...)) // ids stand twice in the list
 	f.Fuzz(func(_ *testing.T, data []byte) {
