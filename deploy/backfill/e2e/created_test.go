@@ -15,7 +15,7 @@ import (
 // first scrape. They are neither taken for that, nor for a reset of the history.
 func TestHistoryOfCreatedZeros(t *testing.T) {
 	t.Parallel()
-	n := size{names: 2, places: 10, traces: 1000}
+	n := size{days: 8, names: 2, places: 10, traces: 1000}
 	w := newWorld(t, n, "--web.openmetrics-created")
 	// Names that appear now, but one of a trace that has ended long ago.
 	now := time.Now()

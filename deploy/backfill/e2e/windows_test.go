@@ -30,7 +30,7 @@ func (w window) String() string {
 	return fmt.Sprintf("%v before %v", time.Duration(w.to-w.from)*time.Millisecond, time.UnixMilli(w.to).UTC())
 }
 
-// windows returns n windows: of 10 minutes, of 20 days, of any length, and across the
+// windows returns n windows: of 10 minutes, of most of the history, of any length, and across the
 // end of the history, which end at now. The history is between begin and end. Lengths
 // are of any order of magnitude: otherwise most were weeks, in which a sample too many
 // is hard to see, and of which the server reads every sample.
@@ -51,7 +51,7 @@ func windows(n int, begin, end, now time.Time) (all []window) {
 		case 0, 4:
 			w = within(10 * step)
 		case 1:
-			w = within(20 * 24 * time.Hour)
+			w = within(end.Sub(begin) * 2 / 3)
 		case 2, 5, 6:
 			w = within(length(10*step, end.Sub(begin)-2*step))
 		case 3, 7:

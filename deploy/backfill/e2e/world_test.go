@@ -39,27 +39,30 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	month = 30 * 24 * time.Hour
+	day = 24 * time.Hour
 	// patience is far above what any awaited condition needs.
 	patience = 10 * time.Minute
-	poll     = 25 * time.Millisecond
+	// poll is not shorter, or a server would do little else than say how it is.
+	poll = 250 * time.Millisecond
 )
 
 // size is how much there is of what.
-type size struct{ names, places, traces, windows int }
+type size struct {
+	days, names, places, traces, windows int
+}
 
 // sizeOf lets a test run beside the others, which mostly wait, unless it is a full one.
 func sizeOf(t *testing.T) size {
 	t.Helper()
 	if *full {
-		return size{names: 50, places: 200, traces: 200_000, windows: 500}
+		return size{days: 30, names: 50, places: 200, traces: 200_000, windows: 500}
 	}
 	t.Parallel()
-	// One name has no place.
-	return size{names: 4, places: 3, traces: 6000, windows: 40}
+	// Enough for blocks of each length. One name has no place.
+	return size{days: 8, names: 4, places: 3, traces: 6000, windows: 40}
 }
 
-// world is an Opper with a month of history, an exporter that has counted it, and, once
+// world is an Opper with a history, an exporter that has counted it, and, once
 // it is served, a server that scrapes the exporter and another target.
 type world struct {
 	*promtest.Server
@@ -68,14 +71,18 @@ type world struct {
 	exporter *exportertest.Process
 	address  string
 	truth    *truth
+	began    time.Time // when the first traces ended
 	served   time.Time // since when the server may have scraped
 }
 
 func newWorld(t *testing.T, n size, flags ...string) *world {
 	t.Helper()
 	now := time.Now()
-	w := &world{opper: oppertest.New(oppertest.Config{Seed: now.UnixNano(), NoRecord: true})}
-	w.opper.FillHistory(n.traces, n.names, now.Add(-month+time.Hour), now.Add(-2*time.Minute))
+	w := &world{
+		opper: oppertest.New(oppertest.Config{Seed: now.UnixNano(), NoRecord: true}),
+		began: now.Add(-time.Duration(n.days)*day + time.Hour),
+	}
+	w.opper.FillHistory(n.traces, n.names, w.began, now.Add(-2*time.Minute))
 	upstream := httptest.NewServer(w.opper)
 	t.Cleanup(upstream.Close)
 	w.upstream = upstream.URL
@@ -99,7 +106,7 @@ func (w *world) serve(t *testing.T, blocks string, flags ...string) {
 	t.Helper()
 	w.served = time.Now()
 	// A scrape that takes longer than its timeout ends all series: windows that end then
-	// have no sample at their end. A month keeps the server busy.
+	// have no sample at their end. A full history keeps the server busy.
 	interval := "500ms"
 	if *full {
 		interval = "5s"
@@ -280,7 +287,7 @@ func (w *world) metric(t *testing.T, name string) float64 {
 }
 
 // eventually is promtest's, with more patience: the server may be merging blocks of a
-// month.
+// history.
 func eventually(t *testing.T, condition func() error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
