@@ -74,8 +74,8 @@ func (c *recheck) page(ctx context.Context) error {
 	}
 	from := cursor.next
 	run, err := cursor.page(ctx)
-	// An unreadable row ends a page before the row that it was read for.
-	for end := cursor.last.end; err == nil && !run.AtEnd && cursor.unreadableFrom(end) == end && end <= at+c.shift; end = cursor.last.end {
+	// An unreadable row may end pages before the row that they are read for.
+	for err == nil && !run.AtEnd && cursor.last.end <= at+c.shift {
 		s.observe(run)
 		run, err = cursor.page(ctx)
 		from = cursor.last.end - len(run.Rows)

@@ -45,6 +45,32 @@ func TestRecheckFollowsDeletion(t *testing.T) {
 	}
 }
 
+// Where a row before them cannot be read, pages are small: those that are due are read
+// from the list all the same, and not asked for one by one.
+func TestRecheckReadsOnBehindUnreadableRow(t *testing.T) {
+	b := newBench(t, oppertest.Config{OldestFirst: true})
+	rows := b.fill(100)
+	b.mustSync()
+	b.quiet()
+	b.arrive("due", 400, time.Millisecond)
+	b.mustSync()
+	for _, i := range []int{93, 95, 97} {
+		b.opper.Fail(oppertest.Fault{Row: rows[i].ID, Times: -1, Answer: oppertest.Cut})
+	}
+	b.step(settle + time.Second)
+	b.opper.ResetRequests()
+	b.mustSync()
+	byID := 0
+	for _, r := range b.opper.Requests() {
+		if r.ID != "" {
+			byID++
+		}
+	}
+	if byID > 0 || len(b.counted) != 500 {
+		t.Errorf("%d requests for single traces, %d of 500 counted", byID, len(b.counted))
+	}
+}
+
 // Traces that are due far from the ends of the list cost the rows around them.
 func TestRecheckReadsFewRows(t *testing.T) {
 	for _, c := range []struct {

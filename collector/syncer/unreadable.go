@@ -80,18 +80,19 @@ func (s *Syncer) find(ctx context.Context, r *reader, index int) (at int, err er
 		if err != nil {
 			return 0, err
 		}
-		moved := (at + 1) / 2 // if the list ends before it
-		if len(p.rows) > 0 {
-			i := s.ledger.Index(p.rows[0].ID)
-			if i < 0 {
-				break
-			}
-			moved = i - index
+		switch {
+		case len(p.rows) == 0 && 0 < p.total && p.total <= at: // the list ends before it
+			at = p.total - 1
+			continue
+		case len(p.rows) == 0:
+			at /= 2
+			continue
 		}
-		if moved == 0 || moved > at {
+		i := s.ledger.Index(p.rows[0].ID)
+		if i < 0 || i == index || i-index > at {
 			break
 		}
-		at -= moved
+		at -= i - index
 	}
 	return at, nil
 }
