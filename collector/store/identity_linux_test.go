@@ -3,9 +3,11 @@ package store
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -158,6 +160,20 @@ func lastPage(t *testing.T, path string) int {
 	}
 	t.Fatal("no page in use")
 	return 0
+}
+
+// A value that changes where the pages stay sound is found by its checksum.
+func TestValueChanged(t *testing.T) {
+	s, _, model := newInUse(t)
+	longest := slices.MaxFunc(slices.Collect(maps.Values(model)), func(a, b []byte) int { return len(a) - len(b) })
+	changed := bytes.Clone(longest)
+	changed[len(changed)/2]++
+	content := bytes.ReplaceAll(mustRead(t, s.path), longest, changed)
+	// The time of the last commit may be that of now, as coarsely as it is kept.
+	if err := errors.Join(overwrite(s.path, content), os.Chtimes(s.path, epoch, epoch)); err != nil {
+		t.Fatal(err)
+	}
+	wantBroken(t, s, s.Commit("p", state{}, false), "is damaged (", "checksum of entry")
 }
 
 // What leaves the content as it is leaves the store as it is.
