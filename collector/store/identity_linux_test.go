@@ -238,6 +238,16 @@ func TestFileLostDuringCommit(t *testing.T) {
 	}
 }
 
+// A file that is overwritten as soon as a commit is written is not taken for ours.
+func TestFileOverwrittenAfterCommit(t *testing.T) {
+	s, older, _ := newInUse(t)
+	err := s.use(func() error {
+		written := s.update(func(tx *bbolt.Tx) error { return write(tx, "p", state{}, false) })
+		return errors.Join(written, overwrite(s.path, older), s.remember())
+	})
+	wantBroken(t, s, err, "was overwritten while it was in use")
+}
+
 // A fault leaves bbolt locked, for example where it begins. Nothing waits for
 // that lock.
 func TestFaultWithLocksHeld(t *testing.T) {
