@@ -104,6 +104,22 @@ func TestStateFileTakenOver(t *testing.T) {
 	second.end()
 }
 
+// Where no sync ends that would commit, the end of the process tells.
+func TestStateFileLostWhileASyncHangs(t *testing.T) {
+	t.Parallel()
+	server, url := fakeOpper(t, oppertest.Config{}, 20)
+	dir := filepath.Join(t.TempDir(), "state")
+	e := startReady(t, url, "--storage.path="+dir, "--collector.usage-interval=0s")
+	hold(t, server)
+	server.ResetRequests()
+	await(t, "a sync waits for Opper", func() bool { return server.RequestCount() > 0 })
+	if err := os.Remove(filepath.Join(dir, database)); err != nil {
+		t.Fatal(err)
+	}
+	e.signal(syscall.SIGTERM)
+	e.wantFailure(filepath.Join(dir, database), "was removed")
+}
+
 // The state can be lost while the initial sync is under way.
 func TestStateFileLostDuringInitialSync(t *testing.T) {
 	t.Parallel()
