@@ -88,8 +88,8 @@ test-collector:
 	$(GO) test -race -timeout 30m ./collector -skip '$(UNRACED_TESTS)' -schedules 50
 
 test-schedules:
-	@echo '=== running 500 random schedules'
-	$(SCHEDULES) ./collector -run 'TestSimulation|$(UNRACED_TESTS)' -schedules 500
+	@echo '=== running 200 random schedules'
+	$(SCHEDULES) ./collector -run 'TestSimulation|$(UNRACED_TESTS)' -schedules 200
 
 # The soak and the servers with a history mostly wait, so the rest runs beside them.
 test-long: ## many more random schedules and kills, fuzzing, and ten minutes of soak
@@ -111,10 +111,11 @@ long-usage:
 long-rest:
 	@echo '=== running 10000 random schedules'
 	$(SCHEDULES) ./collector ./collector/usage -run 'TestSimulation|TestSchedules$$|TestMonthOfTroubles' -schedules 10000
+	$(GO) test -timeout 60m ./collector/syncer -run TestMovingList -seeds 10
 	@echo '=== reloading 200 times at random'
 	$(GO) test -race -timeout 60m ./collector -run TestReloadAtAnyMoment -reloads 200
-	@echo '=== killing exporters 80 times, and scraping 20 projects over shared connections'
-	$(GO) test -timeout 60m ./deploy/test/e2e -run 'TestCountsSurviveSIGKILL|TestFirstIncrementIsNotLostByDiscovery' -parallel 4 -kills 40 -shared-connections
+	@echo '=== killing exporters 120 times, and scraping 20 projects over shared connections'
+	$(GO) test -timeout 60m ./deploy/test/e2e -run 'SurviveSIGKILL|TestFirstIncrementIsNotLostByDiscovery' -parallel 4 -kills 40 -shared-connections
 	@echo '=== testing each alert beside all rules, and with changed ones'
 	$(GO) test -timeout 60m ./deploy/prometheus -run 'TestRulesPassTheirTests|TestEveryAlertIsTested' -all-rules -change-rules
 	@echo '=== fuzzing'

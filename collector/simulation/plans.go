@@ -128,10 +128,10 @@ func Seeds(t *testing.T, run func(t *testing.T, seed int64)) (many bool) {
 func IsReplay() bool { return *replay >= 0 }
 
 // Named runs the schedules that the promises name, each with nothing else in its
-// way.
+// way: fewer of each if there are few random ones.
 func Named(t *testing.T, target Target) {
 	t.Helper()
-	const each = 25
+	each := min(25, 1+*schedules/20)
 	calm := func(pick func(n int) int) plan {
 		return plan{history: []int{10, 60, 130}[pick(3)], orderly: pick(3) > 0, steps: 15, short: 15 + pick(20), names: 100, change: 2}
 	}

@@ -246,7 +246,7 @@ func endedTrace(name string, at time.Time) oppertest.Trace {
 
 var (
 	seed  = flag.Int64("seed", -1, "run only this schedule of a moving list")
-	seeds = flag.Int64("seeds", 3, "run this many schedules of each moving list")
+	seeds = flag.Int64("seeds", 1, "run this many schedules of each moving list")
 )
 
 // Whatever happens to the list between any two page reads, no trace is counted
