@@ -144,13 +144,13 @@ var failedAlert = regexp.MustCompile(`alertname: (\w+), time: `)
 
 // failedTests runs the tests in a directory and returns the names of the alerts of which
 // one failed, and what promtool said.
-func failedTests(t *testing.T, dir string, promtool func(testing.TB, ...string) (string, error)) (names []string, out string) {
+func failedTests(t *testing.T, dir string) (names []string, out string) {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(dir, "tests", "*_test.yml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err = promtool(t, append([]string{"test", "rules"}, paths...)...)
+	out, err = newestPromtool(t, append([]string{"test", "rules"}, paths...)...)
 	for _, match := range failedAlert.FindAllStringSubmatch(out, -1) {
 		names = append(names, match[1])
 	}
