@@ -51,14 +51,15 @@ tools: ## the tools that the tests and the linters use
 	$(GO) test -race -run '^$$' ./... >/dev/null
 	$(GO) test -C $(BACKFILL) -race -run '^$$' . $(BACKFILL_RACED) >/dev/null
 	$(GO) test -C $(BACKFILL) -run '^$$' ./... >/dev/null
-	$(GO) test -run '^$$' ./collector $(addprefix ./,$(UNRACED)) >/dev/null
+	$(GO) test -run '^$$' ./collector ./opper $(addprefix ./,$(UNRACED)) >/dev/null
 
 # What one goroutine does in these packages, and what other processes do, the race
 # detector cannot watch, and it makes them several times slower.
 UNRACED := deploy/test/e2e deploy/prometheus deploy/grafana deploy/test/packages deploy deploy/docs/generate \
 	collector/syncer collector/aggregate collector/ledger collector/usage opper/jsonscan opper/oppertest/oracle
-# So it is with these tests of the collector. Many projects at once are as well with it.
-UNRACED_TESTS := TestSchedules|TestHistoryIsCountedExactly|TestLiveTracesAreCountedOnceSettled|TestCalmProjectsKeepTheirInterval|TestSweepsWaitForNoSync|TestProjectIsUpWhileItWaitsForASlot|TestReloadThatMovesUsage|TestReloadOfTheUsageInterval
+# So it is with these tests of the collector and of opper. Many projects at once are as well with it.
+UNRACED_TESTS := TestSchedules|TestHistoryIsCountedExactly|TestLiveTracesAreCountedOnceSettled|TestCalmProjectsKeepTheirInterval|TestSweepsWaitForNoSync|TestProjectIsUpWhileItWaitsForASlot|TestReloadThatMovesUsage|TestReloadOfTheUsageInterval|TestInitialSyncsTakeTurns|TestFailedSyncChangesNoNumber|TestTwoKeysOfOneOrganizationWithoutOpperProjects
+UNRACED_DECODING := TestDecode
 # Schedules make much garbage and keep little.
 SCHEDULES := GOGC=800 $(GO) test -timeout 60m
 # Where opper_backfill has goroutines, beside the program itself.
@@ -73,10 +74,11 @@ test: tools ## the tests, less than ten minutes of them on two cores
 test-unraced:
 	@echo '=== testing what needs no race detector'
 	$(GO) test -p 3 -parallel 4 -timeout 30m $(addprefix ./,$(UNRACED))
+	$(GO) test -timeout 30m ./opper -run '$(UNRACED_DECODING)'
 
 test-raced:
 	@echo '=== testing the other packages but the collector, with the race detector'
-	$(GO) test -race -p 2 -timeout 30m $(filter-out $(addprefix opper_exporter/,collector $(UNRACED)),$(shell $(GO) list ./...))
+	$(GO) test -race -p 2 -timeout 30m -skip '$(UNRACED_DECODING)' $(filter-out $(addprefix opper_exporter/,collector $(UNRACED)),$(shell $(GO) list ./...))
 
 test-backfill:
 	@echo '=== testing opper_backfill'
