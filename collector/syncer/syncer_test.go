@@ -197,7 +197,7 @@ func TestRequestsFollowNewTraces(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			history := 20_000
+			history := 5_000
 			if cfg.SortBy == oppertest.ByArrival {
 				history = 100_000
 			}
