@@ -19,8 +19,7 @@ import (
 	"opper_exporter/opper/oppertest/oracle"
 )
 
-// Ten are the fewest in which each kind of kill comes after the early ones.
-var kills = flag.Int("kills", 10, "how often TestCountsSurviveSIGKILL and TestCostsSurviveSIGKILL kill each of their exporters")
+var kills = flag.Int("kills", 16, "how often TestCountsSurviveSIGKILL and TestCostsSurviveSIGKILL kill each of their exporters")
 
 const (
 	// early kills come within the first requests, before a long initial sync ends.
