@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"testing"
 	"time"
 
@@ -81,14 +80,15 @@ func TestBurstLargerThanList(t *testing.T) {
 }
 
 // Traces expire while others arrive, for a long time; then there is no sync for a
-// while, or the process stands still between the two ends of the list. At some
-// time before, total_count was too low for one sync.
+// while, or the process stands still between the two ends of the list. Fewer may arrive
+// meanwhile, which makes the list shorter. At some time before, total_count was too low
+// for one sync.
 func TestPauseInSteadyExpiry(t *testing.T) {
 	const every = time.Second
 	for order, cfg := range orders {
-		for _, pause := range []time.Duration{70 * time.Second, 2 * time.Minute, 5 * time.Minute, 9 * time.Minute} {
+		for _, pause := range []struct{ lasts, every time.Duration }{{70 * time.Second, every}, {2 * time.Minute, every}, {5 * time.Minute, every}, {5 * time.Minute, 2 * every}, {9 * time.Minute, every}} {
 			for _, between := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s/%v between requests %t", order, pause, between), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/%v/one each %v between requests %t", order, pause.lasts, pause.every, between), func(t *testing.T) {
 					stale := 0
 					cfg.Retention = 15 * time.Minute
 					cfg.TotalCount = func(n int) *int {
@@ -110,11 +110,11 @@ func TestPauseInSteadyExpiry(t *testing.T) {
 						requests := 0
 						b.opper.OnRequest(func(oppertest.Request) {
 							if requests++; requests == 2 {
-								b.arrive("pause", int(pause/every), every)
+								b.arrive("pause", int(pause.lasts/pause.every), pause.every)
 							}
 						})
 					} else {
-						b.arrive("pause", int(pause/every), every)
+						b.arrive("pause", int(pause.lasts/pause.every), pause.every)
 					}
 					for range 3 {
 						if err := b.sync(); err != nil {
@@ -173,59 +173,6 @@ func TestTailExpiredByMoreThanAPage(t *testing.T) {
 				})
 			}
 		}
-	}
-}
-
-// A row that could not be read for some seconds is counted soon after it can be
-// read again, while no sweep is due.
-func TestUnreadableRowReadAgainSoon(t *testing.T) {
-	for where, place := range map[string]int{"first": 0, "second": 1, "middle": 437, "last": 499} {
-		for _, listed := range []int{20, 500} {
-			t.Run(fmt.Sprint(where, " of ", listed), func(t *testing.T) {
-				b := newBench(t, oppertest.Config{})
-				b.syncer.cfg.SweepInterval = 24 * time.Hour
-				rows := b.fill(listed)
-				b.opper.Fail(oppertest.Fault{Row: rows[min(place, listed-1)].ID, Times: -1, Answer: oppertest.Errors(http.StatusInternalServerError)["v2 string"]})
-				b.mustSync()
-				b.step(10 * time.Second)
-				b.opper.Clear()
-				// Ten minutes: a backoff that began at an interval has tried it a few times.
-				for range 20 {
-					b.step(30 * time.Second)
-					b.mustSync()
-					b.sweep(10)
-				}
-				if got := len(b.counted); got != listed {
-					t.Errorf("counted %d, want %d\n%s", got, listed, b.log.String())
-				}
-			})
-		}
-	}
-}
-
-// So is one before which rows were deleted meanwhile that the exporter believes listed.
-func TestUnreadableRowMovesUpBeforeItIsRead(t *testing.T) {
-	for deleted, place := range map[int]int{25: 200, 120: 260, 150: 498} {
-		t.Run(fmt.Sprintf("%d deleted before %d", deleted, place), func(t *testing.T) {
-			b := newBench(t, oppertest.Config{TotalCount: func(int) *int { return nil }})
-			b.syncer.cfg.SweepInterval = 24 * time.Hour
-			rows := b.fill(500)
-			b.opper.Fail(oppertest.Fault{Row: rows[place].ID, Times: -1, Answer: oppertest.Cut})
-			b.mustSync()
-			for _, row := range rows[110 : 110+deleted] {
-				b.opper.Delete(row.ID)
-			}
-			b.step(10 * time.Second)
-			b.opper.Clear()
-			for range 20 {
-				b.step(30 * time.Second)
-				b.mustSync()
-				b.sweep(10)
-			}
-			if got := len(b.counted); got != 500 {
-				t.Errorf("counted %d, want 500\n%s", got, b.log.String())
-			}
-		})
 	}
 }
 
