@@ -86,7 +86,10 @@ func TestBurstLargerThanList(t *testing.T) {
 func TestPauseInSteadyExpiry(t *testing.T) {
 	const every = time.Second
 	for order, cfg := range orders {
-		for _, pause := range []struct{ lasts, every time.Duration }{{70 * time.Second, every}, {2 * time.Minute, every}, {5 * time.Minute, every}, {5 * time.Minute, 2 * every}, {9 * time.Minute, every}} {
+		for _, pause := range []struct{ lasts, every time.Duration }{{70 * time.Second, every}, {2 * time.Minute, every}, {5 * time.Minute, every}, {5 * time.Minute, 2 * every}, {9 * time.Minute, every}, {17 * time.Minute, every}} {
+			if order == "by id" && pause.lasts > 15*time.Minute {
+				continue // its end does not show how long traces stay
+			}
 			for _, between := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%v/one each %v between requests %t", order, pause.lasts, pause.every, between), func(t *testing.T) {
 					stale := 0
