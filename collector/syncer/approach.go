@@ -96,7 +96,6 @@ func (c *cursor) check(ctx context.Context, p page) (bool, error) {
 	c.stitchTo(c.last.ids)
 	c.border.carried, c.next, c.size, c.border.shared, c.unreadable.within = nil, max(0, c.last.end-maxOverlap), maxOverlap, 0, 0
 	c.unreadable.returns++
-	clear(c.sample) // what follows is read again
 	return false, nil
 }
 

@@ -134,8 +134,8 @@ func isRound(total int) bool {
 	return total == 1_000
 }
 
-// goesRound reports whether pages in a row have brought only rows that were read long
-// before, as of a list that is given again and again. Some rows stand for all.
+// goesRound reports whether pages in a row, each further down, have brought only rows that
+// were read long before, as of a list that is given again and again. Some rows stand for all.
 func (c *cursor) goesRound(p page) bool {
 	c.pages++
 	isOld, sampled := true, 0
@@ -152,9 +152,9 @@ func (c *cursor) goesRound(p page) bool {
 	}
 	switch {
 	case sampled == 0:
-	case isOld:
+	case isOld && p.offset+len(p.rows) > c.furthest:
 		c.oldPages++
-	default:
+	case !isOld:
 		c.oldPages = 0
 	}
 	return c.oldPages >= maxOldPages

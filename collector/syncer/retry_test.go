@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -82,5 +83,38 @@ func TestUnreadableRowReadAgainRarely(t *testing.T) {
 	}
 	if tries < 24 || tries > 40 {
 		t.Errorf("read again %d times in a day", tries)
+	}
+}
+
+// Rows that expire while small pages are read around unreadable ones make a cursor read
+// others again and again: that is no list without an end.
+func TestManyUnreadableRowsInSteadyExpiry(t *testing.T) {
+	const every = 3600 * time.Millisecond
+	for _, oneIn := range []int{25, 40} {
+		b := newBench(t, oppertest.Config{OldestFirst: true, Retention: 15 * time.Minute})
+		listed, last := 0, b.now()
+		arrive := func() {
+			for ; b.now().Sub(last) >= every; listed++ {
+				last = last.Add(every)
+				tr := endedTrace(fmt.Sprint("steady ", listed), last)
+				b.opper.Add(tr)
+				if listed%oneIn == 0 {
+					b.opper.Fail(oppertest.Fault{Row: tr.ID, Times: -1, Answer: oppertest.Cut})
+				}
+			}
+		}
+		for range 250 {
+			b.step(every)
+			arrive()
+		}
+		b.opper.OnRequest(func(oppertest.Request) {
+			b.step(every / 4)
+			arrive()
+		})
+		for range 10 {
+			if err := b.sync(); errors.Is(err, errEndless) {
+				t.Errorf("one in %d is unreadable: %v", oneIn, err)
+			}
+		}
 	}
 }
