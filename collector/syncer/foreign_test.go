@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/http"
 	"testing"
 	"time"
 
@@ -116,29 +117,33 @@ func TestForeignPagesBehindOurs(t *testing.T) {
 // The time for which the process stands still while it reads another upstream says
 // nothing about what the list held when its start was read.
 func TestForeignListBeforePause(t *testing.T) {
-	b := newBench(t, oppertest.Config{})
-	b.arrive("ours", 150, 100*time.Millisecond)
-	b.mustSync()
-	b.quiet()
-	b.step(time.Minute)
-	counted := len(b.counted)
-	src := &wrongLists{inner: b.client.WithRetries(0), list: func(n, offset, limit int) opper.Page {
-		if n == 4 {
-			b.step(12 * time.Hour)
+	for _, noGet := range []int{0, http.StatusMethodNotAllowed} {
+		b := newBench(t, oppertest.Config{NoGet: noGet})
+		b.arrive("ours", 150, 100*time.Millisecond)
+		b.mustSync()
+		b.quiet()
+		b.step(time.Minute)
+		counted := len(b.counted)
+		paused := false
+		src := &wrongLists{inner: b.client.WithRetries(0), list: func(_, offset, limit int) opper.Page {
+			if offset > 100 && !paused {
+				paused = true
+				b.step(12 * time.Hour)
+			}
+			var rows []oppertest.Trace
+			for i := offset; i < min(offset+limit, 250); i++ {
+				rows = append(rows, endedTrace(fmt.Sprint("theirs ", i), b.now().Add(-time.Second)))
+			}
+			return pageOf(rows, 250, true)
+		}}
+		ev, err := syncAll(t.Context(), b.syncer, src)
+		b.take(ev)
+		if !errors.Is(err, errForeign) || !paused {
+			t.Errorf("single traces %d: error %v, paused: %t", noGet, err, paused)
 		}
-		var rows []oppertest.Trace
-		for i := offset; i < min(offset+limit, 250); i++ {
-			rows = append(rows, endedTrace(fmt.Sprint("theirs ", i), b.now().Add(-time.Second)))
+		if got := b.ledger.Listed(); got != 150 || len(b.counted) != counted {
+			t.Errorf("single traces %d: %d listed, %d counted", noGet, got, len(b.counted)-counted)
 		}
-		return pageOf(rows, 250, true)
-	}}
-	ev, err := syncAll(t.Context(), b.syncer, src)
-	b.take(ev)
-	if !errors.Is(err, errForeign) {
-		t.Errorf("error %v", err)
-	}
-	if got := b.ledger.Listed(); got != 150 || len(b.counted) != counted {
-		t.Errorf("%d listed, %d counted", got, len(b.counted)-counted)
 	}
 }
 
