@@ -219,11 +219,8 @@ func (c *cursor) take(p page) ledger.Run {
 	run := ledger.Run{
 		Rows:    rows,
 		AtStart: p.offset == len(c.border.carried),
-		// A server may give fewer rows than asked for before the list ends, and
-		// rows that have moved down make a page that holds nothing new. So does one that is
-		// read again.
-		AtEnd: n == 0 || (n < p.asked && (c.total <= end || end <= c.last.end && (p.offset > c.last.offset || c.border.wasEnd) && !hasNew(p.rows, c.border.ids))),
-		When:  p.when,
+		AtEnd:   c.isEnd(p),
+		When:    p.when,
 	}
 	if len(c.border.carried) > 0 && !c.last.asked.IsZero() {
 		run.Asked = c.last.asked
@@ -246,6 +243,24 @@ func (c *cursor) take(p page) ledger.Run {
 	c.approach(p, before)
 	c.moveBehind(p)
 	return run
+}
+
+// isEnd reports whether the list ends with a page. A server may give fewer rows than
+// asked for before that.
+func (c *cursor) isEnd(p page) bool {
+	n := len(p.rows)
+	switch end := p.offset + n; {
+	case n == 0:
+		return true
+	case n >= p.asked:
+		return false
+	case c.total <= end:
+		return true
+	case end > c.last.end || hasNew(p.rows, c.border.ids):
+		return false
+	}
+	// Its rows have moved down from the page before it, or it is that one, read again.
+	return p.offset > c.last.offset || c.border.wasEnd
 }
 
 // moveBehind sets what to read behind the last page.

@@ -51,7 +51,7 @@ func (s *Syncer) newReader(src Source) *reader {
 		listed, r.end = min(listed, refused), min(r.end, refused-1)
 	}
 	s.readers++
-	spread := uint64(s.readers * 2654435769) // 2^32 by the golden ratio: close to none before
+	spread := uint64(s.readers * 2654435769) // 2^32 by the golden ratio: far from all before
 	r.any = int(spread * uint64(listed) >> 32)
 	return r
 }
