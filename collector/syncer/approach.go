@@ -82,13 +82,13 @@ func (c *cursor) check(ctx context.Context, p page) (bool, error) {
 	if c.aim(p.rows[0].ID, p.offset) || c.isLastUnshared() && c.aim(last, p.offset+len(p.rows)-1) {
 		return false, nil
 	}
-	got, err := c.reader.list(ctx, c.last.end-1, 1)
+	got, follows, err := c.readBorder(ctx, p.rows[0].ID)
 	switch {
 	case opper.OutOfRange(err):
 		return true, nil
 	case err != nil && !opper.Unreadable(err):
 		return false, err
-	case err == nil && len(got.rows) > 0 && got.rows[0].ID == c.last.row.ID:
+	case follows:
 		return true, nil
 	case err == nil && len(got.rows) > 0 && c.aim(got.rows[0].ID, got.offset):
 		return false, nil
@@ -97,6 +97,20 @@ func (c *cursor) check(ctx context.Context, p page) (bool, error) {
 	c.border.carried, c.next, c.size, c.border.shared, c.unreadable.within = nil, max(0, c.last.end-maxOverlap), maxOverlap, 0, 0
 	c.unreadable.returns++
 	return false, nil
+}
+
+// readBorder reads the last row again, together with the one behind it where no unreadable
+// row lies between them, as others may leave and arrive between two requests. It reports
+// whether they are the last row and the one with an id.
+func (c *cursor) readBorder(ctx context.Context, id ledger.ID) (got page, follows bool, err error) {
+	if c.isLastUnshared() {
+		got, err = c.reader.list(ctx, c.last.end-1, 2)
+		if !opper.Unreadable(err) {
+			return got, len(got.rows) > 1 && got.rows[0].ID == c.last.row.ID && got.rows[1].ID == id, err
+		}
+	}
+	got, err = c.reader.list(ctx, c.last.end-1, 1)
+	return got, len(got.rows) > 0 && got.rows[0].ID == c.last.row.ID, err
 }
 
 // aim makes the cursor read again what follows the last page, if a row of it shows

@@ -82,3 +82,34 @@ func TestRowsMoveUpOverUnreadableRow(t *testing.T) {
 		}
 	}
 }
+
+// A row that leaves and one that arrives between two requests move the others up and down
+// again: none is passed over where a row can be read that could not be.
+func TestRowsMoveUpAndDownBesideUnreadableRow(t *testing.T) {
+	for at := range 40 {
+		for _, place := range []int{0, 1, 3} {
+			b := newBench(t, oppertest.Config{TotalCount: func(int) *int { return nil }})
+			unreadable := b.fill(120)[place].ID
+			b.opper.Fail(oppertest.Fault{Row: unreadable, Times: -1, Answer: oppertest.Cut})
+			b.mustSync()
+			b.arrive("new", 150, time.Millisecond)
+			b.opper.Delete(unreadable)
+			n := 0
+			b.opper.OnRequest(func(oppertest.Request) {
+				switch n++; n {
+				case at:
+					b.opper.Delete(b.opper.Snapshot()[1].ID)
+				case at + 1:
+					b.opper.Add(endedTrace("newer", b.now()))
+				}
+			})
+			b.mustSync()
+			b.opper.OnRequest(nil)
+			for i, row := range b.opper.Snapshot()[1:] {
+				if !b.ledger.HasSeen(ledger.KeyOf(row.ID)) {
+					t.Errorf("%d before it: row %d is passed over, if all move at request %d", place, i+1, at)
+				}
+			}
+		}
+	}
+}
