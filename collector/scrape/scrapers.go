@@ -57,6 +57,7 @@ type scraper struct {
 	host, agent string
 	closes      bool                // does not reuse its connection
 	proven      bool                // it has read something
+	first       time.Time           // when its first scrape began; zero if it replaced another one
 	seen        time.Time           // when its last scrape began
 	scrapes     map[string]*scrapes // by project, or allProjects
 	last        *scrapes            // that the last one over the connection is one of
@@ -176,12 +177,12 @@ func (s *Scrapers) begin(conn net.Conn, req *http.Request, project string) time.
 	agent = strings.Clone(agent[:min(len(agent), maxAgent)])
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := s.now()
 	c := s.open[conn]
 	if c == nil {
 		c = s.reconnected(host, agent)
 		s.open[conn] = c
 	}
-	now := s.now()
 	p := c.scrapes[project]
 	if p == nil {
 		// Of projects that were removed, nothing is left.
@@ -210,12 +211,31 @@ func (s *Scrapers) begin(conn net.Conn, req *http.Request, project string) time.
 func (s *Scrapers) reconnected(host, agent string) *scraper {
 	i := slices.IndexFunc(s.closed, func(c *scraper) bool { return c.host == host && c.agent == agent })
 	if i < 0 {
-		return &scraper{host: host, agent: agent, scrapes: map[string]*scrapes{}}
+		return &scraper{host: host, agent: agent, first: s.now(), scrapes: map[string]*scrapes{}}
 	}
 	c := s.closed[i]
 	s.closed = slices.Delete(s.closed, i, i+1)
-	c.last = nil
+	c.first, c.last = time.Time{}, nil
 	return c
+}
+
+// replaced reports whether a scraper whose connection is closed has come back over another
+// one before that was known, as it does where a scrape times out.
+func (s *Scrapers) replaced(c *scraper) bool {
+	for by := range maps.Values(s.open) {
+		if by.host == c.host && by.agent == c.agent && by.first.After(c.seen) {
+			by.first, by.proven = time.Time{}, by.proven || c.proven
+			for project, p := range c.scrapes {
+				if own := by.scrapes[project]; own == nil {
+					by.scrapes[project] = p
+				} else if p.read.After(own.read) {
+					own.read = p.read
+				}
+			}
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Scrapers) end(conn net.Conn, project string, began time.Time) {
@@ -245,6 +265,9 @@ func (s *Scrapers) close(conn net.Conn) {
 		for _, p := range c.scrapes {
 			p.sent = p.read // it may have been closed instead of being read
 		}
+	}
+	if s.replaced(c) {
+		return
 	}
 	now := s.now()
 	s.closed = slices.DeleteFunc(append(s.closed, c), func(c *scraper) bool { return !isCurrent(c.seen, now) || !c.proven && !c.wasSent() })

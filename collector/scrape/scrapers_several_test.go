@@ -199,3 +199,27 @@ func TestScrapersAreBounded(t *testing.T) {
 		t.Error("there is room, and it has read")
 	}
 }
+
+// A scrape that times out comes over another connection, maybe before it is known that the
+// one before is closed: that one is not waited for.
+func TestScraperThatComesBackBeforeItHasLeft(t *testing.T) {
+	for _, again := range []int{1, 3} {
+		p := newPage(t, false)
+		before, after := p.scraper(), p.scraper()
+		p.scrape(t, before)
+		p.scrape(t, before)
+		for range again {
+			p.scrape(t, after)
+		}
+		p.leave(t, before)
+		since := p.now()
+		p.scrape(t, after)
+		if p.scrapers.AllRead(allProjects, since) {
+			t.Error("read before it has scraped again")
+		}
+		p.scrape(t, after)
+		if !p.scrapers.AllRead(allProjects, since) {
+			t.Errorf("after %d scrapes over another connection, the one before is waited for", again)
+		}
+	}
+}
