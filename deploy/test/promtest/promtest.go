@@ -24,8 +24,9 @@ import (
 
 const (
 	// patience is far above what any awaited condition needs: only a failing
-	// test should ever meet it, however busy the machine is.
-	patience = 2 * time.Minute
+	// test is slow. A server on a busy machine may leave a connection open and go on
+	// over another one, and first increments wait for five minutes then.
+	patience = 10 * time.Minute
 	// minPoll is short because what is asked is local and cheap. What takes long to
 	// come is asked for less often, or asking would take most of the processor.
 	minPoll, maxPoll = 25 * time.Millisecond, 100 * time.Millisecond
