@@ -11,6 +11,28 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
+// That most rows can't be read does not make Opper look unavailable, wherever the others
+// stand.
+func TestMostRowsAreUnreadable(t *testing.T) {
+	b := newBench(t, oppertest.Config{MaxOffset: 35})
+	rows := b.fill(50)
+	b.mustSync()
+	b.quiet()
+	for i, row := range rows {
+		if i%3 != 1 {
+			b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: row.ID, Times: -1})
+		}
+	}
+	var err error
+	for range 10 {
+		b.step(time.Second)
+		if err = b.sync(); err == nil {
+			return
+		}
+	}
+	t.Error(err)
+}
+
 // A row that could not be read for some seconds is counted soon after it can be
 // read again, while no sweep is due.
 func TestUnreadableRowReadAgainSoon(t *testing.T) {

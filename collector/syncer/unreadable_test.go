@@ -198,27 +198,6 @@ func TestUnreadableRowsAtBothProbes(t *testing.T) {
 	b.mustSync()
 }
 
-// Nor do most rows, wherever the readable ones stand.
-func TestMostRowsAreUnreadable(t *testing.T) {
-	b := newBench(t, oppertest.Config{MaxOffset: 35})
-	rows := b.fill(50)
-	b.mustSync()
-	b.quiet()
-	for i, row := range rows {
-		if i%3 != 1 {
-			b.opper.Fail(oppertest.Fault{Answer: oppertest.Cut, Row: row.ID, Times: -1})
-		}
-	}
-	var err error
-	for range 10 {
-		b.step(time.Second)
-		if err = b.sync(); err == nil {
-			return
-		}
-	}
-	t.Error(err)
-}
-
 // newestRow is a Source that gives one row, the newest, for each offset.
 type newestRow struct {
 	Source
