@@ -83,9 +83,9 @@ func TestInitialSyncIsStoredInParts(t *testing.T) {
 	}
 }
 
-// Open traces have no order on disk, so a part of the initial sync holds few of
+// Abandoned traces have no order on disk, so a part of the initial sync holds few of
 // them. A store that is full is not tried again with each page.
-func TestInitialSyncStoresFewOpenTraces(t *testing.T) {
+func TestInitialSyncStoresFewAbandonedTraces(t *testing.T) {
 	stored := &commits{Memory: new(storetest.Memory)}
 	cfg := testConfig()
 	cfg.Store = stored
@@ -94,12 +94,12 @@ func TestInitialSyncStoresFewOpenTraces(t *testing.T) {
 	read := func(n int, want int) {
 		t.Helper()
 		for range n {
-			rows = append(rows, ledger.Row{ID: ledger.KeyOf(fmt.Sprint(len(rows))), Name: "agent", Start: b.now()})
+			rows = append(rows, ledger.Row{ID: ledger.KeyOf(fmt.Sprint(len(rows))), Name: "agent", Start: b.now().Add(-2 * cfg.AbandonAfter)})
 		}
 		b.project.ledger.Observe(ledger.Run{Rows: rows, AtStart: true, When: ledger.When{Asked: b.now(), Read: b.now()}}, new(ledger.Events))
 		b.project.progress(syncer.Part{})
 		if stored.n != want {
-			t.Errorf("%d commits after %d open traces, want %d", stored.n, len(rows), want)
+			t.Errorf("%d commits after %d abandoned traces, want %d", stored.n, len(rows), want)
 		}
 	}
 	read(progressEntries-1, 0)
