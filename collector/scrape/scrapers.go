@@ -224,7 +224,7 @@ func (s *Scrapers) reconnected(host, agent string) *scraper {
 func (s *Scrapers) replaced(c *scraper) bool {
 	for by := range maps.Values(s.open) {
 		if by.host == c.host && by.agent == c.agent && by.first.After(c.seen) {
-			by.first, by.proven = time.Time{}, by.proven || c.proven
+			by.first, by.proven = time.Time{}, true
 			for project, p := range c.scrapes {
 				if own := by.scrapes[project]; own == nil {
 					by.scrapes[project] = p
@@ -266,7 +266,7 @@ func (s *Scrapers) close(conn net.Conn) {
 			p.sent = p.read // it may have been closed instead of being read
 		}
 	}
-	if s.replaced(c) {
+	if c.proven && !c.closes && s.replaced(c) {
 		return
 	}
 	now := s.now()
