@@ -11,6 +11,16 @@ import (
 	"opper_exporter/opper/oppertest"
 )
 
+// tenMinutes are of syncs, between which unreadable rows are read again.
+func (b *bench) tenMinutes() {
+	b.t.Helper()
+	for range 20 {
+		b.step(30 * time.Second)
+		b.mustSync()
+		b.sweep(10)
+	}
+}
+
 // That most rows can't be read does not make Opper look unavailable, wherever the others
 // stand.
 func TestMostRowsAreUnreadable(t *testing.T) {
@@ -47,11 +57,7 @@ func TestUnreadableRowReadAgainSoon(t *testing.T) {
 				b.step(10 * time.Second)
 				b.opper.Clear()
 				// Ten minutes: a backoff that began at an interval has tried it a few times.
-				for range 20 {
-					b.step(30 * time.Second)
-					b.mustSync()
-					b.sweep(10)
-				}
+				b.tenMinutes()
 				if got := len(b.counted); got != listed {
 					t.Errorf("counted %d, want %d\n%s", got, listed, b.log.String())
 				}
@@ -77,11 +83,7 @@ func TestUnreadableRowMovesUpBeforeItIsRead(t *testing.T) {
 			}
 			b.step(10 * time.Second)
 			b.opper.Clear()
-			for range 20 {
-				b.step(30 * time.Second)
-				b.mustSync()
-				b.sweep(10)
-			}
+			b.tenMinutes()
 			if got := len(b.counted); got != 500 {
 				t.Errorf("counted %d, want 500\n%s", got, b.log.String())
 			}

@@ -70,9 +70,9 @@ func (s *Syncer) retryUnreadable(ctx context.Context, r *reader) error {
 	return nil
 }
 
-// find asks for the row that is believed to stand at an index, and returns where it does
-// by that: what was delisted before it may not be known yet. One request also tells
-// whether the rows around it are worth reading.
+// find returns the offset of the row that is believed to be at an index. Rows before it may
+// have been delisted without our knowing. Its first request also tells whether the rows
+// around it can be read.
 func (s *Syncer) find(ctx context.Context, r *reader, index int) (at int, err error) {
 	at = index
 	for range maxSteps {
